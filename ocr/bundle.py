@@ -1,0 +1,89 @@
+"""The bundle: what leaves training and enters reading and serving, a folder whose every byte is accounted for.
+
+    bundle.json           family, name, network settings, alphabet, decoding, backends with their CER, card
+    weights.safetensors   the torch backend
+    manifest.json         SHA-256 of each file, written last
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocr.errors import UserError
+from ocr.files import read_json, sha256_of, sync, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION, MANIFEST = "weights.safetensors", "bundle.json", "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle; `backends` maps a backend's name to the CER measured with it, `defaults` a device to a backend."""
+
+    path: Path
+    family: str
+    name: str
+    model: dict[str, Any]
+    alphabet: list[str]
+    backends: dict[str, float]
+    defaults: dict[str, str]
+    decoding: dict[str, Any] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def default_backend(self, device: str) -> str:
+        """The backend that reads on this kind of device (`cpu`, `cuda`, `cuda:1` …)."""
+        return self.defaults.get(device.partition(":")[0], "torch")
+
+    def weights(self) -> "dict[str, Tensor]":
+        """The torch backend's tensors by name."""
+        from safetensors.torch import load_file
+
+        return load_file(self.path / WEIGHTS)
+
+
+def write_bundle(bundle: Bundle, weights: "Mapping[str, Tensor]") -> None:
+    """Write the folder `bundle.path` whole: made beside it, hashed, then put in its place."""
+    from safetensors.torch import save_file
+
+    making, old = bundle.path.with_name(bundle.path.name + ".new"), bundle.path.with_name(bundle.path.name + ".old")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, making / WEIGHTS)
+    description = {"format": FORMAT, **asdict(bundle)}
+    del description["path"]
+    write_json(making / DESCRIPTION, description)
+    write_json(making / MANIFEST, {name: sha256_of(making / name) for name in (WEIGHTS, DESCRIPTION)})
+    sync(making / WEIGHTS)
+    sync(making)
+    shutil.rmtree(old, ignore_errors=True)
+    if bundle.path.exists():
+        bundle.path.rename(old)
+    making.rename(bundle.path)
+    sync(bundle.path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Open and verify a bundle; UserError naming the file that is missing, damaged or from a newer version."""
+    if not (path / MANIFEST).is_file():
+        raise UserError(f"{path}: no bundle here ({MANIFEST} is missing); give a folder such as runs/odia-ctc/bundle")
+    try:
+        manifest, description = read_json(path / MANIFEST), read_json(path / DESCRIPTION)
+    except (OSError, ValueError) as problem:
+        raise UserError(f"{path}: the bundle is damaged: {problem}; export it again") from None
+    for name, expected in manifest.items():
+        if not (path / name).is_file() or sha256_of(path / name) != expected:
+            raise UserError(f"{path / name}: missing or not the file that was written (its SHA-256 differs); export the bundle again")
+    if description.pop("format", None) != FORMAT:
+        raise UserError(f"{path / DESCRIPTION}: written by another version of lipi-ocr; this one reads format {FORMAT}")
+    return Bundle(path=path, **description)
+
+
+def name_with_hash(bundle: Bundle) -> str:
+    """`odia-ctc@3f2a9c01`: the name and the first digits of the weights' SHA-256."""
+    return f"{bundle.name}@{sha256_of(bundle.path / WEIGHTS)[:8]}"

@@ -1,0 +1,1 @@
+"""Data sets on disk: built from sources once, read by training and by evaluation."""

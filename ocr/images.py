@@ -1,0 +1,128 @@
+"""The only pixel code before a model: open within limits, turn to grey, scale to a line height.
+
+Legend: H, W in pixels; arrays are uint8, [H, W] for grey and [H, W, 3] for RGB.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from ocr.errors import UserError
+
+Pixels = NDArray[np.uint8]
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What is refused before a pixel is decoded: Pillow's own limit lets 81 megapixels of a 78 kB file pass."""
+
+    max_pixels: int = 20_000_000
+    max_side_px: int = 10_000
+    min_side_px: int = 4
+    max_aspect: float = 200.0
+
+
+class ImageRefused(UserError):
+    """An image that cannot or must not be decoded; `reason` is a short countable name."""
+
+    def __init__(self, where: str, reason: str, detail: str) -> None:
+        super().__init__(f"{where}: {reason}: {detail}")
+        self.where, self.reason, self.detail = where, reason, detail
+
+
+def open_image(source: bytes | Path, mode: Literal["L", "RGB"] = "L", limits: ImageLimits | None = None, where: str | None = None) -> Pixels:
+    """Decode one image (the first frame), upright by its EXIF, transparency over white.
+
+    Raises ImageRefused, whatever the file does: its size is checked against `limits` before any pixel is decoded.
+    """
+    where = where or (str(source) if isinstance(source, Path) else "image")
+    limits = limits or ImageLimits()
+    try:
+        data = source.read_bytes() if isinstance(source, Path) else source
+    except OSError as problem:
+        raise ImageRefused(where, "unreadable file", problem.strerror or str(problem)) from None
+    if not data:
+        raise ImageRefused(where, "empty file", "0 bytes; make the file again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own bomb and metadata warnings: our limits decide
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_size(image.size, limits, where)
+                return _to_pixels(ImageOps.exif_transpose(image), mode)
+    except ImageRefused:
+        raise
+    except Exception as problem:  # decoders raise anything from SyntaxError to struct.error on a damaged file
+        raise ImageRefused(where, "not a readable image", str(problem) or type(problem).__name__) from None
+
+
+def encode_image(pixels: Pixels, format: Literal["PNG", "WEBP"] = "PNG", quality: int = 90) -> bytes:
+    """A grey or RGB array as the bytes of an image file."""
+    buffer = io.BytesIO()
+    options = {"quality": quality, "method": 6} if format == "WEBP" else {"optimize": True}
+    Image.fromarray(pixels).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def scale_to_height(pixels: Pixels, height_px: int) -> Pixels:
+    """Scale to `height_px`, keeping the aspect; at least one column wide."""
+    height, width = pixels.shape[:2]
+    if height == height_px:
+        return pixels
+    size = (max(1, round(width * height_px / height)), height_px)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def edge_grey(pixels: Pixels) -> float:
+    """The background: the median of the outermost columns and rows, 0–255."""
+    grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    return float(np.median(border))
+
+
+def _check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:
+    width, height = size
+    found = f"{width}×{height} pixels"
+    if min(size) < limits.min_side_px:
+        raise ImageRefused(where, "image too small", f"{found}; at least {limits.min_side_px} a side are needed")
+    if max(size) > limits.max_side_px or width * height > limits.max_pixels:
+        raise ImageRefused(where, "image too large", f"{found}; the limits are {limits.max_pixels:,} pixels and {limits.max_side_px:,} a side; crop or scale it down")
+    if max(size) / min(size) > limits.max_aspect:
+        raise ImageRefused(where, "image too narrow", f"{found}; the longer side may be {limits.max_aspect:g} times the shorter")
+
+
+def _to_pixels(image: Image.Image, mode: Literal["L", "RGB"]) -> Pixels:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep(image, mode)
+    if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.asarray(image.convert(mode))
+
+
+def _from_deep(image: Image.Image, mode: Literal["L", "RGB"]) -> Pixels:
+    """16- and 32-bit grey: Pillow's convert would clip at 255, so scale by the depth's own range."""
+    deep = np.asarray(image, dtype=np.float64)
+    top = 255.0 if deep.max(initial=0) <= 255 else 65535.0
+    grey = np.clip(deep * (255.0 / top), 0, 255).round().astype(np.uint8)
+    return grey if mode == "L" else np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def to_ink(pixels: Pixels) -> NDArray[np.float32]:
+    """[C, H, W] in fp32: 0 is the background's grey, about 1 the strongest ink, whatever the polarity and contrast.
+
+    Padding with zeros is therefore padding with the edge's grey.
+    """
+    layers = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    ink = edge_grey(pixels) - layers.astype(np.float32)
+    if ink.mean() < 0:
+        ink = -ink
+    ink /= max(32.0, float(ink.max()))
+    return ink

@@ -1,0 +1,1 @@
+"""Recognisers: what reads images, whatever trained it."""

@@ -1,0 +1,32 @@
+"""The one interface that training, evaluation, the shell and the server read images with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ocr.errors import UserError
+from ocr.images import Pixels
+from ocr.sample import Reading
+
+
+class Recognizer(Protocol):
+    """Reads images; a neighbour in the list never changes a reading."""
+
+    name: str
+    image_mode: Literal["L", "RGB"]
+
+    def read(self, images: Sequence[Pixels]) -> list[Reading]:
+        """One Reading per image (`ocr.images.open_image` in this recogniser's mode), in the same order."""
+        ...
+
+
+def load(bundle: Path, backend: str | None = None, device: str | None = None) -> Recognizer:
+    """The recogniser in a bundle, its files verified first; backend and device default to the bundle's own choice."""
+    from ocr.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    if opened.family != "ctc":
+        raise UserError(f"{bundle}: a bundle of the family {opened.family!r}, which this version cannot read; update lipi-ocr")
+    from ocr.recognizers.ctc.reading import load_ctc
+
+    return load_ctc(opened, backend, device)

@@ -1,0 +1,1 @@
+"""The CTC family: a convolutional network, one class per code point, a blank between."""

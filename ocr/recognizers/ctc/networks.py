@@ -1,0 +1,163 @@
+"""The CTC networks: ink images in, one row of class logits per output column.
+
+Legend: B batch, C channels, H height, W width in columns, T output columns, K classes. Every image brings its own width,
+and what lies beyond it is zero after each convolution, so padding and neighbours never change a reading.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings
+
+COMPACT_SIZES = {"small": ((24, 48, 64, 96, 128), 96), "base": ((32, 64, 96, 128, 192), 128), "large": ((48, 96, 144, 192, 320), 256)}
+
+
+def build_network(settings: CompactSettings | CrnnSettings, classes: int) -> "CtcNetwork":
+    """The network that the settings name, with freshly drawn weights from torch's global generator."""
+    return CompactNetwork(settings, classes) if settings.kind == "compact" else CrnnNetwork(settings, classes)
+
+
+class CtcNetwork(nn.Module):
+    """What trainers and readers ask of a CTC network."""
+
+    channels: int
+    columns_per_output: int
+
+    def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [T, B, K] in fp32 and output lengths [B]; widths are in columns, multiples of `columns_per_output`."""
+        raise NotImplementedError
+
+
+def mask_beyond(features_BCHW: Tensor, widths_B: Tensor) -> Tensor:
+    """Zero every column at or beyond the image's own width."""
+    width = features_BCHW.shape[3]
+    inside_BW = torch.arange(width, device=features_BCHW.device) < widths_B[:, None]
+    return features_BCHW * inside_BW[:, None, None, :].to(features_BCHW.dtype)
+
+
+class MicroBatchNorm(nn.Module):
+    """Batch normalisation whose running statistics move once a step, from sums over all micro-batches of all workers.
+
+    In training it normalises by the micro-batch at hand and adds that batch's mean and variance, times `sample_weight`,
+    to `step_sums` [2C + 1]; the loop sums those over the workers and calls `absorb`. The number of workers changes nothing.
+    """
+
+    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.running_mean: Tensor
+        self.running_variance: Tensor
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_variance", torch.ones(channels))
+        self.register_buffer("step_sums", torch.zeros(2 * channels + 1), persistent=False)
+        self.sample_weight = 1.0
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        if not self.training:
+            return F.batch_norm(features_BCHW, self.running_mean, self.running_variance, self.weight, self.bias, False, 0.0, self.eps)
+        out, mean, inverse_deviation = torch.native_batch_norm(features_BCHW, self.weight, self.bias, None, None, True, 0.0, self.eps)
+        with torch.no_grad():
+            variance = inverse_deviation.pow(-2) - self.eps
+            self.step_sums += self.sample_weight * torch.cat([mean, variance, torch.ones_like(mean[:1])])
+        return out
+
+    @torch.no_grad()
+    def absorb(self, sums: Tensor) -> None:
+        """Move the running statistics by the step's sums [2C + 1] and start the next step's."""
+        mean, variance = (sums[:-1] / sums[-1]).chunk(2)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_variance.lerp_(variance, self.momentum)
+        self.step_sums.zero_()
+
+
+class _ConvBlock(nn.Module):
+    """Convolution, normalisation, ReLU, then nothing beyond each image's width."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: Sequence[int] = (3, 3), stride: Sequence[int] = (1, 1), pad_height: bool = True) -> None:
+        super().__init__()
+        padding = (kernel[0] // 2 if pad_height else 0, kernel[1] // 2)
+        self.convolution = nn.Conv2d(channels_in, channels_out, tuple(kernel), tuple(stride), padding, bias=False)
+        self.norm = MicroBatchNorm(channels_out)
+        self.column_stride = stride[1]
+
+    def forward(self, features_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
+        widths_B = torch.div(widths_B, self.column_stride, rounding_mode="floor")
+        return mask_beyond(F.relu(self.norm(self.convolution(features_BCHW))), widths_B), widths_B
+
+
+class _PackedBiLstm(nn.Module):
+    """A bidirectional LSTM over each image's own columns, in fp32; dropout between layers is our own module's."""
+
+    def __init__(self, features: int, hidden: int, layers: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        sizes = [features] + [2 * hidden] * (layers - 1)
+        self.layers = nn.ModuleList(nn.LSTM(size, hidden, bidirectional=True) for size in sizes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features_TBC: Tensor, lengths_B: Tensor) -> Tensor:
+        lengths_cpu, columns = lengths_B.cpu(), features_TBC.shape[0]
+        for index, layer in enumerate(self.layers):
+            packed = pack_padded_sequence(features_TBC if index == 0 else self.dropout(features_TBC), lengths_cpu, enforce_sorted=False)
+            features_TBC, _ = pad_packed_sequence(layer(packed)[0], total_length=columns)
+        return features_TBC
+
+
+class CompactNetwork(CtcNetwork):
+    """Grey; stride-2 stem; height 32 → 16 → 8 → 4 → 2 → 1 by convolutions; one output every 4 columns."""
+
+    channels, columns_per_output = 1, 4
+
+    def __init__(self, settings: CompactSettings, classes: int) -> None:
+        super().__init__()
+        (c1, c2, c3, c4, c5), hidden = COMPACT_SIZES[settings.size]
+        self.blocks = nn.ModuleList(
+            [
+                _ConvBlock(1, c1, stride=(2, 2)),
+                _ConvBlock(c1, c2, stride=(2, 2)),
+                _ConvBlock(c2, c3),
+                _ConvBlock(c3, c4, stride=(2, 1)),
+                _ConvBlock(c4, c4),
+                _ConvBlock(c4, c5, kernel=(settings.height_px // 8, 1), pad_height=False),
+            ]
+        )
+        self.dropout = nn.Dropout(settings.dropout)
+        self.lstm = _PackedBiLstm(c5, hidden)
+        self.classes = nn.Linear(2 * hidden, classes)
+
+    def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
+        features = ink_BCHW
+        for block in self.blocks:
+            features, widths_B = block(features, widths_B)
+        features_TBC = features.squeeze(2).permute(2, 0, 1).float()
+        with torch.autocast(features.device.type, enabled=False):
+            features_TBC = self.lstm(self.dropout(features_TBC), widths_B)
+            return self.classes(self.dropout(features_TBC)), widths_B
+
+
+class CrnnNetwork(CtcNetwork):
+    """The Corrections system's: RGB, three (convolution, ReLU, 2×2 max pooling, dropout), BiLSTM 2 × 256; an output every 8 columns."""
+
+    channels, columns_per_output = 3, 8
+
+    def __init__(self, settings: CrnnSettings, classes: int) -> None:
+        super().__init__()
+        sizes = (3, 64, 128, 256)
+        self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in zip(sizes, sizes[1:], strict=False))
+        self.dropout = nn.Dropout(settings.dropout)
+        self.lstm = _PackedBiLstm(256 * settings.height_px // 8, 256, layers=2, dropout=settings.dropout)
+        self.classes = nn.Linear(2 * 256, classes)
+
+    def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
+        features = ink_BCHW
+        for convolution in self.convolutions:
+            features = F.max_pool2d(F.relu(convolution(features)), 2)
+            widths_B = torch.div(widths_B, 2, rounding_mode="floor")
+            features = mask_beyond(self.dropout(features), widths_B)
+        features_TBC = features.flatten(1, 2).permute(2, 0, 1).float()
+        with torch.autocast(features.device.type, enabled=False):
+            return self.classes(self.lstm(features_TBC, widths_B)), widths_B

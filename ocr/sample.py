@@ -1,0 +1,39 @@
+"""The values that travel: a Sample enters, a Skip says why one did not, a Reading comes out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["character", "word", "line", "paragraph", "page"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with its text.
+
+    `image` is an encoded file (PNG, JPEG, WebP …); `group` names what must not be torn apart by a split
+    (page, writer, face …), as `key=value` pairs; `source` says where the sample came from.
+    """
+
+    id: str
+    image: bytes
+    text: str
+    level: Level = "line"
+    group: tuple[tuple[str, str], ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Something a source could not turn into a Sample; `reason` is counted, `detail` is for the person who mends it."""
+
+    where: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a recogniser read; `confidence` in [0, 1] estimates p(text | image)."""
+
+    text: str
+    confidence: float

@@ -1,0 +1,182 @@
+"""Settings: a YAML file and `key=value` overrides become typed, frozen values, or every mistake at once.
+
+Nothing here, and no file that declares settings, imports torch, transformers or ray, so a typo is answered in under a second.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pydantic
+import yaml
+from pydantic.fields import FieldInfo
+
+from ocr.errors import UserError
+
+OnResume = Literal["refuse", "rounding", "free"]
+
+
+class Settings(pydantic.BaseModel):
+    """Base of every group of settings: unknown keys are mistakes and values never change after loading."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def Setting(default: Any = ..., *, on_resume: OnResume, description: str, **bounds: Any) -> Any:
+    """A pydantic Field that must say what a changed value means for an existing run.
+
+    `refuse`: another value is another run. `rounding`: the run goes on, equal to rounding. `free`: no effect on the weights.
+    """
+    return pydantic.Field(default, description=description, json_schema_extra={"on_resume": on_resume}, **bounds)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's own rule is that the last of two equal keys wins in silence; here the second is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise UserError(f"{node.start_mark.name}:{key_node.start_mark.line + 1}: the key {key!r} stands twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_settings(kind: type[SettingsT], path: Path, overrides: Sequence[str] = ()) -> SettingsT:
+    """Read `path` (YAML), apply `a.b=value` overrides in order and validate; UserError lists every mistake at once."""
+    values = read_yaml(path)
+    for override in overrides:
+        _apply_override(values, override)
+    return parse_settings(kind, values, where=str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; UserError when it is missing, not YAML or not a mapping."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = yaml.load(file, _UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+    except OSError as problem:
+        raise UserError(f"{path}: {problem.strerror or problem}; give the path of a YAML config, such as configs/odia_ctc.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise UserError(f"{path}: not valid YAML: {problem}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a mapping of settings was expected, found {type(values).__name__}")
+    return values
+
+
+def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str) -> SettingsT:
+    """Validate plain values; `where` opens every message."""
+    try:
+        return kind.model_validate(dict(values))
+    except pydantic.ValidationError as problem:
+        lines = [_describe(kind, error) for error in problem.errors()]
+        count = f"{len(lines)} mistakes" if len(lines) > 1 else "1 mistake"
+        raise UserError("\n".join([f"{where}: {count}", *(f"  {line}" for line in lines)])) from None
+
+
+def resolved(settings: Settings) -> dict[str, Any]:
+    """Every setting with its value, as plain YAML-able data."""
+    return settings.model_dump(mode="json")
+
+
+def changed_settings(old: Settings, new: Settings) -> dict[str, OnResume]:
+    """Dotted key → what its change means for an existing run, for each setting whose value differs."""
+    rules = {**dict(_walk_rules(old)), **dict(_walk_rules(new))}
+    before, after = dict(_walk_values(resolved(old))), dict(_walk_values(resolved(new)))
+    differing = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return {key: _rule_of(key, rules) for key in differing}
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"{override!r}: an override is written key=value, such as train.max_steps=500")
+    group = values
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = group.get(parent)
+        if not isinstance(child, dict):
+            child = {}
+            group[parent] = child
+        group = child
+    try:
+        group[last] = yaml.safe_load(text)
+    except yaml.YAMLError as problem:
+        raise UserError(f"{override!r}: the value is not valid YAML: {problem}") from None
+
+
+def _describe(kind: type[Settings], error: Any) -> str:
+    location = tuple(error["loc"])
+    key = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(kind, location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
+        return f"{key}: unknown setting; {hint}"
+    if error["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    found = "" if isinstance(error["input"], (dict, list)) else f", found {error['input']!r}"
+    return f"{key + ': ' if key else ''}{error['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _known_keys(kind: type[Settings], parents: tuple[Any, ...]) -> list[str]:
+    groups = [kind]
+    for part in parents:
+        if any(part in group.model_fields for group in groups):
+            groups = [g for group in groups if part in group.model_fields for g in _groups_in(group.model_fields[part].annotation)]
+        else:  # the tag of a discriminated union: keep the member that carries it
+            groups = [group for group in groups if _tag_of(group) == part] or groups
+    return [name for group in groups for name in group.model_fields]
+
+
+def _tag_of(group: type[Settings]) -> Any:
+    for name in ("kind", "name", "format"):
+        if name in group.model_fields:
+            return group.model_fields[name].default
+    return None
+
+
+def _groups_in(annotation: Any) -> Iterator[type[Settings]]:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        yield annotation
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated, list, tuple):
+        for argument in typing.get_args(annotation):
+            yield from _groups_in(argument)
+
+
+def walk_fields(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting of a class and of the groups inside it, as (dotted key, pydantic field)."""
+    for name, field in kind.model_fields.items():
+        yield f"{prefix}{name}", field
+        for group in _groups_in(field.annotation):
+            yield from walk_fields(group, f"{prefix}{name}.")
+
+
+def _walk_rules(settings: Settings, prefix: str = "") -> Iterator[tuple[str, OnResume]]:
+    for name, field in type(settings).model_fields.items():
+        extra = field.json_schema_extra
+        yield f"{prefix}{name}", extra["on_resume"] if isinstance(extra, dict) and "on_resume" in extra else "refuse"  # type: ignore[misc]
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            yield from _walk_rules(value, f"{prefix}{name}.")
+
+
+def _walk_values(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _walk_values(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _rule_of(key: str, rules: Mapping[str, OnResume]) -> OnResume:
+    while key and key not in rules:
+        key = key.rpartition(".")[0]
+    return rules.get(key, "refuse")

@@ -1,0 +1,34 @@
+"""One Unicode normalisation for labels and readings, and what counts as one written unit."""
+
+import unicodedata
+
+import regex
+
+_THAI_SARA_AM = regex.compile("\u0e4d([\u0e48-\u0e4b]?)\u0e32|([\u0e48-\u0e4b])\u0e4d\u0e32")
+_BANGLA_KHANDA_TA = regex.compile("\u09a4\u09cd\u200d")
+_JOINER_AT_TOKEN_END = regex.compile("[\u200c\u200d]+(?=\\s|$)")
+_WHITE_SPACE = regex.compile(r"\s+")
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+def normalise(text: str) -> str:
+    """The one spelling of a text: NFC, one SARA AM, one khanda ta, no joiner at a token's end, single spaces.
+
+    NFC and not NFKC, which would split the Thai SARA AM (U+0E33). ZWJ and ZWNJ inside a token choose between two
+    pictures and stay; at its end nothing is drawn differently. Idempotent.
+    """
+    text = unicodedata.normalize("NFC", text.replace(_BYTE_ORDER_MARK, ""))
+    text = _THAI_SARA_AM.sub(lambda found: (found[1] or found[2] or "") + "\u0e33", text)
+    text = _BANGLA_KHANDA_TA.sub("\u09ce", text)
+    text = _JOINER_AT_TOKEN_END.sub("", text)
+    return unicodedata.normalize("NFC", _WHITE_SPACE.sub(" ", text).strip())
+
+
+def graphemes(text: str) -> list[str]:
+    """Extended grapheme clusters (UAX #29, Indic conjuncts kept whole): what a reader calls one letter."""
+    return regex.findall(r"\X", text)
+
+
+def describe_character(character: str) -> str:
+    """`U+0964 DEVANAGARI DANDA`: the code point and its Unicode name."""
+    return f"U+{ord(character):04X} {unicodedata.name(character, 'unnamed')}"

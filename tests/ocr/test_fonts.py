@@ -1,0 +1,81 @@
+"""The font gate: what a face must tell apart before it may draw labels."""
+
+import shutil
+
+import pytest
+
+from ocr.errors import UserError
+from ocr.sources.fonts import Face, _main, find_faces, judge, usable_faces
+from ocr.sources.scripts import SCRIPTS
+
+pytestmark = pytest.mark.skipif(shutil.which("fc-list") is None, reason="fontconfig is not installed (apt-get install fontconfig)")
+
+
+def face_of(family: str, script: str, stem: str = "") -> Face:
+    try:
+        faces = [face for face in find_faces(SCRIPTS[script], [family]) if stem in face.name]
+    except UserError:
+        faces = []
+    if not faces:
+        pytest.skip(f"the font {family} is not installed")
+    return faces[0]
+
+
+@pytest.mark.parametrize(("family", "script"), [("Lohit Odia", "Oriya"), ("Noto Sans Oriya", "Oriya"), ("Noto Sans Bengali", "Bengali"), ("Noto Sans Thai", "Thai")])
+def test_a_sound_face_passes_and_may_draw_everything(family: str, script: str) -> None:
+    verdict = judge(face_of(family, script), SCRIPTS[script])
+    assert (verdict.reason, verdict.face.avoid) == ("", ())
+
+
+def test_a_thai_face_that_drops_tone_marks_is_refused() -> None:
+    verdict = judge(face_of("Noto Looped Thai", "Thai"), SCRIPTS["Thai"])
+    assert "draws ที่ like ที" in verdict.reason
+
+
+def test_a_face_without_conjuncts_is_refused() -> None:
+    assert "does not form କ୍ଷ" in judge(face_of("FreeSerif", "Oriya", "FreeSerif"), SCRIPTS["Oriya"]).reason
+
+
+def test_utkal_is_kept_from_words_with_its_dotted_ya_phala() -> None:
+    face = judge(face_of("ori1Uni", "Oriya"), SCRIPTS["Oriya"]).face
+    assert face.refusal("ବାକ୍ୟ") == "draws ପ୍ୟ with a stray mark below"
+    assert face.refusal("ଓଡ଼ିଶା") is None
+
+
+def test_a_dotted_circle_or_a_missing_glyph_refuses_the_word() -> None:
+    face = face_of("Lohit Odia", "Oriya")
+    assert face.refusal("ଅା") == "draws a dotted circle or an empty box"
+    assert face.refusal("ଓଡ଼ିଶା ก") == "no glyph for U+0E01"
+
+
+def test_no_usable_face_names_the_packages_and_every_reason() -> None:
+    path = face_of("DejaVu Sans", "Oriya").path
+    with pytest.raises(UserError, match=r"(?s)fonts-lohit-orya.*DejaVu.*no glyph"):
+        usable_faces(SCRIPTS["Oriya"], [str(path)])
+
+
+def test_an_unknown_family_and_a_missing_folder_are_said() -> None:
+    with pytest.raises(UserError, match="fontconfig knows no such family"):
+        find_faces(SCRIPTS["Oriya"], ["Nonesuch Odia"])
+    with pytest.raises(UserError, match="make fonts"):
+        find_faces(SCRIPTS["Oriya"], ["no/such/folder"])
+
+
+def test_a_web_font_is_unpacked_under_its_new_name(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from fontTools.ttLib import TTFont
+
+    original = face_of("Lohit Odia", "Oriya")
+    font = TTFont(original.path)
+    font.flavor = "woff2"
+    font.save(tmp_path / "web.woff2")
+    assert _main(["convert", str(tmp_path / "web.woff2"), str(tmp_path / "lohit-web.ttf"), "--family", "My Lohit"]) == 0
+    (face,) = find_faces(SCRIPTS["Oriya"], [str(tmp_path)])
+    assert (face.family, face.name) == ("My Lohit", "lohit-web")
+    assert judge(face, SCRIPTS["Oriya"]).reason == ""
+
+
+def test_a_file_that_is_no_font_is_a_users_mistake(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "broken.ttf").write_bytes(b"not a font")
+    assert _main(["convert", str(tmp_path / "broken.ttf"), str(tmp_path / "out.ttf")]) == 2
+    with pytest.raises(UserError, match="not a font that can be loaded"):
+        usable_faces(SCRIPTS["Oriya"], [str(tmp_path)])

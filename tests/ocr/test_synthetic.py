@@ -1,0 +1,92 @@
+"""Drawn words: the picture shows the label, whole, and is a function of seed, word and index."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ocr.errors import UserError
+from ocr.sample import Sample, Skip
+from ocr.settings import parse_settings
+from ocr.sources import read_source
+from ocr.sources.settings import SyntheticSettings
+from ocr.sources.synthetic import select_words, word_hash
+
+WORDS = ["ଓଡ଼ିଶା", "ବିଦ୍ୟାଳୟ", "ପ୍ରଧାନମନ୍ତ୍ରୀ", "କୃତଜ୍ଞତା", "ସୌରଭ", "ନିର୍ମାଣ", "ପାଇଁ", "ଲୋକ", "(ଶିକ୍ଷା),", "English", "ିଅନାଥ", "୨୦୨୪", "ଭାଷା,", "ଭାଷା"]
+FAMILY = "Lohit Odia"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SyntheticSettings:
+    if shutil.which("fc-list") is None:
+        pytest.skip("fontconfig is not installed (apt-get install fontconfig)")
+    from ocr.sources.fonts import find_faces
+    from ocr.sources.scripts import SCRIPTS
+
+    try:
+        find_faces(SCRIPTS["Oriya"], [FAMILY])
+    except UserError:
+        pytest.skip(f"the font {FAMILY} is not installed (apt-get install fonts-lohit-orya)")
+    (tmp_path / "words.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    return SyntheticSettings(texts=(str(tmp_path / "words.txt"),), script="Oriya", fonts=(FAMILY,), count=30, seed=7)
+
+
+def samples(settings: SyntheticSettings) -> list[Sample]:
+    return [item for item in read_source(settings) if isinstance(item, Sample)]
+
+
+def test_only_whole_words_of_the_script_are_drawn(settings: SyntheticSettings) -> None:
+    assert sorted(select_words(settings)) == sorted(["ଓଡ଼ିଶା", "ବିଦ୍ୟାଳୟ", "ପ୍ରଧାନମନ୍ତ୍ରୀ", "କୃତଜ୍ଞତା", "ସୌରଭ", "ନିର୍ମାଣ", "ପାଇଁ", "ଲୋକ", "ଶିକ୍ଷା", "୨୦୨୪", "ଭାଷା"])
+
+
+def test_the_same_seed_draws_the_same_bytes_and_another_seed_others(settings: SyntheticSettings) -> None:
+    first, again, other = samples(settings), samples(settings), samples(settings.model_copy(update={"seed": 8}))
+    assert first == again
+    assert all(one.image != two.image for one, two in zip(first, other, strict=True))
+    assert len({sample.id for sample in first + other}) == 60
+
+
+def test_more_images_leave_the_first_ones_as_they_were(settings: SyntheticSettings) -> None:
+    assert samples(settings.model_copy(update={"count": 40}))[:30] == samples(settings)
+
+
+def test_disjoint_hash_ranges_share_no_text(settings: SyntheticSettings) -> None:
+    middle = sorted(word_hash(word) for word in select_words(settings))[5]
+    low, high = (settings.model_copy(update={"word_hash_range": bounds, "danda_share": 0.5}) for bounds in ((0.0, middle), (middle, 1.0)))
+    texts = [{sample.text.rstrip("।") for sample in samples(part)} for part in (low, high)]
+    assert texts[0] and texts[1] and not texts[0] & texts[1]
+
+
+def test_no_ink_touches_the_edge_and_the_height_is_as_set(settings: SyntheticSettings) -> None:
+    clean = settings.model_copy(update={"noise": (0, 0), "texture": (0, 0), "blur_px": (0, 0), "paper_grey": (255, 255), "contrast": (1, 1), "inverted_share": 0.0, "image_format": "png"})
+    for sample in samples(clean):
+        pixels = np.asarray(Image.open(io.BytesIO(sample.image)))
+        assert 36 <= pixels.shape[0] <= 40
+        assert min(pixels[0].min(), pixels[-1].min(), pixels[:, 0].min(), pixels[:, -1].min()) == 255, sample.text
+        assert (pixels < 128).mean() > 0.02, sample.text
+
+
+def test_the_face_travels_with_the_sample(settings: SyntheticSettings) -> None:
+    assert samples(settings)[0].group == (("face", "Lohit Odia"), ("font", "Lohit-Odia"))
+
+
+def test_a_word_that_no_face_draws_is_skipped_with_the_reason(settings: SyntheticSettings, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("ଅା", encoding="utf-8")
+    (item,) = read_source(settings.model_copy(update={"count": 1}))
+    assert isinstance(item, Skip) and item.reason == "no face draws the word" and "dotted circle" in item.detail
+
+
+def test_a_rare_letter_is_repeated(settings: SyntheticSettings) -> None:
+    words = select_words(settings.model_copy(update={"least_per_letter": 4, "count": 1000}))
+    assert sum("ଓ" in word for word in words) >= 4
+
+
+def test_a_word_list_without_such_words_is_a_users_mistake(settings: SyntheticSettings, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("only English here", encoding="utf-8")
+    with pytest.raises(UserError, match="no word of Oriya letters"):
+        select_words(settings)
+    with pytest.raises(UserError, match="blur_px: 3 is above 1"):
+        parse_settings(SyntheticSettings, {"texts": ["x"], "script": "Thai", "count": 1, "blur_px": [3, 1]}, "here")

@@ -1,0 +1,1 @@
+"""The training loop, what it asks of a model family, and the only code that knows Ray Train."""

@@ -1,0 +1,106 @@
+"""Every setting of a training run; one YAML file is one `TrainConfig`. No torch, no ray here."""
+
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+
+from ocr.recognizers.ctc.settings import CtcSettings
+from ocr.settings import Setting, Settings
+
+
+class DataSettings(Settings):
+    """Which data set trains and which one judges."""
+
+    train: str = Setting(on_resume="refuse", description="a prepared data set's folder, or the embedded one's name, odia_words")
+    validation: str | None = Setting(None, on_resume="refuse", description="another data set whose validation split judges; null: that of `train`")
+    max_train_samples: int | None = Setting(None, ge=1, on_resume="refuse", description="use only the first so many samples of the training split")
+    max_validation_samples: int | None = Setting(None, ge=1, on_resume="refuse", description="use only the first so many samples of the validation split")
+
+
+class LoopSettings(Settings):
+    """How long, how much at once, and when to save, judge and stop."""
+
+    max_steps: int | None = Setting(None, ge=1, on_resume="free", description="length in optimizer steps; raising it continues a finished run")
+    num_epochs: float | None = Setting(None, gt=0, on_resume="free", description="length in passes over the training split")
+    max_minutes: float | None = Setting(None, gt=0, on_resume="free", description="length in minutes of training, turned into steps once, from the first steps' speed")
+    global_batch_size: int = Setting(64, ge=1, on_resume="refuse", description="samples per optimizer step, all workers together")
+    micro_batch_size: int = Setting(32, ge=1, on_resume="refuse", description="samples per forward pass")
+    save_steps: int = Setting(200, ge=1, on_resume="free", description="optimizer steps between checkpoints")
+    eval_steps: int = Setting(200, ge=1, on_resume="refuse", description="optimizer steps between evaluations")
+    logging_steps: int = Setting(20, ge=1, on_resume="refuse", description="optimizer steps between lines of metrics.jsonl")
+    save_total_limit: int = Setting(2, ge=1, on_resume="free", description="how many of the newest checkpoints stay; the best one stays besides")
+    seed: int = Setting(42, ge=0, on_resume="refuse", description="key of every random draw")
+    init_from: str | None = Setting(None, on_resume="refuse", description="a bundle or checkpoint whose weights a new run starts from")
+    resume_from: str | None = Setting(None, on_resume="free", description="go back to this checkpoint of the run (a path, or latest); later ones move to abandoned/")
+    early_stopping_patience: int | None = Setting(None, ge=1, on_resume="free", description="stop after so many evaluations without a better one")
+    early_stopping_threshold: float = Setting(0.0, ge=0, on_resume="free", description="how much lower the metric must be to count as better")
+    metric_for_best_model: Literal["eval_cer", "eval_grapheme_cer", "eval_wer", "eval_loss"] = Setting(
+        "eval_cer", on_resume="free", description="the lower the better"
+    )
+    log_samples: bool = Setting(False, on_resume="refuse", description="write samples.jsonl, the ids of every step")
+
+    @pydantic.model_validator(mode="after")
+    def _one_length(self) -> "LoopSettings":
+        given = [name for name in ("max_steps", "num_epochs", "max_minutes") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of max_steps, num_epochs and max_minutes is needed, found {', '.join(given) or 'none'}")
+        return self
+
+
+class OptimizerSettings(Settings):
+    """The optimizer and its learning rate over time."""
+
+    name: Literal["adamw", "adam"] = Setting("adamw", on_resume="refuse", description="torch.optim.AdamW or Adam")
+    learning_rate: float = Setting(3e-3, gt=0, on_resume="refuse", description="the highest rate")
+    weight_decay: float = Setting(0.01, ge=0, on_resume="refuse", description="on matrices and kernels; biases and norms are left alone")
+    betas: tuple[float, float] = Setting((0.9, 0.999), on_resume="refuse", description="decay of the two running means")
+    warmup_steps: int = Setting(100, ge=0, on_resume="refuse", description="optimizer steps from zero to the full rate")
+    lr_scheduler_type: Literal["constant", "linear", "cosine", "one_cycle"] = Setting("cosine", on_resume="refuse", description="the rate after warm-up")
+    max_grad_norm: float = Setting(5.0, gt=0, on_resume="refuse", description="gradients are scaled down to this norm")
+
+
+class LossSettings(Settings):
+    """What is minimised."""
+
+    name: Literal["ctc"] = Setting("ctc", on_resume="refuse", description="connectionist temporal classification (Graves et al. 2006)")
+
+
+class AugmentSettings(Settings):
+    """How training images are disturbed; each draw is keyed by (seed, epoch, sample id)."""
+
+    strength: float = Setting(1.0, ge=0, le=2, on_resume="refuse", description="scales every range below; 0 leaves images as they are")
+    rotation_degrees: float = Setting(2.0, ge=0, le=15, on_resume="refuse", description="either way")
+    shear: float = Setting(0.2, ge=0, le=1, on_resume="refuse", description="slant, columns per row, either way")
+    squeeze: float = Setting(0.15, ge=0, lt=0.5, on_resume="refuse", description="how much narrower or lower, as a share")
+    blur_px: float = Setting(1.2, ge=0, le=5, on_resume="refuse", description="largest Gaussian radius")
+    noise: float = Setting(0.12, ge=0, le=1, on_resume="refuse", description="largest standard deviation, as a share of full contrast")
+    low_resolution: float = Setting(0.5, ge=0, lt=0.9, on_resume="refuse", description="largest loss of resolution, as a share of the height")
+    stroke: float = Setting(0.3, ge=0, le=1, on_resume="refuse", description="chance of strokes one pixel thinner or thicker")
+    invert: float = Setting(0.05, ge=0, le=1, on_resume="refuse", description="chance of light text on dark")
+
+
+class TrainConfig(Settings):
+    """One run: everything that makes its weights, and where it lives."""
+
+    run_name: str = Setting(on_resume="free", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run's folder under storage_path")
+    storage_path: str = Setting("runs", min_length=1, on_resume="free", description="folder of runs; LIPI_STORAGE, where set, holds relative ones")
+    data: DataSettings = Setting(on_resume="refuse", description="data sets")
+    train: LoopSettings = Setting(on_resume="refuse", description="the loop")
+    optimizer: OptimizerSettings = Setting(OptimizerSettings(), on_resume="refuse", description="the optimizer")
+    model: CtcSettings = Setting(on_resume="refuse", description="the network")
+    loss: LossSettings = Setting(LossSettings(), on_resume="refuse", description="the loss")
+    augment: AugmentSettings = Setting(AugmentSettings(), on_resume="refuse", description="augmentation")
+    max_skipped: float = Setting(0.01, ge=0, le=1, on_resume="refuse", description="share of samples that may be left out, each with a reason, before the run refuses")
+    precision: Literal["auto", "fp32", "bf16"] = Setting("auto", on_resume="rounding", description="bf16 autocast; auto: where the device computes it natively")
+    device: Literal["auto", "cpu", "cuda"] = Setting("auto", on_resume="rounding", description="auto: GPUs where Ray has them")
+    deterministic: bool = Setting(True, on_resume="rounding", description="deterministic kernels on GPUs")
+    engine: Literal["all_reduce"] = Setting("all_reduce", on_resume="rounding", description="how gradients meet")
+    workers: int = Setting(1, ge=1, on_resume="rounding", description="Ray Train workers")
+    threads_per_worker: int | None = Setting(None, ge=1, on_resume="rounding", description="torch threads of each worker; null: its share of the cores")
+    max_failures: int = Setting(3, ge=0, on_resume="free", description="how many deaths of workers or of Ray are survived before the run gives up")
+
+    @property
+    def local_run_dir(self) -> Path:
+        """`storage_path/run_name` as written, before it is made absolute."""
+        return Path(self.storage_path) / self.run_name

@@ -1,0 +1,1 @@
+"""How gradients meet: one module per way."""

@@ -1,0 +1,6 @@
+"""The training report: report.json for scripts, report.html for people, both from the same values."""
+
+from trainers.report.lines import ReportLine
+from trainers.report.page import write_report
+
+__all__ = ["ReportLine", "write_report"]
