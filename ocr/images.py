@@ -5,9 +5,10 @@ Legend: H, W in pixels; arrays are uint8, [H, W] for grey and [H, W, 3] for RGB.
 
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from PIL import Image, ImageOps
 from ocr.errors import UserError
 
 Pixels = NDArray[np.uint8]
+ValueT = TypeVar("ValueT")
+_EXIF_ORIENTATION = 0x0112
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
 
@@ -43,8 +46,16 @@ def open_image(source: bytes | Path, mode: Literal["L", "RGB"] = "L", limits: Im
 
     Raises ImageRefused, whatever the file does: its size is checked against `limits` before any pixel is decoded.
     """
+    return _opened(source, lambda image: _to_pixels(ImageOps.exif_transpose(image), mode), limits, where)
+
+
+def image_size(source: bytes | Path, limits: ImageLimits | None = None, where: str | None = None) -> tuple[int, int]:
+    """Width and height in pixels, upright by its EXIF, from the file's header alone; ImageRefused as by `open_image`."""
+    return _opened(source, _upright_size, limits, where)
+
+
+def _opened(source: bytes | Path, use: Callable[[Image.Image], ValueT], limits: ImageLimits | None, where: str | None) -> ValueT:
     where = where or (str(source) if isinstance(source, Path) else "image")
-    limits = limits or ImageLimits()
     try:
         data = source.read_bytes() if isinstance(source, Path) else source
     except OSError as problem:
@@ -55,12 +66,17 @@ def open_image(source: bytes | Path, mode: Literal["L", "RGB"] = "L", limits: Im
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own bomb and metadata warnings: our limits decide
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(image.size, limits, where)
-                return _to_pixels(ImageOps.exif_transpose(image), mode)
+                _check_size(image.size, limits or ImageLimits(), where)
+                return use(image)
     except ImageRefused:
         raise
-    except Exception as problem:  # decoders raise anything from SyntaxError to struct.error on a damaged file
+    except Exception as problem:  # noqa: BLE001  decoders raise anything from SyntaxError to struct.error on a damaged file
         raise ImageRefused(where, "not a readable image", str(problem) or type(problem).__name__) from None
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if image.getexif().get(_EXIF_ORIENTATION, 1) >= 5 else (width, height)
 
 
 def encode_image(pixels: Pixels, format: Literal["PNG", "WEBP"] = "PNG", quality: int = 90) -> bytes:

@@ -3,7 +3,6 @@
 Legend: T output columns, B batch, K classes, S all target classes of the batch in a row.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +23,3 @@ def ctc_losses(logits_TBK: Tensor, lengths_B: Tensor, targets_S: Tensor, target_
     losses_B = F.ctc_loss(log_probs_TBK, targets_S, lengths_B.cpu(), target_lengths_B, BLANK, reduction="none")
     return losses_B / target_lengths_B.clamp_min(1).to(losses_B.dtype)
 
-
-def finite(values: Tensor) -> Tensor:
-    """Which of the values are finite numbers."""
-    return torch.isfinite(values.detach())

@@ -3,9 +3,10 @@
 DistributedDataParallel rebuilds its buckets after the first step, so a restarted run would sum in another order.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from ocr.errors import UserError
 from trainers.batches import Turn
 from trainers.config import OptimizerSettings
+from trainers.random import key_of
 from trainers.task import Task
 from trainers.workers import Workers
 
@@ -33,8 +35,8 @@ class StepResult:
 class AllReduceEngine:
     """Backward passes, the all-reduce, the mean, clipping and the optimizer step."""
 
-    def __init__(self, task: Task, settings: OptimizerSettings, workers: Workers, device: str, bf16: bool) -> None:
-        self.task, self.workers, self.device, self.bf16 = task, workers, torch.device(device), bf16
+    def __init__(self, task: Task, settings: OptimizerSettings, seed: int, workers: Workers, device: str, bf16: bool) -> None:
+        self.task, self.seed, self.workers, self.device, self.bf16 = task, seed, workers, torch.device(device), bf16
         self.max_grad_norm = settings.max_grad_norm
         self.parameters = [parameter for parameter in task.network.parameters() if parameter.requires_grad]
         self.optimizer = _optimizer(settings, self.parameters)
@@ -45,51 +47,48 @@ class AllReduceEngine:
         loss_sum, samples, bad = 0.0, 0, []
         for turn, batch in zip(turns, batches, strict=True):
             losses_B = self._backward(turn, batch)
-            loss_sum += turn.weight * float(losses_B.sum(dtype=torch.float64))
-            samples += round(turn.weight) * len(losses_B)
-            bad += [self.task.train_ids[i] for i, ok in zip(turn.samples, torch.isfinite(losses_B).tolist(), strict=True) if not ok]
-        gradients, statistics, (loss_sum, weight, bad_count) = self._meet([loss_sum, float(samples), float(len(bad))])
-        self._require_finite(turns, bad, bad_count)
+            if turn.weight:
+                loss_sum, samples = loss_sum + float(losses_B.sum(dtype=torch.float64)), samples + len(losses_B)
+                bad += [index for index, finite in zip(turn.samples, torch.isfinite(losses_B).tolist(), strict=True) if not finite]
+        gradients, statistics, (loss_sum, samples_met, bad_met) = self._meet([loss_sum, float(samples), float(len(bad))])
+        if bad_met:
+            self._stop_together("loss", turns, bad)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient.view_as(parameter) / weight
+            parameter.grad = gradient.view_as(parameter) / samples_met
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
-        self._require_finite(turns, [] if _is_finite(grad_norm) else [self.task.train_ids[i] for t in turns for i in t.samples], int(not _is_finite(grad_norm)))
+        if not math.isfinite(grad_norm):  # the same on every worker: all have the same sum
+            self._stop_together("gradient", turns, [index for turn in turns for index in turn.samples])
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.task.absorb(statistics)
-        return StepResult(loss_sum / weight, round(weight), grad_norm)
+        return StepResult(loss_sum / samples_met, round(samples_met), grad_norm)
 
     def _backward(self, turn: Turn, batch: Any) -> Tensor:
-        self.task.statistics(turn.weight)
+        """Loss of each sample, [B]; its gradient is added to the parameters', or computed and not counted at weight 0."""
+        torch.manual_seed(key_of(self.seed, turn.step, turn.index))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            losses_B: Tensor = self.task.losses(batch)
+            losses_B = self.task.losses(batch, turn.weight)
         (losses_B.sum() * turn.weight).backward()  # type: ignore[no-untyped-call]
         return losses_B.detach()
 
     def _meet(self, scalars: list[float]) -> tuple[list[Tensor], list[Tensor], list[float]]:
-        """Sum gradients, statistics and scalars over the workers: one flat fp32 buffer, scalars beside it in fp64 precision halves."""
+        """Sums of gradients, statistics and scalars over the workers, by one all-reduce of one flat fp32 buffer."""
         statistics = self.task.statistics()
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        pieces = [*gradients, *statistics]
-        tail = torch.tensor(scalars, dtype=torch.float32, device=self.device)
-        flat = torch.cat([piece.reshape(-1).float() for piece in pieces] + [tail])
-        parts = self.workers.sum(flat).split([piece.numel() for piece in [*pieces, tail]])
+        pieces = [*gradients, *statistics, torch.tensor(scalars, device=self.device)]
+        flat = self.workers.sum(torch.cat([piece.reshape(-1).float() for piece in pieces]))
+        parts = flat.split([piece.numel() for piece in pieces])
         return list(parts[: len(gradients)]), list(parts[len(gradients) : -1]), parts[-1].tolist()
 
-    def _require_finite(self, turns: Sequence[Turn], bad: list[str], bad_count: float) -> None:
-        if not bad_count:
-            return
-        named = sorted({name for names in self.workers.gather(bad) for name in names})
-        what = "loss" if len(named) < sum(len(turn.samples) for turn in turns) else "loss or gradient"
+    def _stop_together(self, what: str, turns: Sequence[Turn], mine: Sequence[int]) -> NoReturn:
+        """Raise on every worker, with the same message."""
+        ids = sorted({self.task.train_ids[index] for indices in self.workers.gather(list(mine)) for index in indices})
+        named = ", ".join(ids[:8]) + (" …" if len(ids) > 8 else "")
         raise NotFiniteError(
-            f"step {turns[0].step + 1}: the {what} is not finite for {len(named)} samples: {', '.join(named[:8])}{' …' if len(named) > 8 else ''}; "
-            "no weight was changed by it. Look at these samples, or lower optimizer.learning_rate"
+            f"step {turns[0].step + 1}: the {what} is not finite; samples: {named}; no weight was changed by this step. "
+            "Look at these samples, or lower optimizer.learning_rate"
         )
-
-
-def _is_finite(value: float) -> bool:
-    return value - value == 0.0
 
 
 def _optimizer(settings: OptimizerSettings, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings
 
+COLUMNS_PER_OUTPUT = {"compact": 4, "crnn": 8}
 COMPACT_SIZES = {"small": ((24, 48, 64, 96, 128), 96), "base": ((32, 64, 96, 128, 192), 128), "large": ((48, 96, 144, 192, 320), 256)}
 
 
@@ -110,7 +111,7 @@ class _PackedBiLstm(nn.Module):
 class CompactNetwork(CtcNetwork):
     """Grey; stride-2 stem; height 32 → 16 → 8 → 4 → 2 → 1 by convolutions; one output every 4 columns."""
 
-    channels, columns_per_output = 1, 4
+    channels, columns_per_output = 1, COLUMNS_PER_OUTPUT["compact"]
 
     def __init__(self, settings: CompactSettings, classes: int) -> None:
         super().__init__()
@@ -142,7 +143,7 @@ class CompactNetwork(CtcNetwork):
 class CrnnNetwork(CtcNetwork):
     """The Corrections system's: RGB, three (convolution, ReLU, 2×2 max pooling, dropout), BiLSTM 2 × 256; an output every 8 columns."""
 
-    channels, columns_per_output = 3, 8
+    channels, columns_per_output = 3, COLUMNS_PER_OUTPUT["crnn"]
 
     def __init__(self, settings: CrnnSettings, classes: int) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ Legend: B batch, C channels, H height, W width, T output columns, K classes.
 """
 
 from collections.abc import Sequence
+from math import nan
 from typing import Any, Literal
 
 import numpy as np
@@ -58,30 +59,39 @@ class CtcRecognizer:
 
     def read(self, images: Sequence[Pixels]) -> list[Reading]:
         """One Reading per image; images of like width share a batch."""
+        return [reading for reading, _ in self.read_and_compare(images, [None] * len(images))]
+
+    def read_and_compare(self, images: Sequence[Pixels], references: Sequence[str | None]) -> list[tuple[Reading, float]]:
+        """Each image's Reading and the CTC loss of its reference; inf where the network cannot write it, nan where there is none."""
         lines = [scale_to_height(image, self.height_px) for image in images]
         by_width = sorted(range(len(lines)), key=lambda index: lines[index].shape[1])
-        readings: dict[int, Reading] = {}
+        found: dict[int, tuple[Reading, float]] = {}
         was_training = self.network.training
         self.network.eval()
         for start in range(0, len(by_width), READ_BATCH):
             chosen = by_width[start : start + READ_BATCH]
-            readings.update(zip(chosen, self._read_batch([lines[index] for index in chosen]), strict=True))
+            found.update(zip(chosen, self._read_batch([lines[i] for i in chosen], [references[i] for i in chosen]), strict=True))
         self.network.train(was_training)
-        return [readings[index] for index in range(len(lines))]
+        return [found[index] for index in range(len(lines))]
 
     @torch.inference_mode()
-    def _read_batch(self, lines: Sequence[Pixels]) -> list[Reading]:
+    def _read_batch(self, lines: Sequence[Pixels], references: Sequence[str | None]) -> list[tuple[Reading, float]]:
         ink_BCHW, widths_B = collate(lines, self.network.columns_per_output)
         logits_TBK, lengths_B = self.network(ink_BCHW.to(self.device), widths_B.to(self.device))
         log_probs_TBK, lengths_B = logits_TBK.log_softmax(2).cpu(), lengths_B.cpu()
         paths_BT = log_probs_TBK.argmax(2).T.tolist()
         decoded = [greedy(path[:length]) for path, length in zip(paths_BT, lengths_B.tolist(), strict=True)]
-        targets, target_lengths = torch.tensor([i for ids in decoded for i in ids]), torch.tensor([len(ids) for ids in decoded])
-        losses_B = F.ctc_loss(log_probs_TBK, targets, lengths_B, target_lengths, BLANK, "none")
-        return [
-            Reading(normalise(self.alphabet.decode(ids)), float(confidence))
-            for ids, confidence in zip(decoded, (-losses_B).exp().clamp(0, 1).tolist(), strict=True)
-        ]
+        confidences = (-_ctc_losses(log_probs_TBK, lengths_B, decoded)).exp().clamp(0, 1).tolist()
+        losses = [nan] * len(lines)
+        if any(reference is not None for reference in references):
+            losses = _ctc_losses(log_probs_TBK, lengths_B, [self.alphabet.encode_known(reference or "") for reference in references]).tolist()
+        readings = [Reading(normalise(self.alphabet.decode(ids)), confidence) for ids, confidence in zip(decoded, confidences, strict=True)]
+        return list(zip(readings, losses, strict=True))
+
+
+def _ctc_losses(log_probs_TBK: Tensor, lengths_B: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
+    flat, target_lengths = torch.tensor([i for ids in targets for i in ids], dtype=torch.long), torch.tensor([len(ids) for ids in targets])
+    return F.ctc_loss(log_probs_TBK, flat, lengths_B, target_lengths, BLANK, "none")
 
 
 def network_settings(values: dict[str, Any], where: str) -> CompactSettings | CrnnSettings:

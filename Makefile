@@ -1,0 +1,50 @@
+# make train   installs what is missing, trains the embedded Odia default on this machine's CPU, writes runs/odia-ctc/
+# make test    installs what is missing, runs the tests (faults and benchmarks: the long ones)
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+FONT_PACKAGES := @fontsource-variable/anek-odia@5.3.0 @fontsource/baloo-bhaina-2@5.2.8 @fontsource/noto-sans-oriya@5.3.0
+ANEK := fonts/.npm/fontsource-variable-anek-odia-5.3.0/package/files/anek-odia-oriya-standard-normal.woff2
+
+.PHONY: setup train test lint faults benchmarks requirements fonts
+
+setup: $(STAMP)
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V); make PYTHON=python3.12 …"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $(STAMP)
+
+train: setup
+	$(BIN)/python ray_jobs/train.py configs/odia_ctc.yaml
+
+test: lint
+	$(BIN)/python -m pytest tests --ignore tests/faults --ignore tests/benchmarks --ignore tests/gpu
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+faults: setup
+	$(BIN)/python -m pytest tests/faults
+
+benchmarks: setup
+	$(BIN)/python tests/benchmarks/overhead.py
+
+# requirements.txt from pyproject.toml; +cpu is a local build's mark that PyPI does not know
+requirements: setup
+	$(BIN)/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.txt pyproject.toml
+	sed -i 's/+cpu$$//' requirements.txt
+
+# the faces of configs/data/odia_words.yaml that Debian has not, from npm into fonts/ (not committed)
+fonts: setup
+	mkdir -p fonts/.npm
+	cd fonts/.npm && npm pack --silent $(FONT_PACKAGES)
+	cd fonts/.npm && for f in *.tgz; do mkdir -p $${f%.tgz} && tar xzf $$f -C $${f%.tgz}; done
+	for f in fonts/.npm/*/package/files/baloo-bhaina-2-oriya-*-normal.woff2 fonts/.npm/*/package/files/noto-sans-oriya-oriya-*-normal.woff2; do \
+	  $(BIN)/python -m ocr.sources.fonts convert $$f fonts/$$(basename $$f -normal.woff2).ttf || exit 2; done
+	for wdth in 75 100 125; do for wght in 200 400 600 800; do \
+	  $(BIN)/python -m ocr.sources.fonts convert $(ANEK) fonts/anek-odia-$$wdth-$$wght.ttf --family "Anek Odia" --axes wght=$$wght,wdth=$$wdth || exit 2; done; done
