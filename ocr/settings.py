@@ -41,7 +41,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
-        for key_node, _ in node.value:
+        self.flatten_mapping(node)  # merge keys (<<) become ordinary ones; what stands here itself comes last and wins
+        own = [key_node for key_node, _ in node.value if key_node.start_mark.index >= node.start_mark.index]
+        for key_node in own:
             key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
             if key in seen:
                 raise UserError(f"{node.start_mark.name}:{key_node.start_mark.line + 1}: the key {key!r} stands twice")
@@ -86,12 +88,17 @@ def resolved(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(mode="json")
 
 
+def flattened(settings: Settings) -> dict[str, tuple[Any, OnResume]]:
+    """Dotted key → (plain value, what its change means for an existing run), for every single setting."""
+    values, rules = _leaves(resolved(settings)), dict(_walk_rules(settings))
+    return {key: (value, _rule_of(key, rules)) for key, value in values}
+
+
 def changed_settings(old: Settings, new: Settings) -> dict[str, OnResume]:
     """Dotted key → what its change means for an existing run, for each setting whose value differs."""
-    rules = {**dict(_walk_rules(old)), **dict(_walk_rules(new))}
-    before, after = dict(_walk_values(resolved(old))), dict(_walk_values(resolved(new)))
-    differing = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return {key: _rule_of(key, rules) for key in differing}
+    before, after = flattened(old), flattened(new)
+    differing = [key for key in {**before, **after} if key not in before or key not in after or before[key][0] != after[key][0]]
+    return {key: (after.get(key) or before[key])[1] for key in differing}
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -168,10 +175,10 @@ def _walk_rules(settings: Settings, prefix: str = "") -> Iterator[tuple[str, OnR
             yield from _walk_rules(value, f"{prefix}{name}.")
 
 
-def _walk_values(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _walk_values(value, f"{prefix}{name}.")
+            yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
