@@ -1,0 +1,142 @@
+"""A run that is stopped and continued is the run that never stopped, to the last bit."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainers import faults
+from trainers.checkpoint import directory_of, verify
+from trainers.config import TrainConfig
+from trainers.loop import fit
+from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
+
+STEPS = 40
+
+
+class Died(Exception):
+    """The process died, as far as a test within one process can tell."""
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The undisturbed run, every checkpoint of it kept."""
+    torch.set_num_threads(1)
+    config = tiny_config(tmp_path_factory.mktemp("golden"), train={"save_steps": 1, "save_total_limit": STEPS})
+    fit(config, tiny_task(config), tiny_place(config))
+    return config.local_run_dir
+
+
+def run_again(config: TrainConfig, **more: Any) -> None:
+    """The same command in a fresh process, as near as one process comes: nothing is kept but the run directory."""
+    torch.manual_seed(torch.seed())  # a resumed process has another state of the global generator
+    fit(config, tiny_task(config), tiny_place(config), **more)
+
+
+def assert_equal_at(step: int, run_dir: Path, golden: Path) -> None:
+    """Weights, changed buffers, optimizer state and metrics of the checkpoint at `step` are golden's."""
+    ours, theirs = verify(directory_of(run_dir, step)), verify(directory_of(golden, step))
+    weights, expected = ours.weights(), theirs.weights()
+    assert list(weights) == list(expected)
+    assert all(torch.equal(weights[name], expected[name]) for name in weights), f"weights differ at step {step}"
+    assert_same(ours.optimizer(), theirs.optimizer())
+    assert ours.metrics() == theirs.metrics()
+    assert ours.state()["train"]["pending"] == theirs.state()["train"]["pending"]
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Nested dicts and lists with bit-equal tensors."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list):
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    else:
+        assert one == other
+
+
+def assert_finished_like(run_dir: Path, golden: Path) -> None:
+    """The end of the run and all of its logs are golden's."""
+    assert_equal_at(STEPS, run_dir, golden)
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        assert (run_dir / name).read_text() == (golden / name).read_text()
+    for file in golden.glob("*.eval.json"):
+        assert (run_dir / file.name).read_text() == file.read_text()
+
+
+def test_stopping_and_resuming_at_every_step_changes_no_bit(golden: Path, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, train={"save_total_limit": STEPS})
+    for step in range(1, STEPS + 1):
+        run_again(config, stop_after=step)
+        assert_equal_at(step, config.local_run_dir, golden)
+    assert_finished_like(config.local_run_dir, golden)
+
+
+@pytest.mark.parametrize("step", [3, 5, 6, 16, 17, 18, 33, 40])
+def test_a_death_between_checkpoints_changes_no_bit(step: int, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(tmp_path)
+
+    def die(name: str, at: int, rank: int = 0) -> None:
+        if (name, at) == ("step", step):
+            raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(faults, "point", die)
+        with pytest.raises(Died):
+            run_again(config)
+    run_again(config)
+    assert_finished_like(config.local_run_dir, golden)
+
+
+@pytest.mark.parametrize("point", ["before_manifest", "after_manifest", "before_rename", "before_evaluation"])
+def test_a_death_inside_a_checkpoint_changes_no_bit(point: str, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(tmp_path)
+
+    def die(name: str, at: int, rank: int = 0) -> None:
+        if (name, at) == (point, 24):
+            raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(faults, "point", die)
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)  # a dead process cleans nothing up
+        with pytest.raises(Died):
+            run_again(config)
+    assert directory_of(config.local_run_dir, 24).exists() == (point == "before_evaluation")
+    run_again(config)
+    assert_finished_like(config.local_run_dir, golden)
+    assert not list(config.local_run_dir.glob(".checkpoint*"))
+
+
+def test_every_sample_stands_once_per_epoch_in_the_ledger(golden: Path) -> None:
+    import json
+
+    lines = [json.loads(line) for line in (golden / "samples.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    ids = [id for line in lines for id in line["samples"]]
+    for epoch in (ids[:200], ids[200:400]):
+        assert len(set(epoch)) == 200
+    assert len(lines[16]["samples"]) == 200 % 12
+
+
+def test_raising_max_steps_continues_a_finished_run(tmp_path: Path) -> None:
+    short, long = (tiny_config(tmp_path, train={"max_steps": steps}) for steps in (10, 14))
+    run_again(short)
+    state = fit(long, tiny_task(long), tiny_place(long))
+    assert (state.step, state.extended_at) == (14, [10])
+
+
+def test_other_threads_or_versions_are_named_as_the_reason_for_rounding(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    config = tiny_config(tmp_path)
+    place = tiny_place(config)
+    fit(config, tiny_task(config), place, stop_after=4)
+    elsewhere = replace(place, environment={**place.environment, "workers": 4, "torch": "1.0"})
+    state = fit(config, tiny_task(config), elsewhere, stop_after=5)
+    assert state.resumed_at == [{"step": 4, "exactness": f"equal to rounding, because workers 1 → 4, torch {place.environment['torch']} → 1.0"}]
