@@ -1,8 +1,8 @@
 """The bundle: what leaves training and enters reading and serving, a folder whose every byte is accounted for.
 
-    bundle.json           family, name, network settings, alphabet, decoding, backends with their CER, card
-    weights.safetensors   the torch backend
-    manifest.json         SHA-256 of each file, written last
+bundle.json           family, name, network settings, alphabet, decoding, backends with their CER, card
+weights.safetensors   the torch backend
+manifest.json         SHA-256 of each file, written last
 """
 
 import shutil

@@ -1,14 +1,18 @@
 """Read a data set with a recogniser and count the errors; training, the shell and serving all judge by this."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
 from ocr.dataset.read import Dataset
-from ocr.images import open_image
+from ocr.errors import UserError
+from ocr.images import SUFFIXES, ImageRefused, Pixels, open_image
 from ocr.recognizers.base import Recognizer
+from ocr.sample import Reading
 from ocr.scoring import Counts, confusions, score, score_all
 
 _AT_ONCE = 256
@@ -59,3 +63,29 @@ def evaluate(recognizer: Recognizer, dataset: Dataset, indices: Sequence[int] | 
             lines += [Line(i, dataset.ids[i], dataset.texts[i], found.text, found.confidence) for i, found in zip(part, readings, strict=True)]
             progress.update(len(part))
     return Evaluation(tuple(lines))
+
+
+def read_files(recognizer: Recognizer, paths: Sequence[Path]) -> Iterator[tuple[Path, Reading | ImageRefused]]:
+    """Each image file, and each image in a folder by name, with its reading or why it has none."""
+    files = [file for path in paths for file in _images_at(path)]
+    for start in range(0, len(files), _AT_ONCE):
+        part = files[start : start + _AT_ONCE]
+        images = [_opened(file, recognizer.image_mode) for file in part]
+        readings = iter(recognizer.read([image for image in images if not isinstance(image, ImageRefused)]))
+        yield from ((file, image if isinstance(image, ImageRefused) else next(readings)) for file, image in zip(part, images, strict=True))
+
+
+def _images_at(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not found:
+        raise UserError(f"{path}: no image in this folder ({', '.join(SUFFIXES)})")
+    return found
+
+
+def _opened(file: Path, mode: Literal["L", "RGB"]) -> Pixels | ImageRefused:
+    try:
+        return open_image(file, mode)
+    except ImageRefused as refused:
+        return refused

@@ -109,7 +109,9 @@ def _check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:
     if min(size) < limits.min_side_px:
         raise ImageRefused(where, "image too small", f"{found}; at least {limits.min_side_px} a side are needed")
     if max(size) > limits.max_side_px or width * height > limits.max_pixels:
-        raise ImageRefused(where, "image too large", f"{found}; the limits are {limits.max_pixels:,} pixels and {limits.max_side_px:,} a side; crop or scale it down")
+        raise ImageRefused(
+            where, "image too large", f"{found}; the limits are {limits.max_pixels:,} pixels and {limits.max_side_px:,} a side; crop or scale it down"
+        )
     if max(size) / min(size) > limits.max_aspect:
         raise ImageRefused(where, "image too narrow", f"{found}; the longer side may be {limits.max_aspect:g} times the shorter")
 

@@ -107,11 +107,11 @@ def confusions(pairs: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
     counted: Counter[tuple[str, str]] = Counter()
     for reference, reading in pairs:
         expected, read = graphemes(normalise(reference)), graphemes(normalise(reading))
-        for tag, i, j in Levenshtein.editops(expected, read).as_list():
-            counted[("" if tag == "insert" else expected[i], "" if tag == "delete" else read[j])] += 1
+        for edit in Levenshtein.editops(expected, read):
+            counted[("" if edit.tag == "insert" else expected[edit.src_pos], "" if edit.tag == "delete" else read[edit.dest_pos])] += 1
     return counted
 
 
 def _ratio(errors: int, total: int) -> float:
-    """errors / total; with nothing to find, every error counts as a whole one."""
+    """Errors / total; with nothing to find, every error counts as a whole one."""
     return errors / total if total else float(errors)

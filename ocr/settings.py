@@ -28,7 +28,9 @@ class Settings(pydantic.BaseModel):
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
-def Setting(default: Any = ..., *, on_resume: OnResume, description: str, **bounds: Any) -> Any:
+def Setting(  # noqa: N802  (beside pydantic's Field)
+    default: Any = ..., *, on_resume: OnResume, description: str, **bounds: Any
+) -> Any:
     """A pydantic Field that must say what a changed value means for an existing run.
 
     `refuse`: another value is another run. `rounding`: the run goes on, equal to rounding. `free`: no effect on the weights.
@@ -44,7 +46,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         self.flatten_mapping(node)  # merge keys (<<) become ordinary ones; what stands here itself comes last and wins
         own = [key_node for key_node, _ in node.value if key_node.start_mark.index >= node.start_mark.index]
         for key_node in own:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise UserError(f"{node.start_mark.name}:{key_node.start_mark.line + 1}: the key {key!r} stands twice")
             seen.add(key)

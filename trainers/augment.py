@@ -74,7 +74,8 @@ def _tone(pixels: Pixels, settings: AugmentSettings, draw: np.random.Generator) 
     values += deviation * np.resize(bank[start : start + pixels.size], pixels.shape)
     if draw.random() < settings.invert * s:
         values = 255 - values
-    return np.clip(values, 0, 255).astype(np.uint8)
+    out: Pixels = np.clip(values, 0, 255).astype(np.uint8)
+    return out
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,8 @@ import numpy as np
 
 from trainers.random import generator
 
-POOL_BATCHES = 32  # batches of like width are cut from random pools of so many
+import os
+POOL_BATCHES = int(os.environ.get("POOLB", "32"))
 
 BatchT = TypeVar("BatchT")
 MicroBatches = tuple[tuple[int, ...], ...]
@@ -114,12 +115,13 @@ class Prefetcher(Generic[BatchT]):
                     return
                 self._put((make(step), None))
             self._put((None, None))
-        except BaseException as problem:  # handed to the training thread, which raises it
+        except BaseException as problem:  # noqa: BLE001  handed to the training thread, which raises it
             self._put((None, problem))
 
     def _put(self, item: Any) -> None:
         while not self._stopped.is_set():
             try:
-                return self._queue.put(item, timeout=0.1)
+                self._queue.put(item, timeout=0.1)
+                return
             except queue.Full:
                 continue

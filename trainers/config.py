@@ -23,7 +23,9 @@ class LoopSettings(Settings):
 
     max_steps: int | None = Setting(None, ge=1, on_resume="free", description="length in optimizer steps; raising it continues a finished run")
     num_epochs: float | None = Setting(None, gt=0, on_resume="free", description="length in passes over the training split")
-    max_minutes: float | None = Setting(None, gt=0, on_resume="free", description="length in minutes of training, turned into steps once, from the first steps' speed")
+    max_minutes: float | None = Setting(
+        None, gt=0, on_resume="free", description="length in minutes of training, turned into steps once, from the first steps' speed"
+    )
     global_batch_size: int = Setting(64, ge=1, on_resume="refuse", description="samples per optimizer step, all workers together")
     micro_batch_size: int = Setting(32, ge=1, on_resume="refuse", description="samples per forward pass")
     save_steps: int = Setting(200, ge=1, on_resume="free", description="optimizer steps between checkpoints")
@@ -32,7 +34,9 @@ class LoopSettings(Settings):
     save_total_limit: int = Setting(2, ge=1, on_resume="free", description="how many of the newest checkpoints stay; the best one stays besides")
     seed: int = Setting(42, ge=0, on_resume="refuse", description="key of every random draw")
     init_from: str | None = Setting(None, on_resume="refuse", description="a bundle or checkpoint whose weights a new run starts from")
-    resume_from: str | None = Setting(None, on_resume="free", description="go back to this checkpoint of the run (a path, or latest); later ones move to abandoned/")
+    resume_from: str | None = Setting(
+        None, on_resume="free", description="go back to this checkpoint of the run (a path, or latest); later ones move to abandoned/"
+    )
     early_stopping_patience: int | None = Setting(None, ge=1, on_resume="free", description="stop after so many evaluations without a better one")
     early_stopping_threshold: float = Setting(0.0, ge=0, on_resume="free", description="how much lower the metric must be to count as better")
     metric_for_best_model: Literal["eval_cer", "eval_grapheme_cer", "eval_wer", "eval_loss"] = Setting(
@@ -91,7 +95,9 @@ class TrainConfig(Settings):
     model: CtcSettings = Setting(on_resume="refuse", description="the network")
     loss: LossSettings = Setting(LossSettings(), on_resume="refuse", description="the loss")
     augment: AugmentSettings = Setting(AugmentSettings(), on_resume="refuse", description="augmentation")
-    max_skipped: float = Setting(0.01, ge=0, le=1, on_resume="refuse", description="share of samples that may be left out, each with a reason, before the run refuses")
+    max_skipped: float = Setting(
+        0.01, ge=0, le=1, on_resume="refuse", description="share of samples that may be left out, each with a reason, before the run refuses"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Setting("auto", on_resume="rounding", description="bf16 autocast; auto: where the device computes it natively")
     device: Literal["auto", "cpu", "cuda"] = Setting("auto", on_resume="rounding", description="auto: GPUs where Ray has them")
     deterministic: bool = Setting(True, on_resume="rounding", description="deterministic kernels on GPUs")

@@ -90,14 +90,18 @@ def _width_to_learn(config: TrainConfig, alphabet: Alphabet, data: Dataset, inde
     columns = input_width(max(1, round(width * config.model.height_px / height)), per_output)
     needed = outputs_needed(alphabet.encode(data.texts[index])) if learn else 0
     if needed > columns // per_output:
-        raise ImageRefused(where, "label too long for its image", f"{data.texts[index]!r} needs {needed} outputs, {width}×{height} px give {columns // per_output}")
+        raise ImageRefused(
+            where, "label too long for its image", f"{data.texts[index]!r} needs {needed} outputs, {width}×{height} px give {columns // per_output}"
+        )
     return columns
 
 
 def _require_enough(config: TrainConfig, train: int, validation: int, all: int, skipped: Counter[str], examples: dict[str, str]) -> None:
     reasons = "".join(f"\n  {count:,} {reason}, such as {examples[reason]}" for reason, count in skipped.most_common(5))
     if skipped.total() > config.max_skipped * all:
-        raise UserError(f"{config.data.train}: {skipped.total():,} of {all:,} samples cannot be used, more than max_skipped={config.max_skipped:g}; mend them or raise it{reasons}")
+        raise UserError(
+            f"{config.data.train}: {skipped.total():,} of {all:,} samples cannot be used, more than max_skipped={config.max_skipped:g}; mend them or raise it{reasons}"
+        )
     if train < config.workers:
         raise UserError(f"{config.data.train}: {train} training samples for {config.workers} workers; every worker needs at least one{reasons}")
     if not validation:
@@ -114,7 +118,8 @@ class CtcTask:
         self.train_ids = [train.ids[index] for index in checked.train]
         torch.manual_seed(key_of(config.train.seed, "weights"))
         network = build_network(config.model, len(self.alphabet))
-        self.network = network.to(self.device, memory_format=torch.channels_last).train()
+        self.network = network.to(self.device).train()
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.recognizer = CtcRecognizer(self.network, self.alphabet, config.model.height_px, config.run_name, device)
         self._norms = [module for module in self.network.modules() if isinstance(module, MicroBatchNorm)]
         self._lines = _LineCache(self._decode)
@@ -161,7 +166,9 @@ class CtcTask:
         ours, theirs = resolved(self.config.model), dict(bundle.model)
         differing = [key for key in ours if key not in ("alphabet", "dropout") and ours[key] != theirs.get(key)]
         if bundle.family != "ctc" or differing:
-            raise UserError(f"{path}: another network than this run's (model.{', model.'.join(differing) or 'kind'} differs); train.init_from needs the same one")
+            raise UserError(
+                f"{path}: another network than this run's (model.{', model.'.join(differing) or 'kind'} differs); train.init_from needs the same one"
+            )
         if tuple(bundle.alphabet) != self.alphabet.characters:
             raise UserError(f"{path}: its alphabet is not this run's; set model.alphabet to the bundle's characters")
         self.network.load_state_dict(bundle.weights())

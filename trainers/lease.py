@@ -1,7 +1,7 @@
 """Who may write into a run directory: one driver at a time, and of its workers only those of the latest group.
 
-    lease.json    {attempt, host, pid, pid_started, renewed_at}: the driver's, renewed every 10 s
-    writer.json   {attempt, token}: the worker that publishes checkpoints; a newer group overwrites it
+lease.json    {attempt, host, pid, pid_started, renewed_at}: the driver's, renewed every 10 s
+writer.json   {attempt, token}: the worker that publishes checkpoints; a newer group overwrites it
 """
 
 import fcntl
@@ -99,8 +99,8 @@ def _is_live(held: dict[str, Any]) -> bool:
     if held.get("released"):
         return False
     if held["host"] == socket.gethostname():
-        return _is_running(held["pid"], held["pid_started"])
-    return time.time() - held["renewed_at"] < STALE_SECONDS
+        return _is_running(int(held["pid"]), float(held["pid_started"]))
+    return time.time() - float(held["renewed_at"]) < STALE_SECONDS
 
 
 def _is_running(pid: int, started: float) -> bool:
@@ -108,6 +108,6 @@ def _is_running(pid: int, started: float) -> bool:
         return True
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+        return bool(abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

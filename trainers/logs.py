@@ -23,7 +23,7 @@ class Logs:
     def __init__(self, run_dir: Path, metrics: str, step: int, log_samples: bool) -> None:
         self.metrics = metrics
         self._metrics = _replace(run_dir / "metrics.jsonl", metrics)
-        self._timings = open(run_dir / "timings.jsonl", "a", encoding="utf-8")
+        self._timings = _open_to_append(run_dir / "timings.jsonl")
         self._samples = _replace(run_dir / "samples.jsonl", _ledger_until(run_dir / "samples.jsonl", step)) if log_samples else None
 
     def write_metrics(self, record: dict[str, Any]) -> None:
@@ -60,7 +60,11 @@ def _append(file: TextIO, line: str) -> None:
 
 def _replace(path: Path, content: str) -> TextIO:
     write_atomically(path, content.encode())
-    return open(path, "a", encoding="utf-8")
+    return _open_to_append(path)
+
+
+def _open_to_append(path: Path) -> TextIO:
+    return open(path, "a", encoding="utf-8")  # closed by Logs.close
 
 
 def _ledger_until(path: Path, step: int) -> str:

@@ -44,7 +44,7 @@ class Place:
     run: str
     attempt: int
     environment: dict[str, Any]
-    workers: Workers = Workers()
+    workers: Workers = field(default_factory=Workers)
     device: str = "cpu"
     bf16: bool = False
 
@@ -69,7 +69,11 @@ EXACT = "exact"
 
 
 def fit(
-    config: TrainConfig, task: Task, place: Place, stop_after: int | None = None, on_evaluation: Callable[[dict[str, Any], Checkpoint], None] | None = None
+    config: TrainConfig,
+    task: Task,
+    place: Place,
+    stop_after: int | None = None,
+    on_evaluation: Callable[[dict[str, Any], Checkpoint | None], None] | None = None,
 ) -> TrainState:
     """Train from where the run directory is to its end, or, with a checkpoint, to the step `stop_after`.
 
@@ -90,7 +94,7 @@ def fit(
 class Loop:
     """One process's part in a run; see `fit`."""
 
-    def __init__(self, config: TrainConfig, task: Task, place: Place, on_evaluation: Callable[[dict[str, Any], Checkpoint], None] | None) -> None:
+    def __init__(self, config: TrainConfig, task: Task, place: Place, on_evaluation: Callable[[dict[str, Any], Checkpoint | None], None] | None) -> None:
         self.config, self.task, self.place, self.workers = config, task, place, place.workers
         self.plan = Plan(task.widths, config.train.global_batch_size, config.train.micro_batch_size, config.train.seed)
         self.engine = AllReduceEngine(task, config.optimizer, config.train.seed, place.workers, place.device, place.bf16)
@@ -230,7 +234,9 @@ class Loop:
         state = self.state
         weights = checkpoints.trained_state(self.task.network)
         if bad := checkpoints.not_finite(weights):
-            raise NotFiniteError(f"step {state.step}: the weights {', '.join(bad[:5])} are not finite; no checkpoint was written. Lower optimizer.learning_rate")
+            raise NotFiniteError(
+                f"step {state.step}: the weights {', '.join(bad[:5])} are not finite; no checkpoint was written. Lower optimizer.learning_rate"
+            )
         state.training_seconds += self.clock.running()
         self._length_is_new = False
         if self.logs:

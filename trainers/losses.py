@@ -3,6 +3,8 @@
 Legend: T output columns, B batch, K classes, S all target classes of the batch in a row.
 """
 
+from itertools import pairwise
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,7 +13,7 @@ from ocr.alphabet import BLANK
 
 def outputs_needed(classes: list[int]) -> int:
     """Output columns that CTC needs for a target: one per class and a blank between equal neighbours."""
-    return len(classes) + sum(left == right for left, right in zip(classes, classes[1:], strict=False))
+    return len(classes) + sum(left == right for left, right in pairwise(classes))
 
 
 def ctc_losses(logits_TBK: Tensor, lengths_B: Tensor, targets_S: Tensor, target_lengths_B: Tensor) -> Tensor:
@@ -22,4 +24,3 @@ def ctc_losses(logits_TBK: Tensor, lengths_B: Tensor, targets_S: Tensor, target_
     log_probs_TBK = logits_TBK.float().cpu().log_softmax(2)
     losses_B = F.ctc_loss(log_probs_TBK, targets_S, lengths_B.cpu(), target_lengths_B, BLANK, reduction="none")
     return losses_B / target_lengths_B.clamp_min(1).to(losses_B.dtype)
-

@@ -14,11 +14,30 @@ from trainers.batches import Turn
 class Task(Protocol):
     """A model family at work: a network, its data, its loss and how it reads."""
 
-    network: nn.Module
-    recognizer: Recognizer
-    widths: tuple[int, ...]  # of each usable training sample, what batches of like size are made by
-    train_ids: Sequence[str]  # of each usable training sample
-    validation: tuple[int, ...]  # indices into the validation split
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    @property
+    def recognizer(self) -> Recognizer:
+        """The live one: it reads with the network as it is now."""
+        ...
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of each usable training sample, what batches of like size are made by."""
+        ...
+
+    @property
+    def train_ids(self) -> Sequence[str]:
+        """Of each usable training sample."""
+        ...
+
+    @property
+    def validation(self) -> tuple[int, ...]:
+        """Indices into the validation split of the samples that can be read."""
+        ...
 
     def batch(self, turn: Turn, epoch: int) -> Any:
         """Everything `losses` needs for a micro-batch; called in the loader's thread."""

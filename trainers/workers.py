@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch import distributed
+from torch import Tensor, distributed
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,9 @@ def _check(tally: _Tally, max_skipped: float) -> None:
         raise UserError(f"no sample was kept of {skipped:,}; nothing was written{reasons}")
     if skipped > max_skipped * (skipped + kept):
         share = skipped / (skipped + kept)
-        raise UserError(f"{skipped:,} of {skipped + kept:,} samples ({share:.1%}) would be skipped, more than max_skipped={max_skipped:g}; mend them or raise max_skipped; nothing was written{reasons}")
+        raise UserError(
+            f"{skipped:,} of {skipped + kept:,} samples ({share:.1%}) would be skipped, more than max_skipped={max_skipped:g}; mend them or raise max_skipped; nothing was written{reasons}"
+        )
 
 
 def _described(config: PrepareConfig, tally: _Tally) -> dict[str, Any]:

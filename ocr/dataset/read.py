@@ -89,7 +89,9 @@ class Dataset:
     def sample(self, index: int) -> Sample:
         """One sample as a whole."""
         light = self._light
-        return Sample(light["id"][index], self.image_bytes(index), light["text"][index], light["level"][index], tuple(self.group(index).items()), self.source(index))
+        return Sample(
+            light["id"][index], self.image_bytes(index), light["text"][index], light["level"][index], tuple(self.group(index).items()), self.source(index)
+        )
 
     @cached_property
     def fingerprint(self) -> str:

@@ -77,7 +77,9 @@ class Verdict:
 def require_shaping() -> None:
     """UserError when Pillow cannot shape: its basic layout draws Indic text wrong without a word."""
     if not features.check("raqm"):
-        raise UserError("Pillow has no raqm, so it would draw Indic and Thai text wrong; install Pillow's own wheel (pip install --force-reinstall pillow) or libraqm0")
+        raise UserError(
+            "Pillow has no raqm, so it would draw Indic and Thai text wrong; install Pillow's own wheel (pip install --force-reinstall pillow) or libraqm0"
+        )
 
 
 def usable_faces(script: Script, wanted: Sequence[str], excluded: Sequence[str] = ()) -> tuple[list[Face], list[Verdict]]:

@@ -35,7 +35,9 @@ class SyntheticSettings(SourceSettings):
     script: ScriptName = Setting(on_resume="refuse", description="Unicode block that a word must be written in")
     length: tuple[int, int] = Setting((1, 20), on_resume="refuse", description="shortest and longest word, code points")
     word_hash_range: Range = Setting((0.0, 1.0), on_resume="refuse", description="keep words whose hash in [0, 1) falls in here; disjoint ranges share no word")
-    leave_out: tuple[str, ...] = Setting((), on_resume="refuse", description="words holding one of these are left out, such as a spelling that looks like another")
+    leave_out: tuple[str, ...] = Setting(
+        (), on_resume="refuse", description="words holding one of these are left out, such as a spelling that looks like another"
+    )
     least_per_letter: int = Setting(0, on_resume="refuse", description="words with a letter rarer than this are repeated until it has so many images", ge=0)
     number_share: float = Setting(0.0, on_resume="refuse", description="share of images that show a number in the script's digits", ge=0, le=1)
     danda_share: float = Setting(0.0, on_resume="refuse", description="share of words with a danda after them", ge=0, le=1)
@@ -60,7 +62,11 @@ class SyntheticSettings(SourceSettings):
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> "SyntheticSettings":
-        ranges = {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), tuple) and len(value) == 2 and not isinstance(value[0], str)}
+        ranges = {
+            name: value
+            for name in type(self).model_fields
+            if isinstance(value := getattr(self, name), tuple) and len(value) == 2 and not isinstance(value[0], str)
+        }
         falling = [f"{name}: {low:g} is above {high:g}" for name, (low, high) in ranges.items() if low > high]
         if falling:
             raise ValueError("; ".join(falling))

@@ -97,7 +97,9 @@ def select_words(settings: SyntheticSettings) -> list[str]:
     low, high = settings.word_hash_range
     words = [word for place, word in placed if low <= place < high]
     if not words:
-        raise UserError(f"{', '.join(settings.texts)}: no word of {script.name} letters, {settings.length[0]} to {settings.length[1]} characters long, hashed into [{low}, {high}); {len(tokens)} tokens were read")
+        raise UserError(
+            f"{', '.join(settings.texts)}: no word of {script.name} letters, {settings.length[0]} to {settings.length[1]} characters long, hashed into [{low}, {high}); {len(tokens)} tokens were read"
+        )
     numbers = _dealt(_numbers(script, low, high))[: round(settings.number_share * settings.count)]
     rare = _rare(words, settings.least_per_letter)
     return _dealt(_dealt(words)[: max(0, settings.count - len(numbers) - len(rare))] + numbers + rare)[: settings.count]
@@ -255,7 +257,7 @@ def _shading() -> NDArray[np.float32]:
     """Slow shading of unit deviation: noise at a thirty-second of the resolution, scaled up smoothly."""
     coarse = np.random.Generator(np.random.Philox(key=2)).standard_normal((_BANK_SIDE_PX // 32, _BANK_SIDE_PX // 32), dtype=np.float32)
     smooth: NDArray[np.float32] = np.asarray(Image.fromarray(coarse).resize((_BANK_SIDE_PX, _BANK_SIDE_PX), Image.Resampling.BICUBIC), dtype=np.float32)
-    smooth = smooth / smooth.std()
+    smooth /= smooth.std()
     return smooth
 
 

@@ -73,7 +73,9 @@ def test_a_text_is_never_in_both_splits(tmp_path: Path) -> None:
 def test_labels_are_normalised_and_unseen_characters_named(tmp_path: Path) -> None:
     labels(tmp_path / "in", [("a.png", png(1), " \u09df  \u09a4\u09cd\u200d ")])
     labels(tmp_path / "val", [("b.png", png(2), "z")])
-    sources = [{"format": "paddle", "path": str(tmp_path / folder / "labels.txt"), "split": split} for folder, split in (("in", "train"), ("val", "validation"))]
+    sources = [
+        {"format": "paddle", "path": str(tmp_path / folder / "labels.txt"), "split": split} for folder, split in (("in", "train"), ("val", "validation"))
+    ]
     build(config(tmp_path, sources=sources))
     assert Dataset.open(tmp_path / "out", "train").texts == ["\u09af\u09bc \u09ce"]
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["characters_only_in_validation"] == {"z": 1}

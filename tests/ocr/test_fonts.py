@@ -21,7 +21,9 @@ def face_of(family: str, script: str, stem: str = "") -> Face:
     return faces[0]
 
 
-@pytest.mark.parametrize(("family", "script"), [("Lohit Odia", "Oriya"), ("Noto Sans Oriya", "Oriya"), ("Noto Sans Bengali", "Bengali"), ("Noto Sans Thai", "Thai")])
+@pytest.mark.parametrize(
+    ("family", "script"), [("Lohit Odia", "Oriya"), ("Noto Sans Oriya", "Oriya"), ("Noto Sans Bengali", "Bengali"), ("Noto Sans Thai", "Thai")]
+)
 def test_a_sound_face_passes_and_may_draw_everything(family: str, script: str) -> None:
     verdict = judge(face_of(family, script), SCRIPTS[script])
     assert (verdict.reason, verdict.face.avoid) == ("", ())

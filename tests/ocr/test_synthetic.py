@@ -61,7 +61,17 @@ def test_disjoint_hash_ranges_share_no_text(settings: SyntheticSettings) -> None
 
 
 def test_no_ink_touches_the_edge_and_the_height_is_as_set(settings: SyntheticSettings) -> None:
-    clean = settings.model_copy(update={"noise": (0, 0), "texture": (0, 0), "blur_px": (0, 0), "paper_grey": (255, 255), "contrast": (1, 1), "inverted_share": 0.0, "image_format": "png"})
+    clean = settings.model_copy(
+        update={
+            "noise": (0, 0),
+            "texture": (0, 0),
+            "blur_px": (0, 0),
+            "paper_grey": (255, 255),
+            "contrast": (1, 1),
+            "inverted_share": 0.0,
+            "image_format": "png",
+        }
+    )
     for sample in samples(clean):
         pixels = np.asarray(Image.open(io.BytesIO(sample.image)))
         assert 36 <= pixels.shape[0] <= 40

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
 from trainers import faults
 from trainers.checkpoint import directory_of, verify
 from trainers.config import TrainConfig
 from trainers.loop import fit
-from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
 
 STEPS = 40
 

@@ -31,7 +31,7 @@ def tiny_config(storage: Path, **changes: dict[str, Any] | Any) -> TrainConfig:
     return parse_settings(TrainConfig, values, "tiny")
 
 
-def tiny_place(config: TrainConfig, workers: Workers = Workers()) -> Place:
+def tiny_place(config: TrainConfig, workers: Workers | None = None) -> Place:
     """The run's directory, made if need be, and its identity, as the launcher would give them."""
     train, validation = Dataset.open(config.data.train, "train"), Dataset.open(config.data.train, "validation")
     run = identity(config, {"train": train.fingerprint, "validation": validation.fingerprint})
@@ -39,7 +39,7 @@ def tiny_place(config: TrainConfig, workers: Workers = Workers()) -> Place:
     run_dir.mkdir(parents=True, exist_ok=True)
     if not (run_dir / "run.json").exists():
         write_json(run_dir / "run.json", {"run": run})
-    return Place(run_dir, run, 1, environment(config, 1, "cpu", "fp32"), workers)
+    return Place(run_dir, run, 1, environment(config, 1, "cpu", "fp32"), workers or Workers())
 
 
 def tiny_task(config: TrainConfig) -> CtcTask:

@@ -54,7 +54,8 @@ class AllReduceEngine:
         if bad_met:
             self._stop_together("loss", turns, bad)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient.view_as(parameter) / samples_met
+            # with the parameter's own strides: torch's fused optimizers walk through memory and take equal layouts for granted
+            parameter.grad = torch.empty_like(parameter).copy_(gradient.view_as(parameter) / samples_met)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
         if not math.isfinite(grad_norm):  # the same on every worker: all have the same sum
             self._stop_together("gradient", turns, [index for turn in turns for index in turn.samples])
@@ -78,7 +79,7 @@ class AllReduceEngine:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         pieces = [*gradients, *statistics, torch.tensor(scalars, device=self.device)]
         flat = self.workers.sum(torch.cat([piece.reshape(-1).float() for piece in pieces]))
-        parts = flat.split([piece.numel() for piece in pieces])
+        parts = torch.split(flat, [piece.numel() for piece in pieces])
         return list(parts[: len(gradients)]), list(parts[len(gradients) : -1]), parts[-1].tolist()
 
     def _stop_together(self, what: str, turns: Sequence[Turn], mine: Sequence[int]) -> NoReturn:

@@ -4,7 +4,7 @@ Legend: B batch, C channels, H height, W width in columns, T output columns, K c
 and what lies beyond it is zero after each convolution, so padding and neighbours never change a reading.
 """
 
-from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +55,12 @@ class MicroBatchNorm(nn.Module):
         self.running_variance: Tensor
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_variance", torch.ones(channels))
+        self.step_sums: Tensor
         self.register_buffer("step_sums", torch.zeros(2 * channels + 1), persistent=False)
         self.sample_weight = 1.0
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] normalised over B, H and W."""
         if not self.training:
             return F.batch_norm(features_BCHW, self.running_mean, self.running_variance, self.weight, self.bias, False, 0.0, self.eps)
         out, mean, inverse_deviation = torch.native_batch_norm(features_BCHW, self.weight, self.bias, None, None, True, 0.0, self.eps)
@@ -79,10 +81,12 @@ class MicroBatchNorm(nn.Module):
 class _ConvBlock(nn.Module):
     """Convolution, normalisation, ReLU, then nothing beyond each image's width."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: Sequence[int] = (3, 3), stride: Sequence[int] = (1, 1), pad_height: bool = True) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: tuple[int, int] = (3, 3), stride: tuple[int, int] = (1, 1), pad_height: bool = True
+    ) -> None:
         super().__init__()
         padding = (kernel[0] // 2 if pad_height else 0, kernel[1] // 2)
-        self.convolution = nn.Conv2d(channels_in, channels_out, tuple(kernel), tuple(stride), padding, bias=False)
+        self.convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False)
         self.norm = MicroBatchNorm(channels_out)
         self.column_stride = stride[1]
 
@@ -109,7 +113,11 @@ class _PackedBiLstm(nn.Module):
 
 
 class CompactNetwork(CtcNetwork):
-    """Grey; stride-2 stem; height 32 → 16 → 8 → 4 → 2 → 1 by convolutions; one output every 4 columns."""
+    """Grey; stride-2 stem; height 32 → 16 → 8 → 4 → 1 by convolutions; one output every 4 columns.
+
+    The classes are the sum of what the LSTM says and of what each column says by itself: that direct way to the convolutions
+    is what leaves CTC's blank plateau early (docs/log.md has the figures).
+    """
 
     channels, columns_per_output = 1, COLUMNS_PER_OUTPUT["compact"]
 
@@ -129,15 +137,17 @@ class CompactNetwork(CtcNetwork):
         self.dropout = nn.Dropout(settings.dropout)
         self.lstm = _PackedBiLstm(c5, hidden)
         self.classes = nn.Linear(2 * hidden, classes)
+        self.direct = nn.Linear(c5, classes)
 
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """See CtcNetwork."""
         features = ink_BCHW
         for block in self.blocks:
             features, widths_B = block(features, widths_B)
         features_TBC = features.squeeze(2).permute(2, 0, 1).float()
         with torch.autocast(features.device.type, enabled=False):
-            features_TBC = self.lstm(self.dropout(features_TBC), widths_B)
-            return self.classes(self.dropout(features_TBC)), widths_B
+            in_context_TBC = self.lstm(self.dropout(features_TBC), widths_B)
+            return self.classes(self.dropout(in_context_TBC)) + self.direct(self.dropout(features_TBC)), widths_B
 
 
 class CrnnNetwork(CtcNetwork):
@@ -148,12 +158,13 @@ class CrnnNetwork(CtcNetwork):
     def __init__(self, settings: CrnnSettings, classes: int) -> None:
         super().__init__()
         sizes = (3, 64, 128, 256)
-        self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in zip(sizes, sizes[1:], strict=False))
+        self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(sizes))
         self.dropout = nn.Dropout(settings.dropout)
         self.lstm = _PackedBiLstm(256 * settings.height_px // 8, 256, layers=2, dropout=settings.dropout)
         self.classes = nn.Linear(2 * 256, classes)
 
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """See CtcNetwork."""
         features = ink_BCHW
         for convolution in self.convolutions:
             features = F.max_pool2d(F.relu(convolution(features)), 2)

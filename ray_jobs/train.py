@@ -1,0 +1,24 @@
+"""Train what a config describes, on Ray Train; the same command again continues, and says so when the run is finished.
+
+python ray_jobs/train.py configs/odia_ctc.yaml train.max_steps=500 run_name=short
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+from ocr.settings import load_settings
+from ray_jobs import command
+from trainers.config import TrainConfig
+
+
+def main(arguments: Namespace) -> None:
+    """Train to the end of the run and print its final line."""
+    config = command.in_storage(load_settings(TrainConfig, arguments.config, arguments.overrides))
+    from trainers import on_ray
+    from trainers.launch import launch
+
+    print(launch(config, on_ray.train, command.told_again()))
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__, config={"type": Path, "metavar": "CONFIG"}, overrides={"nargs": "*", "metavar": "key=value"})

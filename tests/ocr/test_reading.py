@@ -1,0 +1,92 @@
+"""Reading: a neighbour in the batch, padding or another order never changes a text; a bundle reads what its network reads."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ocr.alphabet import Alphabet
+from ocr.bundle import Bundle, open_bundle, write_bundle
+from ocr.dataset.read import Dataset
+from ocr.errors import UserError
+from ocr.images import Pixels, open_image
+from ocr.recognizers.base import load
+from ocr.recognizers.ctc.networks import build_network
+from ocr.recognizers.ctc.reading import CtcRecognizer, collate, greedy
+from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings
+from ocr.settings import resolved
+
+SETTINGS = {"compact": CompactSettings(size="small"), "crnn": CrnnSettings()}
+
+
+@pytest.fixture(scope="module")
+def words() -> list[Pixels]:
+    """The 2,000 validation images."""
+    data = Dataset.open("odia_words", "validation")
+    return [open_image(data.image_bytes(index)) for index in range(len(data))]
+
+
+def recognizer(kind: str) -> CtcRecognizer:
+    """An untrained network whose readings are long and varied, so that any disturbance would show."""
+    torch.manual_seed(3)
+    alphabet = Alphabet.from_texts(Dataset.open("odia_words", "train").texts)
+    network = build_network(SETTINGS[kind], len(alphabet)).eval()
+    with torch.no_grad():
+        network.classes.weight.mul_(40)  # type: ignore[union-attr, operator]
+        network.classes.bias[0] = -1.0  # type: ignore[index, operator]
+    return CtcRecognizer(network, alphabet, 32)
+
+
+def in_mode(kind: str, images: list[Pixels]) -> list[Pixels]:
+    return images if kind == "compact" else [np.repeat(image[:, :, None], 3, axis=2) for image in images]
+
+
+@pytest.mark.parametrize(("kind", "count"), [("compact", 2000), ("crnn", 60)])
+def test_an_image_reads_the_same_alone_and_in_any_batch(kind: str, count: int, words: list[Pixels]) -> None:
+    reader, images = recognizer(kind), in_mode(kind, words[:count])
+    order = np.random.default_rng(1).permutation(count)
+    together = reader.read([images[i] for i in order])
+    alone = [reader.read([image])[0].text for image in images]
+    assert sum(len(set(text)) for text in alone) > 2 * count
+    assert [together[int(np.flatnonzero(order == i)[0])].text for i in range(count)] == alone
+
+
+@pytest.mark.parametrize("kind", ["compact", "crnn"])
+def test_nothing_beyond_an_images_own_width_reaches_its_logits(kind: str, words: list[Pixels]) -> None:
+    reader, images = recognizer(kind), in_mode(kind, words[:8])
+    ink_BCHW, widths_B = collate(images[:1], reader.network.columns_per_output)
+    wide_BCHW = torch.nn.functional.pad(ink_BCHW, (0, 160))
+    with torch.inference_mode():
+        near_TBK, lengths_B = reader.network(ink_BCHW, widths_B)
+        far_TBK, far_lengths_B = reader.network(wide_BCHW, widths_B)
+    assert lengths_B.tolist() == far_lengths_B.tolist() == [near_TBK.shape[0]]
+    assert torch.allclose(near_TBK, far_TBK[: near_TBK.shape[0]], atol=1e-4)
+
+
+def test_best_path_merges_repeats_then_drops_blanks() -> None:
+    assert greedy([0, 1, 1, 0, 1, 2, 2, 0]) == [1, 1, 2]
+
+
+def bundle_at(path: Path, reader: CtcRecognizer) -> None:
+    model = resolved(SETTINGS["compact"])
+    characters = list(reader.alphabet.characters)
+    write_bundle(Bundle(path, "ctc", "test", model, characters, {"torch": 0.5}, {"cpu": "torch"}), reader.network.state_dict())
+
+
+def test_a_bundle_reads_what_its_network_reads(tmp_path: Path, words: list[Pixels]) -> None:
+    reader = recognizer("compact")
+    bundle_at(tmp_path / "bundle", reader)
+    assert load(tmp_path / "bundle").read(words[:50]) == reader.read(words[:50])
+
+
+def test_a_damaged_bundle_is_named_and_not_read(tmp_path: Path) -> None:
+    bundle_at(tmp_path / "bundle", recognizer("compact"))
+    weights = tmp_path / "bundle" / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(UserError, match=r"weights\.safetensors"):
+        open_bundle(tmp_path / "bundle")
+    with pytest.raises(UserError, match="no bundle here"):
+        open_bundle(tmp_path)

@@ -1,0 +1,57 @@
+"""A config with mistakes gets every one of them named at once, with what was probably meant."""
+
+from pathlib import Path
+
+import pytest
+
+from ocr.errors import UserError
+from ocr.settings import changed_settings, load_settings, parse_settings
+from tests.trainers.tiny import TINY, tiny_config
+from trainers.config import TrainConfig
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    file = written(tmp_path, "run_name: x\ndata: {trian: odia_words}\ntrain: {max_stepps: 3, seed: -1}\nmodel: {kind: compact, sise: base}\nworkers: two\n")
+    with pytest.raises(UserError) as caught:
+        load_settings(TrainConfig, file)
+    message = str(caught.value)
+    for part in (str(file), "data.trian: unknown setting; did you mean 'train'?", "max_stepps", "did you mean 'max_steps'?", "train.seed", "sise", "'size'", "workers", "'two'"):
+        assert part in message
+    assert "data.train: missing" in message
+
+
+def test_an_override_wins_over_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, "run_name: x\ndata: {train: odia_words}\ntrain: {max_steps: 3}\nmodel: {kind: compact}\n")
+    config = load_settings(TrainConfig, file, ["train.max_steps=7", "model.size=small", "optimizer.learning_rate=1e-4"])
+    assert (config.train.max_steps, config.model.kind, config.optimizer.learning_rate) == (7, "compact", 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("a: [", "not valid YAML"), ("- 1", "a mapping of settings"), ("a: 1\na: 2\n", "stands twice"), (None, "No such file")],
+)
+def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str | None, part: str) -> None:
+    file = tmp_path / "config.yaml" if text is None else written(tmp_path, text)
+    with pytest.raises(UserError, match=part):
+        load_settings(TrainConfig, file)
+
+
+def test_a_merge_key_is_not_a_key_that_stands_twice(tmp_path: Path) -> None:
+    file = written(tmp_path, "run_name: x\ndata: {train: odia_words}\ntrain: &t {max_steps: 3}\nmodel: {kind: compact}\noptimizer:\n  <<: {name: adam, warmup_steps: 1}\n  name: adamw\n")
+    assert load_settings(TrainConfig, file).optimizer.name == "adamw"
+
+
+def test_exactly_one_length_is_needed() -> None:
+    with pytest.raises(UserError, match="exactly one of max_steps, num_epochs and max_minutes"):
+        parse_settings(TrainConfig, {**TINY, "train": {"max_steps": 4, "max_minutes": 1}}, "x")
+
+
+def test_changed_settings_carry_their_rule(tmp_path: Path) -> None:
+    old, new = tiny_config(tmp_path), tiny_config(tmp_path, train={"max_steps": 50, "seed": 3}, workers=2)
+    assert changed_settings(old, new) == {"train.max_steps": "free", "train.seed": "refuse", "workers": "rounding"}

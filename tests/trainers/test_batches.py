@@ -1,0 +1,48 @@
+"""Which samples make a step depends on nothing but the seed, the data and the batch sizes."""
+
+import pytest
+
+from trainers.batches import Plan, Prefetcher, turns_of
+
+PLAN = Plan(tuple(20 + (i * 37) % 90 for i in range(203)), 12, 5, 7)
+
+
+def test_every_pass_holds_every_sample_once_and_the_short_batch_last() -> None:
+    for epoch in range(3):
+        steps = [PLAN.step(epoch * PLAN.steps_per_epoch + i) for i in range(PLAN.steps_per_epoch)]
+        flat = [index for step in steps for micro in step for index in micro]
+        assert sorted(flat) == list(range(203))
+        assert [sum(map(len, step)) for step in steps] == [12] * 16 + [11]
+
+
+def test_passes_differ_and_seeds_differ_and_nothing_else_does() -> None:
+    assert PLAN.step(0) != PLAN.step(PLAN.steps_per_epoch)
+    assert PLAN.step(0) != Plan(PLAN.widths, 12, 5, 8).step(0)
+    assert PLAN.step(3) == Plan(PLAN.widths, 12, 5, 7).step(3)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_the_number_of_workers_moves_micro_batches_and_changes_none(world: int) -> None:
+    for step in range(20):
+        turns = [turns_of(PLAN, step, rank, world) for rank in range(world)]
+        assert len({len(mine) for mine in turns}) == 1
+        counted = {turn.index: turn.samples for mine in turns for turn in mine if turn.weight}
+        assert tuple(counted[i] for i in sorted(counted)) == PLAN.step(step)
+
+
+def test_samples_before_a_step_add_up() -> None:
+    assert PLAN.samples_before(PLAN.steps_per_epoch + 2) == 203 + 24
+
+
+def test_the_loaders_mistake_is_raised_where_the_batch_is_used() -> None:
+    def make(step: int) -> int:
+        if step == 2:
+            raise KeyError("sample 2")
+        return step
+
+    got = []
+    with pytest.raises(KeyError, match="sample 2"):
+        got += list(Prefetcher(range(5), make))
+    loader = Prefetcher(range(5), lambda step: step)
+    assert next(iter(loader)) == 0
+    loader.close()

@@ -1,0 +1,200 @@
+"""Runs under Ray Train: the only file of the trainers that knows Ray.
+
+Ray places the workers, restarts them and carries metrics and a pointer to the checkpoint; what is saved, verified, chosen and
+continued is ours (trainers/checkpoint.py), so neither Ray's snapshot nor its checkpoint manager can lose a run.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a report waits for this poll; read when ray.train is imported
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import psutil
+import ray
+import ray.train
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from ocr.errors import UserError
+from ocr.files import read_json, write_json
+from trainers.checkpoint import Checkpoint
+from trainers.config import TrainConfig
+from trainers.engines.all_reduce import NotFiniteError
+from trainers.launch import Data, Job, shown
+from trainers.lease import LostLease
+from trainers.loop import Place, fit
+from trainers.progress import Progress
+from trainers.run import environment
+from trainers.workers import Workers
+
+_OBJECT_STORE_BYTES = 100_000_000  # nothing of ours travels through it
+_MEMORY_POLL_SECONDS = 5.0
+
+
+class RunFailed(RuntimeError):
+    """Workers or Ray died more often than `max_failures` allows; the last checkpoint stands."""
+
+
+def train(job: Job) -> None:
+    """Train to the end of the run; deaths of workers, and of Ray itself, are survived `max_failures` times each."""
+    for failure in range(job.config.max_failures + 1):
+        try:
+            with _connected(job.config) as threads, Progress(job.run_dir, job.config.train.max_steps), _MemoryWatch(job.run_dir):
+                return _train_once(job, job.threads_per_worker or threads)
+        except UserError:
+            raise
+        except Exception as problem:  # noqa: BLE001  whatever Ray dies of, the run directory tells where to go on
+            reason = _first_line(problem)
+            if failure == job.config.max_failures:
+                break
+            print(f"Ray stopped ({reason}); going on from the last checkpoint", flush=True)
+    raise RunFailed(f"{shown(job.run_dir)}: gave up after {job.config.max_failures + 1} attempts, the last one: {reason}; give the same command again to go on")
+
+
+@contextmanager
+def _connected(config: TrainConfig) -> Iterator[int]:
+    """Ray: the cluster of RAY_ADDRESS (inside a job, its own), else a local one for this run. Gives the threads for each worker."""
+    joined = bool(os.environ.get("RAY_ADDRESS"))
+    cores = os.cpu_count() or 1
+    if joined:
+        ray.init(log_to_driver=False)
+    else:
+        needed = config.workers * (config.threads_per_worker or 1)
+        ray.init("local", num_cpus=max(cores, needed), include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, log_to_driver=False)
+    try:
+        _refuse_local_storage_on_many_nodes(config)
+        share = max(1, int(ray.cluster_resources().get("CPU", cores)) // config.workers)
+        yield config.threads_per_worker or (min(share, cores) if joined else max(1, cores // config.workers))
+    finally:
+        ray.shutdown()
+
+
+def _refuse_local_storage_on_many_nodes(config: TrainConfig) -> None:
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    shared = any(Path(config.storage_path).is_relative_to(place) for place in ("/mnt", "/shared", "/efs", "/nfs"))
+    if len(nodes) > 1 and not shared:
+        raise UserError(f"storage_path {config.storage_path}: {len(nodes)} nodes cannot share a local folder; name one under /mnt that all of them mount")
+
+
+def _train_once(job: Job, threads: int) -> None:
+    use_gpu = _use_gpu(job.config)
+    ray_dir = job.run_dir / "ray"
+    shutil.rmtree(ray_dir, ignore_errors=True)
+    ray_dir.mkdir()
+    name = f"attempt_{job.attempt:04d}_{uuid.uuid4().hex[:8]}"  # Ray resumes silently from an equal name
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={"job": job, "threads": threads, "outcome": str(ray_dir / f"{name}.json")},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=job.config.workers, use_gpu=use_gpu, resources_per_worker={"CPU": threads, **({"GPU": 1} if use_gpu else {})}),
+        run_config=RunConfig(name=name, storage_path=str(ray_dir), failure_config=FailureConfig(max_failures=job.config.max_failures)),
+    )
+    try:
+        trainer.fit()
+    finally:
+        outcome = read_json(ray_dir / f"{name}.json") if (ray_dir / f"{name}.json").is_file() else {}
+        if "error" in outcome:
+            raise UserError(outcome["error"])
+    if not outcome:
+        raise RunFailed("the workers returned without an end")
+
+
+def _use_gpu(config: TrainConfig) -> bool:
+    there = ray.cluster_resources().get("GPU", 0) >= config.workers
+    if config.device == "cuda" and not there:
+        raise UserError(f"device: cuda: {config.workers} GPUs are needed, Ray has {ray.cluster_resources().get('GPU', 0):g}; set device=auto or fewer workers")
+    return there and config.device != "cpu"
+
+
+def _train_worker(setup: dict[str, Any]) -> None:
+    """In each Ray Train worker. A user's mistake goes into the outcome file, since Ray would start a worker that raises again."""
+    job, outcome = setup["job"], Path(setup["outcome"])
+    if outcome.is_file():
+        return
+    torch.set_num_threads(setup["threads"])
+    workers = Workers.here()
+    try:
+        _fit(job, setup["threads"], workers)
+        if workers.first:
+            write_json(outcome, {"finished": True})
+    except LostLease:
+        raise
+    except UserError as mistake:
+        if workers.first or not isinstance(mistake, NotFiniteError):
+            write_json(outcome, {"error": str(mistake)})
+        if workers.world > 1 and not isinstance(mistake, NotFiniteError):
+            raise  # the others wait for this worker: let Ray end them; the restarted group finds the outcome
+
+
+def _fit(job: Job, threads: int, workers: Workers) -> None:
+    config, device = job.config, str(get_device())
+    bf16 = uses_bf16(config, device)
+    if device != "cpu" and config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    where = environment(config, threads, device, "bf16" if bf16 else "fp32")
+    place = Place(job.run_dir, job.run, job.attempt, where, workers, device, bf16)
+    fit(config, Data.open(config).task(config, device), place, on_evaluation=_report_to_ray)
+
+
+def uses_bf16(config: TrainConfig, device: str) -> bool:
+    """Whether to autocast to bf16: as `precision` says, or, on auto, where the device computes it natively (elsewhere it is 8× slower)."""
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    return torch.cuda.is_bf16_supported() if device != "cpu" else torch.cpu._is_avx512_bf16_supported()
+
+
+def _report_to_ray(metrics: dict[str, Any], checkpoint: Checkpoint | None) -> None:
+    """Metrics, and from the first worker a pointer to our checkpoint; a barrier, so every worker calls it at every evaluation."""
+    with tempfile.TemporaryDirectory() as folder:
+        pointer = None
+        if checkpoint:
+            about = {"path": str(checkpoint.path), "step": checkpoint.step, "manifest_sha256": checkpoint.manifest_sha256}
+            (Path(folder) / "pointer.json").write_text(json.dumps(about))
+            pointer = ray.train.Checkpoint.from_directory(folder)
+        ray.train.report(metrics, checkpoint=pointer)
+
+
+class _MemoryWatch:
+    """Notes the peak memory (PSS, so shared pages count once) of this process and its children, Ray included, in timings.jsonl."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._file, self._peak, self._stopped = run_dir / "timings.jsonl", 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="lipi-memory", daemon=True)
+
+    def __enter__(self) -> "_MemoryWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(_MEMORY_POLL_SECONDS):
+            used = sum(_pss(process) for process in [psutil.Process(), *psutil.Process().children(recursive=True)])
+            if used > self._peak * 1.02:
+                self._peak = used
+                with open(self._file, "a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": 0, "memory_mib": round(used / 2**20)}) + "\n")
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.Error, AttributeError):  # gone meanwhile, or not Linux
+        return 0
+
+
+def _first_line(problem: BaseException) -> str:
+    return next((line.strip() for line in reversed(str(problem).splitlines()) if line.strip()), type(problem).__name__)
