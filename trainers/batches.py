@@ -11,8 +11,7 @@ import numpy as np
 
 from trainers.random import generator
 
-import os
-POOL_BATCHES = int(os.environ.get("POOLB", "32"))
+POOL_BATCHES = 4  # batches of like width are cut from random pools of so many
 
 BatchT = TypeVar("BatchT")
 MicroBatches = tuple[tuple[int, ...], ...]

@@ -21,7 +21,17 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         load_settings(TrainConfig, file)
     message = str(caught.value)
-    for part in (str(file), "data.trian: unknown setting; did you mean 'train'?", "max_stepps", "did you mean 'max_steps'?", "train.seed", "sise", "'size'", "workers", "'two'"):
+    for part in (
+        str(file),
+        "data.trian: unknown setting; did you mean 'train'?",
+        "max_stepps",
+        "did you mean 'max_steps'?",
+        "train.seed",
+        "sise",
+        "'size'",
+        "workers",
+        "'two'",
+    ):
         assert part in message
     assert "data.train: missing" in message
 
@@ -43,7 +53,10 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str | None, par
 
 
 def test_a_merge_key_is_not_a_key_that_stands_twice(tmp_path: Path) -> None:
-    file = written(tmp_path, "run_name: x\ndata: {train: odia_words}\ntrain: &t {max_steps: 3}\nmodel: {kind: compact}\noptimizer:\n  <<: {name: adam, warmup_steps: 1}\n  name: adamw\n")
+    file = written(
+        tmp_path,
+        "run_name: x\ndata: {train: odia_words}\ntrain: &t {max_steps: 3}\nmodel: {kind: compact}\noptimizer:\n  <<: {name: adam, warmup_steps: 1}\n  name: adamw\n",
+    )
     assert load_settings(TrainConfig, file).optimizer.name == "adamw"
 
 

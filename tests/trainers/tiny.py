@@ -8,7 +8,8 @@ from ocr.files import write_json
 from ocr.settings import parse_settings
 from trainers.config import TrainConfig
 from trainers.ctc import CtcTask, check
-from trainers.loop import Place
+from trainers.launch import Data, Job
+from trainers.loop import Place, fit
 from trainers.run import environment, identity
 from trainers.workers import Workers
 
@@ -46,3 +47,9 @@ def tiny_task(config: TrainConfig) -> CtcTask:
     """A fresh network with the data of `config`."""
     train, validation = Dataset.open(config.data.train, "train"), Dataset.open(config.data.train, "validation")
     return CtcTask(config, check(config, train, validation), train, validation)
+
+
+def train_here(job: Job) -> None:
+    """What trainers.on_ray.train does, in this process."""
+    place = Place(job.run_dir, job.run, job.attempt, environment(job.config, 1, "cpu", "fp32"))
+    fit(job.config, Data.open(job.config).task(job.config, "cpu"), place)

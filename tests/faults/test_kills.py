@@ -1,0 +1,67 @@
+"""The long ones: 1, 2 and 3 workers, and everything that can be killed, each run compared with one that was left in peace."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands import call, start
+from tests.trainers.test_on_ray import TINY_YAML, assert_equal_to, wait_for
+from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
+from tests.trainers.together import fit_together
+from trainers.checkpoint import directory_of
+from trainers.loop import fit
+
+POINTS = {
+    "a worker in a step": "step:22:{last}",
+    "inside a checkpoint, before its manifest": "before_manifest:20:0",
+    "inside a checkpoint, after its manifest": "after_manifest:20:0",
+    "inside a checkpoint, before its renaming": "before_rename:20:0",
+    "between checkpoint and evaluation": "before_evaluation:24:{last}",
+}
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    torch.set_num_threads(1)
+    runs = {}
+    for workers in (1, 2, 3):
+        config = tiny_config(tmp_path_factory.mktemp(f"golden{workers}"), workers=workers)
+        fit_together(config) if workers > 1 else fit(config, tiny_task(config), tiny_place(config))
+        runs[workers] = config.local_run_dir
+    return runs
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("what", POINTS)
+def test_sigkill_changes_no_bit(what: str, workers: int, golden: dict[int, Path], tmp_path: Path) -> None:
+    marker = tmp_path / "killed"
+    kill = POINTS[what].format(last=workers - 1) + f":{marker}"
+    done = call("train", TINY_YAML, f"storage_path={tmp_path}", f"workers={workers}", LIPI_KILL_AT=kill)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert marker.exists()
+    assert_equal_to(golden[workers], tmp_path / "tiny")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_sigkill_of_the_driver_and_the_same_command_again_change_no_bit(workers: int, golden: dict[int, Path], tmp_path: Path) -> None:
+    words = (TINY_YAML, f"storage_path={tmp_path}", f"workers={workers}")
+    for step in (10, 30):
+        driver = start("train", *words)
+        wait_for(directory_of(tmp_path / "tiny", step))
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.communicate()
+    done = call("train", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_equal_to(golden[workers], tmp_path / "tiny")
+
+
+def test_three_deaths_in_a_row_are_survived_and_a_fourth_ends_the_run_with_what_to_do(tmp_path: Path) -> None:
+    nowhere = tmp_path / "no" / "such" / "folder"  # the marker cannot be made, so the point kills every time
+    done = call("train", TINY_YAML, f"storage_path={tmp_path}", "max_failures=1", LIPI_KILL_AT=f"before_rename:10:0:{nowhere}")
+    assert done.returncode == 1
+    assert "give the same command again" in done.stderr
+    assert directory_of(tmp_path / "tiny", 5).is_dir()
+    assert call("train", TINY_YAML, f"storage_path={tmp_path}").returncode == 0

@@ -1,0 +1,84 @@
+"""Under Ray Train a run is the run it is without Ray, and what is killed on the way changes no bit."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands import call, start
+from tests.trainers.test_resume import assert_same
+from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
+from tests.trainers.together import fit_together
+from trainers.checkpoint import directory_of, verify
+from trainers.loop import fit
+
+TINY_YAML = "configs/tiny.yaml"
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Undisturbed runs without Ray, by number of workers."""
+    torch.set_num_threads(1)
+    runs = {}
+    for workers in (1, 2):
+        config = tiny_config(tmp_path_factory.mktemp(f"golden{workers}"), workers=workers)
+        fit_together(config) if workers > 1 else fit(config, tiny_task(config), tiny_place(config))
+        runs[workers] = config.local_run_dir
+    return runs
+
+
+def assert_equal_to(golden: Path, run_dir: Path) -> None:
+    """Final weights, optimizer, metrics and ledger are golden's to the last bit."""
+    ours, theirs = (verify(directory_of(where, STEPS)) for where in (run_dir, golden))
+    assert_same(ours.weights(), theirs.weights())
+    assert_same(ours.optimizer(), theirs.optimizer())
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        assert (run_dir / name).read_text() == (golden / name).read_text()
+
+
+def wait_for(path: Path, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def test_a_killed_worker_is_restarted_and_changes_no_bit(golden: dict[int, Path], tmp_path: Path) -> None:
+    kill = f"step:17:1:{tmp_path / 'killed'}"
+    done = call("train", TINY_YAML, f"storage_path={tmp_path}", "workers=2", LIPI_KILL_AT=kill)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "killed").exists()
+    assert_equal_to(golden[2], tmp_path / "tiny")
+    assert "continues exactly, from step 15" in done.stdout
+    report = json.loads((tmp_path / "tiny" / "report.json").read_text())
+    assert report["history"]["resumed_at"] == [{"step": 15, "exactness": "exact"}]
+
+
+def test_a_killed_driver_and_the_same_command_again_change_no_bit(golden: dict[int, Path], tmp_path: Path) -> None:
+    words = (TINY_YAML, f"storage_path={tmp_path}")
+    driver = start("train", *words)
+    wait_for(directory_of(tmp_path / "tiny", 10))
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    done = call("train", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_equal_to(golden[1], tmp_path / "tiny")
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("tiny: CER ")
+    assert last.endswith(f"on 20 validation samples, step 8, {tmp_path / 'tiny' / 'bundle'}") or ", step " in last
+    again = call("train", *words)
+    assert again.returncode == 0
+    assert "this run is finished" in again.stdout
+    assert again.stdout.splitlines()[-1] == last
+
+
+def test_a_rate_that_explodes_stops_both_workers_at_once_with_exit_status_two(tmp_path: Path) -> None:
+    done = call("train", TINY_YAML, f"storage_path={tmp_path}", "workers=2", "optimizer.learning_rate=1e20", "optimizer.warmup_steps=0")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "not finite" in done.stderr
+    assert "Traceback" not in done.stderr
