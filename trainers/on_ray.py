@@ -5,6 +5,7 @@ continued is ours (trainers/checkpoint.py), so neither Ray's snapshot nor its ch
 """
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -67,10 +68,17 @@ def _connected(config: TrainConfig) -> Iterator[int]:
     joined = bool(os.environ.get("RAY_ADDRESS"))
     cores = os.cpu_count() or 1
     if joined:
-        ray.init(log_to_driver=False)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         needed = config.workers * (config.threads_per_worker or 1)
-        ray.init("local", num_cpus=max(cores, needed), include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, log_to_driver=False)
+        ray.init(
+            "local",
+            num_cpus=max(cores, needed),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     try:
         _refuse_local_storage_on_many_nodes(config)
         share = max(1, int(ray.cluster_resources().get("CPU", cores)) // config.workers)

@@ -219,9 +219,10 @@ def test_a_new_run_can_start_from_a_bundle(finished_run: Path, tmp_path: Path) -
 
     started = Data.open(config).task(config, "cpu").network.state_dict()
     assert torch.equal(started["direct.weight"], load(finished_run / "bundle").network.state_dict()["direct.weight"])  # type: ignore[attr-defined]
+    other = config.model_copy(update={"model": config.model.model_copy(update={"size": "base"})})
+    data = Data.open(other)
     with pytest.raises(UserError, match="another network"):
-        other = config.model_copy(update={"model": config.model.model_copy(update={"size": "base"})})
-        Data.open(other).task(other, "cpu")
+        data.task(other, "cpu")
 
 
 def test_a_second_run_on_the_directory_refuses(run_dir: Path) -> None:

@@ -9,7 +9,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings
 
@@ -95,21 +94,38 @@ class _ConvBlock(nn.Module):
         return mask_beyond(F.relu(self.norm(self.convolution(features_BCHW))), widths_B), widths_B
 
 
-class _PackedBiLstm(nn.Module):
-    """A bidirectional LSTM over each image's own columns, in fp32; dropout between layers is our own module's."""
+class _BiLstm(nn.Module):
+    """Bidirectional LSTM layers over each image's own columns, in fp32; dropout between layers is our own module's.
+
+    Each direction is an LSTM of its own that reads from the image's first or last column on, so what lies beyond the width is
+    read after everything that counts. torch's packed sequences do the same 1.7 times slower on a CPU.
+    """
 
     def __init__(self, features: int, hidden: int, layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
         sizes = [features] + [2 * hidden] * (layers - 1)
-        self.layers = nn.ModuleList(nn.LSTM(size, hidden, bidirectional=True) for size in sizes)
+        self.forwards = nn.ModuleList(nn.LSTM(size, hidden) for size in sizes)
+        self.backwards = nn.ModuleList(nn.LSTM(size, hidden) for size in sizes)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features_TBC: Tensor, lengths_B: Tensor) -> Tensor:
-        lengths_cpu, columns = lengths_B.cpu(), features_TBC.shape[0]
-        for index, layer in enumerate(self.layers):
-            packed = pack_padded_sequence(features_TBC if index == 0 else self.dropout(features_TBC), lengths_cpu, enforce_sorted=False)
-            features_TBC, _ = pad_packed_sequence(layer(packed)[0], total_length=columns)
+        """[T, B, 2 × hidden]; beyond an image's length the output means nothing."""
+        reversed_TB = _reversed_columns(features_TBC.shape[0], lengths_B)
+        for index, (forwards, backwards) in enumerate(zip(self.forwards, self.backwards, strict=True)):
+            given_TBC = self.dropout(features_TBC) if index else features_TBC
+            from_right_TBC = backwards(_picked(given_TBC, reversed_TB))[0]
+            features_TBC = torch.cat([forwards(given_TBC)[0], _picked(from_right_TBC, reversed_TB)], dim=2)
         return features_TBC
+
+
+def _reversed_columns(columns: int, lengths_B: Tensor) -> Tensor:
+    """[T, B]: column t of an image of length n is n - 1 - t, and itself beyond the length."""
+    column_T1 = torch.arange(columns, device=lengths_B.device)[:, None]
+    return torch.where(column_T1 < lengths_B, lengths_B - 1 - column_T1, column_T1)
+
+
+def _picked(features_TBC: Tensor, columns_TB: Tensor) -> Tensor:
+    return features_TBC.gather(0, columns_TB[:, :, None].expand_as(features_TBC))
 
 
 class CompactNetwork(CtcNetwork):
@@ -135,7 +151,7 @@ class CompactNetwork(CtcNetwork):
             ]
         )
         self.dropout = nn.Dropout(settings.dropout)
-        self.lstm = _PackedBiLstm(c5, hidden)
+        self.lstm = _BiLstm(c5, hidden)
         self.classes = nn.Linear(2 * hidden, classes)
         self.direct = nn.Linear(c5, classes)
 
@@ -160,7 +176,7 @@ class CrnnNetwork(CtcNetwork):
         sizes = (3, 64, 128, 256)
         self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(sizes))
         self.dropout = nn.Dropout(settings.dropout)
-        self.lstm = _PackedBiLstm(256 * settings.height_px // 8, 256, layers=2, dropout=settings.dropout)
+        self.lstm = _BiLstm(256 * settings.height_px // 8, 256, layers=2, dropout=settings.dropout)
         self.classes = nn.Linear(2 * 256, classes)
 
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:

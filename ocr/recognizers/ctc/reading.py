@@ -23,7 +23,7 @@ from ocr.sample import Reading
 from ocr.settings import parse_settings
 from ocr.text import normalise
 
-MARGIN_PX = 8
+MARGIN_PX = 4
 READ_BATCH = 32
 
 
