@@ -43,9 +43,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
-        self.flatten_mapping(node)  # merge keys (<<) become ordinary ones; what stands here itself comes last and wins
-        own = [key_node for key_node, _ in node.value if key_node.start_mark.index >= node.start_mark.index]
-        for key_node in own:
+        for key_node in [key_node for key_node, _ in node.value if key_node.tag != "tag:yaml.org,2002:merge"]:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise UserError(f"{node.start_mark.name}:{key_node.start_mark.line + 1}: the key {key!r} stands twice")

@@ -24,5 +24,6 @@ def _work(rank: int, config: TrainConfig, stop_after: int | None, store: Path) -
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=config.workers)
     try:
         fit(config, tiny_task(config), tiny_place(config, Workers.here()), stop_after)
+        distributed.barrier()  # none leaves while another still talks
     finally:
         distributed.destroy_process_group()

@@ -55,7 +55,7 @@ class MicroBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_variance", torch.ones(channels))
         self.step_sums: Tensor
-        self.register_buffer("step_sums", torch.zeros(2 * channels + 1), persistent=False)
+        self.register_buffer("step_sums", torch.zeros(2 * channels + 1, dtype=torch.float64), persistent=False)
         self.sample_weight = 1.0
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class MicroBatchNorm(nn.Module):
     @torch.no_grad()
     def absorb(self, sums: Tensor) -> None:
         """Move the running statistics by the step's sums [2C + 1] and start the next step's."""
-        mean, variance = (sums[:-1] / sums[-1]).chunk(2)
+        mean, variance = (sums[:-1] / sums[-1]).to(self.running_mean.dtype).chunk(2)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_variance.lerp_(variance, self.momentum)
         self.step_sums.zero_()
