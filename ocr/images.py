@@ -19,6 +19,7 @@ from ocr.errors import UserError
 Pixels = NDArray[np.uint8]
 ValueT = TypeVar("ValueT")
 _EXIF_ORIENTATION = 0x0112
+_STRONG_INK = 0.35  # of the strongest
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
 
@@ -94,6 +95,23 @@ def scale_to_height(pixels: Pixels, height_px: int) -> Pixels:
         return pixels
     size = (max(1, round(width * height_px / height)), height_px)
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def trim_rows(pixels: Pixels) -> Pixels:
+    """Without the empty rows above and below the ink, a small margin apart, so that letters fill a line's height however it was cropped.
+
+    A row counts as ink from two strong pixels (or one in 200 columns) on; at least two fifths of the height stay.
+    """
+    ink_HW = to_ink(pixels).mean(axis=0)
+    height, width = ink_HW.shape
+    rows = np.flatnonzero((ink_HW > _STRONG_INK).sum(axis=1) >= max(2, width // 200))
+    if not len(rows):
+        return pixels
+    margin = max(1, round(height * 0.06))
+    top, bottom = max(0, int(rows[0]) - margin), min(height, int(rows[-1]) + 1 + margin)
+    lacking = max(0, -(-2 * height // 5) - (bottom - top))
+    top = max(0, top - (lacking + 1) // 2)
+    return pixels[top : max(bottom, min(height, bottom + lacking // 2))]
 
 
 def edge_grey(pixels: Pixels) -> float:

@@ -16,7 +16,7 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import ImageRefused, Pixels, image_size, open_image, scale_to_height
 from ocr.recognizers.ctc.networks import COLUMNS_PER_OUTPUT, MicroBatchNorm, build_network
-from ocr.recognizers.ctc.reading import CtcRecognizer, collate, input_width
+from ocr.recognizers.ctc.reading import CtcRecognizer, as_line, collate, input_width
 from ocr.scoring import Counts, score
 from ocr.settings import resolved
 from trainers.augment import augment
@@ -27,6 +27,7 @@ from trainers.random import key_of
 
 _LINES_IN_MEMORY_BYTES = 512 * 1024 * 1024
 _READ_AT_ONCE = 256
+_AUGMENTED_HEIGHT = 2  # in heights of the network's lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def _alphabet(config: TrainConfig, train: Dataset, training: range) -> Alphabet:
 
 
 def _width_to_learn(config: TrainConfig, alphabet: Alphabet, data: Dataset, index: int, learn: bool) -> int:
-    """Columns of a sample at the network's input; ImageRefused, with a reason to count, where it cannot be used."""
+    """The fewest columns of a sample at the network's input (trimming empty rows gives more); ImageRefused, with a reason to count, where it cannot be used."""
     where = f"{data.file}: sample {data.ids[index]}"
     width, height = image_size(data.image_bytes(index), where=where)
     per_output = COLUMNS_PER_OUTPUT[config.model.kind]
@@ -126,7 +127,8 @@ class CtcTask:
 
     def batch(self, turn: Turn, epoch: int) -> CtcBatch:
         """Decode, augment by each sample's own key, and collate."""
-        lines = [augment(self._lines[index], self.config.augment, self.config.train.seed, epoch, self.train_ids[index]) for index in turn.samples]
+        seed, height_px = self.config.train.seed, self.config.model.height_px
+        lines = [as_line(augment(self._lines[index], self.config.augment, seed, epoch, self.train_ids[index]), height_px) for index in turn.samples]
         ink_BCHW, widths_B = collate(lines, self.network.columns_per_output)
         targets = [self.alphabet.encode(self.train.texts[self.checked.train[index]]) for index in turn.samples]
         flat, lengths_B = torch.tensor([i for ids in targets for i in ids]), torch.tensor([len(ids) for ids in targets])
@@ -180,7 +182,9 @@ class CtcTask:
         write_bundle(bundle, {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()})
 
     def _decode(self, index: int) -> Pixels:
-        return scale_to_height(self._open(self.train, self.checked.train[index]), self.config.model.height_px)
+        """Before augmentation: not higher than the network's lines need, since they are trimmed and scaled after it."""
+        line = self._open(self.train, self.checked.train[index])
+        return scale_to_height(line, min(line.shape[0], _AUGMENTED_HEIGHT * self.config.model.height_px))
 
     def _open(self, data: Dataset, index: int) -> Pixels:
         return open_image(data.image_bytes(index), self.recognizer.image_mode, where=f"{data.file}: sample {data.ids[index]}")

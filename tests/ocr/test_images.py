@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocr.images import ImageRefused, edge_grey, encode_image, image_size, open_image, scale_to_height, to_ink
+from ocr.images import ImageRefused, edge_grey, encode_image, image_size, open_image, scale_to_height, to_ink, trim_rows
 
 
 def png(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -99,3 +99,20 @@ def test_ink_is_positive_whatever_the_polarity_and_contrast(paper: int, pen: int
 def test_an_encoded_image_is_the_image() -> None:
     pixels = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
     assert np.array_equal(open_image(encode_image(pixels)), pixels)
+
+
+@pytest.mark.parametrize(("paper", "pen"), [(255, 0), (30, 220)])
+def test_empty_rows_are_trimmed_and_a_dot_above_is_not(paper: int, pen: int) -> None:
+    pixels = np.full((40, 60), paper, np.uint8)
+    pixels[15:28, 10:50] = pen
+    pixels[10:12, 30:32] = pen  # a chandrabindu's dot
+    pixels[3, 5] = pen  # a speck
+    trimmed = trim_rows(pixels)
+    assert np.array_equal(trimmed, pixels[8:30])
+
+
+def test_an_empty_or_thin_image_keeps_its_height() -> None:
+    blank = np.full((40, 60), 200, np.uint8)
+    assert trim_rows(blank).shape == (40, 60)
+    blank[20, 10:50] = 0  # a dash
+    assert trim_rows(blank).shape[0] == 16

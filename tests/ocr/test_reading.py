@@ -10,10 +10,10 @@ from ocr.alphabet import Alphabet
 from ocr.bundle import Bundle, open_bundle, write_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
-from ocr.images import Pixels, open_image, scale_to_height
+from ocr.images import Pixels, open_image
 from ocr.recognizers.base import load
 from ocr.recognizers.ctc.networks import build_network
-from ocr.recognizers.ctc.reading import CtcRecognizer, collate, greedy
+from ocr.recognizers.ctc.reading import CtcRecognizer, as_line, collate, greedy
 from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings
 from ocr.settings import resolved
 
@@ -55,7 +55,7 @@ def test_an_image_reads_the_same_alone_and_in_any_batch(kind: str, count: int, w
 @pytest.mark.parametrize("kind", ["compact", "crnn"])
 def test_nothing_beyond_an_images_own_width_reaches_its_logits(kind: str, words: list[Pixels]) -> None:
     reader, images = recognizer(kind), in_mode(kind, words[:8])
-    ink_BCHW, widths_B = collate([scale_to_height(images[0], 32)], reader.network.columns_per_output)
+    ink_BCHW, widths_B = collate([as_line(images[0], 32)], reader.network.columns_per_output)
     wide_BCHW = torch.nn.functional.pad(ink_BCHW, (0, 160))
     with torch.inference_mode():
         near_TBK, lengths_B = reader.network(ink_BCHW, widths_B)

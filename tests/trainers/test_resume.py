@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from ocr.recognizers.ctc.settings import CrnnSettings
 from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
 from trainers import faults
 from trainers.checkpoint import directory_of, verify
@@ -76,6 +77,15 @@ def test_stopping_and_resuming_at_every_step_changes_no_bit(golden: Path, tmp_pa
         run_again(config, stop_after=step)
         assert_equal_at(step, config.local_run_dir, golden)
     assert_finished_like(config.local_run_dir, golden)
+
+
+def test_the_corrections_network_too_is_exact(tmp_path: Path) -> None:
+    few: dict[str, Any] = {"data": {"max_train_samples": 40}, "train": {"max_steps": 5, "eval_steps": 4, "save_total_limit": 9}}
+    through, stopped = (tiny_config(tmp_path / name, **few, model=CrnnSettings()) for name in ("through", "stopped"))
+    run_again(through)
+    for step in range(1, 6):
+        run_again(stopped, stop_after=step)
+    assert_equal_at(5, stopped.local_run_dir, through.local_run_dir)
 
 
 @pytest.mark.parametrize("step", [3, 5, 6, 16, 17, 18, 33, 40])

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ocr.alphabet import BLANK, Alphabet
 from ocr.bundle import Bundle
 from ocr.errors import UserError
-from ocr.images import Pixels, scale_to_height, to_ink
+from ocr.images import Pixels, scale_to_height, to_ink, trim_rows
 from ocr.recognizers.ctc.networks import CtcNetwork, build_network
 from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings
 from ocr.sample import Reading
@@ -30,6 +30,11 @@ READ_BATCH = 32
 def input_width(width_px: int, columns_per_output: int) -> int:
     """Columns that a line image of this width (already at the network's height) takes: margins added, rounded up to whole outputs."""
     return -(-(width_px + 2 * MARGIN_PX) // columns_per_output) * columns_per_output
+
+
+def as_line(pixels: Pixels, height_px: int) -> Pixels:
+    """An image as the network gets it: its ink fills the height."""
+    return scale_to_height(trim_rows(pixels), height_px)
 
 
 def collate(lines: Sequence[Pixels], columns_per_output: int) -> tuple[Tensor, Tensor]:
@@ -63,7 +68,7 @@ class CtcRecognizer:
 
     def read_and_compare(self, images: Sequence[Pixels], references: Sequence[str | None]) -> list[tuple[Reading, float]]:
         """Each image's Reading and the CTC loss of its reference; inf where the network cannot write it, nan where there is none."""
-        lines = [scale_to_height(image, self.height_px) for image in images]
+        lines = [as_line(image, self.height_px) for image in images]
         by_width = sorted(range(len(lines)), key=lambda index: lines[index].shape[1])
         found: dict[int, tuple[Reading, float]] = {}
         was_training = self.network.training
