@@ -257,8 +257,7 @@ def _shading() -> NDArray[np.float32]:
     """Slow shading of unit deviation: noise at a thirty-second of the resolution, scaled up smoothly."""
     coarse = np.random.Generator(np.random.Philox(key=2)).standard_normal((_BANK_SIDE_PX // 32, _BANK_SIDE_PX // 32), dtype=np.float32)
     smooth: NDArray[np.float32] = np.asarray(Image.fromarray(coarse).resize((_BANK_SIDE_PX, _BANK_SIDE_PX), Image.Resampling.BICUBIC), dtype=np.float32)
-    smooth /= smooth.std()
-    return smooth
+    return np.asarray(smooth / smooth.std(), np.float32)
 
 
 def _tell(faces: Sequence[Face], refused: Sequence[Verdict]) -> None:
