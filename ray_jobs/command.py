@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ocr.errors import UserError
+from ocr.errors import GivenUp, UserError
 from trainers.config import TrainConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -26,6 +26,9 @@ def run(main: Callable[[argparse.Namespace], int | None], about: str | None, **a
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         status = 2
+    except GivenUp as end:
+        print(f"error: {end}", file=sys.stderr)
+        status = 1
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         status = 130

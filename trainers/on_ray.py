@@ -23,10 +23,10 @@ import psutil
 import ray
 import ray.train
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from ocr.errors import UserError
+from ocr.errors import GivenUp, UserError
 from ocr.files import read_json, write_json
 from trainers.checkpoint import Checkpoint
 from trainers.config import TrainConfig
@@ -42,24 +42,26 @@ _OBJECT_STORE_BYTES = 100_000_000  # nothing of ours travels through it
 _MEMORY_POLL_SECONDS = 5.0
 
 
-class RunFailed(RuntimeError):
-    """Workers or Ray died more often than `max_failures` allows; the last checkpoint stands."""
-
-
 def train(job: Job) -> None:
-    """Train to the end of the run; deaths of workers, and of Ray itself, are survived `max_failures` times each."""
+    """Train to the end of the run; deaths of workers, and of Ray itself, are survived `max_failures` times each; then GivenUp."""
     for failure in range(job.config.max_failures + 1):
         try:
             with _connected(job.config) as threads, Progress(job.run_dir, job.config.train.max_steps), _MemoryWatch(job.run_dir):
-                return _train_once(job, job.threads_per_worker or threads)
+                _train_once(job, job.threads_per_worker or threads)
+            return
         except UserError:
             raise
-        except Exception as problem:  # noqa: BLE001  whatever Ray dies of, the run directory tells where to go on
-            reason = _first_line(problem)
+        except WorkerGroupError as problem:  # Ray has restarted the workers max_failures times already
+            raise _given_up(job, problem) from problem
+        except Exception as problem:  # whatever Ray itself dies of, the run directory tells where to go on
             if failure == job.config.max_failures:
-                break
-            print(f"Ray stopped ({reason}); going on from the last checkpoint", flush=True)
-    raise RunFailed(f"{shown(job.run_dir)}: gave up after {job.config.max_failures + 1} attempts, the last one: {reason}; give the same command again to go on")
+                raise _given_up(job, problem) from problem
+            print(f"Ray stopped ({_last_line(problem)}); going on from the last checkpoint", flush=True)
+
+
+def _given_up(job: Job, problem: Exception) -> GivenUp:
+    deaths = job.config.max_failures + 1
+    return GivenUp(f"{shown(job.run_dir)}: gave up at death {deaths}: {_last_line(problem)}; the checkpoints stand: give the same command again to go on")
 
 
 @contextmanager
@@ -114,7 +116,7 @@ def _train_once(job: Job, threads: int) -> None:
         if "error" in outcome:
             raise UserError(outcome["error"])
     if not outcome:
-        raise RunFailed("the workers returned without an end")
+        raise RuntimeError("the workers returned without an end")
 
 
 def _use_gpu(config: TrainConfig) -> bool:
@@ -204,5 +206,5 @@ def _pss(process: psutil.Process) -> int:
         return 0
 
 
-def _first_line(problem: BaseException) -> str:
+def _last_line(problem: BaseException) -> str:
     return next((line.strip() for line in reversed(str(problem).splitlines()) if line.strip()), type(problem).__name__)
