@@ -82,8 +82,3 @@ def open_bundle(path: Path) -> Bundle:
     if description.pop("format", None) != FORMAT:
         raise UserError(f"{path / DESCRIPTION}: written by another version of lipi-ocr; this one reads format {FORMAT}")
     return Bundle(path=path, **description)
-
-
-def name_with_hash(bundle: Bundle) -> str:
-    """`odia-ctc@3f2a9c01`: the name and the first digits of the weights' SHA-256."""
-    return f"{bundle.name}@{sha256_of(bundle.path / WEIGHTS)[:8]}"

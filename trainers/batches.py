@@ -39,11 +39,6 @@ class Plan:
         """Micro-batches of the step: each a tuple of indices into the training split."""
         return _epoch(self, self.epoch_of(step))[step % self.steps_per_epoch]
 
-    def samples_before(self, step: int) -> int:
-        """How many samples the steps before this one hold."""
-        epochs, rest = divmod(step, self.steps_per_epoch)
-        return epochs * len(self.widths) + sum(len(micro) for batch in _epoch(self, epochs)[:rest] for micro in batch)
-
 
 @lru_cache(maxsize=2)
 def _epoch(plan: Plan, epoch: int) -> tuple[MicroBatches, ...]:

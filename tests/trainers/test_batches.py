@@ -30,10 +30,6 @@ def test_the_number_of_workers_moves_micro_batches_and_changes_none(world: int) 
         assert tuple(counted[i] for i in sorted(counted)) == PLAN.step(step)
 
 
-def test_samples_before_a_step_add_up() -> None:
-    assert PLAN.samples_before(PLAN.steps_per_epoch + 2) == 203 + 24
-
-
 def test_the_loaders_mistake_is_raised_where_the_batch_is_used() -> None:
     def make(step: int) -> int:
         if step == 2:

@@ -17,7 +17,7 @@ WORDS = [RNG.integers(0, 255, (32, width), dtype=np.uint8) for width in (40, 90,
 
 
 def test_a_key_is_the_same_everywhere_and_tells_its_parts_apart() -> None:
-    assert key_of(1, "a", 23) == 2263541394363066866 or key_of(1, "a", 23) == key_of(1, "a", 23)
+    assert key_of(1, "a", 23) == 1629929072556716094
     assert len({key_of(1, 23), key_of(12, 3), key_of("1", 23), key_of(1, 2, 3)}) == 4
     assert generator(5).random() == generator(5).random()
 
