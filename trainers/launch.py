@@ -15,13 +15,12 @@ from ocr.errors import UserError
 from ocr.files import read_json, write_atomically, write_json
 from ocr.settings import changed_settings, parse_settings, read_yaml, resolved
 from trainers import checkpoint as checkpoints
-from trainers.batches import Plan
 from trainers.checkpoint import Checkpoint
 from trainers.config import TrainConfig
 from trainers.ctc import Checked, CtcTask, check
 from trainers.finish import final_report, is_reported
 from trainers.lease import Lease
-from trainers.loop import TrainState, find, is_over, planned_steps
+from trainers.loop import TrainState, find, is_over, plan_of, planned_steps
 from trainers.run import identity, refused_changes
 
 
@@ -147,7 +146,7 @@ def _go_back(config: TrainConfig, run_dir: Path, run: str) -> Checkpoint:
 
 
 def _refuse_shorter(config: TrainConfig, data: Data, found: Checkpoint) -> None:
-    steps = planned_steps(config, _plan(config, data))
+    steps = planned_steps(config, plan_of(config, data.checked.widths))
     if steps is not None and steps < found.step:
         raise UserError(f"{found.path}: the run has taken {found.step} steps, its length is now {steps}; raise it, or go back with train.resume_from")
 
@@ -156,10 +155,6 @@ def _is_finished(config: TrainConfig, data: Data, run_dir: Path, found: Checkpoi
     if found is None:
         return False
     state = TrainState(**found.state()["train"])
-    state.max_steps = planned_steps(config, _plan(config, data)) or state.max_steps
+    state.max_steps = planned_steps(config, plan_of(config, data.checked.widths)) or state.max_steps
     evaluations = {step: result for step, result in checkpoints.evaluations(run_dir).items() if step <= found.step}
     return found.step in evaluations and is_over(config, state, evaluations)
-
-
-def _plan(config: TrainConfig, data: Data) -> Plan:
-    return Plan(data.checked.widths, config.train.global_batch_size, config.train.micro_batch_size, config.train.seed)

@@ -96,7 +96,7 @@ class Loop:
 
     def __init__(self, config: TrainConfig, task: Task, place: Place, on_evaluation: Callable[[dict[str, Any], Checkpoint | None], None] | None) -> None:
         self.config, self.task, self.place, self.workers = config, task, place, place.workers
-        self.plan = Plan(task.widths, config.train.global_batch_size, config.train.micro_batch_size, config.train.seed)
+        self.plan = plan_of(config, task.widths)
         self.engine = AllReduceEngine(task, config.optimizer, config.train.seed, place.workers, place.device, place.bf16)
         self.state = TrainState(max_steps=planned_steps(config, self.plan))
         self.evaluations: Evaluations = {}
@@ -269,6 +269,11 @@ class Loop:
             write_json(checkpoints.evaluation_of(self.place.run_dir, self.state.step), result)
         if self._on_evaluation:
             self._on_evaluation(result, self._latest)
+
+
+def plan_of(config: TrainConfig, widths: tuple[int, ...]) -> Plan:
+    """The order of the run's samples."""
+    return Plan(widths, config.train.global_batch_size, config.train.micro_batch_size, config.train.seed)
 
 
 def planned_steps(config: TrainConfig, plan: Plan) -> int | None:

@@ -47,7 +47,7 @@ def train(job: Job) -> None:
     for failure in range(job.config.max_failures + 1):
         try:
             with _connected(job.config) as threads, Progress(job.run_dir, job.config.train.max_steps), _MemoryWatch(job.run_dir):
-                _train_once(job, job.threads_per_worker or threads)
+                _train_once(job, job.config.threads_per_worker or job.threads_per_worker or threads)
             return
         except UserError:
             raise

@@ -4,6 +4,7 @@ Legend: B batch, C channels, H height, W width in columns, T output columns, K c
 and what lies beyond it is zero after each convolution, so padding and neighbours never change a reading.
 """
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 
 import torch
@@ -21,15 +22,15 @@ def build_network(settings: CompactSettings | CrnnSettings, classes: int) -> "Ct
     return CompactNetwork(settings, classes) if settings.kind == "compact" else CrnnNetwork(settings, classes)
 
 
-class CtcNetwork(nn.Module):
+class CtcNetwork(nn.Module, ABC):
     """What trainers and readers ask of a CTC network."""
 
     channels: int
     columns_per_output: int
 
+    @abstractmethod
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [T, B, K] in fp32 and output lengths [B]; widths are in columns, multiples of `columns_per_output`."""
-        raise NotImplementedError
 
 
 def mask_beyond(features_BCHW: Tensor, widths_B: Tensor) -> Tensor:
