@@ -12,11 +12,13 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from ocr.errors import UserError
 
 Pixels = NDArray[np.uint8]
+Mode = Literal["L", "RGB", "as it is"]
+Polygon = NDArray[np.float64]  # [N, 2]: x, y in pixels, y downwards
 ValueT = TypeVar("ValueT")
 _EXIF_ORIENTATION = 0x0112
 _STRONG_INK = 0.35  # of the strongest
@@ -42,8 +44,8 @@ class ImageRefused(UserError):
         self.where, self.reason, self.detail = where, reason, detail
 
 
-def open_image(source: bytes | Path, mode: Literal["L", "RGB"] = "L", limits: ImageLimits | None = None, where: str | None = None) -> Pixels:
-    """Decode one image (the first frame), upright by its EXIF, transparency over white.
+def open_image(source: bytes | Path, mode: Mode = "L", limits: ImageLimits | None = None, where: str | None = None) -> Pixels:
+    """Decode one image (the first frame), upright by its EXIF, transparency over white; `as it is`: grey stays grey, the rest is RGB.
 
     Raises ImageRefused, whatever the file does: its size is checked against `limits` before any pixel is decoded.
     """
@@ -83,7 +85,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 def encode_image(pixels: Pixels, format: Literal["PNG", "WEBP"] = "PNG", quality: int = 90) -> bytes:
     """A grey or RGB array as the bytes of an image file."""
     buffer = io.BytesIO()
-    options = {"quality": quality, "method": 6} if format == "WEBP" else {"optimize": True}
+    options = {"quality": quality, "method": 6} if format == "WEBP" else {}
     Image.fromarray(pixels).save(buffer, format, **options)
     return buffer.getvalue()
 
@@ -95,6 +97,67 @@ def scale_to_height(pixels: Pixels, height_px: int) -> Pixels:
         return pixels
     size = (max(1, round(width * height_px / height)), height_px)
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def scale_to_fit(pixels: Pixels, max_side_px: int) -> Pixels:
+    """Scale down, keeping the aspect, until the longer side is at most `max_side_px`; a smaller image stays as it is."""
+    height, width = pixels.shape[:2]
+    if max(height, width) <= max_side_px:
+        return pixels
+    factor = max_side_px / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def cut(page: Pixels, polygon: Polygon, degrees: float = 0.0) -> Pixels:
+    """The part of a page inside a polygon, upright; around the polygon, the median colour inside it.
+
+    `degrees` is where the writing runs, clockwise on the page from left to right; quarter turns lose no pixel.
+    ImageRefused when the polygon has no area on the page.
+    """
+    (left, top), (right, bottom) = np.floor(polygon.min(axis=0)).astype(int), np.ceil(polygon.max(axis=0)).astype(int)
+    height, width = page.shape[:2]
+    if right <= left or bottom <= top or _area(polygon) < 1:
+        raise ImageRefused("polygon", "polygon without area", f"it spans {right - left}×{bottom - top} pixels")
+    box = (max(0, left), max(0, top), min(width, right), min(height, bottom))
+    if box[2] <= box[0] or box[3] <= box[1]:
+        raise ImageRefused("polygon", "polygon outside the image", f"x {left}–{right}, y {top}–{bottom} on an image of {width}×{height} pixels")
+    part, inner = page[box[1] : box[3], box[0] : box[2]], polygon - box[:2]
+    part, background = _filled_around(part, inner)
+    quarters, rest = divmod(degrees + 45, 90)
+    if abs(rest - 45) < 1e-6:
+        return np.ascontiguousarray(np.rot90(part, int(quarters) % 4))
+    return _turned(part, inner, degrees, background)
+
+
+def _area(polygon: Polygon) -> float:
+    x, y = polygon.T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+
+def _filled_around(part: Pixels, polygon: Polygon) -> tuple[Pixels, tuple[int, ...]]:
+    """The part with the median colour of the polygon's inside around it, and that colour."""
+    mask = Image.new("1", (part.shape[1], part.shape[0]))
+    ImageDraw.Draw(mask).polygon([(float(x), float(y)) for x, y in polygon], fill=1, outline=1)
+    inside = np.asarray(mask)
+    if not inside.any():
+        raise ImageRefused("polygon", "polygon outside the image", "no pixel of the image lies in it")
+    background = np.median(part[inside], axis=0).astype(np.uint8)
+    if not inside.all():
+        part = np.where(inside if part.ndim == 2 else inside[..., None], part, background)
+    return part, tuple(int(value) for value in np.atleast_1d(background))
+
+
+def _turned(part: Pixels, polygon: Polygon, degrees: float, background: tuple[int, ...]) -> Pixels:
+    """Turned by -degrees about its centre and cropped to the turned polygon."""
+    fill = background[0] if len(background) == 1 else background
+    turned = np.asarray(Image.fromarray(part).rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=fill))
+    angle = np.deg2rad(degrees)
+    centre = np.array([part.shape[1], part.shape[0]]) / 2
+    corners = np.clip(polygon, 0, 2 * centre) - centre
+    places = corners @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) + np.array([turned.shape[1], turned.shape[0]]) / 2
+    (left, top), (right, bottom) = np.floor(places.min(axis=0)).astype(int), np.ceil(places.max(axis=0)).astype(int)
+    return np.ascontiguousarray(turned[max(0, top) : max(1, bottom), max(0, left) : max(1, right)])
 
 
 def trim_rows(pixels: Pixels) -> Pixels:
@@ -134,7 +197,9 @@ def _check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:
         raise ImageRefused(where, "image too narrow", f"{found}; the longer side may be {limits.max_aspect:g} times the shorter")
 
 
-def _to_pixels(image: Image.Image, mode: Literal["L", "RGB"]) -> Pixels:
+def _to_pixels(image: Image.Image, mode: Mode) -> Pixels:
+    if mode == "as it is":
+        mode = "L" if image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I") else "RGB"
     if image.mode.startswith("I") or image.mode == "F":
         return _from_deep(image, mode)
     if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
@@ -143,7 +208,7 @@ def _to_pixels(image: Image.Image, mode: Literal["L", "RGB"]) -> Pixels:
     return np.asarray(image.convert(mode))
 
 
-def _from_deep(image: Image.Image, mode: Literal["L", "RGB"]) -> Pixels:
+def _from_deep(image: Image.Image, mode: Mode) -> Pixels:
     """16- and 32-bit grey: Pillow's convert would clip at 255, so scale by the depth's own range."""
     deep = np.asarray(image, dtype=np.float64)
     top = 255.0 if deep.max(initial=0) <= 255 else 65535.0

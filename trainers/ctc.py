@@ -79,13 +79,13 @@ def _alphabet(config: TrainConfig, train: Dataset, training: range) -> Alphabet:
     if config.model.alphabet is None:
         return Alphabet.from_texts(texts)
     alphabet = Alphabet.from_texts([config.model.alphabet])
-    alphabet.require(texts, where=f"{train.file}: labels")
+    alphabet.require(texts, where=f"{train.location}: labels")
     return alphabet
 
 
 def _width_to_learn(config: TrainConfig, alphabet: Alphabet, data: Dataset, index: int, learn: bool) -> int:
     """The fewest columns of a sample at the network's input (trimming empty rows gives more); ImageRefused, with a reason to count, where it cannot be used."""
-    where = f"{data.file}: sample {data.ids[index]}"
+    where = f"{data.location}: sample {data.ids[index]}"
     width, height = image_size(data.image_bytes(index), where=where)
     per_output = COLUMNS_PER_OUTPUT[config.model.kind]
     columns = input_width(max(1, round(width * config.model.height_px / height)), per_output)
@@ -187,7 +187,7 @@ class CtcTask:
         return scale_to_height(line, min(line.shape[0], _AUGMENTED_HEIGHT * self.config.model.height_px))
 
     def _open(self, data: Dataset, index: int) -> Pixels:
-        return open_image(data.image_bytes(index), self.recognizer.image_mode, where=f"{data.file}: sample {data.ids[index]}")
+        return open_image(data.image_bytes(index), self.recognizer.image_mode, where=f"{data.location}: sample {data.ids[index]}")
 
 
 class _LineCache:

@@ -99,13 +99,12 @@ def _versions(last: Checkpoint) -> dict[str, str]:
 
 
 def _data(config: TrainConfig, task: CtcTask, checked: Checked, fingerprints: dict[str, str]) -> dict[str, Any]:
-    description = task.validation_data.file.with_name("dataset.json")
     splits = {
         "train": {"path": config.data.train, "samples": len(checked.train), "fingerprint": fingerprints["train"]},
         "validation": {"path": config.data.validation or config.data.train, "samples": len(checked.validation), "fingerprint": fingerprints["validation"]},
     }
-    held_out = read_json(description).get("held_out") if description.is_file() else None
-    return {**splits, "skipped": checked.skipped, "unknown_characters": checked.unknown_characters, "held_out": held_out or {}}
+    held_out = task.validation_data.description().get("held_out", {})
+    return {**splits, "skipped": checked.skipped, "unknown_characters": checked.unknown_characters, "held_out": held_out}
 
 
 def _shown_lines(config: TrainConfig, task: CtcTask, evaluation: Evaluation) -> list[ReportLine]:

@@ -1,25 +1,60 @@
-"""Sources of samples: each yields Samples, or Skips that say why there is none."""
+"""Sources of samples: a source is planned as fixed units of work, and each unit yields Samples, or Skips that say why there is none.
 
+A reader is a module with `plan(settings) -> list[Unit]` and `read(settings, unit) -> Iterator[Sample | Skip]`; nothing after it knows the format.
+"""
+
+import importlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ocr.sample import Sample, Skip
 
 if TYPE_CHECKING:
     from ocr.sources.settings import SourceSettings
 
+ROWS_PER_UNIT = 1_000
+_READERS = {
+    "page": "ocr.sources.page_xml",
+    "alto": "ocr.sources.alto",
+    "paddle": "ocr.sources.paddle",
+    "corrections": "ocr.sources.corrections",
+    "huggingface": "ocr.sources.huggingface",
+    "pairs": "ocr.sources.pairs",
+    "synthetic": "ocr.sources.synthetic",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A piece of a source that is read as a whole: one file, or the rows [start, stop) of one; `split` where the source itself gives it."""
+
+    name: str
+    start: int = 0
+    stop: int = 0
+    split: str | None = None
+
+
+def plan(settings: "SourceSettings") -> list[Unit]:
+    """The units of a source in a fixed order; UserError when the source itself is wrong (a missing file, column or font)."""
+    return list(_reader(settings).plan(settings))
+
+
+def read(settings: "SourceSettings", unit: Unit) -> Iterator[Sample | Skip]:
+    """What one unit holds, in a fixed order, whatever was read before it."""
+    yield from _reader(settings).read(settings, unit)
+
 
 def read_source(settings: "SourceSettings") -> Iterator[Sample | Skip]:
-    """All samples of one source in a fixed order; UserError when the source itself is wrong (a missing file or font)."""
-    from ocr.sources.settings import PaddleSettings, SyntheticSettings
+    """Everything that a source holds, one unit after another."""
+    for unit in plan(settings):
+        yield from read(settings, unit)
 
-    if isinstance(settings, PaddleSettings):
-        from ocr.sources.paddle import read_paddle
 
-        yield from read_paddle(settings)
-    elif isinstance(settings, SyntheticSettings):
-        from ocr.sources.synthetic import read_synthetic
+def in_rows(name: str, count: int, split: str | None = None, rows: int = ROWS_PER_UNIT) -> list[Unit]:
+    """Units of at most `rows` rows that cover `count` rows."""
+    return [Unit(name, start, min(start + rows, count), split) for start in range(0, count, rows)]
 
-        yield from read_synthetic(settings)
-    else:
-        raise TypeError(f"no reader for {type(settings).__name__}")
+
+def _reader(settings: "SourceSettings") -> Any:
+    return importlib.import_module(_READERS[settings.format])

@@ -1,8 +1,9 @@
 """Settings of every source of samples; light, so that a config is checked in under a second."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ocr.settings import Setting, Settings
 from ocr.sources.scripts import ScriptName
@@ -12,19 +13,118 @@ Range = tuple[float, float]
 
 
 class SourceSettings(Settings):
-    """What every source says: where its samples go."""
+    """What every source says: where its samples go, and what ties them together."""
 
-    split: SplitName = Setting("auto", on_resume="refuse", description="the split its samples go to; auto: by a hash of the text")
+    format: str
+    split: SplitName = Setting("auto", on_resume="refuse", description="the split its samples go to; auto: as the source says, else by split.by")
+    group_pattern: str | None = Setting(
+        None,
+        on_resume="refuse",
+        description="regular expression searched in a sample's id; its named groups (page, writer …) become what split.by may hold together",
+    )
+    aug_copies: int = Setting(0, on_resume="refuse", description="degraded copies of every training sample, besides itself", ge=0, le=100)
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _has_named_groups(cls, pattern: str | None) -> str | None:
+        try:
+            if pattern is not None and not re.compile(pattern).groupindex:
+                raise ValueError("the expression has no named group, such as (?P<page>[^_]+)_")
+        except re.error as problem:
+            raise ValueError(f"not a regular expression: {problem}") from None
+        return pattern
+
+
+class LayoutSettings(SourceSettings):
+    """Page descriptions in XML: which pieces of a page become samples."""
+
+    path: str = Setting(on_resume="refuse", description="folder of XML files, searched through, or one XML file")
+    images: str | None = Setting(None, on_resume="refuse", description="folder of the page images; default: beside the XML or up to `path`")
+    levels: tuple[Literal["word", "line", "paragraph", "page"], ...] = Setting(
+        ("line",), on_resume="refuse", description="pieces cut out: words, lines, paragraphs (text regions), whole pages", min_length=1
+    )
+    min_confidence: float = Setting(0.0, on_resume="refuse", description="pieces whose text is less sure than this are left out", ge=0, le=1)
+    deskew_degrees: float = Setting(3.0, on_resume="refuse", description="lines that lean more than this are turned upright", ge=0)
+    max_page_pixels: int = Setting(100_000_000, on_resume="refuse", description="larger page images are not opened", ge=1)
+
+
+class PageSettings(LayoutSettings):
+    """PAGE-XML, 2010 to 2019."""
+
+    format: Literal["page"] = Setting("page", on_resume="refuse", description="PAGE-XML")
+
+
+class AltoSettings(LayoutSettings):
+    """ALTO, versions 1 to 4."""
+
+    format: Literal["alto"] = Setting("alto", on_resume="refuse", description="ALTO XML")
 
 
 class PaddleSettings(SourceSettings):
-    """PaddleOCR recognition labels: one `path<delimiter>text` a line, UTF-8."""
+    """PaddleOCR label files, UTF-8: `path<delimiter>text` a line, or `path<TAB>[{"transcription": …, "points": …}, …]` for detection."""
 
     format: Literal["paddle"] = Setting("paddle", on_resume="refuse", description="PaddleOCR label file")
     path: str = Setting(on_resume="refuse", description="the label file")
+    labels: Literal["recognition", "detection"] = Setting(
+        "recognition", on_resume="refuse", description="one text an image, or boxes with texts, which are cut out"
+    )
     images: str | None = Setting(None, on_resume="refuse", description="folder that image paths are relative to; default: the label file's")
     delimiter: str = Setting("\t", on_resume="refuse", description="between path and text", min_length=1)
     level: Literal["character", "word", "line"] = Setting("line", on_resume="refuse", description="what one image shows")
+    deskew_degrees: float = Setting(3.0, on_resume="refuse", description="detection boxes that lean more than this are turned upright", ge=0)
+    max_page_pixels: int = Setting(100_000_000, on_resume="refuse", description="larger images of detection labels are not opened", ge=1)
+    character_dict_path: str | None = Setting(
+        None, on_resume="refuse", description="dictionary, one entry a line; labels it cannot spell are left out and counted"
+    )
+    use_space_char: bool = Setting(False, on_resume="refuse", description="the space is an entry of the dictionary")
+    max_text_length: int | None = Setting(None, on_resume="refuse", description="longest label, in dictionary entries (characters without one)", ge=1)
+
+
+class PairsSettings(SourceSettings):
+    """Images with their text beside them, as kraken takes them: `x.png` and `x.gt.txt`."""
+
+    format: Literal["pairs"] = Setting("pairs", on_resume="refuse", description="x.png with x.gt.txt")
+    path: str = Setting(on_resume="refuse", description="folder, searched through")
+    suffix: str = Setting(".gt.txt", on_resume="refuse", description="ending of the text files", min_length=1)
+    level: Literal["character", "word", "line", "paragraph", "page"] = Setting("line", on_resume="refuse", description="what one image shows")
+
+
+class CorrectionsSettings(SourceSettings):
+    """What people corrected: a PNG and a JSON file each (docs/formats.md)."""
+
+    format: Literal["corrections"] = Setting("corrections", on_resume="refuse", description="PNG + JSON a sample")
+    path: str = Setting(on_resume="refuse", description="folder, searched through")
+    level: Literal["character", "word", "line", "paragraph", "page"] = Setting("line", on_resume="refuse", description="what one image shows")
+
+
+class HuggingFaceSettings(SourceSettings):
+    """A data set of the hub or of a local folder (save_to_disk, parquet, arrow, imagefolder), opened with `datasets`."""
+
+    format: Literal["huggingface"] = Setting("huggingface", on_resume="refuse", description="a Hugging Face data set")
+    path: str = Setting(on_resume="refuse", description="hub name, or local folder or file")
+    subset: str | None = Setting(None, on_resume="refuse", description="the hub data set's configuration")
+    dataset_split: str | None = Setting(None, on_resume="refuse", description="its split; null: all, with validation, val, dev and test going to validation")
+    streaming: bool = Setting(False, on_resume="refuse", description="read from the hub as it goes, without a copy on this disk")
+    image_column: str = Setting("image", on_resume="refuse", description="column of the image (rows with `images` are FineVision's)")
+    text_column: str = Setting("text", on_resume="refuse", description="column of the text (rows with `texts` or `messages` are conversations)")
+    group_columns: dict[str, str] = Setting({}, on_resume="refuse", description="what split.by may hold together → its column, such as writer: writer_id")
+    class_column: str = Setting("class", on_resume="refuse", description="column that dataset_classes and samples_per_class look at")
+    dataset_classes: tuple[str, ...] = Setting((), on_resume="refuse", description="keep rows of these classes; empty: all")
+    samples_per_class: Annotated[int, Field(ge=1)] | Literal["all"] = Setting(
+        "all", on_resume="refuse", description="keep the first so many rows of each class in each split"
+    )
+    level: Literal["character", "word", "line", "paragraph", "page"] = Setting("line", on_resume="refuse", description="what one image shows")
+
+    @field_validator("dataset_classes", mode="before")
+    @classmethod
+    def _one_class_is_a_list_of_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _a_stream_is_not_counted(self) -> "HuggingFaceSettings":
+        if self.streaming and self.samples_per_class != "all":
+            raise ValueError("samples_per_class needs streaming=false: a unit of a stream does not know what the units before it hold")
+        return self
 
 
 class SyntheticSettings(SourceSettings):
@@ -75,4 +175,6 @@ class SyntheticSettings(SourceSettings):
         return self
 
 
-Source = Annotated[PaddleSettings | SyntheticSettings, Field(discriminator="format")]
+Source = Annotated[
+    PageSettings | AltoSettings | PaddleSettings | CorrectionsSettings | HuggingFaceSettings | PairsSettings | SyntheticSettings, Field(discriminator="format")
+]

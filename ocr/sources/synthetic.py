@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 from ocr.errors import UserError
 from ocr.images import Pixels, encode_image
 from ocr.sample import Sample, Skip
+from ocr.sources import Unit, in_rows
 from ocr.sources.fonts import Face, Verdict, usable_faces
 from ocr.sources.scripts import DANDAS, JOINERS, SCRIPTS, Script
 from ocr.sources.settings import Range, SyntheticSettings
@@ -55,15 +56,26 @@ class Draws:
         return int(self.uniform(0, count))
 
 
-def read_synthetic(settings: SyntheticSettings) -> Iterator[Sample | Skip]:
-    """`count` drawn words, or a Skip for each word that no usable face draws; faces that the gate refuses are printed with the reason."""
-    script = SCRIPTS[settings.script]
-    words = select_words(settings)
-    faces, refused = usable_faces(script, settings.fonts, settings.exclude_fonts)
-    _tell(faces, refused)
-    families = _by_family(faces)
-    for index in range(settings.count):
+def plan(settings: SyntheticSettings) -> list[Unit]:
+    """`count` images; UserError when no word or no face fits. Faces that the gate refuses are printed with the reason."""
+    _prepared.cache_clear()  # texts and fonts may have changed since
+    _tell(*usable_faces(SCRIPTS[settings.script], settings.fonts, settings.exclude_fonts))
+    _prepared(settings)
+    return in_rows("", settings.count)
+
+
+def read(settings: SyntheticSettings, unit: Unit) -> Iterator[Sample | Skip]:
+    """Drawn words, or a Skip for each word that no usable face draws."""
+    words, families = _prepared(settings)
+    for index in range(unit.start, unit.stop):
         yield draw_sample(settings, families, words[index % len(words)], index)
+
+
+@lru_cache(maxsize=2)
+def _prepared(settings: SyntheticSettings) -> tuple[list[str], list[Family]]:
+    """The words and the faces, once for all units that this process reads."""
+    faces, _ = usable_faces(SCRIPTS[settings.script], settings.fonts, settings.exclude_fonts)
+    return select_words(settings), _by_family(faces)
 
 
 def draw_sample(settings: SyntheticSettings, families: Sequence[Family], word: str, index: int) -> Sample | Skip:

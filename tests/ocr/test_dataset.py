@@ -96,7 +96,7 @@ def test_too_many_skips_stop_before_anything_is_written(tmp_path: Path) -> None:
     labels(tmp_path / "in", [("a.png", png(1), "a"), ("b.png", b"not an image", "b")])
     with pytest.raises(UserError, match=r"(?s)1 of 2 samples \(50\.0%\).*max_skipped=0\.01.*not a readable image"):
         build(config(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".parts")] == ["in"]
     labels(tmp_path / "in", [("b.png", b"not an image", "b")])
     with pytest.raises(UserError, match="no sample was kept"):
         build(config(tmp_path, max_skipped=1.0))
@@ -154,5 +154,5 @@ def test_the_embedded_odia_words_hold_out_a_face_and_every_text() -> None:
     assert not set(train.texts) & set(validation.texts)
     assert not {train.group(i)["face"] for i in range(len(train))} & {validation.group(i)["face"] for i in range(len(validation))}
     assert set("".join(validation.texts)) <= set("".join(train.texts))
-    described = json.loads((train.file.parent / "dataset.json").read_text(encoding="utf-8"))
+    described = json.loads((Path(train.location).parent / "dataset.json").read_text(encoding="utf-8"))
     assert described["fingerprint"] == {"train": train.fingerprint, "validation": validation.fingerprint}

@@ -28,6 +28,7 @@ SAMPLES = st.text(alphabet=st.sampled_from("କଖଗଡଢ଼୍ାିୀୁେ
         ("କ୍\u200c", "କ୍"),  # no joiner at a token's end
         ("ক্\u200d খ", "ক্ খ"),
         ("\ufeffକ  ଖ\u00a0\n", "କ ଖ"),
+        ("ରାମ \r\n\n ସୀତା\u2028ଲବ\n", "ରାମ\nସୀତା\nଲବ"),  # lines stay lines, empty ones go
         ("ରାମ ।", "ରାମ ।"),  # the danda stays what it is
     ],
 )

@@ -1,0 +1,138 @@
+"""What a person reads about a finished data set: dataset.json, the card, and the table at the end."""
+
+import hashlib
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from ocr.dataset.config import PrepareConfig
+from ocr.dataset.merge import Table, Verdicts
+from ocr.dataset.write import SPLITS, Tally, described_places
+from ocr.settings import resolved
+from ocr.text import describe_character
+
+_PERCENTILES = (0, 50, 90, 99, 100)
+
+
+def described(config: PrepareConfig, tally: Tally, table: Table, verdicts: Verdicts) -> dict[str, Any]:
+    """The value of dataset.json: a function of the sources and the settings alone."""
+    train, validation = (tally.splits[split] for split in SPLITS)
+    texts = {split: np.unique(table["text_key"][verdicts.kept[table.validation[verdicts.kept] == (split == "validation")]]) for split in SPLITS}
+    held_out = {
+        "faces": sorted(validation.faces - train.faces),
+        "texts_also_in_train": int(np.isin(texts["validation"], texts["train"]).sum()),
+        "texts_sha256": hashlib.sha256(texts["validation"].tobytes()).hexdigest(),
+    }
+    return {
+        "kept": tally.kept_by_split,
+        "skipped": dict(tally.reasons.most_common()),
+        "examples": tally.examples,
+        "sources": [{**source, **_of_source(tally, index)} for index, source in enumerate(resolved(config)["sources"])],
+        "split": resolved(config.split),
+        "levels": {split: dict(sorted(tally.splits[split].levels.items())) for split in SPLITS},
+        "faces": {split: sorted(tally.splits[split].faces) for split in SPLITS},
+        "characters": dict(sorted(train.characters.items())),
+        "graphemes": dict(sorted(train.graphemes.items())),
+        "characters_only_in_validation": _only_in_validation(train.characters, validation.characters),
+        "graphemes_only_in_validation": _only_in_validation(train.graphemes, validation.graphemes),
+        "held_out": held_out,
+        "lint": {kind: {"count": count, "examples": tally.lint_examples.get(kind, [])} for kind, count in tally.lint.most_common()},
+        "near_duplicates": _pairs(verdicts.near, table),
+        "same_image_other_text": _pairs(verdicts.conflicts, table),
+        "dimensions": _dimensions(config, table.sizes_px[verdicts.kept]),
+        "fingerprint": {split: tally.splits[split].fingerprint.hexdigest() for split in SPLITS},
+    }
+
+
+def _of_source(tally: Tally, index: int) -> dict[str, Any]:
+    skipped = Counter({reason: count for (source, reason), count in tally.skipped.items() if source == index})
+    return {"kept": {split: tally.kept[index, split] for split in SPLITS}, "skipped": dict(skipped.most_common())}
+
+
+def _only_in_validation(train: Counter[str], validation: Counter[str]) -> dict[str, int]:
+    return {unit: count for unit, count in sorted(validation.items()) if unit not in train}
+
+
+def _pairs(found: tuple[int, list[tuple[int, int]]], table: Table) -> dict[str, Any]:
+    count, pairs = found
+    return {"pairs": count, "examples": list(described_places(pairs, table))}
+
+
+def _dimensions(config: PrepareConfig, sizes_px: NDArray[np.int32]) -> dict[str, Any]:
+    """Percentiles of width, height and aspect of the images measured, and the canvas that holds them all with `padding_buffer`."""
+    sizes_px = sizes_px[: config.dimension_scan_samples]
+    if not config.scan_dataset_dimensions or not len(sizes_px):
+        return {}
+    width, height = sizes_px.T
+    measures = {"width_px": width, "height_px": height, "aspect": width / height}
+    shown = {name: {f"p{p}": round(float(np.percentile(values, p)), 2) for p in _PERCENTILES} for name, values in measures.items()}
+    canvas = [int(np.ceil(side.max() * config.padding_buffer)) for side in (width, height)]
+    return {"samples": len(sizes_px), **shown, "canvas_px": canvas}
+
+
+def table_of(value: dict[str, Any]) -> str:
+    """The end of `prepare.py`: kept and skipped by source and reason, sizes, labels, characters."""
+    lines = []
+    for number, source in enumerate(value["sources"], start=1):
+        name = source.get("path") or ", ".join(source.get("texts", []))
+        kept = ", ".join(f"{count:,} {split}" for split, count in source["kept"].items() if count)
+        lines.append(f"{number}. {source['format']} {name}: kept {kept or 'none'}")
+        lines += [f"     left out {count:>8,}  {reason}, such as {value['examples'][reason][:150]}" for reason, count in source["skipped"].items()]
+    for name, measure in (("width", "width_px"), ("height", "height_px"), ("aspect", "aspect")):
+        if value["dimensions"]:
+            lines.append(f"{name:<7}" + "  ".join(f"{label} {number:g}" for label, number in value["dimensions"][measure].items()))
+    lines += [f"label: {kind}: {found['count']:,}, such as {found['examples'][0][:150]}" for kind, found in value["lint"].items()]
+    lines += [f"{value[key]['pairs']:,} pairs: {said}" for key, said in _PAIR_WORDS if value[key]["pairs"]]
+    rare = sorted(value["characters"].items(), key=lambda pair: pair[1])[:5]
+    lines.append(
+        f"{len(value['characters']):,} characters, {len(value['graphemes']):,} grapheme clusters in training; rarest: "
+        + ", ".join(f"{describe_character(character)} ({count}×)" for character, count in rare)
+    )
+    if value["characters_only_in_validation"]:
+        lacking = ", ".join(f"{describe_character(character)} ({count}×)" for character, count in value["characters_only_in_validation"].items())
+        lines.append(f"validation has, training lacks: {lacking}")
+    return "\n".join(lines)
+
+
+_PAIR_WORDS = (
+    ("near_duplicates", "same text, almost the same image (kept; see dataset.json)"),
+    ("same_image_other_text", "the same image with different texts (kept; see dataset.json)"),
+)
+
+
+def card(config: PrepareConfig, value: dict[str, Any]) -> str:
+    """README.md of the folder, with the metadata that `datasets` and the hub read."""
+    total = sum(value["kept"].values())
+    bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    size = next((name for bound, name in bounds if total < bound), "1M<n<10M")
+    files = [{"split": split, "path": f"{split}.parquet"} for split in SPLITS if value["kept"][split]]
+    metadata: dict[str, Any] = {"task_categories": ["image-to-text"], "tags": ["ocr", "lipi"], "size_categories": [size]}
+    metadata["configs"] = [{"config_name": "default", "data_files": files}]
+    sources = "\n".join(
+        f"| {source['format']} | {source.get('path') or ', '.join(source.get('texts', []))} | {sum(source['kept'].values()):,} | {sum(source['skipped'].values()):,} |"
+        for source in value["sources"]
+    )
+    reasons = "\n".join(f"| {reason} | {count:,} |" for reason, count in value["skipped"].items()) or "| none | 0 |"
+    return f"""---
+{yaml.safe_dump(metadata, allow_unicode=True, sort_keys=False).strip()}
+---
+
+# {config.hub_repo or config.output.rstrip("/").rpartition("/")[2]}
+
+Images with their text for training text recognition: {value["kept"]["train"]:,} for training, {value["kept"]["validation"]:,} for validation.
+Made by Lipi's `ray_jobs/prepare.py`; `dataset.json` holds every count, `skipped.jsonl` what was left out and why.
+
+| source | path | kept | left out |
+|---|---|---|---|
+{sources}
+
+| left out because | samples |
+|---|---|
+{reasons}
+
+{len(value["characters"]):,} characters and {len(value["graphemes"]):,} grapheme clusters stand in training; {len(value["characters_only_in_validation"])} characters in validation alone.
+SHA-256 of the content: train `{value["fingerprint"]["train"]}`, validation `{value["fingerprint"]["validation"]}`.
+"""

@@ -1,0 +1,212 @@
+"""The first pass: one unit of a source → one part on disk, its samples checked and measured; whole, by rename, or not there."""
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from ocr import sources
+from ocr.dataset.config import ImageSettings, PrepareConfig, SplitSettings
+from ocr.degrade import degraded
+from ocr.files import read_json, sync, write_json
+from ocr.images import ImageLimits, ImageRefused, Pixels, encode_image, open_image, scale_to_fit
+from ocr.linting import KINDS, fix, lint
+from ocr.sample import Sample, Skip
+from ocr.sources import Unit
+from ocr.sources.settings import SourceSettings
+from ocr.text import in_one_line, normalise
+
+KEY_BYTES = 16
+_BATCH_BYTES = 16_000_000
+_HASH_SIDE = (9, 16)  # dHash: 8 differences in each of 16 rows
+_EXAMPLES = 3
+_KEY = pa.binary(KEY_BYTES)
+
+
+def schema(config: PrepareConfig) -> pa.Schema:
+    """A part's columns: the sample, then fixed-size keys and measures that the second pass decides by."""
+    texts = [(name, pa.string()) for name in ("id", "text", "level", "group", "source", "split")]
+    keys = [(name, _KEY) for name in ("id_key", "content_key", "image_key", "text_key", "look")]
+    groups = [(f"by_{index}", _KEY) for index in range(len(config.split.by))]
+    return pa.schema([*texts, *keys, *groups, ("is_copy", pa.bool_()), ("width", pa.int32()), ("height", pa.int32()), ("image", pa.binary())])
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A unit to be read; picklable, so that it can be done in any process of any node that sees the files."""
+
+    number: int
+    source: int
+    unit: Unit
+
+    def file(self, folder: Path) -> Path:
+        """Where its part lies; its counts and skips lie beside it, in JSON."""
+        return folder / f"{self.number:08d}.arrow"
+
+
+def make_part(config: PrepareConfig, folder: Path, work: Work) -> int:
+    """Read one unit and write its part, unless it is there; gives back the number of samples and skips in it."""
+    file = work.file(folder)
+    if not file.exists():
+        notes = _Notes()
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        try:
+            _write(temporary, schema(config), _rows(config, work, notes))
+            write_json(file.with_suffix(".json"), notes.plain())
+            os.replace(temporary, file)
+            sync(folder)
+        finally:
+            temporary.unlink(missing_ok=True)
+    counts = read_json(file.with_suffix(".json"))
+    return int(counts["kept"]) + len(counts["skips"])
+
+
+@dataclass
+class _Notes:
+    """What a part's JSON says: its skips one by one, and the linter's findings by kind."""
+
+    kept: int = 0
+    skips: list[Skip] = field(default_factory=list)
+    found: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        skips = [[skip.where, skip.reason, skip.detail] for skip in self.skips]
+        return {"kept": self.kept, "skips": skips, "lint": dict(self.found), "lint_examples": self.examples}
+
+    def note(self, kind: str, example: str) -> None:
+        """Count a finding; the first few of a kind are kept."""
+        self.found[kind] += 1
+        if len(self.examples.setdefault(kind, [])) < _EXAMPLES:
+            self.examples[kind].append(example)
+
+
+def _write(file: Path, kinds: pa.Schema, rows: Iterator[dict[str, Any]]) -> None:
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, kinds) as writer:
+        batch: list[dict[str, Any]] = []
+        size = 0
+        for row in rows:
+            batch.append(row)
+            size += len(row["image"])
+            if size >= _BATCH_BYTES:
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, kinds))
+                batch, size = [], 0
+        if batch:
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, kinds))
+    sync(file)
+
+
+def _rows(config: PrepareConfig, work: Work, notes: _Notes) -> Iterator[dict[str, Any]]:
+    source = config.sources[work.source]
+    for item in sources.read(source, work.unit):
+        checked = item if isinstance(item, Skip) else _checked(item, config, source, notes)
+        if isinstance(checked, Skip):
+            notes.skips.append(checked)
+            continue
+        sample, pixels = checked
+        split = source.split if source.split != "auto" else work.unit.split or split_of(sample, config.split)
+        for copy in (sample, *_copies(sample, pixels, source, split)):
+            notes.kept += 1
+            yield _row(copy, pixels, split, config.split.by)
+
+
+def _checked(sample: Sample, config: PrepareConfig, source: SourceSettings, notes: _Notes) -> tuple[Sample, Pixels] | Skip:
+    """The sample with its text normalised and its image within the limits, and that image decoded; or why it is left out."""
+    text = sample.text
+    findings = lint(text)
+    for finding in findings:
+        notes.note(finding.kind, f"{sample.id}: {finding.detail} in {text[:40]!a}")
+    if config.lint.fix and findings:
+        text = fix(text)
+    bad = next((found for found in (lint(text) if findings else []) if KINDS[found.kind].severity == "fatal" or found.kind in config.lint.leave_out), None)
+    if bad is not None:
+        return Skip(sample.id, f"label: {bad.kind}", bad.detail)
+    text = normalise(text)
+    text = text if sample.level in ("paragraph", "page") else in_one_line(text)
+    if not text:
+        return Skip(sample.id, "empty text")
+    try:
+        image, pixels = _fitting(sample, config.images)
+    except ImageRefused as refused:
+        return Skip(sample.id, refused.reason, refused.detail)
+    return Sample(sample.id, image, text, sample.level, _grouped(sample, source), sample.source), pixels
+
+
+def _fitting(sample: Sample, settings: ImageSettings) -> tuple[bytes, Pixels]:
+    limits = ImageLimits(settings.max_pixels, settings.max_side_px, settings.min_side_px)
+    if settings.max_image_edge is None:
+        return sample.image, open_image(sample.image, "as it is", limits, sample.id)
+    pixels = open_image(sample.image, "as it is", ImageLimits(5 * settings.max_pixels, 65_535, settings.min_side_px), sample.id)
+    fitted = scale_to_fit(pixels, settings.max_image_edge)
+    return (sample.image, pixels) if fitted is pixels else (encode_image(fitted), fitted)
+
+
+def _grouped(sample: Sample, source: SourceSettings) -> tuple[tuple[str, str], ...]:
+    found = re.search(source.group_pattern, sample.id) if source.group_pattern else None
+    named = {key: value for key, value in found.groupdict().items() if value is not None} if found else {}
+    return tuple({**dict(sample.group), **named}.items())
+
+
+def _copies(sample: Sample, pixels: Pixels, source: SourceSettings, split: str) -> Iterator[Sample]:
+    for number in range(1, source.aug_copies + 1 if split == "train" else 0):
+        id = f"{sample.id}~{number}"
+        yield Sample(id, encode_image(degraded(pixels, id)), sample.text, sample.level, (*sample.group, ("copy_of", sample.id)), sample.source)
+
+
+def split_of(sample: Sample, settings: SplitSettings) -> str:
+    """`validation` or `train` by a hash of the first of `by` that the sample has, else of its text (a single letter: its id): more samples never move one to the other split."""
+    facts = _facts(sample)
+    otherwise = "id" if sample.level == "character" else "text"  # letters are few: by their text, validation would have some that training lacks
+    name = next((name for name in settings.by if name in facts), otherwise)
+    key = sample.text if name == "text" else f"{name}={facts[name]}"
+    digest = hashlib.blake2b(key.encode(), digest_size=8, key=f"split {settings.seed}".encode()).digest()
+    return "validation" if int.from_bytes(digest, "big") / 2**64 < settings.validation_ratio else "train"
+
+
+def _facts(sample: Sample) -> dict[str, str]:
+    return {**dict(sample.group), "id": sample.id, "text": sample.text, "source": sample.source}
+
+
+def _row(sample: Sample, pixels: Pixels, split: str, by: tuple[str, ...]) -> dict[str, Any]:
+    facts, image = _facts(sample), hashlib.sha256(sample.image).digest()
+    groups = {f"by_{index}": key_of(name, facts[name]) if name in facts else bytes(KEY_BYTES) for index, name in enumerate(by)}
+    return {
+        "id": sample.id,
+        "text": sample.text,
+        "level": sample.level,
+        "group": json.dumps(dict(sample.group), ensure_ascii=False),
+        "source": sample.source,
+        "split": split,
+        "id_key": key_of("id", sample.id),
+        "content_key": key_of("content", image.hex(), sample.text),
+        "image_key": image[:KEY_BYTES],
+        "text_key": key_of("text", sample.text),
+        "look": look_of(pixels),
+        **groups,
+        "is_copy": "copy_of" in dict(sample.group),
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
+        "image": sample.image,
+    }
+
+
+def key_of(*parts: str) -> bytes:
+    """A 128-bit hash of texts."""
+    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=KEY_BYTES).digest()
+
+
+def look_of(pixels: Pixels) -> bytes:
+    """A 128-bit difference hash (dHash): whether each of 16 × 8 coarse pixels is brighter than its left neighbour."""
+    grey: NDArray[np.uint8] = np.asarray(Image.fromarray(pixels).convert("L").resize(_HASH_SIDE, Image.Resampling.BOX))
+    return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()

@@ -1,0 +1,184 @@
+"""What is kept, written out: parquet that `datasets` opens, skipped.jsonl, and the counts of all of it."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ocr.dataset.arrow_cache import COLUMNS
+from ocr.dataset.config import PrepareConfig
+from ocr.dataset.fingerprint import Fingerprint
+from ocr.dataset.merge import DUPLICATE_ID, KEPT, LEAK, Table, Verdicts, rows
+from ocr.dataset.parts import Work
+from ocr.files import read_json
+from ocr.text import graphemes
+
+SPLITS = ("train", "validation")
+EXPECTED = ("duplicate sample", "marked unreadable", "region without text")  # left out, but no fault of the data: not counted against max_skipped
+SHARED = " also in validation"
+_ROWS_PER_GROUP, _BYTES_PER_GROUP = 1_000, 16_000_000
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_TURN = pa.struct([("user", pa.string()), ("assistant", pa.string())])
+
+
+@dataclass
+class SplitCounts:
+    """What one split holds."""
+
+    characters: Counter[str] = field(default_factory=Counter)
+    graphemes: Counter[str] = field(default_factory=Counter)
+    faces: set[str] = field(default_factory=set)
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
+    levels: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count one row of a part."""
+        self.characters.update(row["text"])
+        self.graphemes.update(graphemes(row["text"]))
+        self.levels[row["level"]] += 1
+        face = json.loads(row["group"]).get("face")
+        if face is not None:
+            self.faces.add(face)
+        self.fingerprint.add(row["id"], row["text"], row["image"])
+
+
+@dataclass
+class Tally:
+    """Counts over everything, by source and in all."""
+
+    kept: Counter[tuple[int, str]] = field(default_factory=Counter)  # (source, split)
+    skipped: Counter[tuple[int, str]] = field(default_factory=Counter)  # (source, reason)
+    examples: dict[str, str] = field(default_factory=dict)
+    lint: Counter[str] = field(default_factory=Counter)
+    lint_examples: dict[str, list[str]] = field(default_factory=dict)
+    splits: dict[str, SplitCounts] = field(default_factory=lambda: {split: SplitCounts() for split in SPLITS})
+
+    @property
+    def kept_by_split(self) -> dict[str, int]:
+        """Samples in each split."""
+        return {split: sum(count for (_, into), count in self.kept.items() if into == split) for split in SPLITS}
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Samples left out, by reason."""
+        counted: Counter[str] = Counter()
+        for (_, reason), count in self.skipped.items():
+            counted[reason] += count
+        return counted
+
+    @property
+    def faults(self) -> int:
+        """Samples left out for a fault of theirs."""
+        return sum(count for reason, count in self.reasons.items() if reason not in EXPECTED and not reason.endswith(SHARED))
+
+
+def write_splits(config: PrepareConfig, folder: Path, staging: Path, works: list[Work], table: Table, verdicts: Verdicts) -> Tally:
+    """Stream the parts in their order into one parquet file a split and skipped.jsonl; the same parts give the same bytes."""
+    tally, earlier = Tally(), table.described(verdicts.first_of.values())
+    writers = {split: _Writer(folder / f"{split}.parquet", config) for split in SPLITS}
+    try:
+        with open(folder / "skipped.jsonl", "w", encoding="utf-8") as skips:
+            for number, work in enumerate(works):
+                _note(read_json(work.file(staging).with_suffix(".json")), work.source, tally, skips)
+                for place, row in enumerate(rows(work.file(staging)), start=table.starts[number]):
+                    reason = _reason(place, verdicts, earlier)
+                    if reason:
+                        _skip(tally, skips, work.source, row["id"], *reason)
+                    else:
+                        _keep(tally, writers, work.source, row)
+    finally:
+        for writer in writers.values():
+            writer.close()
+    return tally
+
+
+def _keep(tally: Tally, writers: dict[str, "_Writer"], source: int, row: dict[str, Any]) -> None:
+    tally.kept[source, row["split"]] += 1
+    tally.splits[row["split"]].add(row)
+    writers[row["split"]].write(row)
+
+
+def _reason(place: int, verdicts: Verdicts, earlier: dict[int, tuple[str, str]]) -> tuple[str, str] | None:
+    """Why the second pass leaves a sample out; None when it stays."""
+    verdict = verdicts.left_out[place]
+    if verdict == KEPT:
+        return None
+    if verdict == LEAK:
+        return verdicts.leaks[place] + SHARED, "split.on_leak is drop_from_train"
+    id, text = earlier[verdicts.first_of[place]]
+    return ("duplicate id", f"a sample with the text {text[:40]!r} has it") if verdict == DUPLICATE_ID else ("duplicate sample", f"same image and text as {id}")
+
+
+def _note(counts: dict[str, Any], source: int, tally: Tally, skips: TextIO) -> None:
+    """What the first pass wrote down about a part."""
+    for where, reason, detail in counts["skips"]:
+        _skip(tally, skips, source, where, reason, detail)
+    tally.lint.update(counts["lint"])
+    for kind, examples in counts["lint_examples"].items():
+        tally.lint_examples[kind] = (tally.lint_examples.get(kind, []) + examples)[:3]
+
+
+def _skip(tally: Tally, skips: TextIO, source: int, where: str, reason: str, detail: str) -> None:
+    tally.skipped[source, reason] += 1
+    tally.examples.setdefault(reason, f"{where}: {detail}" if detail else where)
+    skips.write(json.dumps({"where": where, "reason": reason, "detail": detail}, ensure_ascii=True) + "\n")
+
+
+class _Writer:
+    """One parquet file with row groups small enough to read alone; equal rows give equal bytes."""
+
+    def __init__(self, file: Path, config: PrepareConfig) -> None:
+        self._fine = config.output_format == "finevision"
+        self._instruction = config.instruction
+        self._schema = _schema(config.output_format)
+        bytes_column, path_column = ("images.list.element.bytes", "images.list.element.path") if self._fine else ("image.bytes", "image.path")
+        light = {"texts.list.element.user": "ZSTD", "texts.list.element.assistant": "ZSTD"} if self._fine else {"text": "ZSTD"}
+        compression = {bytes_column: "NONE", path_column: "ZSTD", **light} | {name: "ZSTD" for name in COLUMNS if name not in ("image", "text")}
+        self._writer = pq.ParquetWriter(file, self._schema, compression=compression, use_dictionary=["level", "group", "source"], write_statistics=False)
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one sample, a row of a part."""
+        image = {"bytes": row["image"], "path": None}
+        shown = {"images": [image], "texts": [{"user": self._instruction, "assistant": row["text"]}]} if self._fine else {"image": image, "text": row["text"]}
+        self._rows.append({"id": row["id"], **shown, "level": row["level"], "group": row["group"], "source": row["source"]})
+        self._bytes += len(row["image"])
+        if len(self._rows) >= _ROWS_PER_GROUP or self._bytes >= _BYTES_PER_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left and the footer."""
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
+        self._rows, self._bytes = [], 0
+
+
+def _schema(output_format: str) -> pa.Schema:
+    text = {"dtype": "string", "_type": "Value"}
+    if output_format == "finevision":
+        shown = [("images", pa.list_(_IMAGE)), ("texts", pa.list_(_TURN))]
+        features: dict[str, Any] = {"images": {"feature": {"_type": "Image"}, "_type": "List"}}
+        features["texts"] = {"feature": {"user": text, "assistant": text}, "_type": "List"}
+    else:
+        shown = [("image", _IMAGE), ("text", pa.string())]
+        features = {"image": {"_type": "Image"}, "text": text}
+    names = [("id", pa.string()), *shown, *((name, pa.string()) for name in ("level", "group", "source"))]
+    features = {name: features.get(name, text) for name, _ in names}
+    return pa.schema(names, metadata={"huggingface": json.dumps({"info": {"features": features}})})  # what `datasets` reads, so images show as images
+
+
+def described_places(pairs: list[tuple[int, int]], table: Table) -> Iterator[dict[str, Any]]:
+    """Pairs of samples by id and text."""
+    known = table.described([place for pair in pairs for place in pair])
+    for one, other in pairs:
+        yield {"ids": [known[one][0], known[other][0]], "texts": [known[one][1], known[other][1]]}

@@ -1,0 +1,61 @@
+"""PaddleOCR's character dictionaries: one entry a line, entries of one or several characters."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import regex
+
+from ocr.errors import UserError
+from ocr.text import describe_character, graphemes, normalise
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Entries in their order, normalised; `oddities` are what a person should look at in the file."""
+
+    entries: tuple[str, ...]
+    oddities: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, path: Path, use_space_char: bool = False) -> "Dictionary":
+        """Read a dictionary file; UserError when it cannot be read or holds no entry."""
+        try:
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+        except OSError as problem:
+            raise UserError(f"{path}: {problem.strerror}; a dictionary has one entry a line") from None
+        except UnicodeDecodeError as problem:
+            raise UserError(f"{path}: not UTF-8: {problem}") from None
+        entries, oddities = _entries(path, lines[:-1] if lines[-1] == "" else lines)
+        if not entries:
+            raise UserError(f"{path}: no entry; a dictionary has one entry a line")
+        return cls((*entries, " ") if use_space_char and " " not in entries else tuple(entries), tuple(oddities))
+
+    def spell(self, text: str) -> list[str]:
+        """The entries that spell a text, longest first from the left; a character that no entry begins is left out (see `missing`)."""
+        return [found[0] for found in self._pattern.finditer(text)]
+
+    def missing(self, text: str) -> str:
+        """The characters that no entry spells, as code points with names; empty when all are spelt."""
+        return ", ".join(describe_character(character) for character in dict.fromkeys(self._pattern.sub("", text)))
+
+    @cached_property
+    def _pattern(self) -> "regex.Pattern[str]":
+        return regex.compile("|".join(map(regex.escape, sorted(self.entries, key=lambda entry: (-len(entry), entry)))))
+
+
+def _entries(path: Path, lines: list[str]) -> tuple[list[str], list[str]]:
+    entries: dict[str, int] = {}
+    oddities: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        line = line.removesuffix("\r")
+        entry = " " if line == " " else normalise(line)
+        if not entry:
+            oddities.append(f"{path}:{number}: an empty line is no entry")
+        elif entry in entries:
+            oddities.append(f"{path}:{number}: {entry!r} stands in line {entries[entry]} already")
+        else:
+            entries[entry] = number
+            if len(graphemes(entry)) > 1:
+                oddities.append(f"{path}:{number}: {entry!r} is {len(graphemes(entry))} written units; are two entries joined on one line?")
+    return list(entries), oddities

@@ -1,0 +1,80 @@
+"""What people corrected: one PNG and one JSON file a sample, as docs/formats.md describes them."""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ocr.errors import UserError
+from ocr.sample import Sample, Skip
+from ocr.sources import Unit, in_rows
+from ocr.sources.files import FileRefused, folder, names_below, read_inside
+from ocr.sources.pairs import image_beside
+from ocr.sources.settings import CorrectionsSettings
+
+_MAX_JSON_BYTES = 1_000_000
+_CORRECTED = ("corrected_text", "corrected", "text", "ground_truth")
+_FACTS = {
+    "reading": ("original_text", "ocr_text", "original", "predicted_text"),
+    "user": ("user", "corrected_by", "user_id"),
+    "time": ("timestamp", "corrected_at", "created_at"),
+    "page": ("page", "document", "document_id"),
+    "writer": ("writer", "writer_id"),
+    "model": ("model", "model_version"),
+}
+
+
+def plan(settings: CorrectionsSettings) -> list[Unit]:
+    """JSON files in the order of their paths; UserError when there is none."""
+    _records.cache_clear()  # the folder may have changed since
+    return in_rows("", len(_records(settings)))
+
+
+def read(settings: CorrectionsSettings, unit: Unit) -> Iterator[Sample | Skip]:
+    """A Sample or a Skip for every JSON file; the original reading, who and when stand in the sample's group."""
+    root = Path(settings.path)
+    for name in _records(settings)[unit.start : unit.stop]:
+        try:
+            yield _correction(root, name, settings)
+        except FileRefused as refused:
+            yield Skip(f"{root / name}", refused.reason, refused.detail)
+
+
+@lru_cache(maxsize=4)
+def _records(settings: CorrectionsSettings) -> list[str]:
+    root = folder(settings.path, "path", "a folder of corrections, a PNG and a JSON file each")
+    names = names_below(root, [".json"])
+    if not names:
+        raise UserError(f"{root}: no JSON file; a correction is x.png with x.json, which holds corrected_text (docs/formats.md)")
+    return names
+
+
+def _correction(root: Path, name: str, settings: CorrectionsSettings) -> Sample | Skip:
+    where = f"{root / name}"
+    try:
+        record = json.loads(read_inside(root, name, _MAX_JSON_BYTES).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as problem:  # ValueError: also UnicodeDecodeError
+        return Skip(where, "not valid JSON", str(problem))
+    if not isinstance(record, dict):
+        return Skip(where, "not a correction", f"a JSON object was expected, found {type(record).__name__}")
+    text = _first(record, _CORRECTED)
+    if not isinstance(text, str):
+        return Skip(where, "no corrected text", f"none of {', '.join(_CORRECTED)} holds a text; the keys are {', '.join(map(str, record))[:200]}")
+    image = _image_of(root, name, record)
+    if image is None:
+        return Skip(where, "missing image", "no key `image`, and no image of the same name beside it")
+    facts = [(fact, _first(record, keys)) for fact, keys in _FACTS.items()]
+    group = tuple((fact, str(value)) for fact, value in facts if value is not None and value != "")
+    return Sample(name.removesuffix(".json"), read_inside(root, image), text, settings.level, group, f"corrections:{settings.path}")
+
+
+def _image_of(root: Path, name: str, record: dict[str, Any]) -> str | None:
+    named = _first(record, ("image", "image_path", "image_file"))
+    if isinstance(named, str) and named:
+        return (Path(name).parent / named).as_posix()
+    return image_beside(root, name[: -len(".json")])
+
+
+def _first(record: dict[str, Any], keys: tuple[str, ...]) -> Any:
+    return next((record[key] for key in keys if record.get(key) is not None), None)

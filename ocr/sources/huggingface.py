@@ -1,0 +1,378 @@
+"""Hugging Face data sets: rows of the hub or of a local folder become samples, their encoded images untouched.
+
+Nothing that a data set brings along is executed, and an image that a row only names is read only from inside the data set.
+"""
+
+import csv
+import difflib
+import functools
+import json
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ocr.errors import UserError
+from ocr.sample import Sample, Skip
+from ocr.sources import Unit, in_rows
+from ocr.sources.files import FileRefused, names_below, read_inside
+from ocr.sources.settings import HuggingFaceSettings
+
+_ROWS_AT_ONCE = 16
+_SHOWN = 20
+_OTHER_NAMES = {"image": ("images",), "text": ("texts", "messages")}  # FineVision's and conversations', where the setting keeps its default
+_FOR_VALIDATION = ("validation", "valid", "val", "dev", "test")
+_SPLIT_FOLDERS = {"train": "train", "test": "test", **dict.fromkeys(("validation", "valid", "val", "dev"), "validation")}
+_HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_FORMS = "a save_to_disk folder, .parquet or .arrow files, or images with a metadata.csv or .jsonl (columns file_name and text)"
+
+
+class _Unusable(Exception):
+    """A row that is no sample, with the reason and detail of its Skip."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    text: str
+    image: str | None  # None: inside the messages
+    id: str | None
+    klass: str | None
+    groups: tuple[tuple[str, str], ...]
+
+    def names(self) -> list[str]:
+        single = (self.text, self.image, self.id, self.klass)
+        return list(dict.fromkeys([name for name in single if name is not None] + [name for _, name in self.groups]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """An opened split; `kept` are the numbers of the rows that the settings choose, None when rows come as a stream."""
+
+    data: Any
+    features: Any
+    columns: _Columns
+    kept: Sequence[int] | None
+    class_labels: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+def plan(settings: HuggingFaceSettings) -> list[Unit]:
+    """Rows in 1,000s, split by split; a shard each when streaming. UserError: no such data set, split, column or class."""
+    splits, units = _open(settings.model_dump_json()), []
+    for name, split in splits.items():
+        goes_to = None if settings.dataset_split is not None else _goes_to(name, len(splits))
+        if split.kept is None:
+            units += [Unit(name, shard, shard + 1, goes_to) for shard in range(split.data.num_shards)]
+        else:
+            units += in_rows(name, len(split.kept), goes_to)
+    return units
+
+
+def read(settings: HuggingFaceSettings, unit: Unit) -> Iterator[Sample | Skip]:
+    """A Sample or a Skip for every row that dataset_classes and samples_per_class keep."""
+    split = _open(settings.model_dump_json())[unit.name]
+    for number, row in _rows(settings, split, unit):
+        columns = split.columns
+        id = f"{Path(settings.path).name}:{unit.name}#{row[columns.id] if columns.id else number}"
+        group = tuple((name, str(row[column])) for name, column in columns.groups if row[column] is not None)
+        try:
+            text, image = _text(row[columns.text]), _image(settings, row, columns)
+            yield Sample(id, image, text, settings.level, group, f"huggingface:{settings.path}")
+        except (_Unusable, FileRefused) as problem:
+            yield Skip(f"{settings.path}:{unit.name}#{number}", problem.reason, problem.detail)
+
+
+def _goes_to(split: str, splits: int) -> str | None:
+    if split in _FOR_VALIDATION:
+        return "validation"
+    return "train" if split == "train" and splits > 1 else None
+
+
+def _rows(settings: HuggingFaceSettings, split: _Split, unit: Unit) -> Iterator[tuple[str, dict[str, Any]]]:
+    if split.kept is not None:
+        for start in range(unit.start, unit.stop, _ROWS_AT_ONCE):
+            numbers = list(split.kept[start : min(start + _ROWS_AT_ONCE, unit.stop)])
+            for number, row in zip(numbers, split.data[numbers].to_pylist(), strict=True):
+                yield str(number), split.features.decode_example(row)
+        return
+    shard, klass = split.data.shard(num_shards=split.data.num_shards, index=unit.start), split.columns.klass
+    try:
+        for number, row in enumerate(shard):
+            if not settings.dataset_classes or _class_name(split.class_labels, row[klass]) in settings.dataset_classes:
+                yield f"{unit.start}-{number}", row
+    except ValueError as problem:  # a damaged file, or a file_name that leaves the folder; lost connections are other errors
+        raise UserError(f"{settings.path}: shard {unit.start} of {unit.name!r} cannot be read: {problem}") from None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
+        said = [text for turn in value for text in _said(turn) if text is not None]
+        value = "\n".join(said) if all(isinstance(text, str) for text in said) else said
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise _Unusable("empty text")
+    if not isinstance(value, str):
+        raise _Unusable("text is no string", f"found {type(value).__name__} {str(value)[:80]}")
+    return value
+
+
+def _said(turn: dict[str, Any]) -> list[Any]:
+    """The assistant's texts in {"user", "assistant"} or in {"role", "content"}."""
+    if "role" not in turn:
+        return [turn.get("assistant")]
+    if turn["role"] != "assistant":
+        return []
+    content = turn.get("content")
+    return _parts(content, "text") if isinstance(content, list) else [content]
+
+
+def _parts(content: list[Any], kind: str) -> list[Any]:
+    return [part.get(kind) for part in content if isinstance(part, dict) and part.get("type") == kind]
+
+
+def _image(settings: HuggingFaceSettings, row: dict[str, Any], columns: _Columns) -> bytes:
+    if columns.image:
+        value = row[columns.image]
+    else:
+        contents = [turn.get("content") for turn in row[columns.text]]
+        value = [image for content in contents if isinstance(content, list) for image in _parts(content, "image")]
+    if isinstance(value, list):
+        if len(value) > 1:
+            raise _Unusable("more than one image", f"{len(value)} images")
+        value = value[0] if value else None
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str) and value:
+        return _read_file(settings, value)
+    if not isinstance(value, bytes) or not value:
+        raise _Unusable("missing image", "" if value is None else f"found {type(value).__name__}")
+    return value
+
+
+def _read_file(settings: HuggingFaceSettings, path: str) -> bytes:
+    """An image named by its path: in the local folder, in what the hub's client keeps on this disk, or, streamed, in the hub's data set itself."""
+    import datasets
+    import huggingface_hub
+
+    place = Path(settings.path)
+    if place.exists():
+        return read_inside(place if place.is_dir() else place.parent, path)
+    if "://" not in path:
+        kept = [Path(huggingface_hub.constants.HF_HUB_CACHE), Path(datasets.config.DOWNLOADED_DATASETS_PATH)]
+        return read_inside(next((root for root in kept if Path(path).is_relative_to(root)), kept[0]), path)
+    if ".." in path or not re.fullmatch(rf"(zip://[^:]+::)?hf://datasets/{re.escape(settings.path)}@[^:]+", path):
+        raise _Unusable("path outside the images folder", f"{path} is not of {settings.path}")
+    try:
+        with datasets.utils.file_utils.xopen(path, "rb") as file:
+            return bytes(file.read())
+    except FileNotFoundError as problem:
+        raise _Unusable("missing image", f"{path}: {problem}") from None
+
+
+@functools.lru_cache(maxsize=8)
+def _open(settings_json: str) -> dict[str, _Split]:
+    settings = HuggingFaceSettings.model_validate_json(settings_json)
+    loaded = _load(settings)
+    if settings.dataset_split is not None:
+        _must_be_there(settings.dataset_split, list(loaded), f"{settings.path}: dataset_split: no split")
+        loaded = {settings.dataset_split: loaded[settings.dataset_split]}
+    splits = {name: _prepared(settings, data) for name, data in loaded.items()}
+    classes = list(dict.fromkeys(name for split in splits.values() for name in split.classes))
+    for name in settings.dataset_classes if classes or not settings.streaming else ():  # a stream's classes are known only from its schema
+        _must_be_there(name, classes, f"{settings.path}: dataset_classes: no class")
+    return splits
+
+
+def _prepared(settings: HuggingFaceSettings, data: Any) -> _Split:
+    """Only the columns that are needed, images undecoded, and the rows that are kept."""
+    import datasets
+
+    streamed = isinstance(data, datasets.IterableDataset)
+    columns = _columns(settings, data.column_names or list(next(iter(data), {})), data)
+    data = data.select_columns(columns.names())
+    features = datasets.Features({name: _undecoded(data.features[name]) for name in columns.names()}) if data.features else None
+    named = tuple(getattr(features[columns.klass], "names", ())) if features and columns.klass else ()
+    if streamed:
+        return _Split(data.cast(features) if features else data, features, columns, None, named, named)
+    if columns.klass is None:
+        return _Split(data.with_format("arrow"), features, columns, range(len(data)))
+    classes = [_class_name(named, value) for value in _values(data, columns.klass)]
+    known = tuple(dict.fromkeys([*named, *(name for name in classes if name is not None)]))
+    return _Split(data.with_format("arrow"), features, columns, _kept(settings, classes), named, known)
+
+
+def _undecoded(feature: Any) -> Any:
+    """The same feature, its images as {"bytes", "path"}, wherever inside it they are."""
+    import datasets
+
+    if isinstance(feature, datasets.Image):
+        return datasets.Image(decode=False)
+    if isinstance(feature, dict):
+        return {name: _undecoded(inner) for name, inner in feature.items()}
+    if isinstance(feature, (datasets.List, datasets.LargeList)):
+        return type(feature)(_undecoded(feature.feature))
+    return feature
+
+
+def _columns(settings: HuggingFaceSettings, there: list[str], data: Any) -> _Columns:
+    def found(setting: str, wanted: str) -> str:
+        name = next((name for name in (wanted, *_OTHER_NAMES.get(wanted, ())) if name in there), wanted)
+        _must_be_there(name, there, f"{settings.path}: {setting}: no column")
+        return name
+
+    text = found("text_column", settings.text_column)
+    image_is_inside = settings.image_column == "image" and not {"image", "images"} & set(there) and _comes_in_parts((data.features or {}).get(text))
+    chosen_by_class = bool(settings.dataset_classes) or settings.samples_per_class != "all"
+    return _Columns(
+        text,
+        None if image_is_inside else found("image_column", settings.image_column),
+        "id" if not settings.streaming and "id" in there and _are_unique_texts(_values(data, "id")) else None,
+        found("class_column", settings.class_column) if chosen_by_class else None,
+        tuple((name, found(f"group_columns.{name}", column)) for name, column in settings.group_columns.items()),
+    )
+
+
+def _comes_in_parts(feature: Any) -> bool:
+    """Whether this is a conversation whose contents may hold images."""
+    import datasets
+
+    turn = getattr(feature, "feature", None)
+    return isinstance(turn, datasets.Json) or (isinstance(turn, dict) and not isinstance(turn.get("content", datasets.Value("string")), datasets.Value))
+
+
+def _kept(settings: HuggingFaceSettings, classes: Sequence[str | None]) -> list[int]:
+    """The numbers of the rows of dataset_classes, of each class the first samples_per_class."""
+    seen: Counter[str | None] = Counter()
+    kept = []
+    for number, name in enumerate(classes):
+        wanted = not settings.dataset_classes or name in settings.dataset_classes
+        if wanted and (settings.samples_per_class == "all" or seen[name] < settings.samples_per_class):
+            seen[name] += 1
+            kept.append(number)
+    return kept
+
+
+def _class_name(named: Sequence[str], value: Any) -> str | None:
+    """A ClassLabel's number by its name (-1 is none), anything else as text."""
+    if value is None or (named and value < 0):
+        return None
+    return named[value] if named else str(value)
+
+
+def _values(data: Any, column: str) -> list[Any]:
+    return list(data.select_columns([column])[:][column])
+
+
+def _are_unique_texts(values: list[Any]) -> bool:
+    return all(isinstance(value, str) and value for value in values) and len(set(values)) == len(values)
+
+
+def _must_be_there(wanted: str, there: list[str], what: str) -> None:
+    if wanted not in there:
+        close = difflib.get_close_matches(wanted, there, n=1)
+        more = f" … ({len(there)} in all)" if len(there) > _SHOWN else ""
+        raise UserError(f"{what} {wanted!r}; there are {', '.join(there[:_SHOWN])}{more}" + (f"; did you mean {close[0]!r}?" if close else ""))
+
+
+def _load(settings: HuggingFaceSettings) -> dict[str, Any]:
+    """Split → Dataset or IterableDataset, in the data set's order."""
+    import datasets
+
+    place = Path(settings.path)
+    local = place.exists()
+    if not local and not _HUB_NAME.fullmatch(settings.path):
+        raise UserError(f"{settings.path}: no such folder or file; `path` names one, or a data set of the hub as owner/name")
+    try:
+        with _quiet():
+            loaded = _load_local(settings, place) if local else datasets.load_dataset(settings.path, settings.subset, streaming=settings.streaming)
+    except UserError:
+        raise
+    except Exception as problem:  # noqa: BLE001  the library raises anything from ConnectionError to pandas' own
+        said = f"{problem.__cause__ or problem}".partition("\n")[0]
+        if local:
+            raise UserError(f"{settings.path}: `datasets` cannot open it: {said}") from None
+        advice = "check the name, the network, and HF_TOKEN if the set is gated or private"
+        raise UserError(f"{settings.path}: no folder here, and the hub did not give it: {said}; {advice}") from None
+    splits = loaded if isinstance(loaded, dict) else {loaded.split or "train": loaded}
+    return {str(name): data.with_format(None) for name, data in splits.items()}
+
+
+def _load_local(settings: HuggingFaceSettings, place: Path) -> Any:
+    import datasets
+
+    load = functools.partial(datasets.load_dataset, streaming=settings.streaming)
+    if place.is_file():
+        if place.suffix not in (".parquet", ".arrow"):
+            raise UserError(f"{place}: found a {place.suffix or 'nameless'} file; expected {_FORMS}")
+        return load(place.suffix[1:], data_files=str(place))
+    if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
+        return datasets.load_from_disk(str(place))  # mapped from where it lies: nothing to stream
+    if settings.subset is not None or _has_configurations(place / "README.md"):
+        return load(str(place), settings.subset)
+    files = [place / name for name in names_below(place, [""])]
+    if metadata := [file for file in files if file.name in _METADATA]:
+        return _load_imagefolder(place, metadata)
+    suffix = next((suffix for suffix in (".parquet", ".arrow") if any(file.suffix == suffix for file in files)), None)
+    if suffix is None:
+        held = Counter(file.suffix or "nameless" for file in files).most_common(5)
+        raise UserError(f"{place}: found {', '.join(f'{count} {suffix}' for suffix, count in held) or 'no files'}; expected {_FORMS}")
+    patterns = datasets.data_files.get_data_patterns(str(place))  # splits by the names of files and folders
+    named = datasets.data_files.DataFilesDict.from_patterns(patterns, base_path=str(place), allowed_extensions=[suffix])
+    by_split = {split: list(names) for split, names in named.items() if names}
+    return load(suffix[1:], data_files=by_split or [str(file) for file in files if file.suffix == suffix])
+
+
+def _load_imagefolder(place: Path, metadata: list[Path]) -> Any:
+    """Read here, in the order of the files: `datasets` would read 007 as 7 and NA as nothing, and give up the set for one path that leaves it."""
+    import datasets
+
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for file in metadata:
+        folder = file.parent.relative_to(place)
+        rows = splits.setdefault(next((_SPLIT_FOLDERS[part] for part in folder.parts if part in _SPLIT_FOLDERS), "train"), [])
+        for row in _metadata_rows(file):
+            _must_be_there("file_name", list(row), f"{file}: no column")
+            name = row.pop("file_name")
+            rows.append({**row, "image": str(folder / str(name)) if name else None})
+    names = dict.fromkeys(name for rows in splits.values() for row in rows for name in row)
+    return {split: datasets.Dataset.from_dict({name: [row.get(name) for row in rows] for name in names}) for split, rows in splits.items()}
+
+
+def _metadata_rows(file: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet
+
+    if file.suffix == ".parquet":
+        yield from pyarrow.parquet.read_table(file).to_pylist()
+        return
+    with open(file, encoding="utf-8-sig", newline="") as lines:
+        yield from csv.DictReader(lines, restkey="") if file.suffix == ".csv" else (json.loads(line) for line in lines if line.strip())
+
+
+def _has_configurations(readme: Path) -> bool:
+    return readme.is_file() and re.search(r"^configs:", readme.read_text(encoding="utf-8", errors="replace"), re.MULTILINE) is not None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and warnings of `datasets` inside; as before outside."""
+    import datasets
+
+    bars_were_off, verbosity = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        datasets.disable_progress_bars()
+        datasets.logging.set_verbosity_error()
+        try:
+            yield
+        finally:
+            datasets.logging.set_verbosity(verbosity)
+            if not bars_were_off:
+                datasets.enable_progress_bars()

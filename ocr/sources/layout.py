@@ -1,0 +1,221 @@
+"""What PAGE-XML and ALTO say about a page, and how its pieces become samples; the two readers fill these values in."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from xml.etree.ElementTree import Element, ParseError
+
+import defusedxml.ElementTree
+import numpy as np
+from defusedxml import DefusedXmlException
+
+from ocr.errors import UserError
+from ocr.images import FORMATS, SUFFIXES, ImageLimits, ImageRefused, Pixels, Polygon, cut, encode_image, open_image
+from ocr.sample import Level, Sample, Skip
+from ocr.sources import Unit
+from ocr.sources.files import FileRefused, folder, names_below, read_inside
+from ocr.sources.settings import LayoutSettings
+
+NO_TEXT = "region without text"
+_MAX_XML_BYTES = 64_000_000
+_SAME_ASPECT = 0.02
+_KEPT_FORMATS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"RIFF": "WEBP"}
+
+
+class NotThisFormat(ValueError):
+    """An XML file that is no page description of the format it was read as; the message says what it is."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A word, line or region: where it is on the page, what stands there, and its smaller pieces in reading order."""
+
+    id: str
+    polygon: Polygon | None
+    text: str | None = None
+    confidence: float | None = None
+    degrees: float = 0.0  # where the writing runs, clockwise from left to right
+    pieces: tuple["Piece", ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: its image as the XML names it, the size that the coordinates refer to, and its regions in reading order."""
+
+    image: str
+    width: float
+    height: float
+    regions: tuple[Piece, ...]
+
+
+Parser = Callable[[Element], Page]
+
+
+def plan_layout(settings: LayoutSettings) -> list[Unit]:
+    """One unit for each XML file, in the order of their paths; UserError when there is none."""
+    path = Path(settings.path)
+    if path.is_file():
+        return [Unit(path.name)]
+    names = names_below(folder(settings.path, "path", f"a folder of {settings.format.upper()} files with their images"), [".xml"])
+    if not names:
+        raise UserError(f"{path}: no XML file in it or below it")
+    return [Unit(name) for name in names]
+
+
+def read_layout(settings: LayoutSettings, unit: Unit, parse: Parser) -> Iterator[Sample | Skip]:
+    """The pieces of one page that `levels` asks for, or why there is none."""
+    root = Path(settings.path).parent if Path(settings.path).is_file() else Path(settings.path)
+    where = str(root / unit.name)
+    try:
+        page = parse(_parsed(read_inside(root, unit.name, _MAX_XML_BYTES)))
+    except FileRefused as refused:
+        yield Skip(where, "missing XML" if refused.reason == "missing image" else refused.reason, refused.detail)
+    except NotThisFormat as problem:
+        yield Skip(where, f"not {settings.format.upper()}", str(problem))
+    except DefusedXmlException as problem:
+        yield Skip(where, "XML with entities or a DTD", f"refused unread: {type(problem).__name__}")
+    except (ParseError, ValueError, LookupError, RecursionError) as problem:  # LookupError: an unknown encoding
+        yield Skip(where, "not valid XML", str(problem))
+    else:
+        yield from _samples(settings, root, unit, page)
+
+
+def points_of(text: str | None) -> Polygon | None:
+    """`x,y x,y …` or `x y x y …` as [N, 2]; None when there is no such list of at least two points."""
+    try:
+        numbers = [float(number) for number in (text or "").replace(",", " ").split()]
+    except ValueError:
+        return None
+    points = np.array(numbers, dtype=np.float64)
+    return points.reshape(-1, 2) if len(points) >= 4 and len(points) % 2 == 0 and np.isfinite(points).all() else None
+
+
+def direction_of(baseline: Polygon | None, otherwise: float = 0.0) -> float:
+    """Degrees, clockwise, from a baseline's first point to its last."""
+    if baseline is None or np.allclose(baseline[0], baseline[-1]):
+        return otherwise
+    x, y = baseline[-1] - baseline[0]
+    return float(np.rad2deg(np.arctan2(y, x)))
+
+
+def _parsed(data: bytes) -> Element:
+    root: Element = defusedxml.ElementTree.fromstring(data, forbid_dtd=True)
+    return root
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A piece to cut out, at its level, with the text that it shows."""
+
+    level: Level
+    where: str
+    piece: Piece
+
+
+def _samples(settings: LayoutSettings, root: Path, unit: Unit, page: Page) -> Iterator[Sample | Skip]:
+    wanted = list(_wanted(settings, page))
+    images = Path(settings.images) if settings.images else root
+    try:
+        name = find_image(images, "" if settings.images else str(PurePosixPath(unit.name).parent), page.image, PurePosixPath(unit.name).stem)
+        data = read_inside(images, name)
+        pixels = open_image(data, "as it is", ImageLimits(settings.max_page_pixels, max_side_px=65_535), name)
+        scale = _scale(page, pixels)
+    except (FileRefused, ImageRefused) as refused:
+        yield from (Skip(f"{root / unit.name}#{one.where}", refused.reason, refused.detail) for one in wanted)
+        return
+    for one in wanted:
+        yield _sample(settings, f"{unit.name}#{one.where}", one, pixels, data, scale)
+
+
+def _wanted(settings: LayoutSettings, page: Page) -> Iterator[_Wanted]:
+    if "page" in settings.levels:
+        yield _Wanted("page", "page", Piece("page", None, _joined(page.regions), _least_sure(page.regions)))
+    for region in page.regions:
+        if "paragraph" in settings.levels:
+            yield _Wanted("paragraph", region.id, replace(region, text=region.text if not region.pieces else _joined([region])))
+        for line in region.pieces:
+            if "line" in settings.levels:
+                yield _Wanted("line", line.id, line)
+            if "word" in settings.levels:
+                yield from (_Wanted("word", word.id, word) for word in line.pieces)
+
+
+def _joined(regions: tuple[Piece, ...] | list[Piece]) -> str | None:
+    """The regions' lines under one another; None where a line has no text, for the image shows more than the text would say.
+
+    A region without lines and text, such as a drawing's, says nothing.
+    """
+    texts = [line.text for region in regions for line in (region.pieces or ((region,) if region.text else ()))]
+    return None if any(not text or not text.strip() for text in texts) else "\n".join(text for text in texts if text)
+
+
+def _least_sure(pieces: tuple[Piece, ...]) -> float | None:
+    return min((piece.confidence for piece in pieces if piece.confidence is not None), default=None)
+
+
+def _sample(settings: LayoutSettings, id: str, wanted: _Wanted, page: Pixels, file: bytes, scale: tuple[float, float]) -> Sample | Skip:
+    piece = wanted.piece
+    if piece.text is None or not piece.text.strip():
+        return _untranscribed(id, wanted)
+    if piece.confidence is not None and piece.confidence < settings.min_confidence:
+        return Skip(id, "text not sure enough", f"confidence {piece.confidence:g}, min_confidence is {settings.min_confidence:g}")
+    if wanted.level == "page":
+        image = file if any(file.startswith(magic) for magic in _KEPT_FORMATS) else encode_image(page)
+    elif piece.polygon is None:
+        return Skip(id, "no place on the page", "neither a polygon nor a box")
+    else:
+        degrees = piece.degrees if abs(piece.degrees) > settings.deskew_degrees else 0.0
+        try:
+            image = encode_image(cut(page, piece.polygon * scale, degrees))
+        except ImageRefused as refused:
+            return Skip(id, refused.reason, refused.detail)
+    return Sample(id, image, piece.text, wanted.level, (("page", id.rpartition("#")[0]),), f"{settings.format}:{settings.path}")
+
+
+def _untranscribed(id: str, wanted: _Wanted) -> Skip:
+    if wanted.level in ("word", "line"):
+        return Skip(id, "empty text")
+    if wanted.piece.text is None and (wanted.level == "page" or wanted.piece.pieces):
+        return Skip(id, "a line in it has no text", "transcribe it, or leave this level out of `levels`")
+    return Skip(id, NO_TEXT)
+
+
+def _scale(page: Page, pixels: Pixels) -> tuple[float, float]:
+    """Pixels per unit of the XML's coordinates, across and down; FileRefused when the shapes differ, so that it is another image."""
+    height, width = pixels.shape[:2]
+    if page.width <= 0 or page.height <= 0:
+        return 1.0, 1.0
+    across, down = width / page.width, height / page.height
+    if abs(across / down - 1) > _SAME_ASPECT:
+        raise FileRefused("image of another shape", f"{width}×{height} pixels; the XML describes {page.width:g}×{page.height:g}")
+    return across, down
+
+
+def find_image(root: Path, beside: str, named: str, stem: str) -> str:
+    """The page image relative to `root`: as the XML names it, from the XML's folder upwards, in any case, or with the XML's own stem.
+
+    FileRefused("missing image") when there is none.
+    """
+    name = PureWindowsPath(named).as_posix() if "\\" in named else named.removeprefix("file://")
+    folders = [PurePosixPath(beside), *PurePosixPath(beside).parents]
+    for ending in dict.fromkeys((name, PurePosixPath(name).name)):
+        for parent in folders:
+            found = _in_any_case(root, parent / ending) if ending else None
+            if found:
+                return found
+    candidates = {f"{start}{suffix}" for start in (stem, stem.split(".")[0]) for suffix in SUFFIXES}
+    beside_it = [entry.name for entry in sorted((root / beside).iterdir()) if entry.name.lower() in {name.lower() for name in candidates}]
+    if len(beside_it) == 1:
+        return (PurePosixPath(beside) / beside_it[0]).as_posix()
+    raise FileRefused("missing image", f"{named or 'no name given'}: neither beside the XML nor up to {root}; formats: {', '.join(FORMATS)}")
+
+
+def _in_any_case(root: Path, path: PurePosixPath) -> str | None:
+    """`path` below `root` as it is spelt on the disk; None when it is not there. A path that leads upwards stays as it is, to be refused by name."""
+    if path.is_absolute() or ".." in path.parts:
+        return str(path) if (root / path).is_file() else None
+    if (root / path).is_file():
+        return str(path)
+    parent = root / path.parent
+    alike = [entry.name for entry in sorted(parent.iterdir()) if entry.name.lower() == path.name.lower()] if parent.is_dir() else []
+    return str(path.parent / alike[0]) if alike else None

@@ -1,0 +1,129 @@
+"""PAGE-XML (PRImA, 2010 to 2019) → pages; https://github.com/PRImA-Research-Lab/PAGE-XML."""
+
+import re
+from collections.abc import Iterator
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from ocr.images import Polygon
+from ocr.sample import Sample, Skip
+from ocr.sources import Unit
+from ocr.sources.layout import NotThisFormat, Page, Piece, direction_of, plan_layout, points_of, read_layout
+from ocr.sources.settings import PageSettings
+
+_CUSTOM_ORDER = re.compile(r"readingOrder\s*\{\s*index\s*:\s*(\d+)")
+
+
+def plan(settings: PageSettings) -> list[Unit]:
+    """One unit for each XML file."""
+    return plan_layout(settings)
+
+
+def read(settings: PageSettings, unit: Unit) -> Iterator[Sample | Skip]:
+    """The pieces of one page."""
+    return read_layout(settings, unit, parse)
+
+
+def parse(root: Element) -> Page:
+    """A PcGts element as a Page; NotThisFormat for any other, ValueError for attributes that are no numbers."""
+    page = _child(root, "Page")
+    if _name(root) != "PcGts" or page is None:
+        raise NotThisFormat(f"the root element is {root.tag}")
+    regions = list(_regions(page, 0.0))
+    order = {id: place for place, id in enumerate(_reading_order(_child(page, "ReadingOrder")))}
+    regions.sort(key=lambda region: order.get(region[0], len(order)))  # stable: what the order leaves out keeps its place, last
+    return Page(page.get("imageFilename", ""), float(page.get("imageWidth", 0)), float(page.get("imageHeight", 0)), tuple(region for _, region in regions))
+
+
+def _regions(parent: Element, degrees: float) -> Iterator[tuple[str, Piece]]:
+    """Text regions in document order, each with the id that the reading order knows it by; one inside another comes after it."""
+    for number, element in enumerate(_children(parent)):
+        if not _name(element).endswith("Region"):
+            continue
+        id = element.get("id", f"region{number}")
+        turned = -float(element.get("orientation", -degrees))  # PAGE turns the region clockwise by it to make it upright
+        if _name(element) == "TextRegion":
+            yield id, _region(element, id, turned)
+        yield from ((inner, piece) for inner, piece in _regions(element, turned))
+
+
+def _region(element: Element, id: str, degrees: float) -> Piece:
+    lines = [child for child in _children(element) if _name(child) == "TextLine"]
+    places = [_CUSTOM_ORDER.search(line.get("custom", "")) for line in lines]
+    if lines and all(places):
+        lines = [line for _, line in sorted(zip([int(place[1]) for place in places if place], lines, strict=True), key=lambda pair: pair[0])]
+    pieces = tuple(_line(line, line.get("id", f"{id}.line{number}"), degrees) for number, line in enumerate(lines))
+    text, confidence = _text(element)
+    return Piece(id, _polygon(element), text, confidence, degrees, pieces)
+
+
+def _line(element: Element, id: str, degrees: float) -> Piece:
+    words = tuple(
+        _word(word, word.get("id", f"{id}.word{number}"), degrees)
+        for number, word in enumerate(child for child in _children(element) if _name(child) == "Word")
+    )
+    text, confidence = _text(element)
+    if text is None and words and all(word.text for word in words):
+        text = " ".join(word.text or "" for word in words)
+    baseline = _child(element, "Baseline")
+    direction = direction_of(_points(baseline), degrees) if baseline is not None else degrees
+    return Piece(id, _polygon(element), text, confidence, direction, words)
+
+
+def _word(element: Element, id: str, degrees: float) -> Piece:
+    text, confidence = _text(element)
+    if text is None:
+        glyphs = [_text(child)[0] for child in _children(element) if _name(child) == "Glyph"]
+        text = "".join(glyph for glyph in glyphs if glyph) or None
+    return Piece(id, _polygon(element), text, confidence, degrees)
+
+
+def _text(element: Element) -> tuple[str | None, float | None]:
+    """Text and confidence of the TextEquiv with the lowest index, of the first one where none has an index."""
+    equivalents = [child for child in _children(element) if _name(child) == "TextEquiv"]
+    if not equivalents:
+        return None, None
+    best = min(equivalents, key=lambda equivalent: int(equivalent.get("index", "0")))
+    confidence, unicode = best.get("conf"), _child(best, "Unicode")
+    return (unicode.text or "") if unicode is not None else "", float(confidence) if confidence else None
+
+
+def _reading_order(element: Element | None) -> Iterator[str]:
+    """Region ids of nested ordered and unordered groups, in their order; a group that stands for a region comes with it."""
+    if element is None:
+        return
+    children = _children(element)
+    if all(child.get("index") is not None for child in children):
+        children.sort(key=lambda child: int(child.get("index", "0")))
+    for child in children:
+        reference = child.get("regionRef")
+        if reference:
+            yield reference
+        yield from _reading_order(child)
+
+
+def _polygon(element: Element) -> Polygon | None:
+    coords = _child(element, "Coords")
+    return None if coords is None else _points(coords)
+
+
+def _points(element: Element) -> Polygon | None:
+    """`points="x,y …"` (2013 on), or Point elements (2010)."""
+    if element.get("points") is not None:
+        return points_of(element.get("points"))
+    points = [(float(point.get("x", "nan")), float(point.get("y", "nan"))) for point in _children(element) if _name(point) == "Point"]
+    return np.array(points) if len(points) >= 2 and np.isfinite(points).all() else None
+
+
+def _children(element: Element) -> list[Element]:
+    return [child for child in element if isinstance(child.tag, str)]
+
+
+def _child(element: Element, name: str) -> Element | None:
+    return next((child for child in _children(element) if _name(child) == name), None)
+
+
+def _name(element: Element) -> str:
+    """The tag without its namespace, which differs by version."""
+    return str(element.tag).rpartition("}")[2]
