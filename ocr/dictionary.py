@@ -56,6 +56,7 @@ def _entries(path: Path, lines: list[str]) -> tuple[list[str], list[str]]:
             oddities.append(f"{path}:{number}: {entry!r} stands in line {entries[entry]} already")
         else:
             entries[entry] = number
-            if len(graphemes(entry)) > 1:
-                oddities.append(f"{path}:{number}: {entry!r} is {len(graphemes(entry))} written units; are two entries joined on one line?")
+    joined = [entry for entry in entries if len(graphemes(entry)) > 1]
+    if len(joined) <= max(2, len(entries) // 50):  # where many are, they are meant
+        oddities += [f"{path}:{entries[entry]}: {entry!r} is {len(graphemes(entry))} written units; are two entries joined on one line?" for entry in joined]
     return list(entries), oddities

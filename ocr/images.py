@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from ocr.errors import UserError
 
@@ -73,6 +73,10 @@ def _opened(source: bytes | Path, use: Callable[[Image.Image], ValueT], limits: 
                 return use(image)
     except ImageRefused:
         raise
+    except Image.DecompressionBombError as problem:
+        raise ImageRefused(where, "image too large", str(problem)) from None
+    except UnidentifiedImageError:  # its own message holds a memory address, another one each time
+        raise ImageRefused(where, "not a readable image", f"none of {', '.join(FORMATS)}") from None
     except Exception as problem:  # noqa: BLE001  decoders raise anything from SyntaxError to struct.error on a damaged file
         raise ImageRefused(where, "not a readable image", str(problem) or type(problem).__name__) from None
 
@@ -115,6 +119,7 @@ def cut(page: Pixels, polygon: Polygon, degrees: float = 0.0) -> Pixels:
     `degrees` is where the writing runs, clockwise on the page from left to right; quarter turns lose no pixel.
     ImageRefused when the polygon has no area on the page.
     """
+    polygon = polygon.round(3)  # coordinates in other units than pixels come with rounding noise
     (left, top), (right, bottom) = np.floor(polygon.min(axis=0)).astype(int), np.ceil(polygon.max(axis=0)).astype(int)
     height, width = page.shape[:2]
     if right <= left or bottom <= top or _area(polygon) < 1:

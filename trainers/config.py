@@ -1,19 +1,31 @@
 """Every setting of a training run; one YAML file is one `TrainConfig`. No torch, no ray here."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 
 from ocr.recognizers.ctc.settings import CtcSettings
 from ocr.settings import Setting, Settings
+from ocr.sources.settings import Source
+
+DataSource = Annotated[
+    Annotated[str, pydantic.Tag("folder")] | Annotated[tuple[Source, ...], pydantic.Tag("sources")],
+    pydantic.Discriminator(lambda value: "sources" if isinstance(value, (list, tuple)) else "folder"),
+]
 
 
 class DataSettings(Settings):
     """Which data set trains and which one judges."""
 
-    train: str = Setting(on_resume="refuse", description="a prepared data set's folder, or the embedded one's name, odia_words")
-    validation: str | None = Setting(None, on_resume="refuse", description="another data set whose validation split judges; null: that of `train`")
+    train: DataSource = Setting(
+        on_resume="refuse",
+        description="a prepared data set's folder (a path or s3://…), the embedded one's name, odia_words, or sources as prepare.py takes them",
+    )
+    validation: DataSource | None = Setting(
+        None, on_resume="refuse", description="another data set whose validation split judges, or sources that all do; null: the validation split of `train`"
+    )
+    validation_ratio: float = Setting(0.1, ge=0, lt=1, on_resume="refuse", description="share that judges, of sources in `train` that do not say")
     max_train_samples: int | None = Setting(None, ge=1, on_resume="refuse", description="use only the first so many samples of the training split")
     max_validation_samples: int | None = Setting(None, ge=1, on_resume="refuse", description="use only the first so many samples of the validation split")
 

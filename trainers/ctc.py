@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ocr.alphabet import Alphabet
 from ocr.bundle import Bundle, open_bundle, write_bundle
+from ocr.dataset.prepared import told
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import ImageRefused, Pixels, image_size, open_image, scale_to_height
@@ -101,12 +102,12 @@ def _require_enough(config: TrainConfig, train: int, validation: int, all: int, 
     reasons = "".join(f"\n  {count:,} {reason}, such as {examples[reason]}" for reason, count in skipped.most_common(5))
     if skipped.total() > config.max_skipped * all:
         raise UserError(
-            f"{config.data.train}: {skipped.total():,} of {all:,} samples cannot be used, more than max_skipped={config.max_skipped:g}; mend them or raise it{reasons}"
+            f"{told(config.data.train)}: {skipped.total():,} of {all:,} samples cannot be used, more than max_skipped={config.max_skipped:g}; mend them or raise it{reasons}"
         )
     if train < config.workers:
-        raise UserError(f"{config.data.train}: {train} training samples for {config.workers} workers; every worker needs at least one{reasons}")
+        raise UserError(f"{told(config.data.train)}: {train} training samples for {config.workers} workers; every worker needs at least one{reasons}")
     if not validation:
-        raise UserError(f"{config.data.validation or config.data.train}: no validation sample that can be read{reasons}")
+        raise UserError(f"{told(config.data.validation or config.data.train)}: no validation sample that can be read{reasons}")
 
 
 class CtcTask:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ocr.bundle import open_bundle
+from ocr.dataset.prepared import told
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, Line, evaluate
 from ocr.files import read_json
@@ -43,7 +44,7 @@ def final_report(config: TrainConfig, task: CtcTask, checked: Checked, run_dir: 
     best = _best(config, run_dir, evaluations)
     checkpoints.load_trained_state(task.network, best.weights())
     evaluation = evaluate(task.recognizer, task.validation_data, task.validation)
-    card = {"run": config.run_name, "step": best.step, "data": config.data.train, "samples": len(task.train_ids), "fingerprints": fingerprints}
+    card = {"run": config.run_name, "step": best.step, "data": task.validation_data.folder, "samples": len(task.train_ids), "fingerprints": fingerprints}
     task.write_bundle(run_dir / "bundle", config.run_name, evaluation.counts.cer, card)
     report = {
         **_progress(config, last, best, len(task.train_ids), run_dir),
@@ -100,8 +101,12 @@ def _versions(last: Checkpoint) -> dict[str, str]:
 
 def _data(config: TrainConfig, task: CtcTask, checked: Checked, fingerprints: dict[str, str]) -> dict[str, Any]:
     splits = {
-        "train": {"path": config.data.train, "samples": len(checked.train), "fingerprint": fingerprints["train"]},
-        "validation": {"path": config.data.validation or config.data.train, "samples": len(checked.validation), "fingerprint": fingerprints["validation"]},
+        "train": {"path": told(config.data.train), "samples": len(checked.train), "fingerprint": fingerprints["train"]},
+        "validation": {
+            "path": told(config.data.validation or config.data.train),
+            "samples": len(checked.validation),
+            "fingerprint": fingerprints["validation"],
+        },
     }
     held_out = task.validation_data.description().get("held_out", {})
     return {**splits, "skipped": checked.skipped, "unknown_characters": checked.unknown_characters, "held_out": held_out}

@@ -24,8 +24,8 @@ def judge(path: Path, data: str | None = None) -> Iterator[tuple[str, Counts]]:
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path}: neither a run (no config.yaml) nor a bundle (no {MANIFEST})")
     config = parse_settings(TrainConfig, read_yaml(path / "config.yaml"), str(path / "config.yaml"))
-    data = data or config.data.validation or config.data.train
-    judged, task = Dataset.open(data, "validation"), Data.open(config).task(config, "cpu")
+    own = Data.open(config)
+    judged, task = Dataset.open(data, "validation") if data else own.validation, own.task(config, "cpu")
     for step in checkpoints.steps_of(path):
         try:
             checkpoints.load_trained_state(task.network, checkpoints.verify(checkpoints.directory_of(path, step)).weights())
@@ -34,7 +34,7 @@ def judge(path: Path, data: str | None = None) -> Iterator[tuple[str, Counts]]:
             continue
         yield checkpoints.directory_of(path, step).name, evaluate(task.recognizer, judged).counts
     if (path / "bundle").is_dir():
-        yield _judged_bundle(path / "bundle", data)
+        yield "bundle", evaluate(load(path / "bundle"), judged).counts
 
 
 def _judged_bundle(path: Path, data: str | None) -> tuple[str, Counts]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ocr.dataset.prepared import open_splits
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.files import read_json, write_atomically, write_json
@@ -46,7 +47,7 @@ class Data:
     @classmethod
     def open(cls, config: TrainConfig) -> "Data":
         """Open and check; UserError names what is missing, empty or unusable."""
-        train, validation = Dataset.open(config.data.train, "train"), Dataset.open(config.data.validation or config.data.train, "validation")
+        train, validation = open_splits(config.data.train, config.data.validation, config.data.validation_ratio, config.max_skipped)
         return cls(train, validation, check(config, train, validation))
 
     @property

@@ -62,7 +62,7 @@ def build(config: PrepareConfig, map_units: MapUnits = in_this_process) -> Summa
     _refuse_foreign_folder(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     works = _planned(config)
-    with _staging(config, output, works) as staging:
+    with _staging(config, output) as staging:
         work = partial(make_part, config, staging)
         with tqdm(unit=" samples", desc="prepare", mininterval=1.0, disable=None) as progress:
             for count in map_units(work, works):
@@ -72,12 +72,11 @@ def build(config: PrepareConfig, map_units: MapUnits = in_this_process) -> Summa
     return summary
 
 
-def signature(config: PrepareConfig, works: Sequence[Work] | None = None) -> str:
-    """A hash of the settings that shape the data, the units, and the size and time of every file that the sources name."""
+def signature(config: PrepareConfig) -> str:
+    """A hash of the settings that shape the data, and of the size and time of every file that the sources name."""
     shaping = config.model_dump(mode="json", exclude={"output", "max_skipped", "workers", "format", "hub_repo", "hub_private"})
-    units = [[work.source, work.unit.name, work.unit.start, work.unit.stop] for work in (_planned(config) if works is None else works)]
     stamps = [sorted(_stamps(source)) for source in config.sources]
-    return hashlib.sha256(json.dumps([_VERSION, shaping, units, stamps], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_VERSION, shaping, stamps], sort_keys=True).encode()).hexdigest()
 
 
 def _planned(config: PrepareConfig) -> list[Work]:
@@ -103,12 +102,12 @@ def _files(path: Path) -> Iterable[Path]:
 
 
 @contextmanager
-def _staging(config: PrepareConfig, output: Path, works: Sequence[Work]) -> Iterator[Path]:
+def _staging(config: PrepareConfig, output: Path) -> Iterator[Path]:
     """The folder of parts for exactly these sources as they are, held against a second job; parts of other settings are removed.
 
     It stays after a failure, for the next try. The lock is the operating system's and goes with the process.
     """
-    staging = output.with_name(f".{output.name}.{signature(config, works)[:16]}.parts")
+    staging = output.with_name(f".{output.name}.{signature(config)[:16]}.parts")
     staging.mkdir(exist_ok=True)
     with _held(staging, output):
         for other in output.parent.glob(f".{output.name}.*.parts"):

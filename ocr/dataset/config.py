@@ -7,8 +7,6 @@ from pydantic import Field, model_validator
 from ocr.settings import Setting, Settings
 from ocr.sources.settings import Source
 
-LintKind = str
-
 
 class SplitSettings(Settings):
     """How samples of `split: auto` sources are divided, by hashes, so that added data never moves a sample; and what the splits may not share."""
@@ -39,10 +37,12 @@ class LintSettings(Settings):
     """What happens to labels that the linter finds fault with (ocr/linting.py); it counts them in any case."""
 
     fix: bool = Setting(False, on_resume="refuse", description="mend what can be mended without a person")
-    leave_out: tuple[LintKind, ...] = Setting((), on_resume="refuse", description="kinds of fault whose samples are left out")
+    leave_out: tuple[str, ...] = Setting((), on_resume="refuse", description="kinds of fault whose samples are left out")
 
     @model_validator(mode="after")
     def _known_kinds(self) -> "LintSettings":
+        if not self.leave_out:
+            return self
         from ocr.linting import KINDS
 
         unknown = [kind for kind in self.leave_out if kind not in KINDS]

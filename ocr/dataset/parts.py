@@ -30,6 +30,7 @@ KEY_BYTES = 16
 _BATCH_BYTES = 16_000_000
 _HASH_SIDE = (9, 16)  # dHash: 8 differences in each of 16 rows
 _EXAMPLES = 3
+_LONGEST_TEXT = 20_000  # a dense page; the linter's time grows with a hostile label
 _KEY = pa.binary(KEY_BYTES)
 
 
@@ -124,6 +125,8 @@ def _rows(config: PrepareConfig, work: Work, notes: _Notes) -> Iterator[dict[str
 def _checked(sample: Sample, config: PrepareConfig, source: SourceSettings, notes: _Notes) -> tuple[Sample, Pixels] | Skip:
     """The sample with its text normalised and its image within the limits, and that image decoded; or why it is left out."""
     text = sample.text
+    if len(text) > _LONGEST_TEXT:
+        return Skip(sample.id, "text too long", f"{len(text):,} characters; the limit is {_LONGEST_TEXT:,}")
     findings = lint(text)
     for finding in findings:
         notes.note(finding.kind, f"{sample.id}: {finding.detail} in {text[:40]!a}")

@@ -46,6 +46,12 @@ class Dataset:
             raise UserError(f"{folder}/{split}.parquet: missing; the folder holds {there}")
         return cls(f"{folder}/{split}.parquet")
 
+    @property
+    def folder(self) -> str:
+        """The data set that it is a split of, as `open` takes it."""
+        folder = self.location.rpartition("/")[0]
+        return next((name for name, path in EMBEDDED.items() if str(path) == folder), folder)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (Dataset, (self.location,))
 
@@ -81,7 +87,7 @@ class Dataset:
 
     def description(self) -> dict[str, Any]:
         """What dataset.json beside the file says; empty where there is none."""
-        files, path = filesystem(self.location.rpartition("/")[0] + "/dataset.json")
+        files, path = filesystem(f"{self.location.rpartition('/')[0]}/dataset.json")
         if files.get_file_info(path).type != pyarrow.fs.FileType.File:
             return {}
         with files.open_input_stream(path) as stream:

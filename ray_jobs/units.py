@@ -1,0 +1,27 @@
+"""Units of a data set as Ray tasks (`ocr.dataset.build` takes it as `map_units`)."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+UnitT = TypeVar("UnitT")
+
+
+def as_ray_tasks(workers: int) -> Callable[[Callable[[UnitT], int], Sequence[UnitT]], Iterator[int]]:
+    """At most `workers` units at a time on the cluster that RAY_ADDRESS names, or here; a unit whose process dies is given to another."""
+
+    def map_units(work: Callable[[UnitT], int], units: Sequence[UnitT]) -> Iterator[int]:
+        import ray
+
+        ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers, log_to_driver=False, logging_level=logging.WARNING)
+        task: Any = ray.remote(num_cpus=1, max_retries=3)(lambda unit: work(unit))
+        waiting, running = list(reversed(units)), set[Any]()
+        while waiting or running:
+            running |= {task.remote(waiting.pop()) for _ in range(min(len(waiting), workers - len(running)))}
+            done, rest = ray.wait(list(running))
+            running = set(rest)
+            yield from ray.get(done)
+        ray.shutdown()
+
+    return map_units
