@@ -15,13 +15,20 @@ def as_ray_tasks(workers: int) -> Callable[[Callable[[UnitT], int], Sequence[Uni
         import ray
 
         ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers, log_to_driver=False, logging_level=logging.WARNING)
-        task: Any = ray.remote(num_cpus=1, max_retries=3)(lambda unit: work(unit))
+
+        def read_unit(unit: UnitT) -> int:
+            return work(unit)
+
+        task: Any = ray.remote(num_cpus=1, max_retries=3)(read_unit)
         waiting, running = list(reversed(units)), set[Any]()
         while waiting or running:
             running |= {task.remote(waiting.pop()) for _ in range(min(len(waiting), workers - len(running)))}
             done, rest = ray.wait(list(running))
             running = set(rest)
-            yield from ray.get(done)
+            try:
+                yield from ray.get(done)
+            except ray.exceptions.RayTaskError as failed:
+                raise failed.cause from None
         ray.shutdown()
 
     return map_units

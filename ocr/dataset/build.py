@@ -132,7 +132,7 @@ def _held(folder: Path, output: Path) -> Iterator[None]:
 def _written(config: PrepareConfig, output: Path, staging: Path, works: list[Work]) -> Summary:
     temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".new", dir=output.parent))
     try:
-        table = Table([work.file(staging) for work in works], config.split.by)
+        table = Table([work.file(staging) for work in works], [work.source for work in works], config.split.by)
         verdicts = judge(table, config.split)
         tally = write_splits(config, temporary, staging, works, table, verdicts)
         _check(tally, config.max_skipped)

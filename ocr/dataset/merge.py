@@ -34,6 +34,7 @@ class Verdicts:
     near: tuple[int, list[tuple[int, int]]]  # how many pairs look alike with the same text, and the first of them
     conflicts: tuple[int, list[tuple[int, int]]]  # the same image with another text
     first_of: dict[int, int]  # place of a duplicate → place of what it repeats
+    renamed: frozenset[int]  # places whose id an earlier source has used
 
     @property
     def kept(self) -> NDArray[np.int64]:
@@ -44,7 +45,7 @@ class Verdicts:
 class Table:
     """The light columns of all parts, one after the other."""
 
-    def __init__(self, files: Sequence[Path], by: Sequence[str]) -> None:
+    def __init__(self, files: Sequence[Path], sources: Sequence[int], by: Sequence[str]) -> None:
         self.files, self.by = list(files), list(by)
         names = ["id_key", "content_key", "image_key", "text_key", "look", *(f"by_{index}" for index in range(len(by)))]
         columns: dict[str, list[Keys]] = {name: [] for name in names}
@@ -58,6 +59,7 @@ class Table:
             sizes.append(np.stack([part["width"].to_numpy(), part["height"].to_numpy()], axis=1))
             self.starts.append(self.starts[-1] + part.num_rows)
         self._columns = {name: np.concatenate(parts) for name, parts in columns.items()}
+        self.sources = np.repeat(np.array(sources), np.diff(self.starts))
         self.validation, self.copies, self.sizes_px = np.concatenate(validation), np.concatenate(copies), np.concatenate(sizes)
 
     def __len__(self) -> int:
@@ -84,7 +86,8 @@ def judge(table: Table, settings: SplitSettings) -> Verdicts:
     left_out = np.zeros(len(table), dtype=np.uint8)
     first_of: dict[int, int] = {}
     everything = np.arange(len(table))
-    _mark_repeats(table["id_key"], everything, left_out, DUPLICATE_ID, first_of)
+    for source in np.unique(table.sources):
+        _mark_repeats(table["id_key"], everything[table.sources == source], left_out, DUPLICATE_ID, first_of)
     staying = everything[left_out == KEPT]
     staying = staying[np.argsort(~table.validation[staying], kind="stable")]  # of equal samples the one in validation stays
     _mark_repeats(table["content_key"], staying, left_out, DUPLICATE_SAMPLE, first_of)
@@ -93,7 +96,8 @@ def judge(table: Table, settings: SplitSettings) -> Verdicts:
         raise UserError(_leak_message(table, leaks))
     left_out[list(leaks)] = LEAK
     kept = np.flatnonzero(left_out == KEPT)
-    return Verdicts(table.validation, left_out, leaks, _look_alikes(table, kept[~table.copies[kept]]), _conflicts(table, kept), first_of)
+    renamed = frozenset(kept[_repeats(table["id_key"][kept])[0]].tolist())
+    return Verdicts(table.validation, left_out, leaks, _look_alikes(table, kept[~table.copies[kept]]), _conflicts(table, kept), first_of, renamed)
 
 
 def rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -112,12 +116,18 @@ def _keys(column: pa.ChunkedArray) -> Keys:
     return np.frombuffer(array.buffers()[1], dtype=f"V{KEY_BYTES}", count=len(array), offset=array.offset * KEY_BYTES).copy()
 
 
+def _repeats(keys: Keys) -> tuple[Places, Places]:
+    """Where a key stands that stood before, and where it stood first."""
+    _, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    repeats = np.flatnonzero(firsts[inverse] != np.arange(len(keys)))
+    return repeats, firsts[inverse[repeats]]
+
+
 def _mark_repeats(keys: Keys, places: Places, left_out: NDArray[np.uint8], verdict: int, first_of: dict[int, int]) -> None:
     """Of equal keys the first in `places` stays."""
-    _, firsts, inverse = np.unique(keys[places], return_index=True, return_inverse=True)
-    repeats = np.flatnonzero(firsts[inverse] != np.arange(len(places)))
+    repeats, firsts = _repeats(keys[places])
     left_out[places[repeats]] = verdict
-    first_of.update({int(places[repeat]): int(places[firsts[inverse[repeat]]]) for repeat in repeats})
+    first_of.update(zip(places[repeats].tolist(), places[firsts].tolist(), strict=True))
 
 
 def _leaks(table: Table, left_out: NDArray[np.uint8]) -> dict[int, str]:

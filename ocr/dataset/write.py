@@ -89,8 +89,10 @@ def write_splits(config: PrepareConfig, folder: Path, staging: Path, works: list
                     reason = _reason(place, verdicts, earlier)
                     if reason:
                         _skip(tally, skips, work.source, row["id"], *reason)
-                    else:
-                        _keep(tally, writers, work.source, row)
+                        continue
+                    if place in verdicts.renamed:
+                        row["id"] = f"{row['id']}@{work.source + 1}"
+                    _keep(tally, writers, work.source, row)
     finally:
         for writer in writers.values():
             writer.close()

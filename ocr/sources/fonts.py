@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, features
 
 from ocr.errors import UserError
-from ocr.sources.scripts import JOINERS, SCRIPTS, Pair, Script
+from ocr.sources.scripts import JOINERS, SCRIPTS, Pair, Script, script_named
 
 FONT_SUFFIXES = (".ttf", ".otf", ".ttc")
 DOTTED_CIRCLE = 0x25CC
@@ -97,9 +97,14 @@ def usable_faces(script: Script, wanted: Sequence[str], excluded: Sequence[str] 
 
 def find_faces(script: Script, wanted: Sequence[str]) -> list[Face]:
     """Faces named by family, file or folder, in a fixed order; all that fontconfig lists for the script when none is named."""
-    paths = {path for item in wanted for path in _paths_of(item, script)} if wanted else set(_listed(f":lang={script.language}"))
+    paths = {path for item in wanted for path in _paths_of(item, script)} if wanted else set(_listed(_pattern_of(script)))
     by_stem = {path.stem: path for path in sorted(paths)}
     return [Face(path, _family_of(path)) for _, path in sorted(by_stem.items())]
+
+
+def _pattern_of(script: Script) -> str:
+    """What fontconfig lists the script's faces by."""
+    return f":lang={script.language}" if script.language else f":charset={ord(script.letters[0]):x}"
 
 
 def judge(face: Face, script: Script) -> Verdict:
@@ -243,7 +248,7 @@ def _paths_of(item: str, script: Script) -> list[Path]:
         raise UserError(f"{item}: no such font file or folder; `make fonts` fills fonts/")
     found = _listed(f":family={item}")
     if not found:
-        raise UserError(f"{item}: fontconfig knows no such family; {_advice(script)}, or see `fc-list :lang={script.language} family`")
+        raise UserError(f"{item}: fontconfig knows no such family; {_advice(script)}, or see `fc-list {_pattern_of(script)} family`")
     return found
 
 
@@ -269,7 +274,7 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     converting.add_argument("--family")
     converting.add_argument("--axes", default="", help="wght=400,wdth=75")
     checking = verbs.add_parser("check")
-    checking.add_argument("script", choices=sorted(SCRIPTS))
+    checking.add_argument("script", help=f"{', '.join(SCRIPTS)}, or any other by its Unicode name")
     checking.add_argument("fonts", nargs="*")
     options = parser.parse_args(arguments)
     try:
@@ -278,7 +283,7 @@ def _main(arguments: Sequence[str] | None = None) -> int:
             convert(options.source, options.target, options.family, axes)
         else:
             require_shaping()
-            print("\n".join(_told(judge(face, SCRIPTS[options.script])) for face in find_faces(SCRIPTS[options.script], options.fonts)))
+            print("\n".join(_told(judge(face, script_named(options.script))) for face in find_faces(script_named(options.script), options.fonts)))
     except UserError as problem:
         print(problem, file=sys.stderr)
         return 2

@@ -1,9 +1,13 @@
 """What rendering must know about a script: its block, its Debian packages, and the pictures a face must tell apart."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
-ScriptName = Literal["Oriya", "Bengali", "Thai"]
+import regex
+
+from ocr.errors import UserError
+
 JOINERS = "\u200c\u200d"
 DANDAS = "\u0964\u0965"
 
@@ -23,19 +27,22 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Unicode block (by its name) with what a person installs to draw it."""
+    """A script by its Unicode name, with what a person installs to draw it; without a block (`first`), only coverage guards its faces."""
 
-    name: ScriptName
+    name: str
     first: str
     last: str
     language: str
     packages: tuple[str, ...]
     digits: str
     pairs: tuple[Pair, ...]
+    letters: str = ""  # ordinary ones, where there are no pairs
     level_below: tuple[tuple[str, str, str], ...] = ()  # (text, base, fragment): text may not reach lower than its base
 
     def holds(self, text: str) -> bool:
-        """Whether every character is of the block, a danda or a joiner."""
+        """Whether every character is of the block (of the script, where it is known by its Unicode name alone), a danda or a joiner."""
+        if not self.first:
+            return regex.fullmatch(rf"[\p{{Script={self.name}}}\p{{Inherited}}]+", text) is not None
         return all(self.first <= character <= self.last or character in JOINERS + DANDAS for character in text)
 
 
@@ -63,7 +70,7 @@ _ORIYA = Script(
     + _marks(("ପ", "ପଂ", "ଂ"), ("ପଂ", "ପଁ", "ଁ"), ("ପ", "ପ୍", "୍"), ("ପେ", "ପୈ", "ୈ"), ("ପୋ", "ପୌ", "ୌ"))
     + _forms(("ପ୍ୟ", "ପୟ୍", "୍ୟ"))
     + _conjuncts("୍", "ପ୍ର", "କ୍ଷ", "ନ୍ତ", "ସ୍ତ", "ର୍କ", "ଜ୍ଞ", "ତ୍ର", "ବ୍ଦ", "ତ୍ତ", "ଷ୍ଟ"),
-    (("ପ୍ୟ", "ପ", "୍ୟ"),),
+    level_below=(("ପ୍ୟ", "ପ", "୍ୟ"),),
 )
 _BENGALI = Script(
     "Bengali",
@@ -88,3 +95,16 @@ _THAI = Script(
     + _marks(("นำ", "น้ำ", "้ำ"), ("ปุ", "ปู", "ู"), ("ก", "ก็", "็"), ("ก", "ก์", "์"), ("เก", "แก", "แ"), ("ฎ", "ฏ", "ฏ"), ("ป", "ป่", "่")),
 )
 SCRIPTS: dict[str, Script] = {script.name: script for script in (_ORIYA, _BENGALI, _THAI)}
+
+
+@lru_cache(maxsize=16)
+def script_named(name: str) -> Script:
+    """A script whose faces are gated by its own pairs, or any other of Unicode; UserError when Unicode has none of that name."""
+    if name in SCRIPTS:
+        return SCRIPTS[name]
+    try:
+        pattern = regex.compile(rf"[\p{{Script={name}}}&&\p{{L}}]", regex.V1)
+    except regex.error:
+        raise UserError(f"script: {name}: Unicode has no script of that name; such as {', '.join(SCRIPTS)}, Devanagari, Tamil, Khmer") from None
+    letters = "".join(pattern.findall("".join(map(chr, range(0x30000)))))[:40]
+    return Script(name, "", "", "", ("fonts-noto-core", "fonts-noto-extra"), "0123456789", (), letters)

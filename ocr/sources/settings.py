@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ocr.settings import Setting, Settings
-from ocr.sources.scripts import ScriptName
 
 SplitName = Literal["train", "validation", "auto"]
 Range = tuple[float, float]
@@ -132,8 +131,10 @@ class SyntheticSettings(SourceSettings):
 
     format: Literal["synthetic"] = Setting("synthetic", on_resume="refuse", description="words rendered with fonts")
     texts: tuple[str, ...] = Setting(on_resume="refuse", description="word lists or running text, UTF-8; cut at white space", min_length=1)
-    script: ScriptName = Setting(on_resume="refuse", description="Unicode block that a word must be written in")
-    length: tuple[int, int] = Setting((1, 20), on_resume="refuse", description="shortest and longest word, code points")
+    script: str = Setting(on_resume="refuse", pattern=r"^[A-Z][A-Za-z_]+$", description="Unicode's name of the script that a text must be written in")
+    level: Literal["word", "line", "paragraph"] = Setting("word", on_resume="refuse", description="what one image shows")
+    length: tuple[int, int] = Setting((1, 20), on_resume="refuse", description="shortest and longest word, or line, code points")
+    lines: tuple[int, int] = Setting((2, 5), on_resume="refuse", description="of a paragraph")
     word_hash_range: Range = Setting((0.0, 1.0), on_resume="refuse", description="keep words whose hash in [0, 1) falls in here; disjoint ranges share no word")
     leave_out: tuple[str, ...] = Setting(
         (), on_resume="refuse", description="words holding one of these are left out, such as a spelling that looks like another"
@@ -145,7 +146,7 @@ class SyntheticSettings(SourceSettings):
     exclude_fonts: tuple[str, ...] = Setting((), on_resume="refuse", description="families or file stems not to use")
     count: int = Setting(on_resume="refuse", description="images to draw; words repeat when there are fewer", ge=1)
     seed: int = Setting(0, on_resume="refuse", description="another seed, other images", ge=0)
-    height_px: tuple[int, int] = Setting((36, 40), on_resume="refuse", description="image height")
+    height_px: tuple[int, int] = Setting((36, 40), on_resume="refuse", description="image height, of one line")
     margin: Range = Setting((0.04, 0.16), on_resume="refuse", description="paper around the ink, shares of the height")
     line_box: Range = Setting((0.3, 1.0), on_resume="refuse", description="height of the crop: 0 the word's own ink, 1 the face's whole line")
     rotation_degrees: Range = Setting((-1.5, 1.5), on_resume="refuse", description="turn of the word")
@@ -170,8 +171,8 @@ class SyntheticSettings(SourceSettings):
         falling = [f"{name}: {low:g} is above {high:g}" for name, (low, high) in ranges.items() if low > high]
         if falling:
             raise ValueError("; ".join(falling))
-        if self.length[0] < 1 or self.height_px[0] < 8:
-            raise ValueError("length starts at 1 or more, height_px at 8 or more")
+        if self.length[0] < 1 or self.lines[0] < 1 or self.height_px[0] < 8:
+            raise ValueError("length and lines start at 1 or more, height_px at 8 or more")
         return self
 
 

@@ -1,29 +1,26 @@
-"""Words drawn with installed fonts, shaped by raqm: image i is a function of (seed, word, i) and of the fonts alone."""
+"""Words, lines and paragraphs drawn with installed fonts, shaped by raqm: image i is a function of (seed, text, i) and of the fonts alone."""
 
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
-import regex
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from ocr.errors import UserError
 from ocr.images import Pixels, encode_image
 from ocr.sample import Sample, Skip
 from ocr.sources import Unit, in_rows
 from ocr.sources.fonts import Face, Verdict, usable_faces
-from ocr.sources.scripts import DANDAS, JOINERS, SCRIPTS, Script
+from ocr.sources.scripts import DANDAS, script_named
 from ocr.sources.settings import Range, SyntheticSettings
-from ocr.text import normalise
+from ocr.sources.texts import select_texts
 
-_WORD_KEY = b"lipi: which words"  # one key for all sources, so that disjoint ranges never share a word
 _DRAWS = 32  # uniform numbers per image; a fixed count keeps the draws of one setting apart from the others
 _SIZE_STEP_PX = 4
+_LINE_PITCH = 1.1  # from baseline to baseline, in heights of an ordinary line
 _BANK_SIDE_PX = 1024
 
 
@@ -59,27 +56,27 @@ class Draws:
 def plan(settings: SyntheticSettings) -> list[Unit]:
     """`count` images; UserError when no word or no face fits. Faces that the gate refuses are printed with the reason."""
     _prepared.cache_clear()  # texts and fonts may have changed since
-    _tell(*usable_faces(SCRIPTS[settings.script], settings.fonts, settings.exclude_fonts))
+    _tell(*usable_faces(script_named(settings.script), settings.fonts, settings.exclude_fonts))
     _prepared(settings)
     return in_rows("", settings.count)
 
 
 def read(settings: SyntheticSettings, unit: Unit) -> Iterator[Sample | Skip]:
     """Drawn words, or a Skip for each word that no usable face draws."""
-    words, families = _prepared(settings)
+    texts, families = _prepared(settings)
     for index in range(unit.start, unit.stop):
-        yield draw_sample(settings, families, words[index % len(words)], index)
+        yield draw_sample(settings, families, texts[index % len(texts)], index)
 
 
 @lru_cache(maxsize=2)
 def _prepared(settings: SyntheticSettings) -> tuple[list[str], list[Family]]:
-    """The words and the faces, once for all units that this process reads."""
-    faces, _ = usable_faces(SCRIPTS[settings.script], settings.fonts, settings.exclude_fonts)
-    return select_words(settings), _by_family(faces)
+    """The texts and the faces, once for all units that this process reads."""
+    faces, _ = usable_faces(script_named(settings.script), settings.fonts, settings.exclude_fonts)
+    return select_texts(settings), _by_family(faces)
 
 
 def draw_sample(settings: SyntheticSettings, families: Sequence[Family], word: str, index: int) -> Sample | Skip:
-    """Image `index`: the word, some with a danda; a Skip when no face draws it."""
+    """Image `index`: the word, line or paragraph, some with a danda; a Skip when no face draws it."""
     draws = Draws(settings.seed, word, index)
     text = _shown_text(settings, word, draws)
     where = f"synthetic:{settings.seed}:{index}"
@@ -87,7 +84,7 @@ def draw_sample(settings: SyntheticSettings, families: Sequence[Family], word: s
     if isinstance(face, str):
         return Skip(where, "no face draws the word", f"{text}: {face}")
     pixels = render(text, face, settings, draws)
-    return Sample(where, _encode(pixels, settings), text, "word", (("face", face.family), ("font", face.name)), "synthetic")
+    return Sample(where, _encode(pixels, settings), text, settings.level, (("face", face.family), ("font", face.name)), "synthetic")
 
 
 def _encode(pixels: Pixels, settings: SyntheticSettings) -> bytes:
@@ -99,51 +96,8 @@ def _encode(pixels: Pixels, settings: SyntheticSettings) -> bytes:
     return buffer.getvalue()
 
 
-def select_words(settings: SyntheticSettings) -> list[str]:
-    """Distinct normalised words of the script within the length and hash range, in the order of their hash; UserError when there are none."""
-    script = SCRIPTS[settings.script]
-    tokens = {word for path in settings.texts for word in _tokens(Path(path))}
-    fitting = {word for word in tokens if settings.length[0] <= len(word) <= settings.length[1] and _is_word(word, script)}
-    fitting = {word for word in fitting if not any(fragment in word for fragment in settings.leave_out)}
-    placed = sorted((word_hash(word), word) for word in fitting)
-    low, high = settings.word_hash_range
-    words = [word for place, word in placed if low <= place < high]
-    if not words:
-        raise UserError(
-            f"{', '.join(settings.texts)}: no word of {script.name} letters, {settings.length[0]} to {settings.length[1]} characters long, hashed into [{low}, {high}); {len(tokens)} tokens were read"
-        )
-    numbers = _dealt(_numbers(script, low, high))[: round(settings.number_share * settings.count)]
-    rare = _rare(words, settings.least_per_letter)
-    return _dealt(_dealt(words)[: max(0, settings.count - len(numbers) - len(rare))] + numbers + rare)[: settings.count]
-
-
-def _rare(words: Sequence[str], least: int) -> list[str]:
-    """Words of the letters that fewer than `least` of all words hold, repeated until each such letter has `least` images."""
-    holders: dict[str, list[str]] = {}
-    for word in _dealt(words):
-        for letter in set(word):
-            holders.setdefault(letter, []).append(word)
-    return [held[step % len(held)] for _, held in sorted(holders.items()) if len(held) < least for step in range(least)]
-
-
-def _dealt(words: Iterable[str]) -> list[str]:
-    """The words in a fixed order that is not the one of `word_hash`, so that a smaller count is no narrower range."""
-    return sorted(words, key=lambda word: hashlib.blake2b(word.encode(), digest_size=8).digest())
-
-
-def _numbers(script: Script, low: float, high: float) -> list[str]:
-    """Numbers below 10,000 in the script's digits whose hash lies in the range."""
-    written = (str(number).translate(str.maketrans("0123456789", script.digits)) for number in range(10_000))
-    return [number for number in written if low <= word_hash(number) < high]
-
-
-def word_hash(word: str) -> float:
-    """A number in [0, 1) that depends on the word alone."""
-    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8, key=_WORD_KEY).digest(), "big") / 2**64
-
-
 def render(text: str, face: Face, settings: SyntheticSettings, draws: Draws) -> Pixels:
-    """The text in one face as a grey image [H, W]: one affine warp, then blur, paper, noise and polarity."""
+    """The text in one face as a grey image [H, W], `height_px` a line: one affine warp, then blur, paper, noise and polarity."""
     height_px = settings.height_px[0] + draws.below(settings.height_px[1] - settings.height_px[0] + 1)
     ink = _warped_ink(text, face, height_px, settings, draws)
     radius_px = draws.within(settings.blur_px)
@@ -167,11 +121,12 @@ def _warped_ink(text: str, face: Face, height_px: int, settings: SyntheticSettin
     margins = [draws.within(settings.margin) * height_px for _ in range(4)]
     line_box = draws.within(settings.line_box)
     size_px = _size_for(face, height_px - margins[1] - margins[3], settings.script)
-    mask, (left, top) = _mask(face, size_px, text)
+    line_top, line_bottom = _line_box(face, size_px, settings.script)
+    height_px *= text.count("\n") + 1
+    mask, (left, top) = _mask(face, size_px, text, round(_LINE_PITCH * (line_bottom - line_top)))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.array([[stretch, -shear], [0.0, 1.0]])
     right, bottom = left + mask.width, top + mask.height
     corners = turn @ np.array([[left, right, left, right], [top, top, bottom, bottom]], dtype=float)
-    line_top, line_bottom = _line_box(face, size_px, settings.script)
     upper = corners[1].min() * (1 - line_box) + min(line_top, corners[1].min()) * line_box
     lower = corners[1].max() * (1 - line_box) + max(line_bottom, corners[1].max()) * line_box
     scale = (height_px - margins[1] - margins[3]) / (lower - upper)
@@ -182,11 +137,18 @@ def _warped_ink(text: str, face: Face, height_px: int, settings: SyntheticSettin
     return mask.transform((width_px, height_px), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
 
 
-def _mask(face: Face, size_px: int, text: str) -> tuple[Image.Image, tuple[int, int]]:
-    """The shaped text as ink coverage with one clear pixel around, and the place of its corner from the origin on the baseline."""
-    core, (left, top) = face.font(size_px).getmask2(text, mode="L", anchor="ls")
-    mask = Image.new("L", (core.size[0] + 2, core.size[1] + 2))
-    mask.im.paste(core, (1, 1, core.size[0] + 1, core.size[1] + 1))
+def _mask(face: Face, size_px: int, text: str, pitch_px: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The shaped lines as ink coverage with one clear pixel around, and the place of its corner from the origin on the first baseline."""
+    cores = [face.font(size_px).getmask2(line, mode="L", anchor="ls") for line in text.split("\n")]
+    places = [(left, top + number * pitch_px) for number, (_, (left, top)) in enumerate(cores)]
+    left, top = min(x for x, _ in places), min(y for _, y in places)
+    right = max(x + core.size[0] for (core, _), (x, _) in zip(cores, places, strict=True))
+    bottom = max(y + core.size[1] for (core, _), (_, y) in zip(cores, places, strict=True))
+    mask = Image.new("L", (right - left + 2, bottom - top + 2))
+    for (core, _), (x, y) in zip(cores, places, strict=True):
+        line = Image.new("L", core.size)
+        line.im.paste(core, (0, 0, *core.size))
+        mask.paste(255, (x - left + 1, y - top + 1), line)
     return mask, (left - 1, top - 1)
 
 
@@ -200,7 +162,8 @@ def _size_for(face: Face, ink_height_px: float, script: str) -> int:
 @lru_cache(maxsize=4096)
 def _line_box(face: Face, size_px: int, script: str) -> tuple[float, float]:
     """Top and bottom of an ordinary line of the face, from the baseline down: the script's letters with marks above and below."""
-    text = "".join(pair.text for pair in SCRIPTS[script].pairs if face.refusal(pair.text) is None)
+    known = script_named(script)
+    text = "".join(pair.text for pair in known.pairs if face.refusal(pair.text) is None) or known.letters
     _, top, _, bottom = face.font(size_px).getbbox(text, anchor="ls")
     return float(top), float(bottom)
 
@@ -212,7 +175,7 @@ def _choose_face(families: Sequence[Family], text: str, draws: Draws) -> Face | 
     for step in range(len(families)):
         faces = families[(first + step) % len(families)].faces
         face = faces[int(weight * len(faces))]
-        refusal = face.refusal(text)
+        refusal = face.refusal(text.replace("\n", ""))
         if refusal is None:
             return face
     return refusal or ""
@@ -228,26 +191,6 @@ def _by_family(faces: Iterable[Face]) -> list[Family]:
     for face in faces:
         grouped.setdefault(face.family, []).append(face)
     return [Family(name, tuple(members)) for name, members in sorted(grouped.items())]
-
-
-def _tokens(path: Path) -> Iterator[str]:
-    """Normalised tokens between white space, without the punctuation around them."""
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as problem:
-        raise UserError(f"{path}: {problem.strerror}; `texts` names word lists or running text") from None
-    for token in text.split():
-        yield normalise(_PUNCTUATION_AROUND.sub("", token))
-
-
-_PUNCTUATION_AROUND = regex.compile(r"^[^\p{L}\p{N}\p{M}]+|[^\p{L}\p{N}\p{M}\u200c\u200d]+$")
-_BROKEN = regex.compile(r"^\p{M}|^[\u200c\u200d]|[\u200c\u200d][\p{M}\u200c\u200d]|(.)\1\1|[\u09be-\u09cc]\u09cd|[\u0b3e-\u0b4c]\u0b4d")
-
-
-def _is_word(word: str, script: Script) -> bool:
-    """Characters of the script only, in an order that a writer could have meant (see _BROKEN)."""
-    letters = [character for character in word if character not in JOINERS]
-    return bool(letters) and script.holds(word) and not _BROKEN.search(word)
 
 
 def _crop(bank: NDArray[np.float32], shape: tuple[int, ...], draws: Draws) -> NDArray[np.float32]:

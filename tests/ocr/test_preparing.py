@@ -64,6 +64,12 @@ def test_an_exact_pair_stays_once_and_the_rest_is_listed(tmp_path: Path) -> None
     assert value["same_image_other_text"]["examples"] == [{"ids": ["a", "d"], "texts": ["one", "two"]}]
 
 
+def test_sources_may_use_the_same_ids(tmp_path: Path) -> None:
+    first, second = (pairs(tmp_path / name, [("a", picture(number), name), ("b", picture(number + 2), name)]) for number, name in enumerate(("one", "two")))
+    value = prepare(tmp_path, first, second, split={"validation_ratio": 0})
+    assert value["skipped"] == {} and ids(tmp_path, "train") == {"a", "b", "a@2", "b@2"}
+
+
 def test_duplicates_are_no_fault_of_the_data(tmp_path: Path) -> None:
     value = prepare(tmp_path, pairs(tmp_path / "in", [(f"{n}", picture(n % 2), "x") for n in range(10)]), max_skipped=0.0, split={"validation_ratio": 0})
     assert value["skipped"] == {"duplicate sample": 8}
@@ -262,7 +268,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 def test_the_cache_is_made_once_and_a_full_disk_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(tmp_path, pairs(tmp_path / "in", [("a", picture(1), "a")]), split={"validation_ratio": 0})
     monkeypatch.setenv("LIPI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1_000})())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1_000})())
     location = str(tmp_path / "out" / "train.parquet")
     with pytest.raises(UserError, match="set LIPI_CACHE to a larger disk"):
         cached(location)

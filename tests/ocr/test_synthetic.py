@@ -13,7 +13,7 @@ from ocr.sample import Sample, Skip
 from ocr.settings import parse_settings
 from ocr.sources import read_source
 from ocr.sources.settings import SyntheticSettings
-from ocr.sources.synthetic import select_words, word_hash
+from ocr.sources.texts import select_texts, word_hash
 
 WORDS = ["ଓଡ଼ିଶା", "ବିଦ୍ୟାଳୟ", "ପ୍ରଧାନମନ୍ତ୍ରୀ", "କୃତଜ୍ଞତା", "ସୌରଭ", "ନିର୍ମାଣ", "ପାଇଁ", "ଲୋକ", "(ଶିକ୍ଷା),", "English", "ିଅନାଥ", "୨୦୨୪", "ଭାଷା,", "ଭାଷା"]
 FAMILY = "Lohit Odia"
@@ -39,7 +39,7 @@ def samples(settings: SyntheticSettings) -> list[Sample]:
 
 
 def test_only_whole_words_of_the_script_are_drawn(settings: SyntheticSettings) -> None:
-    assert sorted(select_words(settings)) == sorted(["ଓଡ଼ିଶା", "ବିଦ୍ୟାଳୟ", "ପ୍ରଧାନମନ୍ତ୍ରୀ", "କୃତଜ୍ଞତା", "ସୌରଭ", "ନିର୍ମାଣ", "ପାଇଁ", "ଲୋକ", "ଶିକ୍ଷା", "୨୦୨୪", "ଭାଷା"])
+    assert sorted(select_texts(settings)) == sorted(["ଓଡ଼ିଶା", "ବିଦ୍ୟାଳୟ", "ପ୍ରଧାନମନ୍ତ୍ରୀ", "କୃତଜ୍ଞତା", "ସୌରଭ", "ନିର୍ମାଣ", "ପାଇଁ", "ଲୋକ", "ଶିକ୍ଷା", "୨୦୨୪", "ଭାଷା"])
 
 
 def test_the_same_seed_draws_the_same_bytes_and_another_seed_others(settings: SyntheticSettings) -> None:
@@ -54,7 +54,7 @@ def test_more_images_leave_the_first_ones_as_they_were(settings: SyntheticSettin
 
 
 def test_disjoint_hash_ranges_share_no_text(settings: SyntheticSettings) -> None:
-    middle = sorted(word_hash(word) for word in select_words(settings))[5]
+    middle = sorted(word_hash(word) for word in select_texts(settings))[5]
     low, high = (settings.model_copy(update={"word_hash_range": bounds, "danda_share": 0.5}) for bounds in ((0.0, middle), (middle, 1.0)))
     texts = [{sample.text.rstrip("।") for sample in samples(part)} for part in (low, high)]
     assert texts[0] and texts[1] and not texts[0] & texts[1]
@@ -90,13 +90,47 @@ def test_a_word_that_no_face_draws_is_skipped_with_the_reason(settings: Syntheti
 
 
 def test_a_rare_letter_is_repeated(settings: SyntheticSettings) -> None:
-    words = select_words(settings.model_copy(update={"least_per_letter": 4, "count": 1000}))
+    words = select_texts(settings.model_copy(update={"least_per_letter": 4, "count": 1000}))
     assert sum("ଓ" in word for word in words) >= 4
 
 
 def test_a_word_list_without_such_words_is_a_users_mistake(settings: SyntheticSettings, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("only English here", encoding="utf-8")
     with pytest.raises(UserError, match="no word of Oriya letters"):
-        select_words(settings)
+        select_texts(settings)
     with pytest.raises(UserError, match="blur_px: 3 is above 1"):
         parse_settings(SyntheticSettings, {"texts": ["x"], "script": "Thai", "count": 1, "blur_px": [3, 1]}, "here")
+
+
+def test_lines_are_packed_from_running_text_within_their_length(settings: SyntheticSettings, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("ଓଡ଼ିଶା ଭାରତର ଏକ ରାଜ୍ୟ । ଏହା English ପୂର୍ବ ଦିଗରେ ଅଛି । ଏଠାରେ ୩୦ ଜିଲ୍ଲା ଅଛି ।\nଭୁବନେଶ୍ୱର ରାଜଧାନୀ", encoding="utf-8")
+    lines = settings.model_copy(update={"texts": (str(tmp_path / "text.txt"),), "level": "line", "length": (8, 16)})
+    texts = select_texts(lines)
+    assert texts and all(8 <= len(text) <= 16 for text in texts) and not any("English" in text for text in texts)
+    assert all(sample.level == "line" and sample.text.rstrip("।").strip() in {text.rstrip("।").strip() for text in texts} for sample in samples(lines))
+
+
+def test_thai_without_spaces_is_cut_beside_whole_syllables(settings: SyntheticSettings, tmp_path: Path) -> None:
+    text = "การพัฒนาสมรรถนะองค์กรด้วยเทคโนโลยีและความรู้" * 3
+    (tmp_path / "thai.txt").write_text(text, encoding="utf-8")
+    texts = select_texts(settings.model_copy(update={"texts": (str(tmp_path / "thai.txt"),), "script": "Thai", "level": "line", "length": (5, 12)}))
+    assert sum(map(len, texts)) > len(text) / 4 and not any(line[0] in "ะาำ่้็ิี" or line[-1] in "เแโใไ" for line in texts)
+
+
+def test_a_paragraph_shows_its_lines_under_one_another(settings: SyntheticSettings) -> None:
+    paragraphs = settings.model_copy(
+        update={"level": "paragraph", "length": (4, 12), "lines": (2, 2), "count": 5, "inverted_share": 0.0, "height_px": (40, 40)}
+    )
+    for sample in samples(paragraphs):
+        pixels = np.asarray(Image.open(io.BytesIO(sample.image)).convert("L"), dtype=float)
+        assert sample.text.count("\n") == 1 and sample.level == "paragraph" and pixels.shape[0] == 80
+        ink = np.percentile(pixels, 90) - pixels
+        rows = ink.max(axis=1) > ink.max() / 2
+        assert rows[:40].sum() > 8 and rows[40:].sum() > 8
+
+
+def test_any_script_of_unicode_can_be_drawn(settings: SyntheticSettings, tmp_path: Path) -> None:
+    (tmp_path / "deva.txt").write_text("नमस्ते भारत ଓଡ଼ିଶା", encoding="utf-8")
+    assert sorted(select_texts(settings.model_copy(update={"texts": (str(tmp_path / "deva.txt"),), "script": "Devanagari"}))) == ["नमस्ते", "भारत"]
+    with pytest.raises(UserError, match="Unicode has no script of that name"):
+        select_texts(settings.model_copy(update={"script": "Klingonese"}))
