@@ -6,8 +6,8 @@ import regex
 
 _THAI_SARA_AM = regex.compile("\u0e4d([\u0e48-\u0e4b]?)\u0e32|([\u0e48-\u0e4b])\u0e4d\u0e32")
 _BANGLA_KHANDA_TA = regex.compile("\u09a4\u09cd\u200d")
-_JOINER_AT_TOKEN_END = regex.compile("[\u200c\u200d]+(?=\\s|$)")
-_WHITE_SPACE = regex.compile(r"\s+")
+_JOINER_AT_TOKEN_END = regex.compile("[\u200c\u200d]+(?=[\\s\x1c-\x1f]|$)")
+_WHITE_SPACE = regex.compile(r"[\s\x1c-\x1f]+")
 _LINE_BREAKS = frozenset("\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029")
 _BYTE_ORDER_MARK = "\ufeff"
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,8 @@ def plan(settings: PaddleSettings) -> list[Unit]:
     """Lines of the label file; UserError when it, the images folder or the dictionary cannot be read."""
     labels = Path(settings.path)
     _root(settings)
-    _dictionary(settings)
+    for oddity in (dictionary := _dictionary(settings)) and dictionary.oddities or ():
+        print(oddity, flush=True)
     try:
         count = sum(1 for _ in _lines(labels))
     except OSError as problem:
@@ -146,9 +146,3 @@ def _dictionary(settings: PaddleSettings) -> Dictionary | None:
 @lru_cache(maxsize=4)
 def _opened(path: str, use_space_char: bool) -> Dictionary:
     return Dictionary.open(Path(path), use_space_char)
-
-
-def told(settings: PaddleSettings) -> list[str]:
-    """What a person should know of the source before it is read: oddities of the dictionary."""
-    dictionary: Any = _dictionary(settings)
-    return list(dictionary.oddities) if dictionary else []

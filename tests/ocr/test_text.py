@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ocr.text import describe_character, graphemes, normalise
@@ -46,7 +46,8 @@ def test_sara_am_is_not_torn_apart() -> None:
     assert unicodedata.normalize("NFKC", "\u0e33") != "\u0e33"
 
 
-@given(SAMPLES)
+@given(SAMPLES | st.text())
+@example("ক\u200d\x1c")
 def test_normalising_twice_is_normalising_once(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
