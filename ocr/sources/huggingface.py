@@ -10,7 +10,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,7 @@ class _Split:
 
 def plan(settings: HuggingFaceSettings) -> list[Unit]:
     """Rows in 1,000s, split by split; a shard each when streaming. UserError: no such data set, split, column or class."""
+    _open.cache_clear()  # the data set may have changed since
     splits, units = _open(settings.model_dump_json()), []
     for name, split in splits.items():
         goes_to = None if settings.dataset_split is not None else _goes_to(name, len(splits))
@@ -353,7 +354,19 @@ def _metadata_rows(file: Path) -> Iterator[dict[str, Any]]:
         yield from pyarrow.parquet.read_table(file).to_pylist()
         return
     with open(file, encoding="utf-8-sig", newline="") as lines:
-        yield from csv.DictReader(lines, restkey="") if file.suffix == ".csv" else (json.loads(line) for line in lines if line.strip())
+        yield from csv.DictReader(lines, restkey="") if file.suffix == ".csv" else _json_rows(file, lines)
+
+
+def _json_rows(file: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except ValueError as problem:
+            raise UserError(f"{file}:{number}: not valid JSON: {problem}") from None
+        if row is not None and not isinstance(row, dict):
+            raise UserError(f"{file}:{number}: a JSON object was expected, found {type(row).__name__}")
+        if row:
+            yield row
 
 
 def _has_configurations(readme: Path) -> bool:

@@ -26,7 +26,8 @@ def plan(settings: PaddleSettings) -> list[Unit]:
     """Lines of the label file; UserError when it, the images folder or the dictionary cannot be read."""
     labels = Path(settings.path)
     _root(settings)
-    for oddity in (dictionary := _dictionary(settings)) and dictionary.oddities or ():
+    dictionary = _dictionary(settings)
+    for oddity in dictionary.oddities if dictionary else ():
         print(oddity, flush=True)
     try:
         count = sum(1 for _ in _lines(labels))

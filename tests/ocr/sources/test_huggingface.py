@@ -459,3 +459,11 @@ def test_the_library_is_as_talkative_afterwards_as_before(tmp_path: Path, capfd:
     assert samples(parquet_folder(tmp_path / "set"))
     assert (datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()) == before
     assert "Generating" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("line", "says"), [("{", "metadata.jsonl:2: not valid JSON"), ("[1]", "metadata.jsonl:2: a JSON object was expected, found list")])
+def test_a_malformed_line_of_metadata_is_named_by_its_number(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "a.png").write_bytes(picture(1))
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "x"}\n' + line + "\n")
+    with pytest.raises(UserError, match=says):
+        everything(tmp_path)
