@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+_OBJECT_STORE_BYTES = 100_000_000  # only numbers travel through it
 UnitT = TypeVar("UnitT")
 
 
@@ -14,7 +15,8 @@ def as_ray_tasks(workers: int) -> Callable[[Callable[[UnitT], int], Sequence[Uni
     def map_units(work: Callable[[UnitT], int], units: Sequence[UnitT]) -> Iterator[int]:
         import ray
 
-        ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers, log_to_driver=False, logging_level=logging.WARNING)
+        store = {} if "RAY_ADDRESS" in os.environ else {"object_store_memory": _OBJECT_STORE_BYTES}
+        ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers, log_to_driver=False, logging_level=logging.WARNING, **store)
 
         def read_unit(unit: UnitT) -> int:
             return work(unit)

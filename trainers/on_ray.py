@@ -46,8 +46,8 @@ def train(job: Job) -> None:
     """Train to the end of the run; deaths of workers, and of Ray itself, are survived `max_failures` times each; then GivenUp."""
     for failure in range(job.config.max_failures + 1):
         try:
-            with _connected(job.config) as threads, Progress(job.run_dir, job.config.train.max_steps), _MemoryWatch(job.run_dir):
-                _train_once(job, job.config.threads_per_worker or job.threads_per_worker or threads)
+            with _connected(job.config) as share, Progress(job.run_dir, job.config.train.max_steps), _MemoryWatch(job.run_dir):
+                _train_once(job, threads_of(job, share))
             return
         except UserError:
             raise
@@ -62,6 +62,11 @@ def train(job: Job) -> None:
 def _given_up(job: Job, problem: Exception) -> GivenUp:
     deaths = job.config.max_failures + 1
     return GivenUp(f"{shown(job.run_dir)}: gave up at death {deaths}: {_last_line(problem)}; the checkpoints stand: give the same command again to go on")
+
+
+def threads_of(job: Job, share: int) -> int:
+    """Threads of each worker: as given, else the checkpoint's, so that continuing is exact, else the worker's share of the cores."""
+    return job.config.threads_per_worker or job.threads_per_worker or share
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from tests.trainers.test_resume import assert_same
 from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
 from tests.trainers.together import fit_together
 from trainers.checkpoint import directory_of, verify
+from trainers.launch import Job
 from trainers.loop import fit
+from trainers.on_ray import threads_of
 
 TINY_YAML = "configs/tiny.yaml"
 STEPS = 40
@@ -46,6 +48,11 @@ def wait_for(path: Path, seconds: float = 120) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.01)
+
+
+def test_threads_given_by_hand_win_over_the_checkpoints_and_those_over_the_share_of_cores(tmp_path: Path) -> None:
+    asked, silent = tiny_config(tmp_path, threads_per_worker=3), tiny_config(tmp_path, threads_per_worker=None)
+    assert [threads_of(Job(config, tmp_path, "run", 1, saved), 8) for config, saved in ((asked, 2), (silent, 2), (silent, None))] == [3, 2, 8]
 
 
 def test_a_killed_worker_is_restarted_and_changes_no_bit(golden: dict[int, Path], tmp_path: Path) -> None:
