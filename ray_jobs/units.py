@@ -15,7 +15,7 @@ def as_ray_tasks(workers: int) -> Callable[[Callable[[UnitT], int], Sequence[Uni
     def map_units(work: Callable[[UnitT], int], units: Sequence[UnitT]) -> Iterator[int]:
         import ray
 
-        store = {} if "RAY_ADDRESS" in os.environ else {"object_store_memory": _OBJECT_STORE_BYTES}
+        store: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"object_store_memory": _OBJECT_STORE_BYTES}
         ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers, log_to_driver=False, logging_level=logging.WARNING, **store)
 
         def read_unit(unit: UnitT) -> int:

@@ -104,13 +104,11 @@ _PAIR_WORDS = (
 
 
 def card(config: PrepareConfig, value: dict[str, Any]) -> str:
-    """README.md of the folder, with the metadata that `datasets` and the hub read."""
+    """README.md of the folder, with the metadata that the hub reads; no `configs:`, by which `datasets` 5.2 mistakes a folder for an older one of its name."""
     total = sum(value["kept"].values())
     bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     size = next((name for bound, name in bounds if total < bound), "1M<n<10M")
-    files = [{"split": split, "path": f"{split}.parquet"} for split in SPLITS if value["kept"][split]]
     metadata: dict[str, Any] = {"task_categories": ["image-to-text"], "tags": ["ocr", "lipi"], "size_categories": [size]}
-    metadata["configs"] = [{"config_name": "default", "data_files": files}]
     sources = "\n".join(
         f"| {source['format']} | {source.get('path') or ', '.join(source.get('texts', []))} | {sum(source['kept'].values()):,} | {sum(source['skipped'].values()):,} |"
         for source in value["sources"]

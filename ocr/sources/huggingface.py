@@ -6,6 +6,7 @@ Nothing that a data set brings along is executed, and an image that a row only n
 import csv
 import difflib
 import functools
+import hashlib
 import json
 import re
 import warnings
@@ -317,7 +318,7 @@ def _load_local(settings: HuggingFaceSettings, place: Path) -> Any:
     if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
         return datasets.load_from_disk(str(place))  # mapped from where it lies: nothing to stream
     if settings.subset is not None or _has_configurations(place / "README.md"):
-        return load(str(place), settings.subset)
+        return load(str(place), settings.subset, cache_dir=str(_cache_of(place)))
     files = [place / name for name in names_below(place, [""])]
     if metadata := [file for file in files if file.name in _METADATA]:
         return _load_imagefolder(place, metadata)
@@ -367,6 +368,15 @@ def _json_rows(file: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
             raise UserError(f"{file}:{number}: a JSON object was expected, found {type(row).__name__}")
         if row:
             yield row
+
+
+def _cache_of(place: Path) -> Path:
+    """A cache for this folder as it is: with `configs:` in the card, `datasets` 5.2 takes another folder of the same name, or its older files, for this one."""
+    import datasets
+
+    stamps = [(name, found.st_size, found.st_mtime_ns) for name in names_below(place, [""]) if (found := (place / name).stat())]
+    digest = hashlib.sha256(json.dumps([str(place.resolve()), stamps]).encode()).hexdigest()
+    return Path(datasets.config.HF_DATASETS_CACHE) / f"lipi-{digest[:16]}"
 
 
 def _has_configurations(readme: Path) -> bool:

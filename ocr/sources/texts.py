@@ -7,6 +7,7 @@ from pathlib import Path
 import regex
 
 from ocr.errors import UserError
+from ocr.linting import KINDS, lint
 from ocr.sources.scripts import JOINERS, Script, script_named
 from ocr.sources.settings import SyntheticSettings
 from ocr.text import normalise
@@ -77,7 +78,7 @@ def _between(bounds: tuple[int, int], *key: str) -> int:
 def _is_line(line: str, script: Script) -> bool:
     """Letters of the script, digits and common punctuation, each word in an order that a writer could have meant."""
     letters = "".join(character for character in line if character not in _BESIDE_LETTERS)
-    return bool(letters) and script.holds(letters) and not any(_BROKEN.search(word) for word in line.split())
+    return bool(letters) and script.holds(letters) and _is_sound(line)
 
 
 def _words(settings: SyntheticSettings) -> list[str]:
@@ -130,13 +131,18 @@ def _tokens(path: Path) -> Iterator[str]:
 
 
 _PUNCTUATION_AROUND = regex.compile(r"^[^\p{L}\p{N}\p{M}]+|[^\p{L}\p{N}\p{M}\u200c\u200d]+$")
-_BROKEN = regex.compile(r"^\p{M}|^[\u200c\u200d]|[\u200c\u200d][\p{M}\u200c\u200d]|(.)\1\1|[\u09be-\u09cc]\u09cd|[\u0b3e-\u0b4c]\u0b4d")
+_TWICE_REPEATED = regex.compile(r"(.)\1\1")
 
 
 def _is_word(word: str, script: Script) -> bool:
-    """Characters of the script only, in an order that a writer could have meant (see _BROKEN)."""
+    """Characters of the script only, in an order that a writer could have meant."""
     letters = [character for character in word if character not in JOINERS]
-    return bool(letters) and script.holds(word) and not _BROKEN.search(word)
+    return bool(letters) and script.holds(word) and not _TWICE_REPEATED.search(word) and _is_sound(word)
+
+
+def _is_sound(text: str) -> bool:
+    """Whether the linter finds no fault with it."""
+    return not any(KINDS[finding.kind].severity != "remark" for finding in lint(text))
 
 
 def _read(path: Path) -> str:

@@ -183,7 +183,7 @@ def test_finevision_rows_train_as_simple_ones_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("output_format", ["simple", "finevision"])
-def test_datasets_opens_the_folder_as_the_card_says(tmp_path: Path, output_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_datasets_opens_the_folder_and_sees_when_it_was_made_again(tmp_path: Path, output_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -195,6 +195,9 @@ def test_datasets_opens_the_folder_as_the_card_says(tmp_path: Path, output_forma
         row = loaded["train"][0]
         image, text = (row["image"], row["text"]) if output_format == "simple" else (row["images"][0], row["texts"][0]["assistant"])
         assert image.size == (40, 16) and text.startswith("word ")
+    (tmp_path / "in" / "0.gt.txt").unlink()
+    again = prepare(tmp_path, source, split={"validation_ratio": 0.3}, output_format=output_format, instruction="Read.")
+    assert {split: len(rows) for split, rows in datasets.load_dataset(str(tmp_path / "out")).items()} == again["kept"] != value["kept"]
 
 
 KILLED = """

@@ -467,3 +467,13 @@ def test_a_malformed_line_of_metadata_is_named_by_its_number(tmp_path: Path, lin
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "x"}\n' + line + "\n")
     with pytest.raises(UserError, match=says):
         everything(tmp_path)
+
+
+def test_a_folder_with_configs_is_read_as_it_is_now(tmp_path: Path) -> None:
+    """`datasets` 5.2 gives the first folder's rows for the second one, and the old rows for the changed one."""
+    for parent, stop in (("one", 2), ("two", 3), ("one", 4)):
+        place = tmp_path / parent / "same"
+        place.mkdir(parents=True, exist_ok=True)
+        words(0, stop).to_parquet(place / "train.parquet")
+        (place / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: train.parquet}\n---\n")
+        assert len(samples(place)) == stop
