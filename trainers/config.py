@@ -110,7 +110,7 @@ class TrainConfig(Settings):
     max_skipped: float = Setting(
         0.01, ge=0, le=1, on_resume="refuse", description="share of samples that may be left out, each with a reason, before the run refuses"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Setting("auto", on_resume="rounding", description="bf16 autocast; auto: where the device computes it natively")
+    precision: Literal["auto", "fp32", "bf16"] = Setting("auto", on_resume="rounding", description="bf16 autocast; auto: on GPUs that compute it natively")
     device: Literal["auto", "cpu", "cuda"] = Setting("auto", on_resume="rounding", description="auto: GPUs where Ray has them")
     deterministic: bool = Setting(True, on_resume="rounding", description="deterministic kernels on GPUs")
     engine: Literal["all_reduce"] = Setting("all_reduce", on_resume="rounding", description="how gradients meet")

@@ -66,7 +66,7 @@ def _make(files: pyarrow.fs.FileSystem, path: str, location: str, target: Path) 
             read = _reader(parquet, location)
             _need_room(parquet, target.parent, location)
             with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-                for batch in parquet.iter_batches(batch_size=_ROWS):
+                for batch in (batch for group in range(parquet.num_row_groups) for batch in parquet.iter_batches(_ROWS, [group])):
                     rows = [read(row) for row in batch.to_pylist()]
                     for row in rows:
                         fingerprint.add(row["id"], row["text"], row["image"])

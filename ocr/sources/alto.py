@@ -8,7 +8,7 @@ import numpy as np
 from ocr.images import Polygon
 from ocr.sample import Sample, Skip
 from ocr.sources import Unit
-from ocr.sources.layout import NotThisFormat, Page, Piece, direction_of, plan_layout, points_of, read_layout
+from ocr.sources.layout import NotThisFormat, Page, Piece, direction_of, name_of, plan_layout, points_of, read_layout
 from ocr.sources.settings import AltoSettings
 
 _SOFT_HYPHEN = "\u00ad"
@@ -29,16 +29,16 @@ def parse(root: Element) -> Page:
 
     Coordinates in any unit (pixel, mm10, inch1200) mean shares of the page's WIDTH and HEIGHT, which are in the same unit.
     """
-    if _name(root) != "alto":
+    if name_of(root) != "alto":
         raise NotThisFormat(f"the root element is {root.tag}")
-    pages = [element for element in root.iter() if _name(element) == "Page"]
+    pages = [element for element in root.iter() if name_of(element) == "Page"]
     if len(pages) != 1:
         raise NotThisFormat(f"{len(pages)} Page elements; one file describes one page")
-    unit = next((element.text for element in root.iter() if _name(element) == "MeasurementUnit"), "pixel")
+    unit = next((element.text for element in root.iter() if name_of(element) == "MeasurementUnit"), "pixel")
     width, height = (_number(pages[0], key) or 0.0 for key in ("WIDTH", "HEIGHT"))
     if (unit or "").strip() != "pixel" and not (width and height):
         raise NotThisFormat(f"measured in {unit}, but the page has no WIDTH and HEIGHT to scale it by")
-    image = next((element.text for element in root.iter() if _name(element) == "fileName"), None)
+    image = next((element.text for element in root.iter() if name_of(element) == "fileName"), None)
     regions = list(_regions(pages[0]))
     order = {reference: place for place, reference in enumerate(_reading_order(root))}
     regions.sort(key=lambda region: order.get(region.id, len(order)))
@@ -49,9 +49,9 @@ def _regions(parent: Element, degrees: float = 0.0) -> Iterator[Piece]:
     """Text blocks in document order, through margins, print space and composed blocks."""
     for number, element in enumerate(parent):
         turned = _rotation(element, degrees)
-        if _name(element) == "TextBlock":
+        if name_of(element) == "TextBlock":
             yield _region(element, element.get("ID", f"block{number}"), turned)
-        elif _name(element) in ("TopMargin", "LeftMargin", "RightMargin", "BottomMargin", "PrintSpace", "ComposedBlock"):
+        elif name_of(element) in ("TopMargin", "LeftMargin", "RightMargin", "BottomMargin", "PrintSpace", "ComposedBlock"):
             yield from _regions(element, turned)
 
 
@@ -62,13 +62,13 @@ def _rotation(element: Element, otherwise: float) -> float:
 
 
 def _region(element: Element, id: str, degrees: float) -> Piece:
-    lines = [child for child in element if _name(child) == "TextLine"]
+    lines = [child for child in element if name_of(child) == "TextLine"]
     pieces = tuple(_line(line, line.get("ID", f"{id}.line{number}"), degrees) for number, line in enumerate(lines))
     return Piece(id, _polygon(element) if _polygon(element) is not None else _around(pieces), None, None, degrees, pieces)
 
 
 def _line(element: Element, id: str, degrees: float) -> Piece:
-    strings = [child for child in element if _name(child) == "String"]
+    strings = [child for child in element if name_of(child) == "String"]
     words = tuple(_word(string, string.get("ID", f"{id}.word{number}"), degrees) for number, string in enumerate(strings))
     sure = [word.confidence for word in words if word.confidence is not None]
     polygon = _polygon(element)
@@ -78,13 +78,13 @@ def _line(element: Element, id: str, degrees: float) -> Piece:
 
 def _line_text(element: Element) -> str | None:
     """CONTENT of the strings, spaces where SP says so (between all of them where no SP is written at all), and the hyphen that the line ends in."""
-    children = [child for child in element if _name(child) in ("String", "SP", "HYP")]
-    spaced = any(_name(child) == "SP" for child in children)
+    children = [child for child in element if name_of(child) in ("String", "SP", "HYP")]
+    spaced = any(name_of(child) == "SP" for child in children)
     text = ""
     for child in children:
-        if _name(child) == "SP":
+        if name_of(child) == "SP":
             text += " "
-        elif _name(child) == "HYP":
+        elif name_of(child) == "HYP":
             text += child.get("CONTENT", "-").replace(_SOFT_HYPHEN, "-") or "-"
         else:
             text += ("" if spaced or not text else " ") + child.get("CONTENT", "")
@@ -97,7 +97,7 @@ def _word(element: Element, id: str, degrees: float) -> Piece:
 
 def _polygon(element: Element) -> Polygon | None:
     """The Shape's polygon where there is one, else the box."""
-    shape = next((inner for child in element if _name(child) == "Shape" for inner in child if _name(inner) == "Polygon"), None)
+    shape = next((inner for child in element if name_of(child) == "Shape" for inner in child if name_of(inner) == "Polygon"), None)
     points = points_of(shape.get("POINTS")) if shape is not None else None
     if points is not None:
         return points
@@ -118,15 +118,10 @@ def _around(pieces: tuple[Piece, ...]) -> Polygon | None:
 
 def _reading_order(root: Element) -> Iterator[str]:
     """Block ids of the ReadingOrder (ALTO 4.3 on), in its order."""
-    for order in (element for element in root if _name(element) == "ReadingOrder"):
+    for order in (element for element in root if name_of(element) == "ReadingOrder"):
         yield from (reference for element in order.iter() if (reference := element.get("REF")))
 
 
 def _number(element: Element, key: str) -> float | None:
     value = element.get(key)
     return float(value) if value else None
-
-
-def _name(element: Element) -> str:
-    """The tag without its namespace, which differs by version."""
-    return str(element.tag).rpartition("}")[2]

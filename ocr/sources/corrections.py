@@ -2,14 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ocr.errors import UserError
 from ocr.sample import Sample, Skip
-from ocr.sources import Unit, in_rows
-from ocr.sources.files import FileRefused, folder, names_below, read_inside
+from ocr.sources import Unit
+from ocr.sources.files import plan_files, read_files, read_inside
 from ocr.sources.pairs import image_beside
 from ocr.sources.settings import CorrectionsSettings
 
@@ -27,27 +25,12 @@ _FACTS = {
 
 def plan(settings: CorrectionsSettings) -> list[Unit]:
     """JSON files in the order of their paths; UserError when there is none."""
-    _records.cache_clear()  # the folder may have changed since
-    return in_rows("", len(_records(settings)))
+    return plan_files(settings.path, ".json", "a folder of corrections: x.png with x.json, which holds corrected_text (docs/formats.md)")
 
 
 def read(settings: CorrectionsSettings, unit: Unit) -> Iterator[Sample | Skip]:
     """A Sample or a Skip for every JSON file; the original reading, who and when stand in the sample's group."""
-    root = Path(settings.path)
-    for name in _records(settings)[unit.start : unit.stop]:
-        try:
-            yield _correction(root, name, settings)
-        except FileRefused as refused:
-            yield Skip(f"{root / name}", refused.reason, refused.detail)
-
-
-@lru_cache(maxsize=4)
-def _records(settings: CorrectionsSettings) -> list[str]:
-    root = folder(settings.path, "path", "a folder of corrections, a PNG and a JSON file each")
-    names = names_below(root, [".json"])
-    if not names:
-        raise UserError(f"{root}: no JSON file; a correction is x.png with x.json, which holds corrected_text (docs/formats.md)")
-    return names
+    yield from read_files(settings.path, ".json", unit, lambda name: _correction(Path(settings.path), name, settings))
 
 
 def _correction(root: Path, name: str, settings: CorrectionsSettings) -> Sample | Skip:

@@ -2,10 +2,13 @@
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from ocr.errors import UserError
+from ocr.sample import Sample, Skip
+from ocr.sources import Unit, in_rows
 
 MAX_FILE_BYTES = 512_000_000
 
@@ -41,6 +44,29 @@ def folder(path: str, setting: str, holds: str) -> Path:
     if not Path(path).is_dir():
         raise UserError(f"{path}: no such folder; `{setting}` names {holds}")
     return Path(path)
+
+
+def plan_files(path: str, ending: str, holds: str) -> list[Unit]:
+    """Units of the files below a folder whose names end so, in the order of their paths; UserError, saying what it `holds`, when there is none."""
+    _listed.cache_clear()  # the folder may have changed since
+    names = _listed(str(folder(path, "path", holds)), ending)
+    if not names:
+        raise UserError(f"{path}: no file whose name ends in {ending}; `path` names {holds}")
+    return in_rows("", len(names))
+
+
+def read_files(path: str, ending: str, unit: Unit, make: Callable[[str], Sample | Skip]) -> Iterator[Sample | Skip]:
+    """What `make` says of each file of the unit, by its path relative to the folder; a Skip where a file is refused."""
+    for name in _listed(path, ending)[unit.start : unit.stop]:
+        try:
+            yield make(name)
+        except FileRefused as refused:
+            yield Skip(f"{Path(path) / name}", refused.reason, refused.detail)
+
+
+@lru_cache(maxsize=4)
+def _listed(path: str, ending: str) -> list[str]:
+    return names_below(Path(path), [ending])
 
 
 def names_below(root: Path, endings: Iterable[str]) -> list[str]:

@@ -98,6 +98,11 @@ def direction_of(baseline: Polygon | None, otherwise: float = 0.0) -> float:
     return float(np.rad2deg(np.arctan2(y, x)))
 
 
+def name_of(element: Element) -> str:
+    """The tag without its namespace, which differs by version."""
+    return str(element.tag).rpartition("}")[2]
+
+
 def _parsed(data: bytes) -> Element:
     root: Element = defusedxml.ElementTree.fromstring(data, forbid_dtd=True)
     return root

@@ -9,7 +9,7 @@ import numpy as np
 from ocr.images import Polygon
 from ocr.sample import Sample, Skip
 from ocr.sources import Unit
-from ocr.sources.layout import NotThisFormat, Page, Piece, direction_of, plan_layout, points_of, read_layout
+from ocr.sources.layout import NotThisFormat, Page, Piece, direction_of, name_of, plan_layout, points_of, read_layout
 from ocr.sources.settings import PageSettings
 
 _CUSTOM_ORDER = re.compile(r"readingOrder\s*\{\s*index\s*:\s*(\d+)")
@@ -28,7 +28,7 @@ def read(settings: PageSettings, unit: Unit) -> Iterator[Sample | Skip]:
 def parse(root: Element) -> Page:
     """A PcGts element as a Page; NotThisFormat for any other, ValueError for attributes that are no numbers."""
     page = _child(root, "Page")
-    if _name(root) != "PcGts" or page is None:
+    if name_of(root) != "PcGts" or page is None:
         raise NotThisFormat(f"the root element is {root.tag}")
     regions = list(_regions(page, 0.0))
     order = {id: place for place, id in enumerate(_reading_order(_child(page, "ReadingOrder")))}
@@ -39,17 +39,17 @@ def parse(root: Element) -> Page:
 def _regions(parent: Element, degrees: float) -> Iterator[tuple[str, Piece]]:
     """Text regions in document order, each with the id that the reading order knows it by; one inside another comes after it."""
     for number, element in enumerate(_children(parent)):
-        if not _name(element).endswith("Region"):
+        if not name_of(element).endswith("Region"):
             continue
         id = element.get("id", f"region{number}")
         turned = -float(element.get("orientation", -degrees))  # PAGE turns the region clockwise by it to make it upright
-        if _name(element) == "TextRegion":
+        if name_of(element) == "TextRegion":
             yield id, _region(element, id, turned)
         yield from ((inner, piece) for inner, piece in _regions(element, turned))
 
 
 def _region(element: Element, id: str, degrees: float) -> Piece:
-    lines = [child for child in _children(element) if _name(child) == "TextLine"]
+    lines = [child for child in _children(element) if name_of(child) == "TextLine"]
     places = [_CUSTOM_ORDER.search(line.get("custom", "")) for line in lines]
     if lines and all(places):
         lines = [line for _, line in sorted(zip([int(place[1]) for place in places if place], lines, strict=True), key=lambda pair: pair[0])]
@@ -61,7 +61,7 @@ def _region(element: Element, id: str, degrees: float) -> Piece:
 def _line(element: Element, id: str, degrees: float) -> Piece:
     words = tuple(
         _word(word, word.get("id", f"{id}.word{number}"), degrees)
-        for number, word in enumerate(child for child in _children(element) if _name(child) == "Word")
+        for number, word in enumerate(child for child in _children(element) if name_of(child) == "Word")
     )
     text, confidence = _text(element)
     if text is None and words and all(word.text for word in words):
@@ -74,14 +74,14 @@ def _line(element: Element, id: str, degrees: float) -> Piece:
 def _word(element: Element, id: str, degrees: float) -> Piece:
     text, confidence = _text(element)
     if text is None:
-        glyphs = [_text(child)[0] for child in _children(element) if _name(child) == "Glyph"]
+        glyphs = [_text(child)[0] for child in _children(element) if name_of(child) == "Glyph"]
         text = "".join(glyph for glyph in glyphs if glyph) or None
     return Piece(id, _polygon(element), text, confidence, degrees)
 
 
 def _text(element: Element) -> tuple[str | None, float | None]:
     """Text and confidence of the TextEquiv with the lowest index, of the first one where none has an index."""
-    equivalents = [child for child in _children(element) if _name(child) == "TextEquiv"]
+    equivalents = [child for child in _children(element) if name_of(child) == "TextEquiv"]
     if not equivalents:
         return None, None
     best = min(equivalents, key=lambda equivalent: int(equivalent.get("index", "0")))
@@ -112,7 +112,7 @@ def _points(element: Element) -> Polygon | None:
     """`points="x,y …"` (2013 on), or Point elements (2010)."""
     if element.get("points") is not None:
         return points_of(element.get("points"))
-    points = [(float(point.get("x", "nan")), float(point.get("y", "nan"))) for point in _children(element) if _name(point) == "Point"]
+    points = [(float(point.get("x", "nan")), float(point.get("y", "nan"))) for point in _children(element) if name_of(point) == "Point"]
     return np.array(points) if len(points) >= 2 and np.isfinite(points).all() else None
 
 
@@ -121,9 +121,4 @@ def _children(element: Element) -> list[Element]:
 
 
 def _child(element: Element, name: str) -> Element | None:
-    return next((child for child in _children(element) if _name(child) == name), None)
-
-
-def _name(element: Element) -> str:
-    """The tag without its namespace, which differs by version."""
-    return str(element.tag).rpartition("}")[2]
+    return next((child for child in _children(element) if name_of(child) == name), None)

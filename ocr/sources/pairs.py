@@ -1,14 +1,12 @@
 """Images with their text beside them, as kraken and Tesseract take them: `x.png` and `x.gt.txt`."""
 
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
-from ocr.errors import UserError
 from ocr.images import SUFFIXES
 from ocr.sample import Sample, Skip
-from ocr.sources import Unit, in_rows
-from ocr.sources.files import FileRefused, folder, names_below, read_inside
+from ocr.sources import Unit
+from ocr.sources.files import plan_files, read_files, read_inside
 from ocr.sources.settings import PairsSettings
 
 _MAX_TEXT_BYTES = 1_000_000
@@ -16,27 +14,12 @@ _MAX_TEXT_BYTES = 1_000_000
 
 def plan(settings: PairsSettings) -> list[Unit]:
     """Text files in the order of their paths; UserError when there is none."""
-    _texts.cache_clear()  # the folder may have changed since
-    return in_rows("", len(_texts(settings)))
+    return plan_files(settings.path, settings.suffix, f"a folder of images x.png, each with its text in x{settings.suffix}")
 
 
 def read(settings: PairsSettings, unit: Unit) -> Iterator[Sample | Skip]:
     """A Sample or a Skip for every text file."""
-    root = Path(settings.path)
-    for name in _texts(settings)[unit.start : unit.stop]:
-        try:
-            yield _pair(root, name, settings)
-        except FileRefused as refused:
-            yield Skip(f"{root / name}", refused.reason, refused.detail)
-
-
-@lru_cache(maxsize=4)
-def _texts(settings: PairsSettings) -> list[str]:
-    root = folder(settings.path, "path", "a folder of images and texts")
-    names = names_below(root, [settings.suffix])
-    if not names:
-        raise UserError(f"{root}: no file whose name ends in {settings.suffix}; each image x.png needs its text in x{settings.suffix}")
-    return names
+    yield from read_files(settings.path, settings.suffix, unit, lambda name: _pair(Path(settings.path), name, settings))
 
 
 def _pair(root: Path, name: str, settings: PairsSettings) -> Sample | Skip:

@@ -203,7 +203,8 @@ def test_paddles_thai_dictionary_lacks_what_its_notes_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "says"), [("pairs", "no file whose name ends in .gt.txt"), ("corrections", "no JSON file"), ("page", "no XML file"), ("alto", "no XML file")]
+    ("form", "says"),
+    [("pairs", "no file whose name ends in .gt.txt"), ("corrections", "no file whose name ends in .json"), ("page", "no XML file"), ("alto", "no XML file")],
 )
 def test_an_empty_folder_and_a_missing_one_are_a_users_mistake(tmp_path: Path, form: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
