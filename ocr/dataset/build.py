@@ -4,14 +4,14 @@ The work is cut into fixed units. Each unit's part is written beside the output 
 was; duplicates, splits and the files are a second pass over the parts in their order, so the bytes do not depend on who did which unit.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,6 @@ from ocr.sources.settings import SourceSettings
 
 MapUnits = Callable[[Callable[[Work], int], Sequence[Work]], Iterator[int]]
 _VERSION = 1  # of what a part holds; another one makes parts anew
-_HOLDS_FILES = ("path", "images", "texts", "fonts", "character_dict_path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +84,14 @@ def _planned(config: PrepareConfig) -> list[Work]:
 
 
 def _stamps(source: SourceSettings) -> Iterator[tuple[str, int, int]]:
-    """(path, bytes, time) of the files behind a source's settings."""
-    for setting in _HOLDS_FILES:
-        value = getattr(source, setting, None)
-        for path in [value] if isinstance(value, str) else value or ():
-            for file in _files(Path(path)):
-                found = file.stat()
-                yield str(file), found.st_size, found.st_mtime_ns
+    """(path, bytes, time) of the files behind a source."""
+    for file in sources.files_of(source):
+        with contextlib.suppress(FileNotFoundError):  # its samples will be counted as missing
+            found = file.stat()
+            yield str(file), found.st_size, found.st_mtime_ns
 
 
-def _files(path: Path) -> Iterable[Path]:
-    if path.is_file():
-        yield path
-    for parent, _, names in os.walk(path):
-        yield from (file for name in names if (file := Path(parent) / name).is_file())
-
-
-@contextmanager
+@contextlib.contextmanager
 def _staging(config: PrepareConfig, output: Path) -> Iterator[Path]:
     """The folder of parts for exactly these sources as they are, held against a second job; parts of other settings are removed.
 
@@ -117,7 +107,7 @@ def _staging(config: PrepareConfig, output: Path) -> Iterator[Path]:
         yield staging
 
 
-@contextmanager
+@contextlib.contextmanager
 def _held(folder: Path, output: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

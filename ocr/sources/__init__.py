@@ -1,11 +1,14 @@
 """Sources of samples: a source is planned as fixed units of work, and each unit yields Samples, or Skips that say why there is none.
 
 A reader is a module with `plan(settings) -> list[Unit]` and `read(settings, unit) -> Iterator[Sample | Skip]`; nothing after it knows the format.
+One whose settings do not name all its files has `files(settings) -> Iterator[Path]` too.
 """
 
 import importlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocr.sample import Sample, Skip
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from ocr.sources.settings import SourceSettings
 
 ROWS_PER_UNIT = 1_000
+_HOLDS_FILES = ("path", "images", "texts", "fonts", "character_dict_path")
 _READERS = {
     "page": "ocr.sources.page_xml",
     "alto": "ocr.sources.alto",
@@ -43,6 +47,22 @@ def plan(settings: "SourceSettings") -> list[Unit]:
 def read(settings: "SourceSettings", unit: Unit) -> Iterator[Sample | Skip]:
     """What one unit holds, in a fixed order, whatever was read before it."""
     yield from _reader(settings).read(settings, unit)
+
+
+def files_of(settings: "SourceSettings") -> Iterator[Path]:
+    """Every file on this disk that the source's samples depend on: what its settings name, folders with all they hold."""
+    for setting in _HOLDS_FILES:
+        value = getattr(settings, setting, None)
+        for path in [value] if isinstance(value, str) else value or ():
+            yield from _files_at(Path(path))
+    yield from getattr(_reader(settings), "files", lambda _: iter(()))(settings)
+
+
+def _files_at(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    for parent, _, names in os.walk(path):
+        yield from (Path(parent) / name for name in names)
 
 
 def read_source(settings: "SourceSettings") -> Iterator[Sample | Skip]:

@@ -1,5 +1,6 @@
 """PaddleOCR label files: `path<TAB>text` a line for recognition, `path<TAB>[boxes with texts]` for detection, whose boxes are cut out."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from functools import lru_cache
@@ -43,6 +44,14 @@ def read(settings: PaddleSettings, unit: Unit) -> Iterator[Sample | Skip]:
         line = line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
         if line.strip():
             yield from _read_line(line, f"{labels}:{number}", settings)
+
+
+def files(settings: PaddleSettings) -> Iterator[Path]:
+    """The images that the label file names."""
+    root = _root(settings)
+    for line in _lines(Path(settings.path)):
+        with contextlib.suppress(ValueError):  # not UTF-8, or a NUL: a Skip when it is read
+            yield root / line.decode("utf-8").partition(settings.delimiter)[0].strip().replace("\0", "")
 
 
 def _lines(labels: Path) -> Iterator[bytes]:

@@ -266,6 +266,11 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert signature(config) == first
     (tmp_path / "in" / "a.gt.txt").write_text("another")
     assert signature(config) != first
+    (tmp_path / "labels.txt").write_text("in/a.png\ta\n")
+    config = PrepareConfig.model_validate({"output": str(tmp_path / "out"), "sources": [{"format": "paddle", "path": str(tmp_path / "labels.txt")}]})
+    first = signature(config)
+    (tmp_path / "in" / "a.png").write_bytes(picture(2, changed=3))
+    assert signature(config) != first
 
 
 def test_the_cache_is_made_once_and_a_full_disk_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
