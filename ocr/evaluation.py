@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from tqdm import tqdm
 
 from ocr.dataset.read import Dataset
@@ -16,6 +17,7 @@ from ocr.sample import Reading
 from ocr.scoring import Counts, confusions, score, score_all
 
 _AT_ONCE = 256
+_BOOTSTRAP_DRAWS, _BOOTSTRAP_KEY = 10_000, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,59 @@ class Evaluation:
     def confusions(self) -> Counter[tuple[str, str]]:
         """(expected, read) → count over grapheme clusters."""
         return confusions((line.reference, line.reading) for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two recognisers on the same samples; `low` and `high` bound new CER − old CER with 95 % confidence."""
+
+    old: Evaluation
+    new: Evaluation
+    low: float
+    high: float
+
+    @property
+    def difference(self) -> float:
+        """New CER − old CER: below 0 the new one is better."""
+        return self.new.counts.cer - self.old.counts.cer
+
+    @property
+    def changed(self) -> list[tuple[Line, Line]]:
+        """(old, new) of the lines that read differently, those that lost most first."""
+        pairs = [(old, new) for old, new in zip(self.old.lines, self.new.lines, strict=True) if old.reading != new.reading]
+        return sorted(pairs, key=lambda pair: pair[0].counts.character_edits - pair[1].counts.character_edits)
+
+    def __str__(self) -> str:
+        gains = [old.counts.character_edits - new.counts.character_edits for old, new in self.changed]
+        verdict = (
+            "no difference that these samples show" if self.low <= 0 <= self.high else "the new one is better" if self.high < 0 else "the new one is worse"
+        )
+        lines = [
+            f"{'worse ' if gain < 0 else 'better' if gain > 0 else 'other '}  {old.reference}  {old.reading} → {new.reading}  ({old.id})"
+            for gain, (old, new) in zip(gains, self.changed, strict=True)
+        ]
+        return "\n".join(
+            [
+                *lines,
+                f"{len(gains):,} of {len(self.old.lines):,} lines changed: {sum(gain > 0 for gain in gains):,} better, {sum(gain < 0 for gain in gains):,} worse",
+                f"CER {self.old.counts.cer:.2%} → {self.new.counts.cer:.2%}: {100 * self.difference:+.2f} points "
+                f"(95 % interval {100 * self.low:+.2f} to {100 * self.high:+.2f}, paired bootstrap): {verdict}",
+            ]
+        )
+
+
+def compare(old: Evaluation, new: Evaluation) -> Comparison:
+    """Paired bootstrap over lines (Bisani & Ney 2004): both CERs are drawn from the same resampled lines, 10,000 times, by a fixed seed."""
+    if [line.id for line in old.lines] != [line.id for line in new.lines]:
+        raise UserError("the two were not read on the same samples; give both the same data=FOLDER")
+    counted = [(before.counts, after.counts) for before, after in zip(old.lines, new.lines, strict=True)]
+    gained = np.array([after.character_edits - before.character_edits for before, after in counted], dtype=np.float64)
+    lengths = np.array([before.characters for before, _ in counted], dtype=np.float64)
+    draw = np.random.Generator(np.random.Philox(key=_BOOTSTRAP_KEY))
+    drawn = [draw.integers(0, len(gained), len(gained)) for _ in range(_BOOTSTRAP_DRAWS)]
+    differences = [gained[lines].sum() / max(1.0, lengths[lines].sum()) for lines in drawn]
+    low, high = np.percentile(differences, [2.5, 97.5])
+    return Comparison(old, new, float(low), float(high))
 
 
 def evaluate(recognizer: Recognizer, dataset: Dataset, indices: Sequence[int] | None = None) -> Evaluation:

@@ -1,7 +1,8 @@
-"""Error rates of a bundle, or of every checkpoint of a run and its bundle, on a data set's validation split.
+"""Error rates of a bundle, or of every checkpoint of a run and its bundle, on a data set's validation split; or two compared.
 
 python ray_jobs/evaluate.py runs/odia-ctc
 python ray_jobs/evaluate.py runs/odia-ctc/bundle data=odia_words
+python ray_jobs/evaluate.py compare runs/old runs/new data=my_data     # which lines changed, and whether the difference is one
 """
 
 from argparse import Namespace
@@ -12,17 +13,23 @@ from ray_jobs import command
 
 
 def main(arguments: Namespace) -> None:
-    """Print a table, a line per recogniser."""
-    data = dict(word.partition("=")[::2] for word in arguments.overrides)
+    """Print a table, a line per recogniser; or the lines that changed and both error rates."""
+    data = dict(word.partition("=")[::2] for word in arguments.words if "=" in word)
+    paths = [Path(word) for word in arguments.words if "=" not in word]
     if set(data) - {"data"}:
         raise UserError(f"{', '.join(sorted(set(data) - {'data'}))}: unknown; known here: data=FOLDER or an embedded data set's name")
-    from trainers.judge import judge
+    if len(paths) != (3 if paths[:1] == [Path("compare")] else 1):
+        raise UserError(f"found {' '.join(arguments.words) or 'nothing'}; give RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER")
+    from trainers.judge import compared, judge
 
+    if len(paths) == 3:
+        print(compared(paths[1], paths[2], data.get("data")))
+        return
     print(f"{'':<24}{'samples':>9}{'CER':>9}{'graphemes':>11}{'WER':>9}{'exact':>9}")
-    for name, counts in judge(arguments.path, data.get("data")):
+    for name, counts in judge(paths[0], data.get("data")):
         rates = (counts.cer, counts.grapheme_cer, counts.wer, counts.exact_match)
         print(f"{name:<24}{counts.samples:>9,}{rates[0]:>9.2%}{rates[1]:>11.2%}{rates[2]:>9.2%}{rates[3]:>9.2%}", flush=True)
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__, path={"type": Path, "metavar": "RUN_OR_BUNDLE"}, overrides={"nargs": "*", "metavar": "data=DATASET"})
+    command.run(main, __doc__, words={"nargs": "*", "metavar": "RUN_OR_BUNDLE | compare OLD NEW | data=FOLDER"})

@@ -6,7 +6,7 @@ from pathlib import Path
 from ocr.bundle import MANIFEST, open_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
-from ocr.evaluation import evaluate
+from ocr.evaluation import Comparison, compare, evaluate
 from ocr.recognizers.base import load
 from ocr.scoring import Counts
 from ocr.settings import parse_settings, read_yaml
@@ -35,6 +35,16 @@ def judge(path: Path, data: str | None = None) -> Iterator[tuple[str, Counts]]:
         yield checkpoints.directory_of(path, step).name, evaluate(task.recognizer, judged).counts
     if (path / "bundle").is_dir():
         yield "bundle", evaluate(load(path / "bundle"), judged).counts
+
+
+def compared(old: Path, new: Path, data: str | None = None) -> Comparison:
+    """Two bundles, or the bundles of two runs, on the same samples; `data` defaults to what the old one was judged on."""
+    bundles = [path if (path / MANIFEST).is_file() else path / "bundle" for path in (old, new)]
+    chosen = data or open_bundle(bundles[0]).card.get("data")
+    if not chosen:
+        raise UserError(f"{bundles[0]}: the bundle does not say what it was judged on; give data=FOLDER")
+    judged = Dataset.open(str(chosen), "validation")
+    return compare(*(evaluate(load(bundle), judged) for bundle in bundles))
 
 
 def _judged_bundle(path: Path, data: str | None) -> tuple[str, Counts]:
