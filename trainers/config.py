@@ -80,6 +80,9 @@ class LossSettings(Settings):
     """What is minimised."""
 
     name: Literal["ctc"] = Setting("ctc", on_resume="refuse", description="connectionist temporal classification (Graves et al. 2006)")
+    focal_gamma: float = Setting(0.0, ge=0, le=10, on_resume="refuse", description="how much samples that are read well already count less; 0: all alike")
+    focal_alpha: float = Setting(1.0, gt=0, le=10, on_resume="refuse", description="factor of the focal loss; without effect at focal_gamma 0")
+    label_smoothing: float = Setting(0.0, ge=0, lt=1, on_resume="refuse", description="share of the loss that asks for even odds in every column")
 
 
 class AugmentSettings(Settings):

@@ -140,7 +140,7 @@ class CtcTask:
         for norm in self._norms:
             norm.sample_weight = weight
         logits_TBK, lengths_B = self.network(batch.ink_BCHW.to(self.device), batch.widths_B.to(self.device))
-        return ctc_losses(logits_TBK, lengths_B, batch.targets_S, batch.target_lengths_B)
+        return ctc_losses(logits_TBK, lengths_B, batch.targets_S, batch.target_lengths_B, self.config.loss)
 
     def statistics(self) -> list[Tensor]:
         """What each batch normalisation gathered, [2C + 1] each."""

@@ -1,5 +1,7 @@
 """The small parts of training: keyed draws, augmentation, the rate over time, losses, batch normalisation by step."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 
 from ocr.recognizers.ctc.networks import MicroBatchNorm
 from trainers.augment import augment
-from trainers.config import AugmentSettings, OptimizerSettings
+from trainers.config import AugmentSettings, LossSettings, OptimizerSettings
 from trainers.losses import ctc_losses, outputs_needed
 from trainers.random import generator, key_of
 from trainers.schedule import learning_rate
@@ -73,6 +75,48 @@ def test_the_loss_of_a_sample_does_not_depend_on_its_neighbours() -> None:
     together = ctc_losses(logits_TBK, lengths_B, torch.tensor([1, 2, 3, 4]), torch.tensor([3, 1]))
     alone = ctc_losses(logits_TBK[:6, 1:], lengths_B[1:], torch.tensor([4]), torch.tensor([1]))
     assert together[1] == pytest.approx(float(alone[0]), abs=1e-6)
+
+
+SETTINGS = [
+    LossSettings(),
+    LossSettings(focal_gamma=2.0, focal_alpha=0.25),
+    LossSettings(label_smoothing=0.1),
+    LossSettings(focal_gamma=0.5, label_smoothing=0.3),
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_padding_and_neighbours_change_no_loss_of_any_kind(settings: LossSettings) -> None:
+    torch.manual_seed(0)
+    logits_TBK, lengths_B = torch.randn(9, 2, 5), torch.tensor([9, 6])
+    together = ctc_losses(logits_TBK, lengths_B, torch.tensor([1, 2, 3, 4]), torch.tensor([3, 1]), settings)
+    alone = ctc_losses(logits_TBK[:6, 1:], lengths_B[1:], torch.tensor([4]), torch.tensor([1]), settings)
+    assert together[1] == pytest.approx(float(alone[0]), abs=1e-6)
+
+
+def test_the_focal_loss_counts_a_sample_less_the_surer_it_is_read() -> None:
+    """One column, one class: p = 0.9 and 0.5; α (1 - p)^γ (-ln p) by hand."""
+    logits_TBK = torch.tensor([[0.1, 0.9], [0.5, 0.5]]).log()[None]
+    given = logits_TBK, torch.tensor([1, 1]), torch.tensor([1, 1]), torch.tensor([1, 1])
+    assert ctc_losses(*given).tolist() == pytest.approx([0.105361, 0.693147], abs=1e-6)
+    focal = ctc_losses(*given, LossSettings(focal_gamma=2.0, focal_alpha=0.25))
+    assert focal.tolist() == pytest.approx([0.25 * 0.1**2 * 0.105361, 0.25 * 0.5**2 * 0.693147], abs=1e-6)
+
+
+def test_label_smoothing_is_nothing_where_odds_are_even_and_bounds_the_certainty() -> None:
+    even, sure = torch.zeros(4, 1, 3), torch.tensor([20.0, 0, 0]).expand(4, 1, 3)
+    given = torch.tensor([4]), torch.tensor([1]), torch.tensor([1])
+    smooth = LossSettings(label_smoothing=0.5)
+    assert float(ctc_losses(even, *given, smooth)[0]) == pytest.approx(0.5 * float(ctc_losses(even, *given)[0]), abs=1e-6)
+    by_hand = 0.5 * float(ctc_losses(sure, *given)[0]) + 0.5 * (40 / 3 - math.log(3))
+    assert float(ctc_losses(sure, *given, smooth)[0]) == pytest.approx(by_hand, rel=1e-4)
+
+
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 4.0])
+def test_gradients_stay_finite_where_a_sample_is_read_for_certain(gamma: float) -> None:
+    logits_TBK = torch.tensor([[[0.0, 200.0]]], requires_grad=True)
+    ctc_losses(logits_TBK, torch.tensor([1]), torch.tensor([1]), torch.tensor([1]), LossSettings(focal_gamma=gamma)).sum().backward()
+    assert logits_TBK.grad is not None and torch.isfinite(logits_TBK.grad).all()
 
 
 def test_running_statistics_move_once_a_step_by_the_mean_over_micro_batches() -> None:

@@ -79,9 +79,16 @@ def test_stopping_and_resuming_at_every_step_changes_no_bit(golden: Path, tmp_pa
     assert_finished_like(config.local_run_dir, golden)
 
 
-def test_the_corrections_network_too_is_exact(tmp_path: Path) -> None:
+OTHERS: dict[str, dict[str, Any]] = {
+    "the Corrections system's network": {"model": CrnnSettings()},
+    "Adam with a focal, smoothed loss": {"optimizer": {"name": "adam"}, "loss": {"focal_gamma": 2.0, "focal_alpha": 0.25, "label_smoothing": 0.1}},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_every_network_optimizer_and_loss_is_exact(kind: str, tmp_path: Path) -> None:
     few: dict[str, Any] = {"data": {"max_train_samples": 40}, "train": {"max_steps": 5, "eval_steps": 4, "save_total_limit": 9}}
-    through, stopped = (tiny_config(tmp_path / name, **few, model=CrnnSettings(), max_skipped=1.0) for name in ("through", "stopped"))
+    through, stopped = (tiny_config(tmp_path / name, **few, **OTHERS[kind], max_skipped=1.0) for name in ("through", "stopped"))
     run_again(through)
     for step in range(1, 6):
         run_again(stopped, stop_after=step)
