@@ -12,12 +12,12 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import Pixels, open_image
 from ocr.recognizers.base import load
-from ocr.recognizers.ctc.networks import build_network
+from ocr.recognizers.ctc.networks import CtcNetwork, MicroBatchNorm, build_network
 from ocr.recognizers.ctc.reading import CtcRecognizer, as_line, collate, greedy
-from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings
+from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, MobileNetSettings
 from ocr.settings import resolved
 
-SETTINGS = {"compact": CompactSettings(size="small"), "crnn": CrnnSettings()}
+SETTINGS = {"compact": CompactSettings(size="small"), "crnn": CrnnSettings(), "mobilenet_v3_crnn": MobileNetSettings()}
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +31,30 @@ def recognizer(kind: str) -> CtcRecognizer:
     """An untrained network whose readings are long and varied, so that any disturbance would show."""
     torch.manual_seed(3)
     alphabet = Alphabet.from_texts(Dataset.open("odia_words", "train").texts)
-    network = build_network(SETTINGS[kind], len(alphabet)).eval()
+    network = build_network(SETTINGS[kind], len(alphabet))
+    if kind == "mobilenet_v3_crnn":
+        gather_statistics(network)
+    network.eval()
     with torch.no_grad():
         network.classes.weight.mul_(40)  # type: ignore[union-attr, operator]
         network.classes.bias[0] = -1.0  # type: ignore[index, operator]
     return CtcRecognizer(network, alphabet, 32)
 
 
+@torch.no_grad()
+def gather_statistics(network: CtcNetwork) -> None:
+    """So many layers with the statistics of nothing would give the same for every image."""
+    network(torch.rand(4, 3, 32, 96), torch.tensor([96, 80, 64, 96]))
+    for norm in (module for module in network.modules() if isinstance(module, MicroBatchNorm)):
+        norm.momentum = 1.0
+        norm.absorb(norm.step_sums.clone())
+
+
 def in_mode(kind: str, images: list[Pixels]) -> list[Pixels]:
     return images if kind == "compact" else [np.repeat(image[:, :, None], 3, axis=2) for image in images]
 
 
-@pytest.mark.parametrize(("kind", "count"), [("compact", 2000), ("crnn", 60)])
+@pytest.mark.parametrize(("kind", "count"), [("compact", 2000), ("crnn", 60), ("mobilenet_v3_crnn", 60)])
 def test_an_image_reads_the_same_alone_and_in_any_batch(kind: str, count: int, words: list[Pixels]) -> None:
     reader, images = recognizer(kind), in_mode(kind, words[:count])
     order = np.random.default_rng(1).permutation(count)
@@ -52,7 +64,7 @@ def test_an_image_reads_the_same_alone_and_in_any_batch(kind: str, count: int, w
     assert [together[int(np.flatnonzero(order == i)[0])].text for i in range(count)] == alone
 
 
-@pytest.mark.parametrize("kind", ["compact", "crnn"])
+@pytest.mark.parametrize("kind", SETTINGS)
 def test_nothing_beyond_an_images_own_width_reaches_its_logits(kind: str, words: list[Pixels]) -> None:
     reader, images = recognizer(kind), in_mode(kind, words[:8])
     ink_BCHW, widths_B = collate([as_line(images[0], 32)], reader.network.columns_per_output)
@@ -62,6 +74,16 @@ def test_nothing_beyond_an_images_own_width_reaches_its_logits(kind: str, words:
         far_TBK, far_lengths_B = reader.network(wide_BCHW, widths_B)
     assert lengths_B.tolist() == far_lengths_B.tolist() == [near_TBK.shape[0]]
     assert torch.allclose(near_TBK, far_TBK[: near_TBK.shape[0]], atol=1e-5 * float(near_TBK.abs().max()))
+
+
+def test_the_thai_systems_network_weighs_what_paddleocrs_does() -> None:
+    """The original's best_accuracy.pdparams is 9,205,880 bytes: weights and running statistics in fp32, Paddle's second, flat copy of the LSTM, and names."""
+    network = build_network(SETTINGS["mobilenet_v3_crnn"], 881)
+    numbers = {name: tensor.numel() for name, tensor in network.state_dict().items()}
+    stored = 4 * (sum(numbers.values()) + sum(count for name, count in numbers.items() if name.startswith("lstm.")))
+    assert 0.995 < stored / 9_205_880 < 1
+    logits_TBK, lengths_B = network.eval()(torch.zeros(1, 3, 32, 320), torch.tensor([320]))
+    assert logits_TBK.shape == (80, 1, 881) and lengths_B.tolist() == [80]
 
 
 def test_best_path_merges_repeats_then_drops_blanks() -> None:

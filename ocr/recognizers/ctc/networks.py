@@ -11,15 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings
+from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, MobileNetSettings
 
-COLUMNS_PER_OUTPUT = {"compact": 4, "crnn": 8}
+COLUMNS_PER_OUTPUT = {"compact": 4, "crnn": 8, "mobilenet_v3_crnn": 4}
 COMPACT_SIZES = {"small": ((24, 48, 64, 96, 128), 96), "base": ((32, 64, 96, 128, 192), 128), "large": ((48, 96, 144, 192, 320), 256)}
 
 
-def build_network(settings: CompactSettings | CrnnSettings, classes: int) -> "CtcNetwork":
+def build_network(settings: CompactSettings | CrnnSettings | MobileNetSettings, classes: int) -> "CtcNetwork":
     """The network that the settings name, with freshly drawn weights from torch's global generator."""
-    return CompactNetwork(settings, classes) if settings.kind == "compact" else CrnnNetwork(settings, classes)
+    if isinstance(settings, MobileNetSettings):
+        from ocr.recognizers.ctc.mobilenet import MobileNetNetwork
+
+        return MobileNetNetwork(settings, classes)
+    return CompactNetwork(settings, classes) if isinstance(settings, CompactSettings) else CrnnNetwork(settings, classes)
 
 
 class CtcNetwork(nn.Module, ABC):
@@ -31,6 +35,11 @@ class CtcNetwork(nn.Module, ABC):
     @abstractmethod
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [T, B, K] in fp32 and output lengths [B]; widths are in columns, multiples of `columns_per_output`."""
+
+    @staticmethod
+    def in_fp32(features: Tensor) -> torch.autocast:
+        """A context in which LSTM and classes are computed in fp32, whatever the convolutions were."""
+        return torch.autocast(features.device.type, enabled=False)
 
 
 def mask_beyond(features_BCHW: Tensor, widths_B: Tensor) -> Tensor:
@@ -95,7 +104,7 @@ class _ConvBlock(nn.Module):
         return mask_beyond(F.relu(self.norm(self.convolution(features_BCHW))), widths_B), widths_B
 
 
-class _BiLstm(nn.Module):
+class BiLstm(nn.Module):
     """Bidirectional LSTM layers over each image's own columns, in fp32; dropout between layers is our own module's.
 
     Each direction is an LSTM of its own that reads from the image's first or last column on, so what lies beyond the width is
@@ -152,7 +161,7 @@ class CompactNetwork(CtcNetwork):
             ]
         )
         self.dropout = nn.Dropout(settings.dropout)
-        self.lstm = _BiLstm(c5, hidden)
+        self.lstm = BiLstm(c5, hidden)
         self.classes = nn.Linear(2 * hidden, classes)
         self.direct = nn.Linear(c5, classes)
 
@@ -162,7 +171,7 @@ class CompactNetwork(CtcNetwork):
         for block in self.blocks:
             features, widths_B = block(features, widths_B)
         features_TBC = features.squeeze(2).permute(2, 0, 1).float()
-        with torch.autocast(features.device.type, enabled=False):
+        with self.in_fp32(features):
             in_context_TBC = self.lstm(self.dropout(features_TBC), widths_B)
             return self.classes(self.dropout(in_context_TBC)) + self.direct(self.dropout(features_TBC)), widths_B
 
@@ -177,7 +186,7 @@ class CrnnNetwork(CtcNetwork):
         sizes = (3, 64, 128, 256)
         self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(sizes))
         self.dropout = nn.Dropout(settings.dropout)
-        self.lstm = _BiLstm(256 * settings.height_px // 8, 256, layers=2, dropout=settings.dropout)
+        self.lstm = BiLstm(256 * settings.height_px // 8, 256, layers=2, dropout=settings.dropout)
         self.classes = nn.Linear(2 * 256, classes)
 
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,5 +197,5 @@ class CrnnNetwork(CtcNetwork):
             widths_B = torch.div(widths_B, 2, rounding_mode="floor")
             features = mask_beyond(self.dropout(features), widths_B)
         features_TBC = features.flatten(1, 2).permute(2, 0, 1).float()
-        with torch.autocast(features.device.type, enabled=False):
+        with self.in_fp32(features):
             return self.classes(self.lstm(features_TBC, widths_B)), widths_B

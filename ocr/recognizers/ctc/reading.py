@@ -18,7 +18,7 @@ from ocr.bundle import Bundle
 from ocr.errors import UserError
 from ocr.images import Pixels, scale_to_height, to_ink, trim_rows
 from ocr.recognizers.ctc.networks import CtcNetwork, build_network
-from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings
+from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, MobileNetSettings
 from ocr.sample import Reading
 from ocr.settings import parse_settings
 from ocr.text import normalise
@@ -99,13 +99,16 @@ def _ctc_losses(log_probs_TBK: Tensor, lengths_B: Tensor, targets: Sequence[Sequ
     return F.ctc_loss(log_probs_TBK, flat, lengths_B, target_lengths, BLANK, "none")
 
 
-def network_settings(values: dict[str, Any], where: str) -> CompactSettings | CrnnSettings:
+NetworkSettings = CompactSettings | CrnnSettings | MobileNetSettings
+_KINDS: dict[str, type[NetworkSettings]] = {"compact": CompactSettings, "crnn": CrnnSettings, "mobilenet_v3_crnn": MobileNetSettings}
+
+
+def network_settings(values: dict[str, Any], where: str) -> NetworkSettings:
     """The settings of a CTC network from a bundle's plain values."""
-    kinds: dict[str, type[CompactSettings] | type[CrnnSettings]] = {"compact": CompactSettings, "crnn": CrnnSettings}
     kind = values.get("kind")
-    if kind not in kinds:
-        raise UserError(f"{where}: unknown network {kind!r}; known: {', '.join(kinds)}")
-    return parse_settings(kinds[str(kind)], values, where)
+    if kind not in _KINDS:
+        raise UserError(f"{where}: unknown network {kind!r}; known: {', '.join(_KINDS)}")
+    return parse_settings(_KINDS[str(kind)], values, where)
 
 
 def load_ctc(bundle: Bundle, backend: str | None, device: str | None) -> CtcRecognizer:

@@ -26,4 +26,15 @@ class CrnnSettings(Settings):
     alphabet: str | None = Setting(None, on_resume="refuse", description="characters it can write; null: those of the training split")
 
 
-CtcSettings = Annotated[CompactSettings | CrnnSettings, pydantic.Field(discriminator="kind")]
+class MobileNetSettings(Settings):
+    """PaddleOCR's CRNN on MobileNetV3 large, the Thai system's network: RGB, one output every 4 pixels, two BiLSTM layers."""
+
+    kind: Literal["mobilenet_v3_crnn"] = Setting("mobilenet_v3_crnn", on_resume="refuse", description="which network")
+    scale: float = Setting(0.5, gt=0, le=2, on_resume="refuse", description="width of every layer against MobileNetV3's")
+    hidden_size: int = Setting(96, ge=1, on_resume="refuse", description="of each direction of each BiLSTM layer")
+    height_px: Literal[32] = Setting(32, on_resume="refuse", description="height that every image is scaled to")
+    dropout: float = Setting(0.0, ge=0, lt=1, on_resume="refuse", description="before the classes")
+    alphabet: str | None = Setting(None, on_resume="refuse", description="characters it can write; null: those of the training split")
+
+
+CtcSettings = Annotated[CompactSettings | CrnnSettings | MobileNetSettings, pydantic.Field(discriminator="kind")]
