@@ -150,7 +150,7 @@ def test_a_data_set_travels_to_another_process(tmp_path: Path) -> None:
 
 def test_the_embedded_odia_words_hold_out_a_face_and_every_text() -> None:
     train, validation = Dataset.open("odia_words", "train"), Dataset.open("odia_words", "validation")
-    assert (len(train), len(validation)) == (18_000, 2_000)
+    assert (len(train), len(validation)) == (16_000, 2_000)
     assert not set(train.texts) & set(validation.texts)
     assert not {train.group(i)["face"] for i in range(len(train))} & {validation.group(i)["face"] for i in range(len(validation))}
     assert set("".join(validation.texts)) <= set("".join(train.texts))

@@ -109,14 +109,19 @@ def test_of_equal_samples_the_one_that_judges_stays(tmp_path: Path) -> None:
     assert ids(tmp_path, "validation") == {"c"} and ids(tmp_path, "train") == {"b"}
 
 
-@pytest.mark.parametrize("by", ["page", "writer", "source"])
-def test_a_group_is_never_torn_apart(tmp_path: Path, by: str) -> None:
+@pytest.mark.parametrize(("by", "place"), [("page", 1), ("writer", 0)])
+def test_a_group_is_never_torn_apart(tmp_path: Path, by: str, place: int) -> None:
     items = [(f"w{n % 7}_p{n % 20}_{n}", picture(n), f"word {n}") for n in range(100)]
     source = pairs(tmp_path / "in", items) | {"group_pattern": "(?P<writer>w[0-9]+)_(?P<page>p[0-9]+)_"}
-    prepare(tmp_path, source, pairs(tmp_path / "more", [("z", picture(200), "z")]) | {"split": "validation"}, split={"by": [by], "validation_ratio": 0.4})
-    place = {"page": 1, "writer": 0}.get(by)
-    named = [{one.split("_")[place] if place is not None else "in" for one in ids(tmp_path, split) if one != "z"} for split in ("train", "validation")]
-    assert not named[0] & named[1] and (by == "source" or all(named))
+    prepare(tmp_path, source, split={"by": [by], "validation_ratio": 0.4})
+    named = [{one.split("_")[place] for one in ids(tmp_path, split)} for split in ("train", "validation")]
+    assert all(named) and not named[0] & named[1]
+
+
+def test_a_source_may_be_held_together(tmp_path: Path) -> None:
+    sources = [pairs(tmp_path / f"in{k}", [(f"{n}", picture(20 * k + n), f"word {k} {n}") for n in range(20)]) for k in range(6)]
+    value = prepare(tmp_path, *sources, split={"by": ["source"], "validation_ratio": 0.5})
+    assert [sorted(source["kept"].values()) for source in value["sources"]] == [[0, 20]] * 6
 
 
 sample_texts = st.text(min_size=1, max_size=8)
