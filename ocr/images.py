@@ -114,7 +114,7 @@ def scale_to_fit(pixels: Pixels, max_side_px: int) -> Pixels:
 
 
 def cut(page: Pixels, polygon: Polygon, degrees: float = 0.0) -> Pixels:
-    """The part of a page inside a polygon, upright; around the polygon, the median colour inside it.
+    """The part of a page inside a polygon, upright; around the polygon, the median colour of its box.
 
     `degrees` is where the writing runs, clockwise on the page from left to right; quarter turns lose no pixel.
     ImageRefused when the polygon has no area on the page.
@@ -141,13 +141,13 @@ def _area(polygon: Polygon) -> float:
 
 
 def _filled_around(part: Pixels, polygon: Polygon) -> tuple[Pixels, tuple[int, ...]]:
-    """The part with the median colour of the polygon's inside around it, and that colour."""
+    """The part with its own median colour around the polygon, and that colour: inside a tight polygon most may be ink."""
     mask = Image.new("1", (part.shape[1], part.shape[0]))
     ImageDraw.Draw(mask).polygon([(float(x), float(y)) for x, y in polygon], fill=1, outline=1)
     inside = np.asarray(mask)
     if not inside.any():
         raise ImageRefused("polygon", "polygon outside the image", "no pixel of the image lies in it")
-    background = np.median(part[inside], axis=0).astype(np.uint8)
+    background = np.median(part.reshape(-1, *part.shape[2:]), axis=0).astype(np.uint8)
     if not inside.all():
         part = np.where(inside if part.ndim == 2 else inside[..., None], part, background)
     return part, tuple(int(value) for value in np.atleast_1d(background))

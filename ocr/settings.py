@@ -105,18 +105,33 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"{override!r}: an override is written key=value, such as train.max_steps=500")
-    group = values
+    group: Any = values
     *parents, last = key.split(".")
     for parent in parents:
-        child = group.get(parent)
-        if not isinstance(child, dict):
-            child = {}
-            group[parent] = child
-        group = child
+        group = _inside(group, parent, override)
+    if isinstance(group, list):
+        last = _index(group, last, override)
     try:
         group[last] = yaml.safe_load(text)
     except yaml.YAMLError as problem:
         raise UserError(f"{override!r}: the value is not valid YAML: {problem}") from None
+
+
+def _inside(group: Any, key: str, override: str) -> Any:
+    """The mapping or list under a key; a mapping is made where there is none."""
+    if isinstance(group, list):
+        key = _index(group, key, override)
+    elif not isinstance(group.get(key), (dict, list)):
+        group[key] = {}
+    if not isinstance(group[key], (dict, list)):
+        raise UserError(f"{override!r}: {key} holds a value, no settings")
+    return group[key]
+
+
+def _index(group: list[Any], key: str, override: str) -> Any:
+    if not key.isdecimal() or int(key) >= len(group):
+        raise UserError(f"{override!r}: a list is meant here, with the places 0 to {len(group) - 1}, found {key!r}")
+    return int(key)
 
 
 def _describe(kind: type[Settings], error: Any) -> str:

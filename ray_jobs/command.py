@@ -30,7 +30,7 @@ def run(main: Callable[[argparse.Namespace], int | None], about: str | None, **a
         print(f"error: {end}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        print("interrupted; the same command goes on from what is saved", file=sys.stderr)
         status = 130
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()

@@ -5,6 +5,7 @@ was; duplicates, splits and the files are a second pass over the parts in their 
 """
 
 import contextlib
+import difflib
 import fcntl
 import hashlib
 import json
@@ -23,9 +24,9 @@ from ocr.dataset.config import PrepareConfig
 from ocr.dataset.describe import card, described, table_of
 from ocr.dataset.merge import Table, judge
 from ocr.dataset.parts import Work, make_part
-from ocr.dataset.write import Tally, write_splits
+from ocr.dataset.write import FILES, Tally, write_splits
 from ocr.errors import UserError
-from ocr.files import sync
+from ocr.files import read_json, sync
 from ocr.sources.settings import SourceSettings
 
 MapUnits = Callable[[Callable[[Work], int], Sequence[Work]], Iterator[int]]
@@ -58,6 +59,7 @@ def build(config: PrepareConfig, map_units: MapUnits = in_this_process) -> Summa
     `map_units` calls a function on every unit, in any order and anywhere that sees the files, and yields its results.
     """
     output = Path(config.output).absolute()
+    _refuse_sources_inside(config, output)
     _refuse_foreign_folder(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     works = _planned(config)
@@ -72,8 +74,8 @@ def build(config: PrepareConfig, map_units: MapUnits = in_this_process) -> Summa
 
 
 def signature(config: PrepareConfig) -> str:
-    """A hash of the settings that shape the data, and of the size and time of every file that the sources name."""
-    shaping = config.model_dump(mode="json", exclude={"output", "max_skipped", "workers", "format", "hub_repo", "hub_private"})
+    """A hash of the settings that shape the parts, and of the size and time of every file that the sources name."""
+    shaping = config.model_dump(mode="json", include={"sources", "images", "lint"}) | {"split": config.split.model_dump(mode="json", exclude={"on_leak"})}
     stamps = [sorted(_stamps(source)) for source in config.sources]
     return hashlib.sha256(json.dumps([_VERSION, shaping, stamps], sort_keys=True).encode()).hexdigest()
 
@@ -123,9 +125,10 @@ def _written(config: PrepareConfig, output: Path, staging: Path, works: list[Wor
     temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".new", dir=output.parent))
     try:
         table = Table([work.file(staging) for work in works], [work.source for work in works], config.split.by)
+        _check_facts(config, works, staging, table)
         verdicts = judge(table, config.split)
         tally = write_splits(config, temporary, staging, works, table, verdicts)
-        _check(tally, config.max_skipped)
+        _check(config, tally)
         value = described(config, tally, table, verdicts)
         (temporary / "dataset.json").write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         (temporary / "README.md").write_text(card(config, value), encoding="utf-8")
@@ -136,7 +139,24 @@ def _written(config: PrepareConfig, output: Path, staging: Path, works: list[Wor
     return Summary(Path(config.output), value["kept"], value["skipped"], table_of(value))
 
 
-def _check(tally: Tally, max_skipped: float) -> None:
+def _check_facts(config: PrepareConfig, works: Sequence[Work], staging: Path, table: Table) -> None:
+    """UserError for a fact of `split.by`, as given by hand, that no sample has."""
+    missing = [name for index, name in enumerate(config.split.by) if "by" in config.split.model_fields_set and not table.has(f"by_{index}")]
+    if missing and len(table):
+        there = sorted({fact for work in works for fact in read_json(work.file(staging).with_suffix(".json"))["facts"]} | {"id", "text", "source"})
+        close = difflib.get_close_matches(missing[0], there, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "; group_pattern and group_columns name others"
+        raise UserError(f"split.by: no sample has {', '.join(missing)}; the facts there are: {', '.join(there)}{hint}")
+
+
+def _check(config: PrepareConfig, tally: Tally) -> None:
+    max_skipped = config.max_skipped
+    for index, source in enumerate(config.sources):
+        if not tally.kept_of(index) and (faults := tally.faults_of(index)):
+            reason = next(reason for (where, reason), _ in tally.skipped.most_common() if where == index)
+            raise UserError(
+                f"source {index + 1} ({source.format}): no sample was kept of {faults:,}; {reason}, such as {tally.examples[reason]}; no data set was written"
+            )
     kept, reasons, faults = sum(tally.kept_by_split.values()), tally.reasons, tally.faults
     listed = "".join(f"\n  {count:,} {reason}, such as {tally.examples[reason]}" for reason, count in reasons.most_common(5))
     if not kept:
@@ -149,8 +169,31 @@ def _check(tally: Tally, max_skipped: float) -> None:
 
 
 def _refuse_foreign_folder(output: Path) -> None:
-    if output.exists() and not (output / "dataset.json").is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output}: exists and is no data set, so it is not replaced; choose another output or move it away")
+    """Only an empty folder, or a data set of ours with nothing else in it, is ever replaced."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UserError(f"{output}: is a file; choose another output")
+    others = sorted(entry.name for entry in output.iterdir() if entry.name not in FILES)
+    if others or (any(output.iterdir()) and not _is_ours(output)):
+        found = f"it holds {', '.join(others[:3])}" if others else "its dataset.json is not one of ours"
+        raise UserError(f"{output}: exists and is no data set, or more than one: {found}; so it is not replaced; choose another output or move it away")
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        value = read_json(folder / "dataset.json")
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and {"kept", "skipped", "sources", "fingerprint"} <= set(value)
+
+
+def _refuse_sources_inside(config: PrepareConfig, output: Path) -> None:
+    """A data set made from what lies in its own output would be lost with it."""
+    for index, source in enumerate(config.sources, start=1):
+        for path in sources.paths_of(source):
+            if path.resolve().is_relative_to(output.resolve()):
+                raise UserError(f"{output}: source {index} reads {path}, which lies in it and would be replaced; choose another output")
 
 
 def _replace(output: Path, temporary: Path) -> None:

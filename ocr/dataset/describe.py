@@ -20,18 +20,26 @@ _PERCENTILES = (0, 50, 90, 99, 100)
 def described(config: PrepareConfig, tally: Tally, table: Table, verdicts: Verdicts) -> dict[str, Any]:
     """The value of dataset.json: a function of the sources and the settings alone."""
     train, validation = (tally.splits[split] for split in SPLITS)
-    texts = {split: np.unique(table["text_key"][verdicts.kept[table.validation[verdicts.kept] == (split == "validation")]]) for split in SPLITS}
+    places = {split: verdicts.kept[table.validation[verdicts.kept] == (split == "validation")] for split in SPLITS}
+    learnt, judged = (table["text_key"][places[split]] for split in SPLITS)
     held_out = {
         "faces": sorted(validation.faces - train.faces),
-        "texts_also_in_train": int(np.isin(texts["validation"], texts["train"]).sum()),
-        "texts_sha256": hashlib.sha256(texts["validation"].tobytes()).hexdigest(),
+        "texts": len(np.unique(judged)),
+        "texts_also_in_train": int(np.isin(np.unique(judged), learnt).sum()),
+        "samples_whose_text_is_in_train": int(np.isin(judged, learnt).sum()),
+        "texts_sha256": hashlib.sha256(np.unique(judged).tobytes()).hexdigest(),
     }
     return {
         "kept": tally.kept_by_split,
+        "copies": int(table.copies[verdicts.kept].sum()),
         "skipped": dict(tally.reasons.most_common()),
         "examples": tally.examples,
         "sources": [{**source, **_of_source(tally, index)} for index, source in enumerate(resolved(config)["sources"])],
         "split": resolved(config.split),
+        "images": resolved(config.images),
+        "lint_settings": resolved(config.lint),
+        "output_format": config.output_format,
+        "instruction": config.instruction,
         "levels": {split: dict(sorted(tally.splits[split].levels.items())) for split in SPLITS},
         "faces": {split: sorted(tally.splits[split].faces) for split in SPLITS},
         "characters": dict(sorted(train.characters.items())),
@@ -79,22 +87,39 @@ def table_of(value: dict[str, Any]) -> str:
     for number, source in enumerate(value["sources"], start=1):
         name = source.get("path") or ", ".join(source.get("texts", []))
         kept = ", ".join(f"{count:,} {split}" for split, count in source["kept"].items() if count)
-        lines.append(f"{number}. {source['format']} {name}: kept {kept or 'none'}")
+        lines.append(f"source {number}, {source['format']} {name}: kept {kept or 'none'}")
         lines += [f"     left out {count:>8,}  {reason}, such as {value['examples'][reason][:150]}" for reason, count in source["skipped"].items()]
     for name, measure in (("width", "width_px"), ("height", "height_px"), ("aspect", "aspect")):
         if value["dimensions"]:
             lines.append(f"{name:<7}" + "  ".join(f"{label} {number:g}" for label, number in value["dimensions"][measure].items()))
-    lines += [f"label: {kind}: {found['count']:,}, such as {found['examples'][0][:150]}" for kind, found in value["lint"].items()]
+    lines += [f"label: {kind}: {found['count']:,} times, such as {found['examples'][0][:150]}" for kind, found in value["lint"].items()]
     lines += [f"{value[key]['pairs']:,} pairs: {said}" for key, said in _PAIR_WORDS if value[key]["pairs"]]
+    if value["copies"]:
+        lines.append(f"{value['copies']:,} of the training samples are degraded copies (aug_copies)")
+    lines += _splits_told(value)
     rare = sorted(value["characters"].items(), key=lambda pair: pair[1])[:5]
-    lines.append(
-        f"{len(value['characters']):,} characters, {len(value['graphemes']):,} grapheme clusters in training; rarest: "
-        + ", ".join(f"{describe_character(character)} ({count}×)" for character, count in rare)
-    )
+    if rare:
+        listed = ", ".join(f"{describe_character(character)} ({count}×)" for character, count in rare)
+        lines.append(f"{len(value['characters']):,} characters, {len(value['graphemes']):,} grapheme clusters in training; rarest: {listed}")
     if value["characters_only_in_validation"]:
-        lacking = ", ".join(f"{describe_character(character)} ({count}×)" for character, count in value["characters_only_in_validation"].items())
-        lines.append(f"validation has, training lacks: {lacking}")
+        unseen = list(value["characters_only_in_validation"].items())
+        listed = ", ".join(f"{describe_character(character)} ({count}×)" for character, count in unseen[:10])
+        lines.append(f"validation has, training lacks {len(unseen)} characters: {listed}{' …' if len(unseen) > 10 else ''}")
     return "\n".join(lines)
+
+
+def _splits_told(value: dict[str, Any]) -> list[str]:
+    """What judging on this validation split means, and what to do where a split is empty."""
+    kept, held_out, split = value["kept"], value["held_out"], value["split"]
+    empty = [name for name in SPLITS if not kept[name]]
+    if empty:
+        advice = f"split.validation_ratio={split['validation_ratio']:g}, split.by={split['by']}, split.seed={split['seed']}"
+        return [f"NO {' AND NO '.join(empty)} SAMPLES: no file is written for an empty split; change {advice}, or give sources a `split`"]
+    share = kept["validation"] / sum(kept.values())
+    return [
+        f"validation: {kept['validation']:,} samples ({share:.1%} of all), {held_out['texts']:,} different texts; "
+        f"the text of {held_out['samples_whose_text_is_in_train']:,} of them stands in training too"
+    ]
 
 
 _PAIR_WORDS = (

@@ -68,6 +68,11 @@ class Table:
     def __getitem__(self, name: str) -> Keys:
         return self._columns[name]
 
+    def has(self, column: str) -> bool:
+        """Whether any sample has this fact; zeros say that it has none."""
+        keys = self._columns[column]
+        return bool((keys != np.zeros(1, keys.dtype)).any()) if len(keys) else False
+
     def described(self, places: Iterable[int]) -> dict[int, tuple[str, str]]:
         """Id and text of a few samples, read from their parts."""
         wanted = np.unique(np.fromiter(places, dtype=np.int64))

@@ -27,6 +27,7 @@ from ocr.sources.settings import SourceSettings
 from ocr.text import in_one_line, normalise
 
 KEY_BYTES = 16
+LEFT_OUT = "left out: "
 _BATCH_BYTES = 16_000_000
 _HASH_SIDE = (9, 16)  # dHash: 8 differences in each of 16 rows
 _EXAMPLES = 3
@@ -79,12 +80,13 @@ class _Notes:
     kept: int = 0
     skips: list[Skip] = field(default_factory=list)
     found: Counter[str] = field(default_factory=Counter)
+    facts: set[str] = field(default_factory=set)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
-        skips = [[skip.where, skip.reason, skip.detail] for skip in self.skips]
-        return {"kept": self.kept, "skips": skips, "lint": dict(self.found), "lint_examples": self.examples}
+        skips = [[storable(said) for said in (skip.where, skip.reason, skip.detail)] for skip in self.skips]
+        return {"kept": self.kept, "skips": skips, "lint": dict(self.found), "lint_examples": self.examples, "facts": sorted(self.facts)}
 
     def note(self, kind: str, example: str) -> None:
         """Count a finding; the first few of a kind are kept."""
@@ -110,6 +112,7 @@ def _write(file: Path, kinds: pa.Schema, rows: Iterator[dict[str, Any]]) -> None
 
 def _rows(config: PrepareConfig, work: Work, notes: _Notes) -> Iterator[dict[str, Any]]:
     source = config.sources[work.source]
+    names_pages = "page" in (re.compile(source.group_pattern or "").groupindex)
     for item in sources.read(source, work.unit):
         checked = item if isinstance(item, Skip) else _checked(item, config, source, notes)
         if isinstance(checked, Skip):
@@ -119,22 +122,24 @@ def _rows(config: PrepareConfig, work: Work, notes: _Notes) -> Iterator[dict[str
         split = source.split if source.split != "auto" else work.unit.split or split_of(sample, config.split)
         for copy in (sample, *_copies(sample, pixels, source, split)):
             notes.kept += 1
-            yield _row(copy, pixels, split, config.split.by)
+            notes.facts |= set(dict(copy.group))
+            yield _row(copy, pixels, split, config.split.by, names_pages)
 
 
 def _checked(sample: Sample, config: PrepareConfig, source: SourceSettings, notes: _Notes) -> tuple[Sample, Pixels] | Skip:
     """The sample with its text normalised and its image within the limits, and that image decoded; or why it is left out."""
     text = sample.text
     if len(text) > _LONGEST_TEXT:
-        return Skip(sample.id, "text too long", f"{len(text):,} characters; the limit is {_LONGEST_TEXT:,}")
+        return Skip(sample.id, "label too long", f"{len(text):,} characters; the limit is {_LONGEST_TEXT:,}")
     findings = lint(text)
     for finding in findings:
-        notes.note(finding.kind, f"{sample.id}: {finding.detail} in {text[:40]!a}")
+        notes.note(finding.kind, f"{sample.id}: {finding.detail} in “{storable(text[:40])}”")
     if config.lint.fix and findings:
         text = fix(text)
     bad = next((found for found in (lint(text) if findings else []) if KINDS[found.kind].severity == "fatal" or found.kind in config.lint.leave_out), None)
     if bad is not None:
-        return Skip(sample.id, f"label: {bad.kind}", bad.detail)
+        asked = bad.kind in config.lint.leave_out
+        return Skip(sample.id, f"{LEFT_OUT if asked else 'label: '}{bad.kind}", bad.detail)
     text = normalise(text)
     text = text if sample.level in ("paragraph", "page") else in_one_line(text)
     if not text:
@@ -143,7 +148,7 @@ def _checked(sample: Sample, config: PrepareConfig, source: SourceSettings, note
         image, pixels = _fitting(sample, config.images)
     except ImageRefused as refused:
         return Skip(sample.id, refused.reason, refused.detail)
-    return Sample(sample.id, image, text, sample.level, _grouped(sample, source), sample.source), pixels
+    return Sample(storable(sample.id), image, text, sample.level, _grouped(sample, source), storable(sample.source)), pixels
 
 
 def _fitting(sample: Sample, settings: ImageSettings) -> tuple[bytes, Pixels]:
@@ -158,7 +163,7 @@ def _fitting(sample: Sample, settings: ImageSettings) -> tuple[bytes, Pixels]:
 def _grouped(sample: Sample, source: SourceSettings) -> tuple[tuple[str, str], ...]:
     found = re.search(source.group_pattern, sample.id) if source.group_pattern else None
     named = {key: value for key, value in found.groupdict().items() if value is not None} if found else {}
-    return tuple({**dict(sample.group), **named}.items())
+    return tuple((key, storable(value)) for key, value in {**dict(sample.group), **named}.items())
 
 
 def _copies(sample: Sample, pixels: Pixels, source: SourceSettings, split: str) -> Iterator[Sample]:
@@ -181,9 +186,11 @@ def _facts(sample: Sample) -> dict[str, str]:
     return {**dict(sample.group), "id": sample.id, "text": sample.text, "source": sample.source}
 
 
-def _row(sample: Sample, pixels: Pixels, split: str, by: tuple[str, ...]) -> dict[str, Any]:
+def _row(sample: Sample, pixels: Pixels, split: str, by: tuple[str, ...], names_pages: bool) -> dict[str, Any]:
+    """`names_pages`: a person named the pages, so equal names mean one page in all sources; else two folders may each have an f10.xml."""
     facts, image = _facts(sample), hashlib.sha256(sample.image).digest()
-    groups = {f"by_{index}": key_of(name, facts[name]) if name in facts else bytes(KEY_BYTES) for index, name in enumerate(by)}
+    named = {"page": f"{sample.source}\x1f{facts['page']}"} if "page" in facts and not names_pages else {}
+    groups = {f"by_{index}": key_of(name, named.get(name, facts[name])) if name in facts else bytes(KEY_BYTES) for index, name in enumerate(by)}
     return {
         "id": sample.id,
         "text": sample.text,
@@ -207,6 +214,11 @@ def _row(sample: Sample, pixels: Pixels, split: str, by: tuple[str, ...]) -> dic
 def key_of(*parts: str) -> bytes:
     """A 128-bit hash of texts."""
     return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=KEY_BYTES).digest()
+
+
+def storable(text: str) -> str:
+    """A text that UTF-8 can hold: lone surrogates as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def look_of(pixels: Pixels) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ocr.dataset.arrow_cache import cache_dir
 from ocr.dataset.build import build, signature
-from ocr.dataset.config import PrepareConfig, SplitSettings
+from ocr.dataset.config import PrepareConfig
 from ocr.dataset.read import Dataset
 from ocr.sources.settings import SourceSettings
 
@@ -39,8 +39,8 @@ def told(data: Data) -> str:
 
 def _prepared(sources: Sequence[SourceSettings], validation_ratio: float, max_skipped: float) -> Path:
     """The folder in LIPI_CACHE of these sources as their files are now; processes of one node wait for one another."""
-    split = SplitSettings(validation_ratio=validation_ratio)
-    values = {"output": "unnamed", "sources": [source.model_dump() for source in sources], "split": split.model_dump(), "max_skipped": max_skipped}
+    split = {"validation_ratio": validation_ratio}
+    values = {"output": "unnamed", "sources": [source.model_dump() for source in sources], "split": split, "max_skipped": max_skipped}
     config = PrepareConfig.model_validate(values)
     folder = cache_dir() / "datasets" / signature(config)[:32]
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,7 @@ class Dataset:
             raise UserError(f"{folder}: no such data set; make it with ray_jobs/prepare.py, or use an embedded one: {', '.join(EMBEDDED)}")
         if f"{split}.parquet" not in names:
             there = ", ".join(name for name in names if name.endswith(".parquet")) or "no parquet file"
-            raise UserError(f"{folder}/{split}.parquet: missing; the folder holds {there}")
+            raise UserError(f"{folder}/{split}.parquet: missing or empty; the folder holds {there}")
         return cls(f"{folder}/{split}.parquet")
 
     @property

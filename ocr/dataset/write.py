@@ -14,12 +14,20 @@ from ocr.dataset.arrow_cache import COLUMNS
 from ocr.dataset.config import PrepareConfig
 from ocr.dataset.fingerprint import Fingerprint
 from ocr.dataset.merge import DUPLICATE_ID, KEPT, LEAK, Table, Verdicts, rows
-from ocr.dataset.parts import Work
+from ocr.dataset.parts import LEFT_OUT, Work, storable
 from ocr.files import read_json
 from ocr.text import graphemes
 
 SPLITS = ("train", "validation")
-EXPECTED = ("duplicate sample", "marked unreadable", "region without text")  # left out, but no fault of the data: not counted against max_skipped
+FILES = ("train.parquet", "validation.parquet", "dataset.json", "skipped.jsonl", "README.md")
+EXPECTED = (  # left out, but no fault of the data, or asked for: not counted against max_skipped
+    "duplicate sample",
+    "marked unreadable",
+    "region without text",
+    "characters outside the dictionary",
+    "text too long",
+    "text not sure enough",
+)
 SHARED = " also in validation"
 _ROWS_PER_GROUP, _BYTES_PER_GROUP = 1_000, 16_000_000
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -74,7 +82,19 @@ class Tally:
     @property
     def faults(self) -> int:
         """Samples left out for a fault of theirs."""
-        return sum(count for reason, count in self.reasons.items() if reason not in EXPECTED and not reason.endswith(SHARED))
+        return sum(count for (_, reason), count in self.skipped.items() if _is_fault(reason))
+
+    def faults_of(self, source: int) -> int:
+        """The same of one source."""
+        return sum(count for (where, reason), count in self.skipped.items() if where == source and _is_fault(reason))
+
+    def kept_of(self, source: int) -> int:
+        """Samples of one source that stay."""
+        return sum(count for (where, _), count in self.kept.items() if where == source)
+
+
+def _is_fault(reason: str) -> bool:
+    return reason not in EXPECTED and not reason.endswith(SHARED) and not reason.startswith(LEFT_OUT)
 
 
 def write_splits(config: PrepareConfig, folder: Path, staging: Path, works: list[Work], table: Table, verdicts: Verdicts) -> Tally:
@@ -96,6 +116,9 @@ def write_splits(config: PrepareConfig, folder: Path, staging: Path, works: list
     finally:
         for writer in writers.values():
             writer.close()
+    for split, count in tally.kept_by_split.items():
+        if not count:
+            (folder / f"{split}.parquet").unlink()  # `datasets` cannot open a split without rows
     return tally
 
 
@@ -128,7 +151,7 @@ def _note(counts: dict[str, Any], source: int, tally: Tally, skips: TextIO) -> N
 def _skip(tally: Tally, skips: TextIO, source: int, where: str, reason: str, detail: str) -> None:
     tally.skipped[source, reason] += 1
     tally.examples.setdefault(reason, f"{where}: {detail}" if detail else where)
-    skips.write(json.dumps({"where": where, "reason": reason, "detail": detail}, ensure_ascii=True) + "\n")
+    skips.write(storable(json.dumps({"where": where, "reason": reason, "detail": detail}, ensure_ascii=False)) + "\n")
 
 
 class _Writer:

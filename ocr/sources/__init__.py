@@ -51,11 +51,16 @@ def read(settings: "SourceSettings", unit: Unit) -> Iterator[Sample | Skip]:
 
 def files_of(settings: "SourceSettings") -> Iterator[Path]:
     """Every file on this disk that the source's samples depend on: what its settings name, folders with all they hold."""
+    for path in paths_of(settings):
+        yield from _files_at(path)
+    yield from getattr(_reader(settings), "files", lambda _: iter(()))(settings)
+
+
+def paths_of(settings: "SourceSettings") -> Iterator[Path]:
+    """The files and folders that a source's settings name; a font family or a hub name is a path that is not there."""
     for setting in _HOLDS_FILES:
         value = getattr(settings, setting, None)
-        for path in [value] if isinstance(value, str) else value or ():
-            yield from _files_at(Path(path))
-    yield from getattr(_reader(settings), "files", lambda _: iter(()))(settings)
+        yield from (Path(path) for path in ([value] if isinstance(value, str) else value or ()) if Path(path).exists())
 
 
 def _files_at(path: Path) -> Iterator[Path]:

@@ -30,7 +30,7 @@ def parse(root: Element) -> Page:
     Coordinates in any unit (pixel, mm10, inch1200) mean shares of the page's WIDTH and HEIGHT, which are in the same unit.
     """
     if name_of(root) != "alto":
-        raise NotThisFormat(f"the root element is {root.tag}")
+        raise NotThisFormat(f"the root element is {name_of(root)}" + ("; use format: page" if name_of(root) == "PcGts" else ""))
     pages = [element for element in root.iter() if name_of(element) == "Page"]
     if len(pages) != 1:
         raise NotThisFormat(f"{len(pages)} Page elements; one file describes one page")

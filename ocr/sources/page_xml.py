@@ -29,7 +29,7 @@ def parse(root: Element) -> Page:
     """A PcGts element as a Page; NotThisFormat for any other, ValueError for attributes that are no numbers."""
     page = _child(root, "Page")
     if name_of(root) != "PcGts" or page is None:
-        raise NotThisFormat(f"the root element is {root.tag}")
+        raise NotThisFormat(f"the root element is {name_of(root)}" + ("; use format: alto" if name_of(root) == "alto" else ""))
     regions = list(_regions(page, 0.0))
     order = {id: place for place, id in enumerate(_reading_order(_child(page, "ReadingOrder")))}
     regions.sort(key=lambda region: order.get(region[0], len(order)))  # stable: what the order leaves out keeps its place, last

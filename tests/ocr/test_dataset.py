@@ -137,7 +137,7 @@ def test_reading_names_what_is_wrong(tmp_path: Path) -> None:
 def test_an_empty_split_is_a_users_mistake(tmp_path: Path) -> None:
     labels(tmp_path / "in", [("a.png", png(1), "a")])
     build(config(tmp_path, split={"validation_ratio": 0.0}))
-    with pytest.raises(UserError, match="the data set is empty"):
+    with pytest.raises(UserError, match="missing or empty"):
         Dataset.open(tmp_path / "out", "validation")
 
 

@@ -20,6 +20,7 @@ from ocr.dataset.build import build, signature
 from ocr.dataset.config import PrepareConfig, SplitSettings
 from ocr.dataset.parts import split_of
 from ocr.dataset.read import Dataset
+from ocr.degrade import degraded
 from ocr.errors import UserError
 from ocr.images import encode_image, open_image
 from ocr.sample import Sample
@@ -151,7 +152,7 @@ def test_a_label_that_cannot_be_stored_is_left_out_and_the_rest_is_counted(tmp_p
     assert value["skipped"] == {"label: NUL": 1} and value["kept"]["train"] == 4
     assert {kind: found["count"] for kind, found in value["lint"].items()} == {"orphan mark": 1, "bidi control": 1, "NUL": 1, "not NFC": 1}
     value = prepare(tmp_path, source, split={"validation_ratio": 0}, lint={"fix": True, "leave_out": ["orphan mark"]})
-    assert value["skipped"] == {"label: orphan mark": 1}
+    assert value["skipped"] == {"left out: orphan mark": 1}
     assert sorted(Dataset.open(tmp_path / "out", "train").texts) == sorted(["abc", "ab", "\u09a1\u09bc", "clean"])
 
 
@@ -307,3 +308,80 @@ def test_training_takes_sources_and_prepares_them_once(tmp_path: Path, monkeypat
     monkeypatch.undo()
     train, validation = open_splits(sources, sources, 0.3, 0.01)
     assert len(train) == len(validation) == 40
+
+
+def test_only_a_data_set_of_ours_and_nothing_else_is_replaced(tmp_path: Path) -> None:
+    source = pairs(tmp_path / "in", [(f"{n}", picture(n), f"word {n}") for n in range(20)])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "dataset.json").write_text('{"my": 1}')
+    with pytest.raises(UserError, match=r"its dataset\.json is not one of ours"):
+        prepare(tmp_path, source)
+    (tmp_path / "out" / "dataset.json").unlink()
+    prepare(tmp_path, source)
+    prepare(tmp_path, source)
+    (tmp_path / "out" / "thesis.txt").write_text("dear")
+    with pytest.raises(UserError, match=r"it holds thesis\.txt"):
+        prepare(tmp_path, source)
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "dear"
+
+
+def test_sources_are_never_replaced_by_what_is_made_of_them(tmp_path: Path) -> None:
+    first = pairs(tmp_path / "in", [(f"{n}", picture(n), f"word {n}") for n in range(20)])
+    for inside in (first, first | {"path": str(tmp_path / "in" / ".." / "in")}):
+        with pytest.raises(UserError, match=r"source 1 reads .*, which lies in it"):
+            build(PrepareConfig.model_validate({"output": str(tmp_path / "in"), "sources": [inside]}))
+    prepare(tmp_path, first)
+    with pytest.raises(UserError, match=r"source 1 reads .*, which lies in it"):
+        prepare(tmp_path, {"format": "huggingface", "path": str(tmp_path / "out" / "train.parquet")})
+    assert (tmp_path / "out" / "train.parquet").is_file() and len(list((tmp_path / "in").iterdir())) == 40
+
+
+def test_a_source_that_gives_nothing_stops_the_job(tmp_path: Path) -> None:
+    good = pairs(tmp_path / "in", [(f"{n}", picture(n), f"word {n}") for n in range(20)])
+    (tmp_path / "alto").mkdir()
+    (tmp_path / "alto" / "a.xml").write_text("<alto/>")
+    with pytest.raises(UserError, match=r"source 2 \(page\): no sample was kept of 1; not PAGE, such as .*the root element is alto; use format: alto"):
+        prepare(tmp_path, good, {"format": "page", "path": str(tmp_path / "alto")})
+
+
+def test_a_fact_that_no_sample_has_is_no_split(tmp_path: Path) -> None:
+    source = pairs(tmp_path / "in", [(f"w{n}", picture(n), f"word {n}") for n in range(20)]) | {"group_pattern": "(?P<writer>w[0-9])"}
+    with pytest.raises(UserError, match=r"split\.by: no sample has writr; the facts there are: file, id, source, text, writer; did you mean 'writer'\?"):
+        prepare(tmp_path, source, split={"by": ["writr"]})
+    prepare(tmp_path, source, split={"by": ["writer"], "validation_ratio": 0.3})
+
+
+def test_pages_of_two_folders_may_have_one_name(tmp_path: Path) -> None:
+    boxes = json.dumps([{"transcription": "x", "points": [[0, 0], [40, 0], [40, 16], [0, 16]]}])
+    sources = []
+    for number, split in enumerate(("train", "validation")):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "f10.png").write_bytes(picture(number))
+        (tmp_path / split / "Label.txt").write_text(f"f10.png\t{boxes.replace('x', split)}\n")
+        sources.append({"format": "paddle", "labels": "detection", "path": str(tmp_path / split / "Label.txt"), "split": split})
+    assert prepare(tmp_path, *sources)["kept"] == {"train": 1, "validation": 1}
+
+
+def test_an_empty_split_has_no_file_and_is_told(tmp_path: Path) -> None:
+    source = pairs(tmp_path / "in", [("a", picture(1), "a")])
+    summary = build(PrepareConfig.model_validate({"output": str(tmp_path / "out"), "sources": [source], "split": {"validation_ratio": 0}}))
+    assert "NO validation SAMPLES" in str(summary) and not (tmp_path / "out" / "validation.parquet").exists()
+
+
+def test_what_is_asked_to_be_left_out_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "dict.txt").write_text("a\nb\n")
+    (tmp_path / "labels.txt").write_text("".join(f"{n}.png\t{'ab' if n % 2 else 'xyz'}{n % 2 * 'a' * n}\n" for n in range(20)))
+    for n in range(20):
+        (tmp_path / f"{n}.png").write_bytes(picture(n))
+    source = {"format": "paddle", "path": str(tmp_path / "labels.txt"), "character_dict_path": str(tmp_path / "dict.txt"), "max_text_length": 15}
+    value = prepare(tmp_path, source, max_skipped=0.0, split={"validation_ratio": 0})
+    assert value["skipped"] == {"characters outside the dictionary": 10, "text too long": 3}
+
+
+@pytest.mark.parametrize("width", [40, 400, 2_000])
+def test_a_degraded_copy_keeps_its_writing_inside(width: int) -> None:
+    page = np.full((60, width), 250, np.uint8)
+    page[12:48, 4 : width - 4] = 20
+    for number in range(20):
+        copy = degraded(page, f"copy {number}")
+        assert copy.shape == page.shape and copy[:6].mean() > 150 and copy[-6:].mean() > 150

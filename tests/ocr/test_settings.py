@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ocr.dataset.config import PrepareConfig
 from ocr.errors import UserError
 from ocr.settings import changed_settings, load_settings, parse_settings
 from tests.trainers.tiny import TINY, tiny_config
@@ -68,3 +69,12 @@ def test_exactly_one_length_is_needed() -> None:
 def test_changed_settings_carry_their_rule(tmp_path: Path) -> None:
     old, new = tiny_config(tmp_path), tiny_config(tmp_path, train={"max_steps": 50, "seed": 3}, workers=2)
     assert changed_settings(old, new) == {"train.max_steps": "free", "train.seed": "refuse", "workers": "rounding"}
+
+
+def test_an_override_reaches_into_a_list_by_place(tmp_path: Path) -> None:
+    file = tmp_path / "prepare.yaml"
+    file.write_text("output: out\nsources: [{format: pairs, path: a}, {format: pairs, path: b}]\n")
+    assert [source.path for source in load_settings(PrepareConfig, file, ["sources.1.path=c"]).sources] == ["a", "c"]
+    for wrong, says in (("sources.2.path=c", "the places 0 to 1, found '2'"), ("sources.first.path=c", "a list is meant here")):
+        with pytest.raises(UserError, match=says):
+            load_settings(PrepareConfig, file, [wrong])

@@ -224,7 +224,7 @@ def test_quarter_turns_lose_no_pixel() -> None:
         assert np.array_equal(cut(page, box, 90.0 * quarter), np.rot90(page[5:35, 10:30], quarter))
 
 
-def test_outside_the_polygon_is_the_median_of_its_inside() -> None:
+def test_outside_the_polygon_is_the_median_of_its_box() -> None:
     page = np.full((20, 20, 3), 200, np.uint8)
     page[:, :10] = (1, 2, 3)
     pixels = cut(page, np.array([(10, 0), (20, 10), (10, 20), (8, 10)], dtype=np.float64))
