@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
@@ -31,10 +32,20 @@ def plan(settings: PaddleSettings) -> list[Unit]:
     for oddity in dictionary.oddities if dictionary else ():
         print(oddity, flush=True)
     try:
+        if dictionary and settings.labels == "recognition":
+            _tell_what_it_lacks(dictionary, settings)
         count = sum(1 for _ in _lines(labels))
     except OSError as problem:
         raise UserError(f"{labels}: {problem.strerror}; `path` names a PaddleOCR label file, one `path<TAB>text` a line") from None
     return in_rows("", count, rows=_PAGES_PER_UNIT) if settings.labels == "detection" else in_rows("", count)
+
+
+def _tell_what_it_lacks(dictionary: Dictionary, settings: PaddleSettings) -> None:
+    labels = (line.decode("utf-8", "replace").partition(settings.delimiter)[2] for line in _lines(Path(settings.path)))
+    lacking = Counter(name for text in labels if (missing := dictionary.missing(normalise(text))) for name in missing.split(", "))
+    if lacking:
+        listed = ", ".join(f"{name} ({count:,} labels)" for name, count in lacking.most_common(20))
+        print(f"{settings.character_dict_path} lacks: {listed}{' …' if len(lacking) > 20 else ''}", flush=True)
 
 
 def read(settings: PaddleSettings, unit: Unit) -> Iterator[Sample | Skip]:

@@ -171,13 +171,14 @@ def test_a_faulty_detection_label_is_named(folder: Path, boxes: str, reason: str
     assert reasons(samples("paddle", folder / "Label.txt", labels="detection"))[:1] in ([reason], ["missing image"])
 
 
-def test_a_label_that_the_dictionary_cannot_spell_is_left_out(folder: Path) -> None:
+def test_a_label_that_the_dictionary_cannot_spell_is_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "dict.txt").write_text("ก\nกา\nข\n", encoding="utf-8")
     (folder / "labels.txt").write_text("".join(f"a.png\t{text}\n" for text in ("กาข", "กา ข", "๐", "ขขขข")), encoding="utf-8")
     settings = {"character_dict_path": str(folder / "dict.txt"), "max_text_length": 3}
     found = samples("paddle", folder / "labels.txt", **settings)
     assert reasons(found) == [None, "characters outside the dictionary", "characters outside the dictionary", "text too long"]
     assert isinstance(found[2], Skip) and "U+0E50 THAI DIGIT ZERO" in found[2].detail
+    assert "dict.txt lacks: U+0020 SPACE (1 labels), U+0E50 THAI DIGIT ZERO (1 labels)" in capsys.readouterr().out
     assert reasons(samples("paddle", folder / "labels.txt", use_space_char=True, **settings))[1] is None
 
 
