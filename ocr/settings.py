@@ -144,8 +144,22 @@ def _describe(kind: type[Settings], error: Any) -> str:
         return f"{key}: unknown setting; {hint}"
     if error["type"] == "missing":
         return f"{key}: missing; it has no default"
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return _describe_tag(key, error)
+    if error["type"] == "tuple_type":
+        return f"{key}: a list is expected, such as [a, b], found {error['input']!r}"
     found = "" if isinstance(error["input"], (dict, list)) else f", found {error['input']!r}"
     return f"{key + ': ' if key else ''}{error['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _describe_tag(key: str, error: Any) -> str:
+    """A group of settings that does not say, or says wrongly, which kind it is."""
+    tag = str(error["ctx"]["discriminator"]).strip("'")
+    if error["type"] == "union_tag_not_found":
+        return f"{key}.{tag}: missing; it says which kind of settings these are"
+    known = [name.strip("' ") for name in error["ctx"]["expected_tags"].split(",")]
+    close = difflib.get_close_matches(str(error["ctx"]["tag"]), known, n=1)
+    return f"{key}.{tag}: {error['ctx']['tag']!r} is none of {', '.join(known)}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
 def _known_keys(kind: type[Settings], parents: tuple[Any, ...]) -> list[str]:

@@ -78,3 +78,19 @@ def test_an_override_reaches_into_a_list_by_place(tmp_path: Path) -> None:
     for wrong, says in (("sources.2.path=c", "the places 0 to 1, found '2'"), ("sources.first.path=c", "a list is meant here")):
         with pytest.raises(UserError, match=says):
             load_settings(PrepareConfig, file, [wrong])
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("{format: pags, path: a}", "sources.0.format: 'pags' is none of page, alto, paddle, corrections, huggingface, pairs, synthetic; did you mean 'page'?"),
+        ("{path: a}", "sources.0.format: missing; it says which kind of settings these are"),
+        ("{format: page, path: a, levels: line}", "sources.0.page.levels: a list is expected, such as [a, b], found 'line'"),
+    ],
+)
+def test_a_source_that_is_none_is_told_in_our_words(source: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "prepare.yaml"
+    file.write_text(f"output: out\nsources: [{source}]\n")
+    with pytest.raises(UserError) as caught:
+        load_settings(PrepareConfig, file)
+    assert says in str(caught.value)
