@@ -98,7 +98,7 @@ def judge(table: Table, settings: SplitSettings) -> Verdicts:
     _mark_repeats(table["content_key"], staying, left_out, DUPLICATE_SAMPLE, first_of)
     leaks = _leaks(table, left_out)
     if leaks and settings.on_leak == "fail":
-        raise UserError(_leak_message(table, leaks))
+        raise UserError(_leak_message(table, leaks, left=int(((left_out == KEPT) & ~table.validation).sum()) - len(leaks)))
     left_out[list(leaks)] = LEAK
     kept = np.flatnonzero(left_out == KEPT)
     renamed = frozenset(kept[_repeats(table["id_key"][kept])[0]].tolist())
@@ -147,12 +147,12 @@ def _leaks(table: Table, left_out: NDArray[np.uint8]) -> dict[int, str]:
     return dict(sorted(shared.items()))
 
 
-def _leak_message(table: Table, leaks: dict[int, str]) -> str:
+def _leak_message(table: Table, leaks: dict[int, str], left: int) -> str:
     counts = ", ".join(f"{count:,} by {name}" for name, count in Counter(leaks.values()).most_common())
     ids = ", ".join(id for id, _ in table.described(list(leaks)[:3]).values())
     return (
-        f"{len(leaks):,} training samples leak into validation ({counts}), such as {ids}; set split.on_leak=drop_from_train to leave them out, "
-        "or change split.by; nothing was written"
+        f"{len(leaks):,} training samples leak into validation ({counts}), such as {ids}; set split.on_leak=drop_from_train to leave them out "
+        f"({left:,} would remain), or change split.by; no data set was written"
     )
 
 

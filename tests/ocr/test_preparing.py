@@ -82,7 +82,10 @@ def test_what_both_splits_hold_is_a_leak(tmp_path: Path, by: list[str], shared: 
     judge = pairs(tmp_path / "judge", [("p1_c", picture(1), "other"), ("p3_d", picture(3), "same")])
     pattern = {"group_pattern": "(?P<page>p[0-9])_"}
     sources = [train | pattern | {"split": "train"}, judge | pattern | {"split": "validation"}]
-    with pytest.raises(UserError, match=r"1 training samples leak into validation \(1 by image\), such as p1_a; set split\.on_leak=drop_from_train"):
+    with pytest.raises(
+        UserError,
+        match=r"1 training samples leak into validation \(1 by image\), such as p1_a; set split\.on_leak=drop_from_train to leave them out \(1 would remain\)",
+    ):
         prepare(tmp_path, *sources, split={"by": by})
     assert not (tmp_path / "out").exists()
     value = prepare(tmp_path, *sources, split={"by": by, "on_leak": "drop_from_train"})
