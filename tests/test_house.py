@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ocr.dataset.config import PrepareConfig
-from ocr.settings import Settings, load_settings, walk_fields
+from ocr.settings import Settings, load_settings, parse_settings, walk_fields
 from trainers.config import TrainConfig
 
 PROJECT = Path(__file__).parent.parent
@@ -53,6 +54,14 @@ def test_every_config_loads_and_opens_with_its_command(file: Path) -> None:
     first = file.read_text().splitlines()[0]
     assert first.startswith("# python ray_jobs/")
     assert str(file.relative_to(PROJECT)) in first
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/formats.md"])
+def test_every_config_in_the_documents_loads(page: str) -> None:
+    blocks = [block.partition("```")[0] for block in (PROJECT / page).read_text(encoding="utf-8").split("```yaml\n")[1:]]
+    assert blocks
+    for block in blocks:
+        parse_settings(PrepareConfig, yaml.safe_load(block), page)
 
 
 @pytest.mark.parametrize("kind", [TrainConfig, PrepareConfig])
