@@ -158,4 +158,12 @@ def _is_finished(config: TrainConfig, data: Data, run_dir: Path, found: Checkpoi
     state = TrainState(**found.state()["train"])
     state.max_steps = planned_steps(config, plan_of(config, data.checked.widths)) or state.max_steps
     evaluations = {step: result for step, result in checkpoints.evaluations(run_dir).items() if step <= found.step}
-    return found.step in evaluations and is_over(config, state, evaluations)
+    return found.step in evaluations and is_over(config, state, evaluations) and _is_written_down(run_dir, state)
+
+
+def _is_written_down(run_dir: Path, state: TrainState) -> bool:
+    """Whether metrics.jsonl has the line of the checkpoint's step; a death between the evaluation and the line leaves it to be written."""
+    if state.pending is None:
+        return True
+    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines() if (run_dir / "metrics.jsonl").is_file() else []
+    return bool(lines) and lines[-1].startswith(f'{{"step": {state.step},')

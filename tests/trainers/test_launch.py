@@ -89,6 +89,17 @@ def test_a_report_lost_in_the_last_second_is_made_again(run_dir: Path) -> None:
     load(run_dir / "bundle")
 
 
+def test_a_last_line_of_metrics_lost_between_evaluation_and_log_is_written_again(run_dir: Path) -> None:
+    """make faults met it once: the driver and its three workers died after the last eval.json was there and before its line."""
+    whole = (run_dir / "metrics.jsonl").read_text()
+    (run_dir / "metrics.jsonl").write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    for name in ("report.json", "report.html"):
+        (run_dir / name).unlink()
+    outcome = launch(config_at(run_dir), train_here, "the command")
+    assert (run_dir / "metrics.jsonl").read_text() == whole
+    assert outcome.report["step"] == 15
+
+
 def truncate(path: Path) -> None:
     (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:-1000])
 
