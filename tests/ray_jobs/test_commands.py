@@ -105,7 +105,7 @@ def test_reading_names_a_corrupt_file_and_reads_the_rest(tmp_path: Path) -> None
     assert [line.split()[0] for line in table.stdout.splitlines()[1:]] == ["checkpoint_000002", "bundle"]
     compared = call("evaluate", "compare", config.local_run_dir, bundle)
     assert compared.returncode == 0, compared.stderr
-    assert "0 of 20 lines changed" in compared.stdout
+    assert "0 of 2,000 lines changed" in compared.stdout
     assert "+0.00 points (95 % interval +0.00 to +0.00, paired bootstrap)" in compared.stdout
     assert_refused(call("evaluate", "compare", bundle), "compare OLD NEW")
 
