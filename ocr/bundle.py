@@ -2,6 +2,8 @@
 
 bundle.json           family, name, network settings, alphabet, decoding, backends with their CER, card
 weights.safetensors   the torch backend
+onnx-….onnx           the ONNX backends, where they were exported
+language_model.txt.gz, lexicon.txt.gz   what decoding asks, where it does
 manifest.json         SHA-256 of each file, written last
 """
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, MANIFEST = "weights.safetensors", "bundle.json", "manifest.json"
+LANGUAGE_MODEL, LEXICON = "language_model.txt.gz", "lexicon.txt.gz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +42,38 @@ class Bundle:
         """The backend that reads on this kind of device (`cpu`, `cuda`, `cuda:1` …)."""
         return self.defaults.get(device.partition(":")[0], "torch")
 
+    def read(self, name: str) -> bytes:
+        """One of its files; UserError where it has none of that name."""
+        if not (self.path / name).is_file():
+            raise UserError(f"{self.path}: {name} is missing, though the bundle says that it needs it; export it again")
+        return (self.path / name).read_bytes()
+
     def weights(self) -> "dict[str, Tensor]":
         """The torch backend's tensors by name."""
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
-        return load_file(self.path / WEIGHTS)
+        return load(self.read(WEIGHTS))
 
 
-def write_bundle(bundle: Bundle, weights: "Mapping[str, Tensor]") -> None:
-    """Write the folder `bundle.path` whole: made beside it, hashed, then put in its place."""
-    from safetensors.torch import save_file
+def weights_file(weights: "Mapping[str, Tensor]") -> bytes:
+    """The content of weights.safetensors."""
+    from safetensors.torch import save
 
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+
+
+def write_bundle(bundle: Bundle, files: Mapping[str, bytes]) -> None:
+    """Write the folder `bundle.path` whole, its description and these files: made beside it, hashed, then put in its place."""
     making, old = bundle.path.with_name(bundle.path.name + ".new"), bundle.path.with_name(bundle.path.name + ".old")
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, making / WEIGHTS)
+    for name, content in files.items():
+        (making / name).write_bytes(content)
+        sync(making / name)
     description = {"format": FORMAT, **asdict(bundle)}
     del description["path"]
     write_json(making / DESCRIPTION, description)
-    write_json(making / MANIFEST, {name: sha256_of(making / name) for name in (WEIGHTS, DESCRIPTION)})
-    sync(making / WEIGHTS)
+    write_json(making / MANIFEST, {name: sha256_of(making / name) for name in (*files, DESCRIPTION)})
     sync(making)
     shutil.rmtree(old, ignore_errors=True)
     if bundle.path.exists():

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from ocr.recognizers.ctc.settings import CtcSettings
+from ocr.recognizers.ctc.settings import CtcSettings, DecodingSettings
 from ocr.settings import Setting, Settings
 from ocr.sources.settings import Source
 
@@ -99,6 +99,19 @@ class AugmentSettings(Settings):
     invert: float = Setting(0.05, ge=0, le=1, on_resume="refuse", description="chance of light text on dark")
 
 
+class ExportSettings(Settings):
+    """What the bundle at the end of a run holds."""
+
+    backends: tuple[Literal["torch", "onnx-fp32", "onnx-int8"], ...] = Setting(
+        ("torch",), on_resume="free", description="each read with before the bundle is written; onnx-int8 is the fastest on a CPU", min_length=1
+    )
+    half_weights: bool = Setting(False, on_resume="free", description="weights.safetensors in fp16: half the size")
+    calibration_images: int = Setting(256, ge=1, on_resume="free", description="training images that the ranges of int8 come from")
+    max_cer_difference: float = Setting(
+        0.003, ge=0, le=1, on_resume="free", description="how far a backend's CER may lie from the trained network's; beyond it nothing is exported"
+    )
+
+
 class TrainConfig(Settings):
     """One run: everything that makes its weights, and where it lives."""
 
@@ -110,6 +123,8 @@ class TrainConfig(Settings):
     model: CtcSettings = Setting(on_resume="refuse", description="the network")
     loss: LossSettings = Setting(LossSettings(), on_resume="refuse", description="the loss")
     augment: AugmentSettings = Setting(AugmentSettings(), on_resume="refuse", description="augmentation")
+    decoding: DecodingSettings = Setting(DecodingSettings(), on_resume="free", description="how the bundle turns probabilities into text")
+    export: ExportSettings = Setting(ExportSettings(), on_resume="free", description="the bundle")
     max_skipped: float = Setting(
         0.01, ge=0, le=1, on_resume="refuse", description="share of samples that may be left out, each with a reason, before the run refuses"
     )

@@ -5,18 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ocr.alphabet import Alphabet
-from ocr.bundle import Bundle, open_bundle, write_bundle
+from ocr.bundle import open_bundle
 from ocr.dataset.prepared import told
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import ImageRefused, Pixels, image_size, open_image, scale_to_height
-from ocr.recognizers.ctc.networks import COLUMNS_PER_OUTPUT, MicroBatchNorm, build_network
+from ocr.recognizers.ctc.decoding import Decoder
+from ocr.recognizers.ctc.networks import MicroBatchNorm, TorchBackend, build_network
 from ocr.recognizers.ctc.reading import CtcRecognizer, as_line, collate, input_width
 from ocr.scoring import Counts, score
 from ocr.settings import resolved
@@ -88,7 +88,7 @@ def _width_to_learn(config: TrainConfig, alphabet: Alphabet, data: Dataset, inde
     """The fewest columns of a sample at the network's input (trimming empty rows gives more); ImageRefused, with a reason to count, where it cannot be used."""
     where = f"{data.location}: sample {data.ids[index]}"
     width, height = image_size(data.image_bytes(index), where=where)
-    per_output = COLUMNS_PER_OUTPUT[config.model.kind]
+    per_output = config.model.columns_per_output
     columns = input_width(max(1, round(width * config.model.height_px / height)), per_output)
     needed = outputs_needed(alphabet.encode(data.texts[index])) if learn else 0
     if needed > columns // per_output:
@@ -122,7 +122,7 @@ class CtcTask:
         network = build_network(config.model, len(self.alphabet))
         self.network = network.to(self.device).train()
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.recognizer = CtcRecognizer(self.network, self.alphabet, config.model.height_px, config.run_name, device)
+        self.recognizer = CtcRecognizer(TorchBackend(self.network, device), Decoder(self.alphabet), config.model.height_px, config.run_name)
         self._norms = [module for module in self.network.modules() if isinstance(module, MicroBatchNorm)]
         self._lines = _LineCache(self._decode)
 
@@ -133,7 +133,8 @@ class CtcTask:
         ink_BCHW, widths_B = collate(lines, self.network.columns_per_output)
         targets = [self.alphabet.encode(self.train.texts[self.checked.train[index]]) for index in turn.samples]
         flat, lengths_B = torch.tensor([i for ids in targets for i in ids]), torch.tensor([len(ids) for ids in targets])
-        return CtcBatch(ink_BCHW.contiguous(memory_format=torch.channels_last), widths_B, flat, lengths_B)
+        ink = torch.from_numpy(ink_BCHW).contiguous(memory_format=torch.channels_last)
+        return CtcBatch(ink, torch.from_numpy(widths_B), flat, lengths_B)
 
     def losses(self, batch: CtcBatch, weight: float) -> Tensor:
         """CTC loss per target class of each sample, [B]."""
@@ -176,11 +177,14 @@ class CtcTask:
             raise UserError(f"{path}: its alphabet is not this run's; set model.alphabet to the bundle's characters")
         self.network.load_state_dict(bundle.weights())
 
-    def write_bundle(self, path: Path, name: str, cer: float, card: dict[str, Any]) -> None:
-        """The network as it is now, with its alphabet and the CER measured with it."""
-        model = {**resolved(self.config.model), "alphabet": None}
-        bundle = Bundle(path, "ctc", name, model, list(self.alphabet.characters), {"torch": cer}, {"cpu": "torch", "cuda": "torch"}, {"method": "greedy"}, card)
-        write_bundle(bundle, {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()})
+    @property
+    def train_texts(self) -> list[str]:
+        """Of each usable training sample."""
+        return [self.train.texts[index] for index in self.checked.train]
+
+    def train_image(self, index: int) -> bytes:
+        """The encoded image of a usable training sample."""
+        return self.train.image_bytes(self.checked.train[index])
 
     def _decode(self, index: int) -> Pixels:
         """Before augmentation: not higher than the network's lines need, since they are trimmed and scaled after it."""

@@ -8,13 +8,14 @@ from typing import Any
 from ocr.bundle import open_bundle
 from ocr.dataset.prepared import told
 from ocr.errors import UserError
-from ocr.evaluation import Evaluation, Line, evaluate
+from ocr.evaluation import Evaluation, Line
 from ocr.files import read_json
 from ocr.settings import resolved
 from trainers import checkpoint as checkpoints
 from trainers.checkpoint import Checkpoint, DamagedCheckpoint
 from trainers.config import TrainConfig
 from trainers.ctc import Checked, CtcTask
+from trainers.export.bundle import Exported, export_bundle
 from trainers.loop import EXACT, Evaluations, best_step
 from trainers.random import generator
 from trainers.report import ReportLine, write_report
@@ -43,9 +44,9 @@ def final_report(config: TrainConfig, task: CtcTask, checked: Checked, run_dir: 
     last = checkpoints.verify(checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1]))
     best = _best(config, run_dir, evaluations)
     checkpoints.load_trained_state(task.network, best.weights())
-    evaluation = evaluate(task.recognizer, task.validation_data, task.validation)
     card = {"run": config.run_name, "step": best.step, "data": task.validation_data.folder, "samples": len(task.train_ids), "fingerprints": fingerprints}
-    task.write_bundle(run_dir / "bundle", config.run_name, evaluation.counts.cer, card)
+    exported = export_bundle(task, run_dir / "bundle", config.run_name, card)
+    evaluation = exported.evaluation
     report = {
         **_progress(config, last, best, len(task.train_ids), run_dir),
         **evaluation.counts.rates(),
@@ -54,6 +55,7 @@ def final_report(config: TrainConfig, task: CtcTask, checked: Checked, run_dir: 
         "parameters": sum(parameter.numel() for parameter in task.network.parameters()),
         "command": command,
         "bundle": str(run_dir / "bundle"),
+        **_reading(exported),
         "config": resolved(config),
         "versions": _versions(last),
         "data": _data(config, task, checked, fingerprints),
@@ -91,6 +93,18 @@ def _progress(config: TrainConfig, last: Checkpoint, best: Checkpoint, train_sam
         "peak_memory_mib": max((mib for _, mib in timings.series("memory_mib")), default=None),
         **{key: environment[key] for key in ("device", "precision", "workers", "threads_per_worker")},
         "history": {"resumed_at": state["resumed_at"], "extended_at": state["extended_at"], "exactness": "; ".join(inexact) or EXACT},
+    }
+
+
+def _reading(exported: Exported) -> dict[str, Any]:
+    """What the bundle decodes with and how well, per backend, and its confidence against truth."""
+    bundle, trust = exported.bundle, exported.reliability
+    return {
+        "decoding": bundle.decoding,
+        "backends": bundle.backends,
+        "default_backend": bundle.defaults,
+        "greedy_cer": exported.greedy.counts.cer,
+        "confidence": {"expected_calibration_error": trust.expected_error, "reliability": [list(part) for part in trust.bins]},
     }
 
 

@@ -1,7 +1,6 @@
 """What the loop asks of a model family; the loop knows nothing else about it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -57,8 +56,4 @@ class Task(Protocol):
 
     def evaluate(self, indices: Sequence[int]) -> tuple[Counts, float, int]:
         """Read these validation samples by `recognizer.read`'s own code: their counts, the sum of their losses and of how many."""
-        ...
-
-    def write_bundle(self, path: Path, name: str, cer: float, card: dict[str, Any]) -> None:
-        """Write what serving needs, with the weights that the network holds now and the CER that was measured with them."""
         ...

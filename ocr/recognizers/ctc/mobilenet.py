@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocr.recognizers.ctc.networks import COLUMNS_PER_OUTPUT, BiLstm, CtcNetwork, MicroBatchNorm, mask_beyond
+from ocr.recognizers.ctc.networks import BiLstm, CtcNetwork, MicroBatchNorm, mask_beyond
 from ocr.recognizers.ctc.settings import MobileNetSettings
 
 # kernel, expanded channels, channels, squeeze-and-excitation, hard-swish (else ReLU), stride of the height; the width keeps its columns
@@ -91,7 +91,7 @@ class _Block(nn.Module):
 class MobileNetNetwork(CtcNetwork):
     """RGB; height 32 → 1, an output every 4 columns; two BiLSTM layers; the classes."""
 
-    channels, columns_per_output = 3, COLUMNS_PER_OUTPUT["mobilenet_v3_crnn"]
+    channels, columns_per_output = MobileNetSettings.channels, MobileNetSettings.columns_per_output
 
     def __init__(self, settings: MobileNetSettings, classes: int) -> None:
         super().__init__()

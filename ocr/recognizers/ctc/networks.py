@@ -7,13 +7,14 @@ and what lies beyond it is zero after each convolution, so padding and neighbour
 from abc import ABC, abstractmethod
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, MobileNetSettings
 
-COLUMNS_PER_OUTPUT = {"compact": 4, "crnn": 8, "mobilenet_v3_crnn": 4}
 COMPACT_SIZES = {"small": ((24, 48, 64, 96, 128), 96), "base": ((32, 64, 96, 128, 192), 128), "large": ((48, 96, 144, 192, 320), 256)}
 
 
@@ -40,6 +41,23 @@ class CtcNetwork(nn.Module, ABC):
     def in_fp32(features: Tensor) -> torch.autocast:
         """A context in which LSTM and classes are computed in fp32, whatever the convolutions were."""
         return torch.autocast(features.device.type, enabled=False)
+
+
+class TorchBackend:
+    """A network on a device as ocr.recognizers.ctc.reading reads with it; a network in training comes back as it was."""
+
+    def __init__(self, network: CtcNetwork, device: str = "cpu") -> None:
+        self.network, self.device = network.to(device), torch.device(device)
+        self.channels, self.columns_per_output = network.channels, network.columns_per_output
+
+    @torch.inference_mode()
+    def logits(self, ink_BCHW: NDArray[np.float32], widths_B: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Class logits [T, B, K] and output lengths [B]."""
+        was_training = self.network.training
+        self.network.eval()
+        logits_TBK, lengths_B = self.network(torch.from_numpy(ink_BCHW).to(self.device), torch.from_numpy(widths_B).to(self.device))
+        self.network.train(was_training)
+        return logits_TBK.float().cpu().numpy(), lengths_B.cpu().numpy()
 
 
 def mask_beyond(features_BCHW: Tensor, widths_B: Tensor) -> Tensor:
@@ -145,7 +163,7 @@ class CompactNetwork(CtcNetwork):
     is what leaves CTC's blank plateau early (docs/log.md has the figures).
     """
 
-    channels, columns_per_output = 1, COLUMNS_PER_OUTPUT["compact"]
+    channels, columns_per_output = CompactSettings.channels, CompactSettings.columns_per_output
 
     def __init__(self, settings: CompactSettings, classes: int) -> None:
         super().__init__()
@@ -179,7 +197,7 @@ class CompactNetwork(CtcNetwork):
 class CrnnNetwork(CtcNetwork):
     """The Corrections system's: RGB, three (convolution, ReLU, 2×2 max pooling, dropout), BiLSTM 2 × 256; an output every 8 columns."""
 
-    channels, columns_per_output = 3, COLUMNS_PER_OUTPUT["crnn"]
+    channels, columns_per_output = CrnnSettings.channels, CrnnSettings.columns_per_output
 
     def __init__(self, settings: CrnnSettings, classes: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Settings of the CTC networks; no torch here, so a config is checked in an instant."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
@@ -9,6 +9,9 @@ from ocr.settings import Setting, Settings
 
 class CompactSettings(Settings):
     """The fast network: grey, a stride-2 stem, one output every 4 pixels."""
+
+    channels: ClassVar[int] = 1
+    columns_per_output: ClassVar[int] = 4
 
     kind: Literal["compact"] = Setting("compact", on_resume="refuse", description="which network")
     size: Literal["small", "base", "large"] = Setting("base", on_resume="refuse", description="0.4, 0.8 or 2.6 million parameters")
@@ -20,6 +23,9 @@ class CompactSettings(Settings):
 class CrnnSettings(Settings):
     """The CNN + BiLSTM of the Corrections system: RGB, three convolutions, one output every 8 pixels."""
 
+    channels: ClassVar[int] = 3
+    columns_per_output: ClassVar[int] = 8
+
     kind: Literal["crnn"] = Setting("crnn", on_resume="refuse", description="which network")
     height_px: Literal[32] = Setting(32, on_resume="refuse", description="height that every image is scaled to")
     dropout: float = Setting(0.3, ge=0, lt=1, on_resume="refuse", description="after each convolution and between the LSTM layers")
@@ -29,12 +35,32 @@ class CrnnSettings(Settings):
 class MobileNetSettings(Settings):
     """PaddleOCR's CRNN on MobileNetV3 large, the Thai system's network: RGB, one output every 4 pixels, two BiLSTM layers."""
 
+    channels: ClassVar[int] = 3
+    columns_per_output: ClassVar[int] = 4
+
     kind: Literal["mobilenet_v3_crnn"] = Setting("mobilenet_v3_crnn", on_resume="refuse", description="which network")
     scale: float = Setting(0.5, gt=0, le=2, on_resume="refuse", description="width of every layer against MobileNetV3's")
     hidden_size: int = Setting(96, ge=1, on_resume="refuse", description="of each direction of each BiLSTM layer")
     height_px: Literal[32] = Setting(32, on_resume="refuse", description="height that every image is scaled to")
     dropout: float = Setting(0.0, ge=0, lt=1, on_resume="refuse", description="before the classes")
     alphabet: str | None = Setting(None, on_resume="refuse", description="characters it can write; null: those of the training split")
+
+
+class DecodingSettings(Settings):
+    """How the columns' probabilities become text; sealed in the bundle, so that serving decodes as evaluation did."""
+
+    method: Literal["greedy", "beam"] = Setting("greedy", on_resume="free", description="best class per column, or a prefix beam search")
+    beam_width: int = Setting(8, ge=1, le=256, on_resume="free", description="prefixes kept after each column")
+    lm_order: int = Setting(5, ge=0, le=9, on_resume="free", description="characters in the n-grams of the language model of the training texts; 0: none")
+    lm_weight: float = Setting(0.4, ge=0, le=5, on_resume="free", description="weight of the language model's log probability")
+    lm_least_count: int = Setting(1, ge=1, on_resume="free", description="n-grams of three characters and more seen less often are left out")
+    length_bonus: float = Setting(0.6, ge=-5, le=5, on_resume="free", description="added for each character, against the language model's love of short texts")
+    lexicon: bool = Setting(False, on_resume="free", description="replace unknown words by the one word of the training texts that is a single edit away")
+
+    @property
+    def uses_language_model(self) -> bool:
+        """Whether the beam asks a language model."""
+        return self.method == "beam" and self.lm_order > 0 and self.lm_weight > 0
 
 
 CtcSettings = Annotated[CompactSettings | CrnnSettings | MobileNetSettings, pydantic.Field(discriminator="kind")]

@@ -1,0 +1,71 @@
+"""How sure a reading is: p(text | image) of the network, made to agree with how often such readings are right."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LEAST = 1e-9
+_NEWTON_STEPS, _PULL = 50, 1e-3
+_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Confidence = sigmoid(slope × logit(p) + intercept) (Platt 2000); as it stands, p itself."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def __call__(self, log_likelihood: float) -> float:
+        """The calibrated probability that a reading of this log p(text | image) is right."""
+        return 1 / (1 + math.exp(-max(-700.0, min(700.0, self.slope * _logit(math.exp(log_likelihood)) + self.intercept))))
+
+    @classmethod
+    def fitted(cls, probabilities: Sequence[float], right: Sequence[bool]) -> "Calibration":
+        """The maximum likelihood fit; unchanged where all readings are right, or none is, since then nothing can be told."""
+        if len(set(right)) < 2:
+            return cls()
+        given = np.array([[_logit(p), 1.0] for p in probabilities])
+        wanted, weights, start = np.array(right, float), np.array([1.0, 0.0]), np.array([1.0, 0.0])
+        for _ in range(_NEWTON_STEPS):
+            found = 1 / (1 + np.exp(-np.clip(given @ weights, -700, 700)))
+            gradient = given.T @ (found - wanted) + _PULL * (weights - start)
+            curvature = (given * (found * (1 - found))[:, None]).T @ given + _PULL * np.eye(2)
+            weights = weights - np.linalg.solve(curvature, gradient)
+        return cls(float(weights[0]), float(weights[1])) if weights[0] > 0 else cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Readings in bins of equal count by their confidence: mean confidence, share that is right, and how many."""
+
+    bins: tuple[tuple[float, float, int], ...]
+
+    @property
+    def expected_error(self) -> float:
+        """Expected calibration error: mean distance between confidence and share (Guo et al. 2017, eq. 3)."""
+        total = sum(count for _, _, count in self.bins)
+        return sum(abs(confidence - share) * count for confidence, share, count in self.bins) / total if total else 0.0
+
+
+def reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reliability:
+    """Confidence against truth, in ten bins of equal count."""
+    order = np.argsort(np.array(confidences), kind="stable")
+    parts: list[NDArray[np.int64]] = [part for part in np.array_split(order, _BINS) if len(part)]
+    truth = np.array(right, float)
+    given = np.array(confidences)
+    return Reliability(tuple((float(given[part].mean()), float(truth[part].mean()), len(part)) for part in parts))
+
+
+def cross_fitted(probabilities: Sequence[float], right: Sequence[bool]) -> list[float]:
+    """Each reading's confidence by a calibration that was fitted on the other half (even and odd places), so that its error is honest."""
+    halves = [Calibration.fitted(probabilities[start::2], right[start::2]) for start in (0, 1)]
+    return [halves[1 - place % 2](math.log(max(_LEAST, p))) for place, p in enumerate(probabilities)]
+
+
+def _logit(probability: float) -> float:
+    inside = min(1 - _LEAST, max(_LEAST, probability))
+    return math.log(inside / (1 - inside))

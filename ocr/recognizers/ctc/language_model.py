@@ -1,0 +1,68 @@
+"""A character n-gram language model with Witten–Bell smoothing, trained from a data set's texts and sealed in the bundle."""
+
+import gzip
+import math
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
+
+_START, _END = "\x02", "\x03"
+
+
+class CharacterModel:
+    """p(character | the characters before it); `counts` holds every n-gram of up to `order` characters, text ends included."""
+
+    def __init__(self, order: int, counts: dict[str, int]) -> None:
+        self.order, self.counts = order, counts
+        self._known: dict[tuple[str, str], float] = {}
+
+    @classmethod
+    def trained(cls, texts: Iterable[str], order: int = 5, least_count: int = 1) -> "CharacterModel":
+        """Counted from texts, each text as often as it is given; n-grams of three and more characters seen less than `least_count` times are left out."""
+        counts = Counter[str]()
+        for text in texts:
+            padded = _START * (order - 1) + text + _END
+            for end in range(order, len(padded) + 1):
+                counts.update(padded[end - size : end] for size in range(1, order + 1))
+        return cls(order, {gram: count for gram, count in counts.items() if count >= least_count or len(gram) < 3})
+
+    def log_prob(self, context: str, character: str) -> float:
+        """Ln p(character | context), by its last `order` - 1 characters; the end of the text is ""."""
+        before = (_START * (self.order - 1) + context)[1 - self.order :] if self.order > 1 else ""
+        key = (before, character)
+        if key not in self._known:
+            self._known[key] = math.log(self._prob(before, character or _END))
+        return self._known[key]
+
+    def to_bytes(self) -> bytes:
+        """Gzipped UTF-8: the order, then n-gram TAB count a line, sorted; equal models give equal bytes."""
+        lines = [str(self.order), *(f"{gram}\t{count}" for gram, count in sorted(self.counts.items()))]
+        return gzip.compress("\n".join(lines).encode(), mtime=0)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "CharacterModel":
+        """What `to_bytes` gave."""
+        order, *lines = gzip.decompress(content).decode().split("\n")
+        return cls(int(order), {gram: int(count) for gram, _, count in (line.rpartition("\t") for line in lines)})
+
+    def _prob(self, context: str, character: str) -> float:
+        """Witten & Bell 1991, method C: the share of new continuations goes to the shorter context."""
+        seen, kinds = self._followers.get(context, (0, 0))
+        shorter = self._prob(context[1:], character) if context else 1 / self._characters
+        if not seen:
+            return shorter
+        return (self.counts.get(context + character, 0) + kinds * shorter) / (seen + kinds)
+
+    @cached_property
+    def _followers(self) -> dict[str, tuple[int, int]]:
+        """Context → how often something followed it, and how many different things."""
+        found: dict[str, tuple[int, int]] = {}
+        for gram, count in self.counts.items():
+            seen, kinds = found.get(gram[:-1], (0, 0))
+            found[gram[:-1]] = (seen + count, kinds + 1)
+        return found
+
+    @cached_property
+    def _characters(self) -> int:
+        """Different characters and the end, and one for all that was never seen."""
+        return sum(len(gram) == 1 for gram in self.counts) + 1

@@ -1,0 +1,52 @@
+"""Lexicon correction: a word that no list holds gives way to the one listed word that is a single edit away."""
+
+import gzip
+from collections import Counter
+from collections.abc import Iterable
+
+from rapidfuzz.distance import Levenshtein
+
+from ocr.text import normalise
+
+
+class Lexicon:
+    """Words that may be written; `corrected` leaves alone what it cannot decide."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = frozenset(normalise(word) for word in words)
+        self._near: dict[str, list[str]] = {}
+        for word in sorted(self.words):
+            for shorter in _one_less(word):
+                self._near.setdefault(shorter, []).append(word)
+
+    def corrected(self, text: str) -> str:
+        """The text with each unknown word of four characters and more replaced by the only listed word one edit away, where there is exactly one."""
+        return " ".join(self._word(word) for word in text.split(" "))
+
+    def to_bytes(self) -> bytes:
+        """Gzipped UTF-8, a word a line, sorted."""
+        return gzip.compress("\n".join(sorted(self.words)).encode(), mtime=0)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "Lexicon":
+        """What `to_bytes` gave."""
+        return cls(gzip.decompress(content).decode().split("\n"))
+
+    @classmethod
+    def of_texts(cls, texts: Iterable[str], least_count: int = 1) -> "Lexicon":
+        """The words, between spaces, that stand at least so often in the texts."""
+        counts = Counter(word for text in texts for word in text.split())
+        return cls(word for word, count in counts.items() if count >= least_count)
+
+    def _word(self, word: str) -> str:
+        if word in self.words or len(word) < 4:
+            return word
+        candidates = {near for shorter in (word, *_one_less(word)) for near in self._near.get(shorter, ())}
+        candidates |= {shorter for shorter in _one_less(word) if shorter in self.words}
+        close = [near for near in candidates if Levenshtein.distance(word, near, score_cutoff=1) == 1]
+        return close[0] if len(close) == 1 else word
+
+
+def _one_less(word: str) -> set[str]:
+    """The word with each of its characters left out in turn, and the word itself."""
+    return {word[:place] + word[place + 1 :] for place in range(len(word))} | {word}

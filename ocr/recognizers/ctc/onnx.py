@@ -1,0 +1,129 @@
+"""CTC networks in ONNX: exported from torch, made int8 by static quantisation, read with onnxruntime.
+
+Legend: T output columns, B batch, C channels, H height, W width, K classes.
+"""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ocr.images import Pixels
+from ocr.recognizers.ctc.decoding import Floats, Ints
+from ocr.recognizers.ctc.reading import READ_BATCH, NetworkSettings, as_line, collate
+
+if TYPE_CHECKING:
+    from ocr.recognizers.ctc.networks import CtcNetwork
+
+_OPSET = 17
+_HALF_FROM = 4096  # values of a tensor from which on it is stored in half precision
+
+
+class OnnxBackend:
+    """An exported network in onnxruntime on the CPU, with OMP_NUM_THREADS threads where that is set."""
+
+    def __init__(self, content: bytes, settings: NetworkSettings) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self.channels, self.columns_per_output = settings.channels, settings.columns_per_output
+
+    def logits(self, ink_BCHW: Floats, widths_B: Ints) -> tuple[Floats, Ints]:
+        """Class logits [T, B, K] and output lengths [B]."""
+        logits_TBK, lengths_B = self._session.run(None, {"ink": ink_BCHW, "widths": widths_B})
+        return logits_TBK, lengths_B
+
+
+def to_onnx(network: "CtcNetwork", height_px: int) -> bytes:
+    """The network in fp32, its batch and width free (torch's newer exporter gives graphs with the example's width in them)."""
+    import torch
+
+    ink_BCHW = torch.rand(2, network.channels, height_px, 16 * network.columns_per_output)
+    widths_B = torch.tensor([16, 12]) * network.columns_per_output
+    axes = {"ink": {0: "batch", 3: "width"}, "widths": {0: "batch"}, "logits": {0: "columns", 1: "batch"}, "lengths": {0: "batch"}}
+    was_training = network.training
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's age, and that batch sizes of an LSTM are free
+        torch.onnx.export(
+            network.eval(),
+            (ink_BCHW, widths_B),
+            Path(folder) / "fp32.onnx",
+            input_names=["ink", "widths"],
+            output_names=["logits", "lengths"],
+            dynamic_axes=axes,
+            opset_version=_OPSET,
+            dynamo=False,
+        )
+        network.train(was_training)
+        return (Path(folder) / "fp32.onnx").read_bytes()
+
+
+def to_int8(content: bytes, images: Sequence[Pixels], settings: NetworkSettings) -> bytes:
+    """Convolutions and matrix products in int8, per channel, by the ranges that they have on these images (in the network's mode); LSTMs stay fp32.
+
+    Ranges are fixed here, so a neighbour in a batch never changes a reading.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder:
+        given, ready, made = (str(Path(folder) / name) for name in ("fp32.onnx", "ready.onnx", "int8.onnx"))
+        Path(given).write_bytes(content)
+        quant_pre_process(given, ready, skip_symbolic_shape=True)
+        quantize_static(
+            ready,
+            made,
+            _Calibration(images, settings),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        return Path(made).read_bytes()
+
+
+class _Calibration:
+    """Batches of images as quantize_static asks for them."""
+
+    def __init__(self, images: Sequence[Pixels], settings: NetworkSettings) -> None:
+        self._batches = _batches(images, settings)
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next batch's inputs; None at the end."""
+        return next(self._batches, None)
+
+
+def _batches(images: Sequence[Pixels], settings: NetworkSettings) -> Iterator[dict[str, Any]]:
+    lines = sorted((as_line(image, settings.height_px) for image in images), key=lambda line: line.shape[1])
+    for start in range(0, len(lines), READ_BATCH):
+        ink_BCHW, widths_B = collate(lines[start : start + READ_BATCH], settings.columns_per_output)
+        yield {"ink": ink_BCHW, "widths": widths_B}
+
+
+def with_half_weights(content: bytes) -> bytes:
+    """The model with its large fp32 tensors (an int8 model's LSTMs) stored in fp16 and widened when it is loaded: half the file."""
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    stored, casts = [], []
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < _HALF_FROM:
+            stored.append(tensor)
+            continue
+        stored.append(onnx.numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}/half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{tensor.name}/half"], [tensor.name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.initializer.extend(stored)
+    model.graph.node.extend(nodes)
+    result: bytes = model.SerializeToString()
+    return result

@@ -1,0 +1,1 @@
+"""What leaves training: bundles whose every backend was measured before they are written."""
