@@ -127,12 +127,13 @@ class HuggingFaceSettings(SourceSettings):
 
 
 class SyntheticSettings(SourceSettings):
-    """Words drawn with installed fonts: image i is a function of (seed, word, i) and of the fonts alone."""
+    """Texts drawn with installed fonts: image i is a function of (seed, text, i), of the fonts and, for what a share puts around it, of the other texts."""
 
     format: Literal["synthetic"] = Setting("synthetic", on_resume="refuse", description="words rendered with fonts")
-    texts: tuple[str, ...] = Setting(on_resume="refuse", description="word lists or running text, UTF-8; cut at white space", min_length=1)
+    texts: tuple[str, ...] = Setting((), on_resume="refuse", description="word lists or running text, UTF-8; cut at white space")
+    dictionary: str | None = Setting(None, on_resume="refuse", description="PaddleOCR dictionary whose entries are drawn in turn; with level: character")
     script: str = Setting(on_resume="refuse", pattern=r"^[A-Z][A-Za-z_]+$", description="Unicode's name of the script that a text must be written in")
-    level: Literal["word", "line", "paragraph"] = Setting("word", on_resume="refuse", description="what one image shows")
+    level: Literal["character", "word", "line", "paragraph"] = Setting("word", on_resume="refuse", description="what one image shows")
     length: tuple[int, int] = Setting((1, 20), on_resume="refuse", description="shortest and longest word, or line, code points")
     lines: tuple[int, int] = Setting((2, 5), on_resume="refuse", description="of a paragraph")
     word_hash_range: Range = Setting((0.0, 1.0), on_resume="refuse", description="keep words whose hash in [0, 1) falls in here; disjoint ranges share no word")
@@ -158,6 +159,10 @@ class SyntheticSettings(SourceSettings):
     paper_grey: Range = Setting((200, 255), on_resume="refuse", description="grey level of the paper")
     contrast: Range = Setting((0.55, 1.0), on_resume="refuse", description="ink against paper: 1 is black on this paper")
     inverted_share: float = Setting(0.05, on_resume="refuse", description="share of images with light ink on dark paper", ge=0, le=1)
+    neighbour_share: float = Setting(0.0, on_resume="refuse", description="share of images into which the lines above or below reach", ge=0, le=1)
+    rule_share: float = Setting(0.0, on_resume="refuse", description="share of images with a line ruled under the text, or sides of a table cell", ge=0, le=1)
+    stamp_share: float = Setting(0.0, on_resume="refuse", description="share of images with the outline of a stamp or seal across the text", ge=0, le=1)
+    show_through_share: float = Setting(0.0, on_resume="refuse", description="share of images with faint mirrored text from the back of the page", ge=0, le=1)
     image_format: Literal["webp", "png"] = Setting("webp", on_resume="refuse", description="encoding of the images")
     quality: int = Setting(40, on_resume="refuse", description="of WebP", ge=1, le=100)
 
@@ -171,6 +176,8 @@ class SyntheticSettings(SourceSettings):
         falling = [f"{name}: {low:g} is above {high:g}" for name, (low, high) in ranges.items() if low > high]
         if falling:
             raise ValueError("; ".join(falling))
+        if (self.dictionary is not None) != (self.level == "character") or bool(self.texts) == (self.level == "character"):
+            raise ValueError("level: character draws the entries of a `dictionary` and no `texts`; the other levels draw `texts` and no `dictionary`")
         if self.length[0] < 1 or self.lines[0] < 1 or self.height_px[0] < 8:
             raise ValueError("length and lines start at 1 or more, height_px at 8 or more")
         return self

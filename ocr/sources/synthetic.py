@@ -1,24 +1,31 @@
-"""Words, lines and paragraphs drawn with installed fonts, shaped by raqm: image i is a function of (seed, text, i) and of the fonts alone."""
+"""Characters, words, lines and paragraphs drawn with installed fonts, shaped by raqm: image i is a function of (seed, text, i) and of the fonts.
 
-import hashlib
+With clutter (ocr.sources.clutter) it shows pieces of other texts of the list too, and so depends on the whole list.
+"""
+
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from ocr.dictionary import Dictionary
+from ocr.errors import UserError
 from ocr.images import Pixels, encode_image
 from ocr.sample import Sample, Skip
 from ocr.sources import Unit, in_rows
+from ocr.sources.clutter import Clutter, choose_clutter
+from ocr.sources.draws import Draws
 from ocr.sources.fonts import Face, Verdict, usable_faces
+from ocr.sources.ink import Layout, Piece, bounds, composed, shaped
 from ocr.sources.scripts import DANDAS, script_named
-from ocr.sources.settings import Range, SyntheticSettings
+from ocr.sources.settings import SyntheticSettings
 from ocr.sources.texts import select_texts
 
-_DRAWS = 32  # uniform numbers per image; a fixed count keeps the draws of one setting apart from the others
 _SIZE_STEP_PX = 4
 _LINE_PITCH = 1.1  # from baseline to baseline, in heights of an ordinary line
 _BANK_SIDE_PX = 1024
@@ -32,58 +39,55 @@ class Family:
     faces: tuple[Face, ...]
 
 
-class Draws:
-    """Uniform numbers keyed by (seed, word, index), handed out in a fixed order."""
-
-    def __init__(self, *key: object) -> None:
-        digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=16).digest()
-        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-        self._values = iter(generator.random(_DRAWS).tolist())
-
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        """The next number, in [low, high)."""
-        return low + (high - low) * float(next(self._values))
-
-    def within(self, bounds: Range) -> float:
-        """The next number, in the given range."""
-        return self.uniform(*bounds)
-
-    def below(self, count: int) -> int:
-        """The next number as an index in [0, count)."""
-        return int(self.uniform(0, count))
+def files(settings: SyntheticSettings) -> Iterator[Path]:
+    """The dictionary."""
+    if settings.dictionary is not None:
+        yield Path(settings.dictionary)
 
 
 def plan(settings: SyntheticSettings) -> list[Unit]:
-    """`count` images; UserError when no word or no face fits. Faces that the gate refuses are printed with the reason."""
+    """`count` images; UserError when no text or no face fits. Faces that the gate refuses, and oddities of a dictionary, are printed."""
     _prepared.cache_clear()  # texts and fonts may have changed since
     _tell(*usable_faces(script_named(settings.script), settings.fonts, settings.exclude_fonts))
+    for oddity in Dictionary.open(Path(settings.dictionary)).oddities if settings.dictionary is not None else ():
+        print(oddity, flush=True)
     _prepared(settings)
     return in_rows("", settings.count)
 
 
 def read(settings: SyntheticSettings, unit: Unit) -> Iterator[Sample | Skip]:
-    """Drawn words, or a Skip for each word that no usable face draws."""
+    """Drawn texts, or a Skip for each that no usable face draws."""
     texts, families = _prepared(settings)
     for index in range(unit.start, unit.stop):
-        yield draw_sample(settings, families, texts[index % len(texts)], index)
+        yield draw_sample(settings, families, texts, index)
 
 
 @lru_cache(maxsize=2)
 def _prepared(settings: SyntheticSettings) -> tuple[list[str], list[Family]]:
     """The texts and the faces, once for all units that this process reads."""
     faces, _ = usable_faces(script_named(settings.script), settings.fonts, settings.exclude_fonts)
-    return select_texts(settings), _by_family(faces)
+    return select_texts(settings) if settings.dictionary is None else _entries(settings), _by_family(faces)
 
 
-def draw_sample(settings: SyntheticSettings, families: Sequence[Family], word: str, index: int) -> Sample | Skip:
-    """Image `index`: the word, line or paragraph, some with a danda; a Skip when no face draws it."""
+def _entries(settings: SyntheticSettings) -> list[str]:
+    """The dictionary's entries in their order, of any script, but the space and those that hold one of `leave_out`; UserError when none is left."""
+    entries = Dictionary.open(Path(settings.dictionary or "")).entries
+    kept = [entry for entry in entries if entry.strip() and not any(fragment in entry for fragment in settings.leave_out)]
+    if not kept:
+        raise UserError(f"{settings.dictionary}: leave_out leaves none of its {len(entries)} entries")
+    return kept
+
+
+def draw_sample(settings: SyntheticSettings, families: Sequence[Family], texts: Sequence[str], index: int) -> Sample | Skip:
+    """Image `index`: the texts in turn, some with a danda, with what the shares put around them; a Skip when no face draws it."""
+    word = texts[index % len(texts)]
     draws = Draws(settings.seed, word, index)
     text = _shown_text(settings, word, draws)
     where = f"synthetic:{settings.seed}:{index}"
     face = _choose_face(families, text, draws)
     if isinstance(face, str):
         return Skip(where, "no face draws the word", f"{text}: {face}")
-    pixels = render(text, face, settings, draws)
+    pixels = render(text, face, settings, draws, choose_clutter(settings, texts, text, index, face))
     return Sample(where, _encode(pixels, settings), text, settings.level, (("face", face.family), ("font", face.name)), "synthetic")
 
 
@@ -96,10 +100,10 @@ def _encode(pixels: Pixels, settings: SyntheticSettings) -> bytes:
     return buffer.getvalue()
 
 
-def render(text: str, face: Face, settings: SyntheticSettings, draws: Draws) -> Pixels:
-    """The text in one face as a grey image [H, W], `height_px` a line: one affine warp, then blur, paper, noise and polarity."""
+def render(text: str, face: Face, settings: SyntheticSettings, draws: Draws, clutter: Clutter) -> Pixels:
+    """The text in one face as a grey image [H, W], `height_px` a line: one affine warp, clutter, then blur, paper, noise and polarity."""
     height_px = settings.height_px[0] + draws.below(settings.height_px[1] - settings.height_px[0] + 1)
-    ink = _warped_ink(text, face, height_px, settings, draws)
+    ink = _warped_ink(text, face, height_px, settings, draws, clutter)
     radius_px = draws.within(settings.blur_px)
     if radius_px > 0.15:
         ink = ink.filter(ImageFilter.GaussianBlur(radius_px))
@@ -115,41 +119,48 @@ def render(text: str, face: Face, settings: SyntheticSettings, draws: Draws) -> 
     return np.clip(grey, 0, 255, out=grey).astype(np.uint8)
 
 
-def _warped_ink(text: str, face: Face, height_px: int, settings: SyntheticSettings, draws: Draws) -> Image.Image:
-    """Ink coverage (0 paper, 255 ink) of the word, turned, slanted and fitted into the image's height with its margins."""
+def _warped_ink(text: str, face: Face, height_px: int, settings: SyntheticSettings, draws: Draws, clutter: Clutter) -> Image.Image:
+    """Ink coverage (0 paper, 255 ink) of the text and its clutter, turned, slanted and fitted into the image's height with its margins."""
     angle, shear, stretch = np.deg2rad(draws.within(settings.rotation_degrees)), draws.within(settings.shear), draws.within(settings.stretch)
-    margins = [draws.within(settings.margin) * height_px for _ in range(4)]
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.array([[stretch, -shear], [0.0, 1.0]])
+    margins = [max(draws.within(settings.margin), room) * height_px for room in clutter.room]
     line_box = draws.within(settings.line_box)
     size_px = _size_for(face, height_px - margins[1] - margins[3], settings.script)
     line_top, line_bottom = _line_box(face, size_px, settings.script)
-    height_px *= text.count("\n") + 1
-    mask, (left, top) = _mask(face, size_px, text, round(_LINE_PITCH * (line_bottom - line_top)))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.array([[stretch, -shear], [0.0, 1.0]])
-    right, bottom = left + mask.width, top + mask.height
+    pitch_px = round(_LINE_PITCH * (line_bottom - line_top))
+    own = [shaped(face, size_px, line).moved(0, number * pitch_px) for number, line in enumerate(text.split("\n"))]
+    layout = _fitted(own, pitch_px, turn, (line_box, line_top, line_bottom), margins, height_px)
+    mask, corner = composed([*own, *clutter.neighbours(face, size_px, own, layout)])
+    ink = mask.transform((layout.width, layout.height), Image.Transform.AFFINE, layout.back_from(corner), Image.Resampling.BILINEAR)
+    return clutter.over(ink, face, size_px, layout)
+
+
+def _fitted(
+    own: Sequence[Piece], pitch_px: int, turn: NDArray[np.float64], line_box: tuple[float, float, float], margins: Sequence[float], height_px: int
+) -> Layout:
+    """The image around lines of ink: as high as `height_px` a line, as wide as it must be; `line_box`: its share, top and bottom of an ordinary line."""
+    left, top, right, bottom = bounds(own)
     corners = turn @ np.array([[left, right, left, right], [top, top, bottom, bottom]], dtype=float)
-    upper = corners[1].min() * (1 - line_box) + min(line_top, corners[1].min()) * line_box
-    lower = corners[1].max() * (1 - line_box) + max(line_bottom, corners[1].max()) * line_box
-    scale = (height_px - margins[1] - margins[3]) / (lower - upper)
+    share, line_top, line_bottom = line_box
+    upper = corners[1].min() * (1 - share) + min(line_top, corners[1].min()) * share
+    lower = corners[1].max() * (1 - share) + max(line_bottom, corners[1].max()) * share
+    scale = (len(own) * height_px - margins[1] - margins[3]) / (lower - upper)
     width_px = max(8, round(np.ptp(corners[0]) * scale + margins[0] + margins[2]))
-    back = np.linalg.inv(turn * scale)  # image pixel → place relative to the word's origin
-    shift = back @ np.array([corners[0].min() * scale - margins[0], upper * scale - margins[1]]) - (left, top)
-    coefficients = (back[0, 0], back[0, 1], shift[0], back[1, 0], back[1, 1], shift[1])
-    return mask.transform((width_px, height_px), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
-
-
-def _mask(face: Face, size_px: int, text: str, pitch_px: int) -> tuple[Image.Image, tuple[int, int]]:
-    """The shaped lines as ink coverage with one clear pixel around, and the place of its corner from the origin on the first baseline."""
-    cores = [face.font(size_px).getmask2(line, mode="L", anchor="ls") for line in text.split("\n")]
-    places = [(left, top + number * pitch_px) for number, (_, (left, top)) in enumerate(cores)]
-    left, top = min(x for x, _ in places), min(y for _, y in places)
-    right = max(x + core.size[0] for (core, _), (x, _) in zip(cores, places, strict=True))
-    bottom = max(y + core.size[1] for (core, _), (_, y) in zip(cores, places, strict=True))
-    mask = Image.new("L", (right - left + 2, bottom - top + 2))
-    for (core, _), (x, y) in zip(cores, places, strict=True):
-        line = Image.new("L", core.size)
-        line.im.paste(core, (0, 0, *core.size))
-        mask.paste(255, (x - left + 1, y - top + 1), line)
-    return mask, (left - 1, top - 1)
+    offset = np.array([corners[0].min() * scale - margins[0], upper * scale - margins[1]])
+    ink = np.array([corners.min(axis=1), corners.max(axis=1)]) * scale - offset
+    slope = turn[1, 0] / turn[0, 0]
+    origin = scale * turn @ (0.0, (len(own) - 1) * pitch_px) - offset
+    return Layout(
+        scale * turn,
+        offset,
+        float(scale),
+        width_px,
+        len(own) * height_px,
+        height_px,
+        tuple(ink.ravel().tolist()),
+        float(slope),
+        float(origin[1] + slope * (width_px / 2 - origin[0])),
+    )
 
 
 def _size_for(face: Face, ink_height_px: float, script: str) -> int:

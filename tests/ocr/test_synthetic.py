@@ -11,7 +11,7 @@ from PIL import Image
 from ocr.errors import UserError
 from ocr.sample import Sample, Skip
 from ocr.settings import parse_settings
-from ocr.sources import read_source
+from ocr.sources import files_of, read_source
 from ocr.sources.settings import SyntheticSettings
 from ocr.sources.texts import select_texts, word_hash
 
@@ -134,3 +134,53 @@ def test_any_script_of_unicode_can_be_drawn(settings: SyntheticSettings, tmp_pat
     assert sorted(select_texts(settings.model_copy(update={"texts": (str(tmp_path / "deva.txt"),), "script": "Devanagari"}))) == ["नमस्ते", "भारत"]
     with pytest.raises(UserError, match="Unicode has no script of that name"):
         select_texts(settings.model_copy(update={"script": "Klingonese"}))
+
+
+CLUTTER = ("neighbour_share", "rule_share", "stamp_share", "show_through_share")
+
+
+@pytest.mark.parametrize("share", CLUTTER)
+def test_a_share_of_clutter_changes_that_share_of_images_and_no_label(settings: SyntheticSettings, share: str) -> None:
+    plain, cluttered = samples(settings), samples(settings.model_copy(update={share: 0.5}))
+    assert 8 <= sum(one.image != other.image for one, other in zip(plain, cluttered, strict=True)) <= 22
+    assert [(one.id, one.text, one.group) for one in plain] == [(other.id, other.text, other.group) for other in cluttered]
+
+
+def test_one_kind_of_clutter_does_not_move_another(settings: SyntheticSettings) -> None:
+    ruled = settings.model_copy(update={"rule_share": 1.0})
+    both = samples(ruled.model_copy(update={"stamp_share": 0.5}))
+    assert 8 <= sum(one == other for one, other in zip(samples(ruled), both, strict=True)) <= 22
+
+
+def dictionary_of(entries: str, settings: SyntheticSettings, folder: Path) -> SyntheticSettings:
+    (folder / "dict.txt").write_text("\n".join(entries.split()), encoding="utf-8")
+    changes = {"texts": (), "dictionary": str(folder / "dict.txt"), "level": "character", "count": 12}
+    return settings.model_copy(update=changes)
+
+
+def test_entries_of_a_dictionary_are_drawn_in_turn(settings: SyntheticSettings, tmp_path: Path) -> None:
+    from ocr.sources.fonts import find_faces
+    from ocr.sources.scripts import SCRIPTS
+
+    try:
+        find_faces(SCRIPTS["Thai"], ["Garuda"])
+    except UserError:
+        pytest.skip("the font Garuda is not installed (apt-get install fonts-thai-tlwg)")
+    entries = "ก กี่ ๗ A 7 +"
+    thai = dictionary_of(entries, settings, tmp_path).model_copy(update={"script": "Thai", "fonts": ("Garuda",)})
+    drawn = samples(thai)
+    assert [sample.text for sample in drawn] == entries.split() * 2
+    assert {sample.level for sample in drawn} == {"character"}
+    assert list(files_of(thai)) == [tmp_path / "dict.txt"]
+
+
+def test_an_entry_that_no_face_covers_is_skipped_with_the_reason(settings: SyntheticSettings, tmp_path: Path) -> None:
+    items = list(read_source(dictionary_of("କ A", settings, tmp_path)))
+    assert [item.text for item in items if isinstance(item, Sample)] == ["କ"] * 6
+    assert {item.detail for item in items if isinstance(item, Skip)} == {"A: no glyph for U+0041"}
+
+
+@pytest.mark.parametrize("given", [{}, {"texts": ["x"], "dictionary": "d.txt"}, {"texts": ["x"], "level": "character"}, {"dictionary": "d.txt"}])
+def test_characters_come_from_a_dictionary_and_all_else_from_texts(given: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="level: character draws the entries of a `dictionary`"):
+        parse_settings(SyntheticSettings, {"script": "Thai", "count": 1, **given}, "here")

@@ -1,0 +1,28 @@
+"""Uniform numbers that depend on a key alone."""
+
+import hashlib
+
+import numpy as np
+
+_DRAWS = 32  # uniform numbers per key; a fixed count keeps the draws of one setting apart from the others
+
+
+class Draws:
+    """Uniform numbers keyed by (seed, text, index …), handed out in a fixed order."""
+
+    def __init__(self, *key: object) -> None:
+        digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=16).digest()
+        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+        self._values = iter(generator.random(_DRAWS).tolist())
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+        """The next number, in [low, high)."""
+        return low + (high - low) * float(next(self._values))
+
+    def within(self, bounds: tuple[float, float]) -> float:
+        """The next number, in the given range."""
+        return self.uniform(*bounds)
+
+    def below(self, count: int) -> int:
+        """The next number as an index in [0, count)."""
+        return int(self.uniform(0, count))
