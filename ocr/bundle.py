@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, MANIFEST = "weights.safetensors", "bundle.json", "manifest.json"
+BASES = Path(__file__).parent / "bases"
 LANGUAGE_MODEL, LEXICON = "language_model.txt.gz", "lexicon.txt.gz"
 
 
@@ -41,6 +42,11 @@ class Bundle:
     def default_backend(self, device: str) -> str:
         """The backend that reads on this kind of device (`cpu`, `cuda`, `cuda:1` …)."""
         return self.defaults.get(device.partition(":")[0], "torch")
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of its manifest, and so of all that it holds."""
+        return sha256_of(self.path / MANIFEST)
 
     def read(self, name: str) -> bytes:
         """One of its files; UserError where it has none of that name."""
@@ -83,10 +89,20 @@ def write_bundle(bundle: Bundle, files: Mapping[str, bytes]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def base_names() -> list[str]:
+    """The recognisers that ship."""
+    return sorted(folder.name for folder in BASES.iterdir() if (folder / MANIFEST).is_file()) if BASES.is_dir() else []
+
+
+def _or_a_base() -> str:
+    return f", or one that ships: {', '.join(base_names())}" if base_names() else ""
+
+
 def open_bundle(path: Path) -> Bundle:
-    """Open and verify a bundle; UserError naming the file that is missing, damaged or from a newer version."""
+    """Open and verify a bundle, or one that ships by its name (odia); UserError naming the file that is missing, damaged or from a newer version."""
+    path = BASES / path if str(path) in base_names() and not path.exists() else path
     if not (path / MANIFEST).is_file():
-        raise UserError(f"{path}: no bundle here ({MANIFEST} is missing); give a folder such as runs/odia-ctc/bundle")
+        raise UserError(f"{path}: no bundle here ({MANIFEST} is missing); give a folder such as runs/odia-ctc/bundle{_or_a_base()}")
     try:
         manifest, description = read_json(path / MANIFEST), read_json(path / DESCRIPTION)
     except (OSError, ValueError) as problem:

@@ -3,6 +3,7 @@
 Nothing here, and no file that declares settings, imports torch, transformers or ray, so a typo is answered in under a second.
 """
 
+import copy
 import difflib
 import types
 import typing
@@ -53,10 +54,15 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def load_settings(kind: type[SettingsT], path: Path, overrides: Sequence[str] = ()) -> SettingsT:
     """Read `path` (YAML), apply `a.b=value` overrides in order and validate; UserError lists every mistake at once."""
-    values = read_yaml(path)
+    return settings_from(kind, read_yaml(path), overrides, where=str(path))
+
+
+def settings_from(kind: type[SettingsT], values: Mapping[str, Any], overrides: Sequence[str], where: str) -> SettingsT:
+    """Plain values with `a.b=value` overrides applied in order, validated; `where` opens every message."""
+    changed = copy.deepcopy(dict(values))
     for override in overrides:
-        _apply_override(values, override)
-    return parse_settings(kind, values, where=str(path))
+        _apply_override(changed, override)
+    return parse_settings(kind, changed, where)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Read images with a bundle: prints the text of one image, or `path TAB text` for each of several and of every folder.
 
 python ray_jobs/read.py runs/odia-ctc/bundle word.png scans/
+python ray_jobs/read.py odia word.png                         # a recogniser that ships
+python ray_jobs/read.py runs/a/bundle,runs/b/bundle scans/    # both; the text that they are together surest of
 """
 
 import sys
@@ -13,11 +15,11 @@ from ray_jobs import command
 def main(arguments: Namespace) -> int:
     """Read what can be read; 2 where an image was refused, each named."""
     from ocr.evaluation import read_files
-    from ocr.recognizers.base import load
+    from ocr.recognizers.base import load_all
 
     refused = 0
     alone = len(arguments.images) == 1 and arguments.images[0].is_file()
-    for path, reading in read_files(load(arguments.bundle), arguments.images):
+    for path, reading in read_files(load_all(arguments.bundle), arguments.images):
         if isinstance(reading, Exception):
             refused += 1
             print(f"error: {reading}", file=sys.stderr)
@@ -27,4 +29,4 @@ def main(arguments: Namespace) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__, bundle={"type": Path, "metavar": "BUNDLE"}, images={"type": Path, "nargs": "+", "metavar": "IMAGE"})
+    command.run(main, __doc__, bundle={"metavar": "BUNDLE[,BUNDLE…]|odia"}, images={"type": Path, "nargs": "+", "metavar": "IMAGE"})

@@ -15,8 +15,14 @@ def main(arguments: Namespace) -> None:
     """Train to the end of the run and print its final line."""
     config = command.in_storage(load_settings(TrainConfig, arguments.config, arguments.overrides))
     from trainers import on_ray
-    from trainers.launch import launch
+    from trainers.launch import Data, launch
 
+    if config.verify != "off":
+        from trainers.verify import table
+
+        print(table(Data.open(config)), flush=True)
+    if config.verify == "only":
+        return
     print(launch(config, on_ray.train, command.told_again()))
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainers.random import generator
 
@@ -25,11 +26,25 @@ class Plan:
     global_batch_size: int
     micro_batch_size: int
     seed: int
+    pool: int = 0  # so many of the last samples are a pool, of which a pass takes only
+    drawn: int = 0  # so many, drawn anew for each
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples in one pass."""
+        return len(self.widths) - self.pool + self.drawn
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass; the last one may be smaller, never dropped."""
-        return -(-len(self.widths) // self.global_batch_size)
+        return -(-self.samples_per_epoch // self.global_batch_size)
+
+    def members(self, epoch: int) -> NDArray[np.int64]:
+        """The samples of a pass, in no order yet."""
+        always = len(self.widths) - self.pool
+        if not self.pool:
+            return np.arange(always)
+        return np.concatenate([np.arange(always), always + generator(self.seed, "replay", epoch).permutation(self.pool)[: self.drawn]])
 
     def epoch_of(self, step: int) -> int:
         """The pass that the step belongs to, from 0."""
@@ -44,7 +59,7 @@ class Plan:
 def _epoch(plan: Plan, epoch: int) -> tuple[MicroBatches, ...]:
     """All steps of a pass: shuffled, sorted by width inside random pools, cut, and the full batches shuffled again."""
     draw = generator(plan.seed, "order", epoch)
-    order = draw.permutation(len(plan.widths))
+    order = draw.permutation(plan.members(epoch))
     widths = np.asarray(plan.widths)
     pool = plan.global_batch_size * POOL_BATCHES
     batches = []

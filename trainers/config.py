@@ -26,6 +26,13 @@ class DataSettings(Settings):
         None, on_resume="refuse", description="another data set whose validation split judges, or sources that all do; null: the validation split of `train`"
     )
     validation_ratio: float = Setting(0.1, ge=0, lt=1, on_resume="refuse", description="share that judges, of sources in `train` that do not say")
+    min_samples: int = Setting(1, ge=1, on_resume="refuse", description="fewer usable samples than this, both splits together, and the run refuses")
+    replay: DataSource | None = Setting(
+        None,
+        on_resume="refuse",
+        description="data that the weights of train.init_from know already, whose training split is mixed in so that it is not forgotten",
+    )
+    replay_ratio: float = Setting(1.0, gt=0, le=100, on_resume="refuse", description="samples of `replay` in each pass, drawn anew, for each training sample")
     max_train_samples: int | None = Setting(None, ge=1, on_resume="refuse", description="use only the first so many samples of the training split")
     max_validation_samples: int | None = Setting(None, ge=1, on_resume="refuse", description="use only the first so many samples of the validation split")
 
@@ -42,10 +49,19 @@ class LoopSettings(Settings):
     micro_batch_size: int = Setting(32, ge=1, on_resume="refuse", description="samples per forward pass")
     save_steps: int = Setting(200, ge=1, on_resume="free", description="optimizer steps between checkpoints")
     eval_steps: int = Setting(200, ge=1, on_resume="refuse", description="optimizer steps between evaluations")
+    save_epochs: int | None = Setting(None, ge=1, on_resume="free", description="passes between checkpoints, in place of save_steps")
+    eval_epochs: int | None = Setting(None, ge=1, on_resume="refuse", description="passes between evaluations, in place of eval_steps")
     logging_steps: int = Setting(20, ge=1, on_resume="refuse", description="optimizer steps between lines of metrics.jsonl")
     save_total_limit: int = Setting(2, ge=1, on_resume="free", description="how many of the newest checkpoints stay; the best one stays besides")
     seed: int = Setting(42, ge=0, on_resume="refuse", description="key of every random draw")
-    init_from: str | None = Setting(None, on_resume="refuse", description="a bundle or checkpoint whose weights a new run starts from")
+    init_from: str | None = Setting(
+        None, on_resume="refuse", description="whose weights a new run starts from: a bundle, a run with one, or a recogniser that ships, such as odia"
+    )
+    init_alphabet: Literal["union", "new", "fail"] = Setting(
+        "union",
+        on_resume="refuse",
+        description="characters after init_from: its own and those of the data; only the data's; or its own, and an error where the data has others",
+    )
     resume_from: str | None = Setting(
         None, on_resume="free", description="go back to this checkpoint of the run (a path, or latest); later ones move to abandoned/"
     )
@@ -71,7 +87,9 @@ class OptimizerSettings(Settings):
     learning_rate: float = Setting(3e-3, gt=0, on_resume="refuse", description="the highest rate")
     weight_decay: float = Setting(0.01, ge=0, on_resume="refuse", description="on matrices and kernels; biases and norms are left alone")
     betas: tuple[float, float] = Setting((0.9, 0.999), on_resume="refuse", description="decay of the two running means")
+    head_weight_decay: float | None = Setting(None, ge=0, on_resume="refuse", description="on the layers that give the classes; null: weight_decay")
     warmup_steps: int = Setting(100, ge=0, on_resume="refuse", description="optimizer steps from zero to the full rate")
+    warmup_epochs: float | None = Setting(None, ge=0, on_resume="refuse", description="passes from zero to the full rate, in place of warmup_steps")
     lr_scheduler_type: Literal["constant", "linear", "cosine", "one_cycle"] = Setting("cosine", on_resume="refuse", description="the rate after warm-up")
     max_grad_norm: float = Setting(5.0, gt=0, on_resume="refuse", description="gradients are scaled down to this norm")
 
@@ -115,7 +133,11 @@ class ExportSettings(Settings):
 class TrainConfig(Settings):
     """One run: everything that makes its weights, and where it lives."""
 
-    run_name: str = Setting(on_resume="free", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run's folder under storage_path")
+    run_name: str = Setting(
+        on_resume="free",
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]|\{data\})*$",
+        description="name of the run's folder under storage_path; {data} becomes a hash of the data, so that other data makes another run beside it",
+    )
     storage_path: str = Setting("runs", min_length=1, on_resume="free", description="folder of runs; LIPI_STORAGE, where set, holds relative ones")
     data: DataSettings = Setting(on_resume="refuse", description="data sets")
     train: LoopSettings = Setting(on_resume="refuse", description="the loop")
@@ -135,6 +157,10 @@ class TrainConfig(Settings):
     workers: int = Setting(1, ge=1, on_resume="rounding", description="Ray Train workers")
     threads_per_worker: int | None = Setting(None, ge=1, on_resume="rounding", description="torch threads of each worker; null: its share of the cores")
     max_failures: int = Setting(3, ge=0, on_resume="free", description="how many deaths of workers or of Ray are survived before the run gives up")
+
+    verify: Literal["off", "on", "only"] = Setting(
+        "off", on_resume="free", description="list the samples and what is wrong with them before training, or only list them"
+    )
 
     @property
     def local_run_dir(self) -> Path:

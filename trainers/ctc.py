@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ocr.alphabet import Alphabet
-from ocr.bundle import open_bundle
+from ocr.bundle import Bundle, open_bundle
+from ocr.dataset.joined import Joined
 from ocr.dataset.prepared import told
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
@@ -23,9 +25,11 @@ from ocr.settings import resolved
 from trainers.augment import augment
 from trainers.batches import Turn
 from trainers.config import TrainConfig
+from trainers.fresh import FreshImages
 from trainers.losses import ctc_losses, outputs_needed
 from trainers.random import key_of
 
+Trained = Dataset | Joined
 _LINES_IN_MEMORY_BYTES = 512 * 1024 * 1024
 _READ_AT_ONCE = 256
 _AUGMENTED_HEIGHT = 2  # in heights of the network's lines
@@ -41,6 +45,7 @@ class Checked:
     validation: tuple[int, ...]
     skipped: dict[str, int]
     unknown_characters: dict[str, int]
+    replayed: int = 0  # of the training samples, so many at the end are only replayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +58,15 @@ class CtcBatch:
     target_lengths_B: Tensor
 
 
-def check(config: TrainConfig, train: Dataset, validation: Dataset) -> Checked:
+def check(config: TrainConfig, train: Trained, validation: Dataset) -> Checked:
     """Look at every label and image header before training; UserError where too much is wrong (`max_skipped`) or nothing is left."""
-    training = range(min(len(train), config.data.max_train_samples or len(train)))
+    own = len(train.first) if isinstance(train, Joined) else len(train)
+    training = [*range(min(own, config.data.max_train_samples or own)), *range(own, len(train))]
     judged = range(min(len(validation), config.data.max_validation_samples or len(validation)))
     alphabet = _alphabet(config, train, training)
     skipped, examples = Counter[str](), dict[str, str]()
 
-    def usable(data: Dataset, index: int, learn: bool) -> int | None:
+    def usable(data: Trained, index: int, learn: bool) -> int | None:
         try:
             return _width_to_learn(config, alphabet, data, index, learn)
         except ImageRefused as refused:
@@ -70,21 +76,35 @@ def check(config: TrainConfig, train: Dataset, validation: Dataset) -> Checked:
 
     widths = {index: width for index in training if (width := usable(train, index, True)) is not None}
     readable = tuple(index for index in judged if usable(validation, index, False) is not None)
-    _require_enough(config, len(widths), len(readable), len(training) + len(judged), skipped, examples)
+    replayed = sum(index >= own for index in widths)
+    _require_enough(config, len(widths) - replayed, len(readable), len(training) + len(judged), skipped, examples)
     unknown = alphabet.unknown(validation.texts[index] for index in readable)
-    return Checked(alphabet, tuple(widths), tuple(widths.values()), readable, dict(skipped.most_common()), dict(unknown.most_common()))
+    return Checked(alphabet, tuple(widths), tuple(widths.values()), readable, dict(skipped.most_common()), dict(unknown.most_common()), replayed)
 
 
-def _alphabet(config: TrainConfig, train: Dataset, training: range) -> Alphabet:
-    texts = train.texts[: len(training)]
-    if config.model.alphabet is None:
+def _alphabet(config: TrainConfig, train: Trained, training: Sequence[int]) -> Alphabet:
+    """As `model.alphabet` or the dictionary says, else the training texts' characters, with those that `init_from` brings."""
+    texts = [train.texts[index] for index in training]
+    given = config.model.alphabet
+    if given is None and config.train.init_from and config.train.init_alphabet != "new":
+        given = "".join(initial_bundle(config.train.init_from).alphabet) + ("".join(texts) if config.train.init_alphabet == "union" else "")
+    if given is None:
         return Alphabet.from_texts(texts)
-    alphabet = Alphabet.from_texts([config.model.alphabet])
+    alphabet = Alphabet.from_texts([given])
     alphabet.require(texts, where=f"{train.location}: labels")
     return alphabet
 
 
-def _width_to_learn(config: TrainConfig, alphabet: Alphabet, data: Dataset, index: int, learn: bool) -> int:
+def initial_bundle(path: str) -> Bundle:
+    """The bundle that `train.init_from` names: its folder, its run's, or one that ships; UserError where there is none, or one of another family."""
+    folder = Path(path)
+    bundle = open_bundle(folder / "bundle" if (folder / "bundle").is_dir() else folder)
+    if bundle.family != "ctc":
+        raise UserError(f"{path}: a bundle of the family {bundle.family!r}; train.init_from needs one of the network's own")
+    return bundle
+
+
+def _width_to_learn(config: TrainConfig, alphabet: Alphabet, data: Trained, index: int, learn: bool) -> int:
     """The fewest columns of a sample at the network's input (trimming empty rows gives more); ImageRefused, with a reason to count, where it cannot be used."""
     where = f"{data.location}: sample {data.ids[index]}"
     width, height = image_size(data.image_bytes(index), where=where)
@@ -104,6 +124,10 @@ def _require_enough(config: TrainConfig, train: int, validation: int, all: int, 
         raise UserError(
             f"{told(config.data.train)}: {skipped.total():,} of {all:,} samples cannot be used, more than max_skipped={config.max_skipped:g}; mend them or raise it{reasons}"
         )
+    if train + validation < config.data.min_samples:
+        raise UserError(
+            f"{told(config.data.train)}: {train + validation} usable samples, data.min_samples={config.data.min_samples} are needed; collect more, or lower it{reasons}"
+        )
     if train < config.workers:
         raise UserError(f"{told(config.data.train)}: {train} training samples for {config.workers} workers; every worker needs at least one{reasons}")
     if not validation:
@@ -113,10 +137,10 @@ def _require_enough(config: TrainConfig, train: int, validation: int, all: int, 
 class CtcTask:
     """A network of the CTC family with its data; `checked` comes from `check`."""
 
-    def __init__(self, config: TrainConfig, checked: Checked, train: Dataset, validation: Dataset, device: str = "cpu") -> None:
+    def __init__(self, config: TrainConfig, checked: Checked, train: Trained, validation: Dataset, device: str = "cpu") -> None:
         self.config, self.checked, self.train, self.validation_data = config, checked, train, validation
         self.device, self.alphabet = torch.device(device), checked.alphabet
-        self.widths, self.validation = checked.widths, checked.validation
+        self.widths, self.validation, self.replayed = checked.widths, checked.validation, checked.replayed
         self.train_ids = [train.ids[index] for index in checked.train]
         torch.manual_seed(key_of(config.train.seed, "weights"))
         network = build_network(config.model, len(self.alphabet))
@@ -125,13 +149,14 @@ class CtcTask:
         self.recognizer = CtcRecognizer(TorchBackend(self.network, device), Decoder(self.alphabet), config.model.height_px, config.run_name)
         self._norms = [module for module in self.network.modules() if isinstance(module, MicroBatchNorm)]
         self._lines = _LineCache(self._decode)
+        self._fresh = FreshImages(train.first if isinstance(train, Joined) else train)
 
     def batch(self, turn: Turn, epoch: int) -> CtcBatch:
         """Decode, augment by each sample's own key, and collate."""
-        seed, height_px = self.config.train.seed, self.config.model.height_px
-        lines = [as_line(augment(self._lines[index], self.config.augment, seed, epoch, self.train_ids[index]), height_px) for index in turn.samples]
-        ink_BCHW, widths_B = collate(lines, self.network.columns_per_output)
+        fresh = self._fresh.of([self.checked.train[index] for index in turn.samples], epoch)
         targets = [self.alphabet.encode(self.train.texts[self.checked.train[index]]) for index in turn.samples]
+        lines = [self._line(index, epoch, fresh.get(self.checked.train[index]), outputs_needed(ids)) for index, ids in zip(turn.samples, targets, strict=True)]
+        ink_BCHW, widths_B = collate(lines, self.network.columns_per_output)
         flat, lengths_B = torch.tensor([i for ids in targets for i in ids]), torch.tensor([len(ids) for ids in targets])
         ink = torch.from_numpy(ink_BCHW).contiguous(memory_format=torch.channels_last)
         return CtcBatch(ink, torch.from_numpy(widths_B), flat, lengths_B)
@@ -164,18 +189,23 @@ class CtcTask:
                 losses += [loss / len(reference)] if isfinite(loss) else []
         return counts, sum(losses), len(losses)
 
-    def init_from(self, path: Path) -> None:
-        """Take the weights of a bundle; UserError where its network or alphabet is another one."""
-        bundle = open_bundle(path)
+    def init_from(self, path: str) -> None:
+        """Take the weights of a bundle, of the classes those of the characters that both have; UserError where its network is another one."""
+        bundle = initial_bundle(path)
         ours, theirs = resolved(self.config.model), dict(bundle.model)
-        differing = [key for key in ours if key not in ("alphabet", "dropout") and ours[key] != theirs.get(key)]
-        if bundle.family != "ctc" or differing:
-            raise UserError(
-                f"{path}: another network than this run's (model.{', model.'.join(differing) or 'kind'} differs); train.init_from needs the same one"
-            )
-        if tuple(bundle.alphabet) != self.alphabet.characters:
-            raise UserError(f"{path}: its alphabet is not this run's; set model.alphabet to the bundle's characters")
-        self.network.load_state_dict(bundle.weights())
+        differing = [key for key in {**theirs, **ours} if key not in ("alphabet", "dropout") and ours.get(key) != theirs.get(key)]
+        if differing:
+            theirs_told = " ".join(f"model.{key}={theirs[key]}" for key in theirs if key not in ("alphabet", "dropout"))
+            raise UserError(f"{path}: another network than this run's (model.{', model.'.join(differing)} differs); set {theirs_told}")
+        known = {character: place for place, character in enumerate(bundle.alphabet, start=1)}
+        rows = [(0, 0), *((place, known[character]) for place, character in enumerate(self.alphabet.characters, start=1) if character in known)]
+        own_rows, their_rows = (list(side) for side in zip(*rows, strict=True))
+        state = self.network.state_dict()
+        for name, tensor in bundle.weights().items():
+            if name.partition(".")[0] in self.network.class_layers:
+                state[name][own_rows] = tensor[their_rows].to(state[name])
+            else:
+                state[name].copy_(tensor)
 
     @property
     def train_texts(self) -> list[str]:
@@ -186,12 +216,22 @@ class CtcTask:
         """The encoded image of a usable training sample."""
         return self.train.image_bytes(self.checked.train[index])
 
+    def _line(self, index: int, epoch: int, fresh: Pixels | None, needed: int) -> Pixels:
+        """A training sample as the network gets it; one drawn too narrow for its label gives way to the data set's image."""
+        seed, height_px, id = self.config.train.seed, self.config.model.height_px, self.train_ids[index]
+        if fresh is not None:
+            fresh = fresh if self.recognizer.image_mode == "L" else np.repeat(fresh[:, :, None], 3, axis=2)
+            line = as_line(augment(fresh, self.config.augment, seed, epoch, id), height_px)
+            if input_width(line.shape[1], self.network.columns_per_output) >= needed * self.network.columns_per_output:
+                return line
+        return as_line(augment(self._lines[index], self.config.augment, seed, epoch, id), height_px)
+
     def _decode(self, index: int) -> Pixels:
         """Before augmentation: not higher than the network's lines need, since they are trimmed and scaled after it."""
         line = self._open(self.train, self.checked.train[index])
         return scale_to_height(line, min(line.shape[0], _AUGMENTED_HEIGHT * self.config.model.height_px))
 
-    def _open(self, data: Dataset, index: int) -> Pixels:
+    def _open(self, data: Trained, index: int) -> Pixels:
         return open_image(data.image_bytes(index), self.recognizer.image_mode, where=f"{data.location}: sample {data.ids[index]}")
 
 

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from trainers import checkpoint as checkpoints
 from trainers.checkpoint import Checkpoint, DamagedCheckpoint
 from trainers.config import TrainConfig
 from trainers.ctc import Checked, CtcTask
-from trainers.export.bundle import Exported, export_bundle
+from trainers.export.bundle import Exported, card_of, export_bundle
 from trainers.loop import EXACT, Evaluations, best_step
 from trainers.random import generator
 from trainers.report import ReportLine, write_report
@@ -44,7 +45,7 @@ def final_report(config: TrainConfig, task: CtcTask, checked: Checked, run_dir: 
     last = checkpoints.verify(checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1]))
     best = _best(config, run_dir, evaluations)
     checkpoints.load_trained_state(task.network, best.weights())
-    card = {"run": config.run_name, "step": best.step, "data": task.validation_data.folder, "samples": len(task.train_ids), "fingerprints": fingerprints}
+    card = card_of(config, task, [best.step], fingerprints)
     exported = export_bundle(task, run_dir / "bundle", config.run_name, card)
     evaluation = exported.evaluation
     report = {
@@ -59,6 +60,7 @@ def final_report(config: TrainConfig, task: CtcTask, checked: Checked, run_dir: 
         "config": resolved(config),
         "versions": _versions(last),
         "data": _data(config, task, checked, fingerprints),
+        **_as_corrections_tells(config, task, evaluations),
         "confusions": [[expected, read, count] for (expected, read), count in evaluation.confusions.most_common(30)],
     }
     write_report(run_dir, report, _shown_lines(config, task, evaluation))
@@ -93,6 +95,29 @@ def _progress(config: TrainConfig, last: Checkpoint, best: Checkpoint, train_sam
         "peak_memory_mib": max((mib for _, mib in timings.series("memory_mib")), default=None),
         **{key: environment[key] for key in ("device", "precision", "workers", "threads_per_worker")},
         "history": {"resumed_at": state["resumed_at"], "extended_at": state["extended_at"], "exactness": "; ".join(inexact) or EXACT},
+    }
+
+
+def _as_corrections_tells(config: TrainConfig, task: CtcTask, evaluations: Evaluations) -> dict[str, Any]:
+    """The keys of the Corrections system's training report, so that what reads those reads ours; its accuracy is our exact match."""
+    run_dir, by_step = config.local_run_dir, [result for _, result in sorted(evaluations.items())]
+    losses = [loss for _, loss in read_records(run_dir / "metrics.jsonl").series("loss")]
+    accuracy = [result["eval_exact_match"] for result in by_step]
+    return {
+        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+        "samples_used": len(task.train_ids) + len(task.validation),
+        "train_samples": len(task.train_ids),
+        "val_samples": len(task.validation),
+        "epochs": config.train.num_epochs,
+        "batch_size": config.train.global_batch_size,
+        "learning_rate": config.optimizer.learning_rate,
+        "vocab_size": len(task.alphabet),
+        "final_train_loss": losses[-1] if losses else None,
+        "final_val_loss": by_step[-1]["eval_loss"] if by_step else None,
+        "final_val_accuracy": accuracy[-1] if accuracy else None,
+        "best_val_accuracy": max(accuracy, default=None),
+        "model_path": str(run_dir / "bundle"),
+        "history_summary": {"train_loss": losses, "val_loss": [result["eval_loss"] for result in by_step], "val_accuracy": accuracy},
     }
 
 

@@ -3,6 +3,7 @@
 Nothing here knows Ray: the training itself arrives as an argument (`trainers.on_ray.train`).
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from ocr.dataset.prepared import open_splits
+from ocr.dataset.joined import Joined
+from ocr.dataset.prepared import open_splits, open_training
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.files import read_json, write_atomically, write_json
@@ -18,7 +20,7 @@ from ocr.settings import changed_settings, parse_settings, read_yaml, resolved
 from trainers import checkpoint as checkpoints
 from trainers.checkpoint import Checkpoint
 from trainers.config import TrainConfig
-from trainers.ctc import Checked, CtcTask, check
+from trainers.ctc import Checked, CtcTask, check, initial_bundle
 from trainers.finish import final_report, is_reported
 from trainers.lease import Lease
 from trainers.loop import TrainState, find, is_over, plan_of, planned_steps
@@ -40,26 +42,30 @@ class Job:
 class Data:
     """Both splits of a run, checked."""
 
-    train: Dataset
+    train: Dataset | Joined
     validation: Dataset
     checked: Checked
+    init_from: str | None = None
 
     @classmethod
     def open(cls, config: TrainConfig) -> "Data":
         """Open and check; UserError names what is missing, empty or unusable."""
-        train, validation = open_splits(config.data.train, config.data.validation, config.data.validation_ratio, config.max_skipped)
-        return cls(train, validation, check(config, train, validation))
+        data = config.data
+        train, validation = open_splits(data.train, data.validation, data.validation_ratio, config.max_skipped)
+        trained = Joined(train, open_training(data.replay, config.max_skipped)) if data.replay is not None else train
+        return cls(trained, validation, check(config, trained, validation), initial_bundle(config.train.init_from).sha256 if config.train.init_from else None)
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each split's content."""
-        return {"train": self.train.fingerprint, "validation": self.validation.fingerprint}
+        """SHA-256 of each split's content, and of the bundle that the weights start from."""
+        splits = {"train": self.train.fingerprint, "validation": self.validation.fingerprint}
+        return {**splits, "init_from": self.init_from} if self.init_from else splits
 
     def task(self, config: TrainConfig, device: str) -> CtcTask:
         """A fresh network with this data."""
         task = CtcTask(config, self.checked, self.train, self.validation, device)
         if config.train.init_from:
-            task.init_from(Path(config.train.init_from))
+            task.init_from(config.train.init_from)
         return task
 
 
@@ -85,6 +91,7 @@ def launch(config: TrainConfig, train: Callable[[Job], None], command: str) -> O
     `config.storage_path` is absolute. UserError before anything is written where a setting, the data or the directory is not good.
     """
     data = Data.open(config)
+    config = named(config, data)
     run_dir, run = config.local_run_dir, identity(config, data.fingerprints)
     run_dir.mkdir(parents=True, exist_ok=True)
     with Lease(run_dir) as lease:
@@ -96,6 +103,12 @@ def launch(config: TrainConfig, train: Callable[[Job], None], command: str) -> O
         if not is_reported(config, run_dir):
             final_report(config, data.task(config, "cpu"), data.checked, run_dir, data.fingerprints, command)
         return Outcome(run_dir, read_json(run_dir / "report.json"), was_finished)
+
+
+def named(config: TrainConfig, data: Data) -> TrainConfig:
+    """The config with `{data}` in its name replaced by eight hexadecimal digits of the data's hash."""
+    digest = hashlib.sha256(" ".join(data.fingerprints.values()).encode()).hexdigest()[:8]
+    return config.model_copy(update={"run_name": config.run_name.replace("{data}", digest)})
 
 
 def shown(path: Path) -> str:
@@ -147,7 +160,7 @@ def _go_back(config: TrainConfig, run_dir: Path, run: str) -> Checkpoint:
 
 
 def _refuse_shorter(config: TrainConfig, data: Data, found: Checkpoint) -> None:
-    steps = planned_steps(config, plan_of(config, data.checked.widths))
+    steps = planned_steps(config, plan_of(config, data.checked.widths, data.checked.replayed))
     if steps is not None and steps < found.step:
         raise UserError(f"{found.path}: the run has taken {found.step} steps, its length is now {steps}; raise it, or go back with train.resume_from")
 
@@ -156,7 +169,7 @@ def _is_finished(config: TrainConfig, data: Data, run_dir: Path, found: Checkpoi
     if found is None:
         return False
     state = TrainState(**found.state()["train"])
-    state.max_steps = planned_steps(config, plan_of(config, data.checked.widths)) or state.max_steps
+    state.max_steps = planned_steps(config, plan_of(config, data.checked.widths, data.checked.replayed)) or state.max_steps
     evaluations = {step: result for step, result in checkpoints.evaluations(run_dir).items() if step <= found.step}
     return found.step in evaluations and is_over(config, state, evaluations) and _is_written_down(run_dir, state)
 

@@ -95,9 +95,9 @@ class Loop:
     """One process's part in a run; see `fit`."""
 
     def __init__(self, config: TrainConfig, task: Task, place: Place, on_evaluation: Callable[[dict[str, Any], Checkpoint | None], None] | None) -> None:
-        self.config, self.task, self.place, self.workers = config, task, place, place.workers
-        self.plan = plan_of(config, task.widths)
-        self.engine = AllReduceEngine(task, config.optimizer, config.train.seed, place.workers, place.device, place.bf16)
+        self.plan = plan_of(config, task.widths, task.replayed)
+        self.config, self.task, self.place, self.workers = in_steps(config, self.plan), task, place, place.workers
+        self.engine = AllReduceEngine(task, self.config.optimizer, config.train.seed, place.workers, place.device, place.bf16)
         self.state = TrainState(max_steps=planned_steps(config, self.plan))
         self.evaluations: Evaluations = {}
         self.writer = Writer.claim(place.run_dir, place.attempt) if self.workers.first else None
@@ -220,7 +220,7 @@ class Loop:
         state.pending = {
             "step": state.step,
             "samples": state.samples,
-            "epoch": round(state.samples / len(self.task.train_ids), 4),
+            "epoch": round(state.samples / self.plan.samples_per_epoch, 4),
             "loss": state.loss_sum / state.loss_samples,
             "learning_rate": learning_rate(self.config.optimizer, state.step - 1, state.max_steps),
             "grad_norm": result.grad_norm,
@@ -271,9 +271,19 @@ class Loop:
             self._on_evaluation(result, self._latest)
 
 
-def plan_of(config: TrainConfig, widths: tuple[int, ...]) -> Plan:
-    """The order of the run's samples."""
-    return Plan(widths, config.train.global_batch_size, config.train.micro_batch_size, config.train.seed)
+def plan_of(config: TrainConfig, widths: tuple[int, ...], replayed: int = 0) -> Plan:
+    """The order of the run's samples, of which the last `replayed` are the replay pool."""
+    train = config.train
+    drawn = min(replayed, round(config.data.replay_ratio * (len(widths) - replayed)))
+    return Plan(widths, train.global_batch_size, train.micro_batch_size, train.seed, replayed, drawn)
+
+
+def in_steps(config: TrainConfig, plan: Plan) -> TrainConfig:
+    """The config with what it says in passes said in steps: save_epochs, eval_epochs, warmup_epochs."""
+    train, optimizer = config.train, config.optimizer
+    steps = {name: epochs * plan.steps_per_epoch for name, epochs in (("save_steps", train.save_epochs), ("eval_steps", train.eval_epochs)) if epochs}
+    warmup = {} if optimizer.warmup_epochs is None else {"warmup_steps": round(optimizer.warmup_epochs * plan.steps_per_epoch)}
+    return config.model_copy(update={"train": train.model_copy(update=steps), "optimizer": optimizer.model_copy(update=warmup)})
 
 
 def planned_steps(config: TrainConfig, plan: Plan) -> int | None:

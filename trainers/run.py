@@ -9,7 +9,13 @@ from ocr.settings import flattened
 from trainers.config import TrainConfig
 
 _LIBRARIES = ("torch", "numpy", "pillow", "lipi-ocr")
-_WHERE_DATA_LIES = ("data.train", "data.validation", "data.validation_ratio")  # the content counts, by its fingerprint, not the folder
+_WHERE_DATA_LIES = (
+    "data.train",
+    "data.validation",
+    "data.validation_ratio",
+    "data.replay",
+    "train.init_from",
+)  # the content counts, by its fingerprint, not the folder
 
 
 def identity(config: TrainConfig, fingerprints: dict[str, str]) -> str:

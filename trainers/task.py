@@ -29,6 +29,11 @@ class Task(Protocol):
         ...
 
     @property
+    def replayed(self) -> int:
+        """How many of the last training samples are the pool that passes draw replay from."""
+        ...
+
+    @property
     def train_ids(self) -> Sequence[str]:
         """Of each usable training sample."""
         ...

@@ -28,6 +28,12 @@ def open_splits(train: Data, validation: Data | None, validation_ratio: float, m
     return Dataset.open(folders[0], "train"), Dataset.open(folders[1], "validation")
 
 
+def open_training(data: Data, max_skipped: float) -> Dataset:
+    """The training split alone; sources that do not say all train."""
+    folder = data if isinstance(data, str) else _prepared([_into("train", source) for source in data], 0.0, max_skipped)
+    return Dataset.open(folder, "train")
+
+
 def _into(split: str, source: SourceSettings) -> SourceSettings:
     return source.model_copy(update={"split": split}) if source.split == "auto" else source
 

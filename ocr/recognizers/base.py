@@ -21,7 +21,7 @@ class Recognizer(Protocol):
 
 
 def load(bundle: Path, backend: str | None = None, device: str | None = None) -> Recognizer:
-    """The recogniser in a bundle, its files verified first; backend and device default to the bundle's own choice."""
+    """The recogniser in a bundle (or one that ships, by its name), its files verified first; backend and device default to the bundle's own choice."""
     from ocr.bundle import open_bundle
 
     opened = open_bundle(bundle)
@@ -30,3 +30,13 @@ def load(bundle: Path, backend: str | None = None, device: str | None = None) ->
     from ocr.recognizers.ctc.reading import load_ctc
 
     return load_ctc(opened, backend, device)
+
+
+def load_all(bundles: str, backend: str | None = None, device: str | None = None) -> Recognizer:
+    """The recogniser of `BUNDLE`, or of `BUNDLE,BUNDLE,…` one that votes by confidence."""
+    members = [load(Path(bundle), backend, device) for bundle in bundles.split(",")]
+    if len(members) == 1:
+        return members[0]
+    from ocr.recognizers.ensemble import Ensemble
+
+    return Ensemble(members)

@@ -147,6 +147,9 @@ class SyntheticSettings(SourceSettings):
     exclude_fonts: tuple[str, ...] = Setting((), on_resume="refuse", description="families or file stems not to use")
     count: int = Setting(on_resume="refuse", description="images to draw; words repeat when there are fewer", ge=1)
     seed: int = Setting(0, on_resume="refuse", description="another seed, other images", ge=0)
+    on_the_fly: bool = Setting(
+        False, on_resume="refuse", description="training draws fresh images of the texts in every pass after the first, in a process of its own"
+    )
     height_px: tuple[int, int] = Setting((36, 40), on_resume="refuse", description="image height, of one line")
     margin: Range = Setting((0.04, 0.16), on_resume="refuse", description="paper around the ink, shares of the height")
     line_box: Range = Setting((0.3, 1.0), on_resume="refuse", description="height of the crop: 0 the word's own ink, 1 the face's whole line")

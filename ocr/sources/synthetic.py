@@ -91,6 +91,17 @@ def draw_sample(settings: SyntheticSettings, families: Sequence[Family], texts: 
     return Sample(where, _encode(pixels, settings), text, settings.level, (("face", face.family), ("font", face.name)), "synthetic")
 
 
+def redrawn(settings: SyntheticSettings, text: str, index: int, epoch: int) -> Pixels:
+    """Image `index` of a later pass over the data set: the same text by other draws, in another face; UserError when no face draws it any more."""
+    texts, families = _prepared(settings)
+    place = index + epoch * settings.count
+    draws = Draws(settings.seed, text, place)
+    face = _choose_face(families, text, draws)
+    if isinstance(face, str):
+        raise UserError(f"synthetic:{settings.seed}:{index}: no installed face draws {text}: {face}; install the fonts that the data set was made with")
+    return render(text, face, settings, draws, choose_clutter(settings, texts, text, place, face))
+
+
 def _encode(pixels: Pixels, settings: SyntheticSettings) -> bytes:
     """As ocr.images.encode_image, at WebP's middle effort: half the time for 3 % more bytes."""
     if settings.image_format == "png":

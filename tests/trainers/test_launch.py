@@ -224,20 +224,6 @@ def test_going_back_sets_later_checkpoints_aside_and_only_once(run_dir: Path, fi
     assert launch(back, never, "the command").was_finished
 
 
-def test_a_new_run_can_start_from_a_bundle(finished_run: Path, tmp_path: Path) -> None:
-    config = tiny_config(
-        tmp_path, train={**SHORT, "init_from": str(finished_run / "bundle")}, model={"alphabet": "".join(load(finished_run / "bundle").alphabet.characters)}
-    )  # type: ignore[attr-defined]
-    from trainers.launch import Data
-
-    started = Data.open(config).task(config, "cpu").network.state_dict()
-    assert torch.equal(started["direct.weight"], load(finished_run / "bundle").network.state_dict()["direct.weight"])  # type: ignore[attr-defined]
-    other = config.model_copy(update={"model": config.model.model_copy(update={"size": "base"})})
-    data = Data.open(other)
-    with pytest.raises(UserError, match="another network"):
-        data.task(other, "cpu")
-
-
 def test_a_second_run_on_the_directory_refuses(run_dir: Path) -> None:
     code = f"import sys, time; from pathlib import Path; from trainers.lease import Lease\nwith Lease(Path({str(run_dir)!r})): print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ocr.errors import UserError
 from trainers.batches import Turn
@@ -41,7 +41,7 @@ class AllReduceEngine:
         self.task, self.seed, self.workers, self.device, self.bf16 = task, seed, workers, torch.device(device), bf16
         self.max_grad_norm = settings.max_grad_norm
         self.parameters = [parameter for parameter in task.network.parameters() if parameter.requires_grad]
-        self.optimizer = _optimizer(settings, self.parameters)
+        self.optimizer = _optimizer(settings, task.network)
         self._gradients = torch.zeros(sum(parameter.numel() for parameter in self.parameters), dtype=torch.float64, device=self.device)
 
     def take_step(self, turns: Sequence[Turn], batches: Sequence[Any], rate: float) -> StepResult:
@@ -101,11 +101,14 @@ class AllReduceEngine:
         )
 
 
-def _optimizer(settings: OptimizerSettings, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-    """AdamW or Adam; weight decay on matrices and kernels alone."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+def _optimizer(settings: OptimizerSettings, network: nn.Module) -> torch.optim.Optimizer:
+    """AdamW or Adam; weight decay on matrices and kernels alone, another one on the layers that give the classes where that is asked for."""
+    apart = getattr(network, "class_layers", ()) if settings.head_weight_decay is not None else ()
+    named = [(name.partition(".")[0] in apart, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for head, p in named if p.ndim >= 2 and not head], "weight_decay": settings.weight_decay},
+        {"params": [p for head, p in named if p.ndim >= 2 and head], "weight_decay": settings.head_weight_decay},
+        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
     ]
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
     return kind([group for group in groups if group["params"]], lr=settings.learning_rate, betas=settings.betas, fused=True)

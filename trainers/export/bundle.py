@@ -6,7 +6,7 @@ the live network's by more than `export.max_cer_difference` fails the export, wh
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ocr.recognizers.ctc.lexicon import Lexicon
 from ocr.recognizers.ctc.onnx import to_int8, to_onnx, with_half_weights
 from ocr.recognizers.ctc.reading import CtcRecognizer
 from ocr.settings import resolved
+from trainers.config import TrainConfig
 from trainers.ctc import CtcTask
 
 
@@ -67,6 +68,18 @@ def export_bundle(task: CtcTask, path: Path, name: str, card: Mapping[str, Any])
     write_bundle(bundle, _sealed(files, decoder))
     greedy = reference if decoder.settings.method == "greedy" else evaluate(task.recognizer, task.validation_data, task.validation)
     return Exported(bundle, greedy, read[bundle.default_backend("cpu")], trust)
+
+
+def card_of(config: TrainConfig, task: CtcTask, steps: Sequence[int], fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """What a bundle says of where it comes from."""
+    about = {
+        "run": config.run_name,
+        "step": max(steps),
+        "data": task.validation_data.folder,
+        "samples": len(task.train_ids),
+        "fingerprints": dict(fingerprints),
+    }
+    return {**about, "averaged_steps": list(steps)} if len(steps) > 1 else about
 
 
 def require_agreement(backend: str, found: Evaluation, reference: Evaluation, most: float) -> None:

@@ -32,6 +32,7 @@ class CtcNetwork(nn.Module, ABC):
 
     channels: int
     columns_per_output: int
+    class_layers: tuple[str, ...] = ("classes",)  # a row of weights for each class
 
     @abstractmethod
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,6 +165,7 @@ class CompactNetwork(CtcNetwork):
     """
 
     channels, columns_per_output = CompactSettings.channels, CompactSettings.columns_per_output
+    class_layers = ("classes", "direct")
 
     def __init__(self, settings: CompactSettings, classes: int) -> None:
         super().__init__()

@@ -1,0 +1,33 @@
+"""Several recognisers as one: each image's text is the one that they are together surest of."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Literal
+
+from ocr.errors import UserError
+from ocr.images import Pixels
+from ocr.recognizers.base import Recognizer
+from ocr.sample import Reading
+
+
+class Ensemble:
+    """Votes by confidence: a text's vote is the sum of the confidences of those that read it; the reading's confidence is their mean over all members."""
+
+    def __init__(self, members: Sequence[Recognizer]) -> None:
+        self.members = tuple(members)
+        self.name = "+".join(member.name for member in members)
+        modes: set[Literal["L", "RGB"]] = {member.image_mode for member in members}
+        if len(modes) > 1:
+            raise UserError(f"{self.name}: some read grey images and some colour; an ensemble takes members of one kind")
+        self.image_mode = modes.pop()
+
+    def read(self, images: Sequence[Pixels]) -> list[Reading]:
+        """One Reading per image; of equal votes the text of the first member wins."""
+        return [self._vote(readings) for readings in zip(*(member.read(images) for member in self.members), strict=True)]
+
+    def _vote(self, readings: Sequence[Reading]) -> Reading:
+        votes: defaultdict[str, float] = defaultdict(float)
+        for reading in readings:
+            votes[reading.text] += reading.confidence
+        best = max(votes, key=lambda text: votes[text])
+        return Reading(best, votes[best] / len(self.members))
