@@ -5,9 +5,12 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 FONT_PACKAGES := @fontsource-variable/anek-odia@5.3.0 @fontsource/baloo-bhaina-2@5.2.8 @fontsource/noto-sans-oriya@5.3.0
+
+MORE_BENGALI := hind-siliguri baloo-da-2 atma mina tiro-bangla noto-serif-bengali
+MORE_THAI := sarabun prompt kanit mitr niramit mali itim sriracha trirong taviraj chakra-petch bai-jamjuree
 ANEK := fonts/.npm/fontsource-variable-anek-odia-5.3.0/package/files/anek-odia-oriya-standard-normal.woff2
 
-.PHONY: setup train test lint faults benchmarks requirements fonts
+.PHONY: setup train test lint faults benchmarks requirements fonts faces
 
 setup: $(STAMP)
 
@@ -48,3 +51,11 @@ fonts: setup
 	  $(BIN)/python -m ocr.sources.fonts convert $$f fonts/$$(basename $$f -normal.woff2).ttf || exit 2; done
 	for wdth in 75 100 125; do for wght in 200 400 600 800; do \
 	  $(BIN)/python -m ocr.sources.fonts convert $(ANEK) fonts/anek-odia-$$wdth-$$wght.ttf --family "Anek Odia" --axes wght=$$wght,wdth=$$wdth || exit 2; done; done
+
+# more faces for configs/words/ and configs/bases/, from npm into faces/ (not committed); the embedded data set keeps to fonts/
+faces: fonts
+	mkdir -p faces/.npm
+	cd faces/.npm && npm pack --silent $(foreach name,$(MORE_BENGALI) $(MORE_THAI),@fontsource/$(name)@5.3.0)
+	cd faces/.npm && for f in *.tgz; do mkdir -p $${f%.tgz} && tar xzf $$f -C $${f%.tgz}; done
+	for subset in bengali thai; do for f in faces/.npm/*/package/files/*-$$subset-[3-8]00-normal.woff2; do \
+	  $(BIN)/python -m ocr.sources.fonts convert $$f faces/$$subset/$$(basename $$f -normal.woff2).ttf || exit 2; done; done

@@ -109,7 +109,7 @@ def _train_once(job: Job, threads: int) -> None:
     name = f"attempt_{job.attempt:04d}_{uuid.uuid4().hex[:8]}"  # Ray resumes silently from an equal name
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={"job": job, "threads": threads, "outcome": str(ray_dir / f"{name}.json")},
+        train_loop_config={"job": job, "threads": threads, "outcome": str(ray_dir / f"{name}.json"), "started_in": str(Path.cwd())},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=job.config.workers, use_gpu=use_gpu, resources_per_worker={"CPU": threads, **({"GPU": 1} if use_gpu else {})}),
         run_config=RunConfig(name=name, storage_path=str(ray_dir), failure_config=FailureConfig(max_failures=job.config.max_failures)),
@@ -136,6 +136,8 @@ def _train_worker(setup: dict[str, Any]) -> None:
     job, outcome = setup["job"], Path(setup["outcome"])
     if outcome.is_file():
         return
+    if Path(setup["started_in"]).is_dir():
+        os.chdir(setup["started_in"])  # Ray starts workers elsewhere, and data may be named by relative paths
     torch.set_num_threads(setup["threads"])
     workers = Workers.here()
     try:

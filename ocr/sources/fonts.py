@@ -29,6 +29,7 @@ FONT_SUFFIXES = (".ttf", ".otf", ".ttc")
 DOTTED_CIRCLE = 0x25CC
 _GATE_SIZE_PX = 64
 _LEAST_DIFFERENCE = {"mark": 0.02, "form": 0.25}  # of the ink; measured: a nukta 0.04, Alkatra's open ya-phala 0.09, true conjuncts ≥ 0.5
+_MOST_WIDENING = 1.5  # by a mark above or below
 _MOST_WRONG_FORMS = 3
 _FLAGGED_ADVANCE = 65_000  # font units: far wider than any glyph
 
@@ -153,11 +154,21 @@ def _fault(face: Face, pair: Pair) -> _Fault | None:
         return _Fault(f"no glyph for U+{ord(missing[0]):04X} of {pair.text}")
     if _draws_placeholder(face.path, pair.text):
         return _Fault(f"draws {pair.text} with a dotted circle", visible=True)
+    if pair.kind == "mark" and _stands_beside(face, pair):
+        return _Fault(f"draws the mark of {pair.text} beside its letter")
     first, second = _picture(face, pair.text), _picture(face, pair.unlike)
     difference = np.abs(first - second).sum() / max(np.maximum(first, second).sum(), 1.0)
     if difference >= _LEAST_DIFFERENCE[pair.kind]:
         return None
     return _Fault(f"draws {pair.text} like {pair.unlike}" if pair.kind == "mark" else f"does not form {pair.text}")
+
+
+def _stands_beside(face: Face, pair: Pair) -> bool:
+    """Whether a mark that takes no room of its own makes the ink much wider, as faces do that give every character a cell."""
+    if any(unicodedata.category(character) != "Mn" for character in pair.fragment):
+        return False
+    wide, narrow = (face.font(_GATE_SIZE_PX).getbbox(text, anchor="ls") for text in (pair.text, pair.unlike))
+    return bool(wide[2] - wide[0] > _MOST_WIDENING * (narrow[2] - narrow[0]))
 
 
 def _picture(face: Face, text: str) -> NDArray[np.float64]:

@@ -85,7 +85,7 @@ def test_the_drawing_process_ends_with_the_one_that_started_it(texts: str) -> No
 
 def test_a_font_that_is_gone_is_named(texts: str) -> None:
     settings = parse_settings(SyntheticSettings, source(texts), "test")
-    with pytest.raises(UserError, match="no installed face draws ଘ✗.*install the fonts"):
+    with pytest.raises(UserError, match=r"no installed face draws ଘ✗.*install the fonts"):
         Drawer().draw([Request(settings, "ଘ✗", 0, 1)])
 
 
