@@ -3,7 +3,7 @@
 bundle.json           family, name, network settings, alphabet, decoding, backends with their CER, card
 weights.safetensors   the torch backend
 onnx-….onnx           the ONNX backends, where they were exported
-language_model.txt.gz, lexicon.txt.gz   what decoding asks, where it does
+language_model.txt.gz, lexicon.txt.gz, entries.txt   what decoding asks, where it does
 manifest.json         SHA-256 of each file, written last
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 WEIGHTS, DESCRIPTION, MANIFEST = "weights.safetensors", "bundle.json", "manifest.json"
 BASES = Path(__file__).parent / "bases"
-LANGUAGE_MODEL, LEXICON = "language_model.txt.gz", "lexicon.txt.gz"
+LANGUAGE_MODEL, LEXICON, ENTRIES = "language_model.txt.gz", "lexicon.txt.gz", "entries.txt"
 
 
 @dataclass(frozen=True, slots=True)

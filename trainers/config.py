@@ -162,6 +162,12 @@ class TrainConfig(Settings):
         "off", on_resume="free", description="list the samples and what is wrong with them before training, or only list them"
     )
 
+    @pydantic.model_validator(mode="after")
+    def _closed_decoding_has_entries(self) -> "TrainConfig":
+        if self.decoding.method == "closed" and not self.model.character_dict_path:
+            raise ValueError("decoding.method=closed reads one entry of a dictionary; name it in model.character_dict_path")
+        return self
+
     @property
     def local_run_dir(self) -> Path:
         """`storage_path/run_name` as written, before it is made absolute."""

@@ -15,6 +15,7 @@ from ocr.bundle import Bundle, open_bundle
 from ocr.dataset.joined import Joined
 from ocr.dataset.prepared import told
 from ocr.dataset.read import Dataset
+from ocr.dictionary import Dictionary
 from ocr.errors import UserError
 from ocr.images import ImageRefused, Pixels, image_size, open_image, scale_to_height
 from ocr.recognizers.ctc.decoding import Decoder
@@ -32,6 +33,7 @@ from trainers.random import key_of
 Trained = Dataset | Joined
 _LINES_IN_MEMORY_BYTES = 512 * 1024 * 1024
 _READ_AT_ONCE = 256
+_NOT_THE_NETWORK = ("alphabet", "character_dict_path", "use_space_char", "dropout")  # of model's settings
 _AUGMENTED_HEIGHT = 2  # in heights of the network's lines
 
 
@@ -86,6 +88,8 @@ def _alphabet(config: TrainConfig, train: Trained, training: Sequence[int]) -> A
     """As `model.alphabet` or the dictionary says, else the training texts' characters, with those that `init_from` brings."""
     texts = [train.texts[index] for index in training]
     given = config.model.alphabet
+    if given is None and config.model.character_dict_path:
+        given = "".join(_spelling(config, texts).entries)
     if given is None and config.train.init_from and config.train.init_alphabet != "new":
         given = "".join(initial_bundle(config.train.init_from).alphabet) + ("".join(texts) if config.train.init_alphabet == "union" else "")
     if given is None:
@@ -93,6 +97,17 @@ def _alphabet(config: TrainConfig, train: Trained, training: Sequence[int]) -> A
     alphabet = Alphabet.from_texts([given])
     alphabet.require(texts, where=f"{train.location}: labels")
     return alphabet
+
+
+def _spelling(config: TrainConfig, texts: Sequence[str]) -> Dictionary:
+    """The dictionary; UserError naming characters of the training labels that no entry spells."""
+    path = Path(str(config.model.character_dict_path))
+    dictionary = Dictionary.open(path, config.model.use_space_char)
+    missing = Counter(name for text in texts for name in dictionary.missing(text).split(", ") if name)
+    if missing:
+        listed = ", ".join(f"{name} ({count}×)" for name, count in missing.most_common(10))
+        raise UserError(f"{path}: no entry spells {listed} of the training labels; add them, or leave the labels out with the source's character_dict_path")
+    return dictionary
 
 
 def initial_bundle(path: str) -> Bundle:
@@ -193,9 +208,9 @@ class CtcTask:
         """Take the weights of a bundle, of the classes those of the characters that both have; UserError where its network is another one."""
         bundle = initial_bundle(path)
         ours, theirs = resolved(self.config.model), dict(bundle.model)
-        differing = [key for key in {**theirs, **ours} if key not in ("alphabet", "dropout") and ours.get(key) != theirs.get(key)]
+        differing = [key for key in {**theirs, **ours} if key not in _NOT_THE_NETWORK and ours.get(key) != theirs.get(key)]
         if differing:
-            theirs_told = " ".join(f"model.{key}={theirs[key]}" for key in theirs if key not in ("alphabet", "dropout"))
+            theirs_told = " ".join(f"model.{key}={theirs[key]}" for key in theirs if key not in _NOT_THE_NETWORK)
             raise UserError(f"{path}: another network than this run's (model.{', model.'.join(differing)} differs); set {theirs_told}")
         known = {character: place for place, character in enumerate(bundle.alphabet, start=1)}
         rows = [(0, 0), *((place, known[character]) for place, character in enumerate(self.alphabet.characters, start=1) if character in known)]

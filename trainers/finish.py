@@ -128,6 +128,7 @@ def _reading(exported: Exported) -> dict[str, Any]:
         "decoding": bundle.decoding,
         "backends": bundle.backends,
         "default_backend": bundle.defaults,
+        "paddleocr": exported.evaluation.paddle,
         "greedy_cer": exported.greedy.counts.cer,
         "confidence": {"expected_calibration_error": trust.expected_error, "reliability": [list(part) for part in trust.bins]},
     }

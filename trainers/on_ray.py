@@ -18,6 +18,7 @@ from typing import Any
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # a report waits for this poll; read when ray.train is imported
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster started here; Ray's 15 lets everything else on the machine go first
 
 import psutil
 import ray

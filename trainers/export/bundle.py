@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from ocr.bundle import LANGUAGE_MODEL, LEXICON, WEIGHTS, Bundle, weights_file, write_bundle
+from ocr.bundle import ENTRIES, LANGUAGE_MODEL, LEXICON, WEIGHTS, Bundle, weights_file, write_bundle
+from ocr.dictionary import Dictionary
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, evaluate
 from ocr.images import open_image
@@ -107,7 +108,8 @@ def _decoder(task: CtcTask) -> Decoder:
     settings = task.config.decoding
     texts = task.train_texts
     model = CharacterModel.trained(texts, settings.lm_order, settings.lm_least_count) if settings.uses_language_model else None
-    return Decoder(task.alphabet, settings, model, Lexicon.of_texts(texts) if settings.lexicon else None)
+    entries = Dictionary.open(Path(str(task.config.model.character_dict_path))).entries if settings.method == "closed" else ()
+    return Decoder(task.alphabet, settings, model, Lexicon.of_texts(texts) if settings.lexicon else None, entries)
 
 
 def _files(task: CtcTask) -> dict[str, bytes]:
@@ -129,11 +131,12 @@ def _files(task: CtcTask) -> dict[str, bytes]:
 
 def _sealed(files: Mapping[str, bytes], decoder: Decoder) -> dict[str, bytes]:
     asked = {LANGUAGE_MODEL: decoder.language_model, LEXICON: decoder.lexicon}
-    return {**files, **{name: thing.to_bytes() for name, thing in asked.items() if thing is not None}}
+    entries = {ENTRIES: "\n".join(decoder.entries).encode()} if decoder.entries else {}
+    return {**files, **entries, **{name: thing.to_bytes() for name, thing in asked.items() if thing is not None}}
 
 
 def _bundle(task: CtcTask, path: Path, name: str, decoder: Decoder, rates: dict[str, float], card: Mapping[str, Any]) -> Bundle:
-    model = {**resolved(task.config.model), "alphabet": None}
+    model = {**resolved(task.config.model), "alphabet": None, "character_dict_path": None}
     decoding = {**resolved(decoder.settings), "calibration": asdict(decoder.calibration)}
     fastest = next(backend for backend in ("onnx-int8", "onnx-fp32", "torch") if backend in rates)
     return Bundle(path, "ctc", name, model, list(task.alphabet.characters), rates, {"cpu": fastest, "cuda": "torch"}, decoding, dict(card))

@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullFormatter, NullLocator
 
 from trainers.report.formats import count, decimal, percent
 from trainers.report.records import Points, Records, by_step, event_steps, running_mean, thin
@@ -121,6 +121,25 @@ def _speed(timings: Records, marks: Marks) -> Chart | None:
         return _finish(axes, "Samples per second", False, Marks(marks.best_step, restarts or marks.resumed), _summary("Samples per second", speed, decimal))
 
 
+def draw_reliability(bins: Sequence[Sequence[float]]) -> Chart | None:
+    """Confidence against the share of readings that is right, a dot for each bin (confidence, share, count); the dashed line is perfect honesty."""
+    points = [(confidence, share) for confidence, share, _ in bins]
+    if not points:
+        return None
+    with _styled("reliability"):
+        axes = _axes()
+        axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (3, 2)))
+        axes.plot(*_columns(points), color=EVAL, lw=1.4, marker="o", ms=4)
+        axes.set_ylim(0, 1.02)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MultipleLocator(0.25))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        axes.set_xlim(0, 1.02)
+        worst = max(points, key=lambda point: abs(point[0] - point[1]))
+        summary = f"Confidence and truth lie furthest apart at {percent(worst[0])} confidence, where {percent(worst[1])} are right"
+        return _finish(axes, "Right, by confidence", False, Marks(), summary, "confidence")
+
+
 def _between_restarts(points: Points) -> list[Points]:
     """Cut where the steps go back: timings keep what was done twice."""
     stretches: list[Points] = []
@@ -193,12 +212,12 @@ def _scale_values(axes: Axes, points: Points, spell: Any) -> bool:
     return log
 
 
-def _finish(axes: Axes, title: str, log: bool, marks: Marks, summary: str) -> Chart:
+def _finish(axes: Axes, title: str, log: bool, marks: Marks, summary: str, across: str = "step") -> Chart:
     for step in marks.resumed:
         axes.axvline(step, color=MUTED, lw=1, ls=(0, (1, 2)), zorder=1)
     axes.margins(x=0.02)
     axes.set_xlim(left=0)
-    axes.set_xlabel("step", labelpad=2)
+    axes.set_xlabel(across, labelpad=2)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc="upper right", handlelength=1.7, borderaxespad=0.1, labelspacing=0.3)
     buffer = io.StringIO()

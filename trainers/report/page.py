@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ocr.files import write_atomically, write_json
 from trainers.report import formats
-from trainers.report.curves import Chart, Marks, draw_charts
+from trainers.report.curves import Chart, Marks, draw_charts, draw_reliability
 from trainers.report.lines import ReportLine, mark_line
 from trainers.report.notices import notices
 from trainers.report.records import Records, finite, read_records
@@ -81,6 +81,9 @@ def render(report: Mapping[str, Any], lines: Sequence[ReportLine], metrics: Reco
         evaluations=_evaluations(report, metrics),
         groups=[(group, [mark_line(line) for line in lines if line.group == group]) for group in ("worst", "random")],
         confusions=_confusions(report.get("confusions") or []),
+        reliability=draw_reliability(_part(report, "confidence").get("reliability") or []),
+        trust=_trust(report),
+        backends=[(name, formats.percent(cer), name in _part(report, "default_backend").values()) for name, cer in _part(report, "backends").items()],
         splits=[(name, _part(data, name)) for name in ("train", "validation") if data.get(name)],
         skipped=_part(data, "skipped"),
         unknown=_part(data, "unknown_characters"),
@@ -190,6 +193,21 @@ def _stops(report: Mapping[str, Any]) -> list[Stop]:
 
 def _place(step: float, last: float) -> float:
     return round(100 * min(1.0, max(0.0, step / last)), 2)
+
+
+def _trust(report: Mapping[str, Any]) -> str:
+    """How far the confidence of a reading can be taken at its word."""
+    error = _part(report, "confidence").get("expected_calibration_error")
+    method = {"greedy": "the best class of each column", "beam": "a beam with a character language model", "closed": "the likeliest entry of its dictionary"}
+    read = f"The bundle reads by {method.get(str(_part(report, 'decoding').get('method')), 'its own decoding')}"
+    greedy = report.get("greedy_cer")
+    read += f"; by best path alone {formats.percent(greedy)} of the characters are wrong" if finite(greedy) and greedy != report.get("eval_cer") else ""
+    trusted = (
+        f" Its confidence is {formats.percent(error)} off on average (expected calibration error, fitted on one half, measured on the other)."
+        if finite(error)
+        else ""
+    )
+    return f"{read}.{trusted}"
 
 
 def _survival(report: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ Legend: T output columns, B batch, K classes, S positions of a target with blank
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,12 +93,13 @@ def _add(a: float, b: float) -> float:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decoding as a bundle seals it: settings, language model, lexicon and calibration of one alphabet."""
+    """Decoding as a bundle seals it: settings, language model, lexicon, the only texts there are (`entries`) and calibration of one alphabet."""
 
     alphabet: Alphabet
     settings: DecodingSettings = field(default_factory=DecodingSettings)
     language_model: CharacterModel | None = None
     lexicon: Lexicon | None = None
+    entries: tuple[str, ...] = ()
     calibration: Calibration = field(default_factory=Calibration)
 
     def read(self, log_probs_TBK: Floats, lengths_B: Ints) -> list[Reading]:
@@ -112,10 +114,21 @@ class Decoder:
 
     def _decode(self, log_probs_TBK: Floats, lengths_B: Ints) -> list[list[int]]:
         lengths = lengths_B.tolist()
+        if self.settings.method == "closed":
+            return [self._likeliest(log_probs_TBK[:length, row]) for row, length in enumerate(lengths)]
         if self.settings.method == "greedy":
             paths_BT = log_probs_TBK.argmax(2).T.tolist()
             return [greedy(path[:length]) for path, length in zip(paths_BT, lengths, strict=True)]
         return [self._beam_search(log_probs_TBK[:length, row]) for row, length in enumerate(lengths)]
+
+    def _likeliest(self, log_probs_TK: Floats) -> list[int]:
+        """The entry with the highest p(entry | image)."""
+        columns = np.broadcast_to(log_probs_TK[:, None], (len(log_probs_TK), len(self._targets), log_probs_TK.shape[1]))
+        return self._targets[int(log_likelihoods(columns, np.full(len(self._targets), len(log_probs_TK)), self._targets).argmax())]
+
+    @cached_property
+    def _targets(self) -> list[list[int]]:
+        return [self.alphabet.encode(entry) for entry in self.entries]
 
     def _beam_search(self, log_probs_TK: Floats) -> list[int]:
         """The prefix with the highest log p(prefix | image) + lm_weight log p(prefix) + length_bonus × length (Hannun et al. 2014, alg. 1)."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr.alphabet import Alphabet
-from ocr.bundle import LANGUAGE_MODEL, LEXICON, Bundle
+from ocr.bundle import ENTRIES, LANGUAGE_MODEL, LEXICON, Bundle
 from ocr.errors import UserError
 from ocr.images import Pixels, scale_to_height, to_ink, trim_rows
 from ocr.recognizers.ctc.calibration import Calibration
@@ -121,7 +121,8 @@ def sealed_decoder(bundle: Bundle) -> Decoder:
     settings = parse_settings(DecodingSettings, values, f"{bundle.path}: decoding")
     model = CharacterModel.from_bytes(bundle.read(LANGUAGE_MODEL)) if settings.uses_language_model else None
     lexicon = Lexicon.from_bytes(bundle.read(LEXICON)) if settings.lexicon else None
-    return Decoder(Alphabet(tuple(bundle.alphabet)), settings, model, lexicon, calibration)
+    entries = tuple(bundle.read(ENTRIES).decode().split("\n")) if settings.method == "closed" else ()
+    return Decoder(Alphabet(tuple(bundle.alphabet)), settings, model, lexicon, entries, calibration)
 
 
 def _backend(bundle: Bundle, settings: NetworkSettings, name: str, device: str) -> Backend:

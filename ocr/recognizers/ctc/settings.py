@@ -7,7 +7,17 @@ import pydantic
 from ocr.settings import Setting, Settings
 
 
-class CompactSettings(Settings):
+class WritingSettings(Settings):
+    """What a network can write."""
+
+    alphabet: str | None = Setting(None, on_resume="refuse", description="characters it can write; null: those of the dictionary, else of the training split")
+    character_dict_path: str | None = Setting(
+        None, on_resume="refuse", description="PaddleOCR dictionary: its entries' code points are the alphabet, and it must spell every training label"
+    )
+    use_space_char: bool = Setting(False, on_resume="refuse", description="the space is an entry of the dictionary")
+
+
+class CompactSettings(WritingSettings):
     """The fast network: grey, a stride-2 stem, one output every 4 pixels."""
 
     channels: ClassVar[int] = 1
@@ -17,10 +27,9 @@ class CompactSettings(Settings):
     size: Literal["small", "base", "large"] = Setting("base", on_resume="refuse", description="0.4, 0.8 or 2.6 million parameters")
     height_px: Literal[32, 48] = Setting(32, on_resume="refuse", description="height that every image is scaled to")
     dropout: float = Setting(0.1, ge=0, lt=1, on_resume="refuse", description="before the LSTM and before the classes")
-    alphabet: str | None = Setting(None, on_resume="refuse", description="characters it can write; null: those of the training split")
 
 
-class CrnnSettings(Settings):
+class CrnnSettings(WritingSettings):
     """The CNN + BiLSTM of the Corrections system: RGB, three convolutions, one output every 8 pixels."""
 
     channels: ClassVar[int] = 3
@@ -29,10 +38,9 @@ class CrnnSettings(Settings):
     kind: Literal["crnn"] = Setting("crnn", on_resume="refuse", description="which network")
     height_px: Literal[32] = Setting(32, on_resume="refuse", description="height that every image is scaled to")
     dropout: float = Setting(0.3, ge=0, lt=1, on_resume="refuse", description="after each convolution and between the LSTM layers")
-    alphabet: str | None = Setting(None, on_resume="refuse", description="characters it can write; null: those of the training split")
 
 
-class MobileNetSettings(Settings):
+class MobileNetSettings(WritingSettings):
     """PaddleOCR's CRNN on MobileNetV3 large, the Thai system's network: RGB, one output every 4 pixels, two BiLSTM layers."""
 
     channels: ClassVar[int] = 3
@@ -43,13 +51,14 @@ class MobileNetSettings(Settings):
     hidden_size: int = Setting(96, ge=1, on_resume="refuse", description="of each direction of each BiLSTM layer")
     height_px: Literal[32] = Setting(32, on_resume="refuse", description="height that every image is scaled to")
     dropout: float = Setting(0.0, ge=0, lt=1, on_resume="refuse", description="before the classes")
-    alphabet: str | None = Setting(None, on_resume="refuse", description="characters it can write; null: those of the training split")
 
 
 class DecodingSettings(Settings):
     """How the columns' probabilities become text; sealed in the bundle, so that serving decodes as evaluation did."""
 
-    method: Literal["greedy", "beam"] = Setting("greedy", on_resume="free", description="best class per column, or a prefix beam search")
+    method: Literal["greedy", "beam", "closed"] = Setting(
+        "greedy", on_resume="free", description="best class per column; a prefix beam search; or the likeliest entry of model.character_dict_path"
+    )
     beam_width: int = Setting(8, ge=1, le=256, on_resume="free", description="prefixes kept after each column")
     lm_order: int = Setting(5, ge=0, le=9, on_resume="free", description="characters in the n-grams of the language model of the training texts; 0: none")
     lm_weight: float = Setting(0.4, ge=0, le=5, on_resume="free", description="weight of the language model's log probability")
