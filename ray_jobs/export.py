@@ -1,6 +1,6 @@
 """A run's bundle again: with ONNX backends, another decoding, or the mean of several checkpoints. Every backend is read with before it is written.
 
-python ray_jobs/export.py runs/odia-ctc export.backends=[torch,onnx-fp32,onnx-int8] decoding.method=beam
+python ray_jobs/export.py runs/odia-ctc format=onnx decoding.method=beam
 python ray_jobs/export.py runs/odia-ctc average=3 of=last
 """
 

@@ -23,7 +23,7 @@ from trainers.export.bundle import GateFailed
 from trainers.export.run import averaged, export_run
 from trainers.launch import launch
 
-ALL = "export.backends=[torch, onnx-fp32, onnx-int8]"
+ALL = "format=onnx"
 
 
 @pytest.fixture(scope="module")

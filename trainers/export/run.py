@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +19,9 @@ from trainers.launch import Data
 class ExportRequest(Settings):
     """What `export.py` takes besides the run's own settings."""
 
+    format: Literal["bundle", "onnx"] = Setting("bundle", on_resume="free", description="a bundle with the run's backends, or with both ONNX ones besides")
     output: str | None = Setting(None, on_resume="free", description="the bundle's folder; null: RUN/bundle, or RUN/bundle-averageK")
+    data_name: str | None = Setting(None, on_resume="free", description="what the card says of the data, in place of its folder on this machine")
     average: int = Setting(1, ge=1, on_resume="free", description="mean of the weights of so many checkpoints")
     of: str = Setting(
         "best", on_resume="free", pattern="^(best|last)$", description="which checkpoints: those of the lowest metric_for_best_model, or the newest"
@@ -32,12 +35,16 @@ def export_run(run_dir: Path, overrides: Sequence[str]) -> Exported:
     own = [word for word in overrides if word.partition("=")[0] in ExportRequest.model_fields]
     request = settings_from(ExportRequest, {}, own, "export.py")
     config = _config(run_dir, [word for word in overrides if word not in own])
+    if request.format == "onnx":
+        backends = tuple(dict.fromkeys((*config.export.backends, "onnx-fp32", "onnx-int8")))
+        config = config.model_copy(update={"export": config.export.model_copy(update={"backends": backends})})
     chosen = _checkpoints(config, run_dir, request)
     data = Data.open(config)
     task = data.task(config, "cpu")
     checkpoints.load_trained_state(task.network, averaged([checkpoint.weights() for checkpoint in chosen]))
     target = Path(request.output) if request.output else run_dir / ("bundle" if request.average == 1 else f"bundle-average{request.average}")
-    return export_bundle(task, target, config.run_name, card_of(config, task, [checkpoint.step for checkpoint in chosen], data.fingerprints))
+    card = card_of(config, task, [checkpoint.step for checkpoint in chosen], data.fingerprints)
+    return export_bundle(task, target, config.run_name, {**card, "data": request.data_name} if request.data_name else card)
 
 
 def averaged(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
