@@ -100,6 +100,11 @@ def flattened(settings: Settings) -> dict[str, tuple[Any, OnResume]]:
     return {key: (value, _rule_of(key, rules)) for key, value in values}
 
 
+def given_settings(settings: Settings) -> frozenset[str]:
+    """Dotted keys of the settings that are not at their defaults."""
+    return frozenset(key for key, _ in _leaves(settings.model_dump(mode="json", exclude_defaults=True)))
+
+
 def changed_settings(old: Settings, new: Settings) -> dict[str, OnResume]:
     """Dotted key → what its change means for an existing run, for each setting whose value differs."""
     before, after = flattened(old), flattened(new)

@@ -5,9 +5,10 @@ import json
 from importlib.metadata import version
 from typing import Any
 
-from ocr.settings import flattened
+from ocr.settings import flattened, given_settings
 from trainers.config import TrainConfig
 
+_KINDS = ("kind", "name")
 _LIBRARIES = ("torch", "numpy", "pillow", "lipi-ocr")
 _WHERE_DATA_LIES = (
     "data.train",
@@ -19,8 +20,16 @@ _WHERE_DATA_LIES = (
 
 
 def identity(config: TrainConfig, fingerprints: dict[str, str]) -> str:
-    """SHA-256 of the settings that refuse to change and of the data; every checkpoint's manifest carries it."""
-    settings = {key: value for key, (value, rule) in flattened(config).items() if rule == "refuse" and key not in _WHERE_DATA_LIES}
+    """SHA-256 of the settings that refuse to change and of the data; every checkpoint's manifest carries it.
+
+    Settings at their defaults are left out (but for those that name a kind), so that a later version with a new setting continues the run.
+    """
+    given = given_settings(config)
+    settings = {
+        key: value
+        for key, (value, rule) in flattened(config).items()
+        if rule == "refuse" and key not in _WHERE_DATA_LIES and (key in given or key.rpartition(".")[2] in _KINDS)
+    }
     return hashlib.sha256(json.dumps([settings, fingerprints], sort_keys=True).encode()).hexdigest()
 
 

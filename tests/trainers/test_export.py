@@ -60,8 +60,8 @@ def test_a_neighbour_never_changes_what_int8_reads(run_dir: Path, tmp_path: Path
 
 
 def test_the_gate_keeps_a_backend_that_reads_otherwise(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoilt(network: object, height_px: int) -> bytes:
-        model = onnx.load_model_from_string(exported(network, height_px))
+    def spoilt(network: object, settings: object) -> bytes:
+        model = onnx.load_model_from_string(exported(network, settings))
         bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("classes.bias"))
         values = onnx.numpy_helper.to_array(bias).copy()
         values[1::2] += 9.0
