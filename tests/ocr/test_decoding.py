@@ -100,7 +100,8 @@ def test_calibration_makes_confidence_the_share_that_is_right() -> None:
 
 
 def test_confidence_stays_the_likelihood_where_nothing_can_be_learnt() -> None:
-    assert Calibration.fitted([0.5, 0.9], [True, True]) == Calibration()
+    assert Calibration.fitted([0.5, 0.9] * 50, [True, True] * 50) == Calibration()
+    assert Calibration.fitted([0.5, 0.9] * 10, [False, True] * 10) == Calibration()
     assert Calibration()(math.log(0.3)) == pytest.approx(0.3)
 
 

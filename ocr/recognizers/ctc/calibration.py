@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 _LEAST = 1e-9
 _NEWTON_STEPS, _PULL = 50, 1e-3
 _BINS = 10
+_LEAST_READINGS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class Calibration:
 
     @classmethod
     def fitted(cls, probabilities: Sequence[float], right: Sequence[bool]) -> "Calibration":
-        """The maximum likelihood fit; unchanged where all readings are right, or none is, since then nothing can be told."""
-        if len(set(right)) < 2:
+        """The maximum likelihood fit; p itself where readings are few, or all alike right or wrong, since then nothing can be told."""
+        if len(right) < _LEAST_READINGS or len(set(right)) < 2:
             return cls()
         given = np.array([[_logit(p), 1.0] for p in probabilities])
         wanted, weights, start = np.array(right, float), np.array([1.0, 0.0]), np.array([1.0, 0.0])

@@ -4,9 +4,10 @@ import gzip
 import math
 from collections import Counter
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 _START, _END = "\x02", "\x03"
+_REMEMBERED = 1 << 18  # probabilities, so that a server that reads for weeks stays small
 
 
 class CharacterModel:
@@ -14,7 +15,7 @@ class CharacterModel:
 
     def __init__(self, order: int, counts: dict[str, int]) -> None:
         self.order, self.counts = order, counts
-        self._known: dict[tuple[str, str], float] = {}
+        self._log_prob_after = lru_cache(_REMEMBERED)(lambda before, character: math.log(self._prob(before, character)))
 
     @classmethod
     def trained(cls, texts: Iterable[str], order: int = 5, least_count: int = 1) -> "CharacterModel":
@@ -29,10 +30,7 @@ class CharacterModel:
     def log_prob(self, context: str, character: str) -> float:
         """Ln p(character | context), by its last `order` - 1 characters; the end of the text is ""."""
         before = (_START * (self.order - 1) + context)[1 - self.order :] if self.order > 1 else ""
-        key = (before, character)
-        if key not in self._known:
-            self._known[key] = math.log(self._prob(before, character or _END))
-        return self._known[key]
+        return self._log_prob_after(before, character or _END)
 
     def to_bytes(self) -> bytes:
         """Gzipped UTF-8: the order, then n-gram TAB count a line, sorted; equal models give equal bytes."""
