@@ -99,6 +99,17 @@ def test_calibration_makes_confidence_the_share_that_is_right() -> None:
     assert fitted.slope == pytest.approx(0.5, abs=0.05) and fitted.intercept == pytest.approx(-0.5, abs=0.1)
 
 
+def test_calibration_does_not_run_away_where_the_sure_readings_are_nearly_all_right() -> None:
+    draw = np.random.default_rng(6)
+    p = np.concatenate([draw.uniform(0.0, 0.3, 150), draw.uniform(0.3, 0.9, 250), 1 - draw.exponential(1e-4, 1600)]).clip(1e-9, 1 - 1e-9)
+    truth = np.concatenate([np.full(150, 0.45), np.full(250, 0.8), np.full(1600, 0.998)])
+    right = (draw.random(2000) < truth).tolist()
+    order = draw.permutation(2000)
+    mixed, right = p[order].tolist(), [right[i] for i in order]
+    assert 0.05 < Calibration.fitted(mixed, right).slope < 5
+    assert reliability(cross_fitted(mixed, right), right).expected_error < 0.04
+
+
 def test_confidence_stays_the_likelihood_where_nothing_can_be_learnt() -> None:
     assert Calibration.fitted([0.5, 0.9] * 50, [True, True] * 50) == Calibration()
     assert Calibration.fitted([0.5, 0.9] * 10, [False, True] * 10) == Calibration()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LEAST = 1e-9
-_NEWTON_STEPS, _PULL = 50, 1e-3
+_NEWTON_STEPS, _PULL = 30, 1.0
 _BINS = 10
 _LEAST_READINGS = 50
 
@@ -29,13 +29,21 @@ class Calibration:
         """The maximum likelihood fit; p itself where readings are few, or all alike right or wrong, since then nothing can be told."""
         if len(right) < _LEAST_READINGS or len(set(right)) < 2:
             return cls()
-        given = np.array([[_logit(p), 1.0] for p in probabilities])
-        wanted, weights, start = np.array(right, float), np.array([1.0, 0.0]), np.array([1.0, 0.0])
+        given, wanted = np.array([[_logit(p), 1.0] for p in probabilities]), np.array(right, float)
+        weights, start = np.array([1.0, 0.0]), np.array([1.0, 0.0])
+
+        def loss(at: NDArray[np.float64]) -> float:
+            scores = given @ at
+            return float((np.logaddexp(0.0, scores) - wanted * scores).sum() + 0.5 * _PULL * ((at - start) ** 2).sum())
+
         for _ in range(_NEWTON_STEPS):
-            found = 1 / (1 + np.exp(-np.clip(given @ weights, -700, 700)))
+            found = 0.5 * (1 + np.tanh(0.5 * (given @ weights)))
             gradient = given.T @ (found - wanted) + _PULL * (weights - start)
             curvature = (given * (found * (1 - found))[:, None]).T @ given + _PULL * np.eye(2)
-            weights = weights - np.linalg.solve(curvature, gradient)
+            step, share = np.linalg.solve(curvature, gradient), 1.0
+            while loss(weights - share * step) > loss(weights) and share > _LEAST:
+                share /= 2  # a whole Newton step can overshoot and then run away
+            weights = weights - share * step
         return cls(float(weights[0]), float(weights[1])) if weights[0] > 0 else cls()
 
 
