@@ -83,7 +83,7 @@ def render(report: Mapping[str, Any], lines: Sequence[ReportLine], metrics: Reco
         confusions=_confusions(report.get("confusions") or []),
         reliability=draw_reliability(_part(report, "confidence").get("reliability") or []),
         trust=_trust(report),
-        backends=[(name, formats.percent(cer), name in _part(report, "default_backend").values()) for name, cer in _part(report, "backends").items()],
+        backends=[(name, formats.percent(cer), _devices_of(report, name)) for name, cer in _part(report, "backends").items()],
         splits=[(name, _part(data, name)) for name in ("train", "validation") if data.get(name)],
         skipped=_part(data, "skipped"),
         unknown=_part(data, "unknown_characters"),
@@ -208,6 +208,11 @@ def _trust(report: Mapping[str, Any]) -> str:
         else ""
     )
     return f"{read}.{trusted}"
+
+
+def _devices_of(report: Mapping[str, Any], backend: str) -> str:
+    """Where the backend is the one that reads."""
+    return ", ".join(device for device, chosen in _part(report, "default_backend").items() if chosen == backend)
 
 
 def _survival(report: Mapping[str, Any]) -> str:
