@@ -94,12 +94,13 @@ def encode_image(pixels: Pixels, format: Literal["PNG", "WEBP"] = "PNG", quality
     return buffer.getvalue()
 
 
-def scale_to_height(pixels: Pixels, height_px: int) -> Pixels:
-    """Scale to `height_px`, keeping the aspect; at least one column wide."""
+def scale_to_height(pixels: Pixels, height_px: int, max_width_px: int | None = None) -> Pixels:
+    """Scale to `height_px`, keeping the aspect, unless that is wider than `max_width_px`: then squeezed to it; at least one column wide."""
     height, width = pixels.shape[:2]
-    if height == height_px:
+    scaled_px = max(1, round(width * height_px / height))
+    size = (scaled_px if max_width_px is None else min(scaled_px, max_width_px), height_px)
+    if size == (width, height):
         return pixels
-    size = (max(1, round(width * height_px / height)), height_px)
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 

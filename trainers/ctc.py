@@ -123,13 +123,11 @@ def _width_to_learn(config: TrainConfig, alphabet: Alphabet, data: Trained, inde
     """The fewest columns of a sample at the network's input (trimming empty rows gives more); ImageRefused, with a reason to count, where it cannot be used."""
     where = f"{data.location}: sample {data.ids[index]}"
     width, height = image_size(data.image_bytes(index), where=where)
-    per_output = config.model.columns_per_output
-    columns = input_width(max(1, round(width * config.model.height_px / height)), per_output)
-    needed = outputs_needed(alphabet.encode(data.texts[index])) if learn else 0
-    if needed > columns // per_output:
-        raise ImageRefused(
-            where, "label too long for its image", f"{data.texts[index]!r} needs {needed} outputs, {width}×{height} px give {columns // per_output}"
-        )
+    columns = input_width(max(1, round(width * config.model.height_px / height)), config.model)
+    needed, given = outputs_needed(alphabet.encode(data.texts[index])) if learn else 0, config.model.outputs(columns)
+    if needed > given:
+        giver = f"{width}×{height} px give" if config.model.fixed_width_px is None else "model.out_char_num gives"
+        raise ImageRefused(where, "label too long for its image", f"{data.texts[index]!r} needs {needed} outputs, {giver} {given}")
     return columns
 
 
@@ -161,7 +159,7 @@ class CtcTask:
         network = build_network(config.model, len(self.alphabet))
         self.network = network.to(self.device).train()
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.recognizer = CtcRecognizer(TorchBackend(self.network, device), Decoder(self.alphabet), config.model.height_px, config.run_name)
+        self.recognizer = CtcRecognizer(TorchBackend(self.network, device), Decoder(self.alphabet), config.model, config.run_name)
         self._norms = [module for module in self.network.modules() if isinstance(module, MicroBatchNorm)]
         self._lines = _LineCache(self._decode)
         self._fresh = FreshImages(train.first if isinstance(train, Joined) else train)
@@ -171,7 +169,7 @@ class CtcTask:
         fresh = self._fresh.of([self.checked.train[index] for index in turn.samples], epoch)
         targets = [self.alphabet.encode(self.train.texts[self.checked.train[index]]) for index in turn.samples]
         lines = [self._line(index, epoch, fresh.get(self.checked.train[index]), outputs_needed(ids)) for index, ids in zip(turn.samples, targets, strict=True)]
-        ink_BCHW, widths_B = collate(lines, self.network.columns_per_output)
+        ink_BCHW, widths_B = collate(lines, self.config.model)
         flat, lengths_B = torch.tensor([i for ids in targets for i in ids]), torch.tensor([len(ids) for ids in targets])
         ink = torch.from_numpy(ink_BCHW).contiguous(memory_format=torch.channels_last)
         return CtcBatch(ink, torch.from_numpy(widths_B), flat, lengths_B)
@@ -233,13 +231,13 @@ class CtcTask:
 
     def _line(self, index: int, epoch: int, fresh: Pixels | None, needed: int) -> Pixels:
         """A training sample as the network gets it; one drawn too narrow for its label gives way to the data set's image."""
-        seed, height_px, id = self.config.train.seed, self.config.model.height_px, self.train_ids[index]
+        seed, network, id = self.config.train.seed, self.config.model, self.train_ids[index]
         if fresh is not None:
             fresh = fresh if self.recognizer.image_mode == "L" else np.repeat(fresh[:, :, None], 3, axis=2)
-            line = as_line(augment(fresh, self.config.augment, seed, epoch, id), height_px)
-            if input_width(line.shape[1], self.network.columns_per_output) >= needed * self.network.columns_per_output:
+            line = as_line(augment(fresh, self.config.augment, seed, epoch, id), network)
+            if network.outputs(input_width(line.shape[1], network)) >= needed:
                 return line
-        return as_line(augment(self._lines[index], self.config.augment, seed, epoch, id), height_px)
+        return as_line(augment(self._lines[index], self.config.augment, seed, epoch, id), network)
 
     def _decode(self, index: int) -> Pixels:
         """Before augmentation: not higher than the network's lines need, since they are trimmed and scaled after it."""

@@ -83,6 +83,8 @@ def test_every_kind_of_pixel_becomes_grey_or_rgb(mode: str) -> None:
 def test_scaling_keeps_the_aspect_and_at_least_a_column() -> None:
     assert scale_to_height(np.zeros((64, 100), np.uint8), 32).shape == (32, 50)
     assert scale_to_height(np.zeros((640, 4), np.uint8), 32).shape == (32, 1)
+    assert scale_to_height(np.zeros((64, 600), np.uint8), 64, max_width_px=248).shape == (64, 248)
+    assert scale_to_height(np.zeros((64, 100), np.uint8), 64, max_width_px=248).shape == (64, 100)
 
 
 @pytest.mark.parametrize(("paper", "pen"), [(255, 0), (200, 90), (0, 255), (40, 180)])

@@ -15,10 +15,15 @@ from ocr.recognizers.base import load
 from ocr.recognizers.ctc.decoding import Decoder
 from ocr.recognizers.ctc.networks import CtcNetwork, MicroBatchNorm, TorchBackend, build_network
 from ocr.recognizers.ctc.reading import CtcRecognizer, as_line, collate
-from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, MobileNetSettings
+from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, MobileNetSettings, NetworkSettings, SvtrSettings
 from ocr.settings import resolved
 
-SETTINGS = {"compact": CompactSettings(size="small"), "crnn": CrnnSettings(), "mobilenet_v3_crnn": MobileNetSettings()}
+SETTINGS: dict[str, NetworkSettings] = {
+    "compact": CompactSettings(size="small"),
+    "crnn": CrnnSettings(),
+    "mobilenet_v3_crnn": MobileNetSettings(),
+    "svtr": SvtrSettings(),
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +38,19 @@ def recognizer(kind: str) -> CtcRecognizer:
     torch.manual_seed(3)
     alphabet = Alphabet.from_texts(Dataset.open("odia_words", "train").texts)
     network = build_network(SETTINGS[kind], len(alphabet))
-    if kind == "mobilenet_v3_crnn":
-        gather_statistics(network)
+    if kind in ("mobilenet_v3_crnn", "svtr"):
+        gather_statistics(network, SETTINGS[kind])
     network.eval()
     with torch.no_grad():
         network.classes.weight.mul_(40)  # type: ignore[union-attr, operator]
         network.classes.bias[0] = -1.0  # type: ignore[index, operator]
-    return CtcRecognizer(TorchBackend(network), Decoder(alphabet), 32)
+    return CtcRecognizer(TorchBackend(network), Decoder(alphabet), SETTINGS[kind])
 
 
 @torch.no_grad()
-def gather_statistics(network: CtcNetwork) -> None:
+def gather_statistics(network: CtcNetwork, settings: NetworkSettings) -> None:
     """So many layers with the statistics of nothing would give the same for every image."""
-    network(torch.rand(4, 3, 32, 96), torch.tensor([96, 80, 64, 96]))
+    network(torch.rand(4, 3, settings.height_px, settings.fixed_width_px or 96), torch.tensor([96, 80, 64, 96]))
     for norm in (module for module in network.modules() if isinstance(module, MicroBatchNorm)):
         norm.momentum = 1.0
         norm.absorb(norm.step_sums.clone())
@@ -55,7 +60,7 @@ def in_mode(kind: str, images: list[Pixels]) -> list[Pixels]:
     return images if kind == "compact" else [np.repeat(image[:, :, None], 3, axis=2) for image in images]
 
 
-@pytest.mark.parametrize(("kind", "count"), [("compact", 2000), ("crnn", 60), ("mobilenet_v3_crnn", 60)])
+@pytest.mark.parametrize(("kind", "count"), [("compact", 2000), ("crnn", 60), ("mobilenet_v3_crnn", 60), ("svtr", 40)])
 def test_an_image_reads_the_same_alone_and_in_any_batch(kind: str, count: int, words: list[Pixels]) -> None:
     reader, images = recognizer(kind), in_mode(kind, words[:count])
     order = np.random.default_rng(1).permutation(count)
@@ -68,11 +73,11 @@ def test_an_image_reads_the_same_alone_and_in_any_batch(kind: str, count: int, w
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_nothing_beyond_an_images_own_width_reaches_its_logits(kind: str, words: list[Pixels]) -> None:
     reader, images = recognizer(kind), in_mode(kind, words[:8])
-    ink_BCHW, widths_B = collate([as_line(images[0], 32)], reader.backend.columns_per_output)
-    near_TBK, lengths_B = reader.backend.logits(ink_BCHW, widths_B)
-    far_TBK, far_lengths_B = reader.backend.logits(np.pad(ink_BCHW, [(0, 0), (0, 0), (0, 0), (0, 160)]), widths_B)
-    assert lengths_B.tolist() == far_lengths_B.tolist() == [near_TBK.shape[0]]
-    assert np.allclose(near_TBK, far_TBK[: near_TBK.shape[0]], atol=1e-5 * float(np.abs(near_TBK).max()))
+    line, wide = (as_line(np.concatenate([images[0]] * times, axis=1), reader.settings) for times in (1, 3))
+    near_TBK, lengths_B = reader.backend.logits(*collate([line], reader.settings))
+    far_TBK, far_lengths_B = reader.backend.logits(*collate([line, wide], reader.settings))
+    assert lengths_B.tolist() == far_lengths_B[:1].tolist() == [near_TBK.shape[0]]
+    assert np.allclose(near_TBK, far_TBK[: near_TBK.shape[0], :1], atol=1e-5 * float(np.abs(near_TBK).max()))
 
 
 def test_the_thai_systems_network_weighs_what_paddleocrs_does() -> None:

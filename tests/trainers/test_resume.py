@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ocr.recognizers.ctc.settings import CrnnSettings, MobileNetSettings
+from ocr.recognizers.ctc.settings import CrnnSettings, MobileNetSettings, SvtrSettings
 from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
 from trainers import faults
 from trainers.checkpoint import directory_of, verify
@@ -82,6 +82,7 @@ def test_stopping_and_resuming_at_every_step_changes_no_bit(golden: Path, tmp_pa
 OTHERS: dict[str, dict[str, Any]] = {
     "the Corrections system's network": {"model": CrnnSettings()},
     "the Thai system's network": {"model": MobileNetSettings()},
+    "its other network, of short lines": {"model": SvtrSettings(width_px=64, out_char_num=16)},
     "Adam with a focal, smoothed loss": {"optimizer": {"name": "adam"}, "loss": {"focal_gamma": 2.0, "focal_alpha": 0.25, "label_smoothing": 0.1}},
 }
 

@@ -50,7 +50,7 @@ def export_bundle(task: CtcTask, path: Path, name: str, card: Mapping[str, Any])
     if settings.half_weights:
         _round_weights(task)
     decoder, files = _decoder(task), _files(task)
-    live = CtcRecognizer(task.recognizer.backend, decoder, task.config.model.height_px, name)
+    live = CtcRecognizer(task.recognizer.backend, decoder, task.config.model, name)
     reference = evaluate(live, task.validation_data, task.validation)
     probabilities, right = [line.confidence for line in reference.lines], [line.reading == line.reference for line in reference.lines]
     decoder = replace(decoder, calibration=Calibration.fitted(probabilities, right))
@@ -119,7 +119,7 @@ def _files(task: CtcTask) -> dict[str, bytes]:
         weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
     files = {WEIGHTS: weights_file(weights)}
     if any(backend.startswith("onnx") for backend in settings.backends):
-        exported = to_onnx(task.network, task.config.model.height_px)
+        exported = to_onnx(task.network, task.config.model)
         if "onnx-fp32" in settings.backends:
             files["onnx-fp32.onnx"] = exported
         if "onnx-int8" in settings.backends:

@@ -91,8 +91,6 @@ class _Block(nn.Module):
 class MobileNetNetwork(CtcNetwork):
     """RGB; height 32 → 1, an output every 4 columns; two BiLSTM layers; the classes."""
 
-    channels, columns_per_output = MobileNetSettings.channels, MobileNetSettings.columns_per_output
-
     def __init__(self, settings: MobileNetSettings, classes: int) -> None:
         super().__init__()
         before = _scaled(_STEM * settings.scale)

@@ -13,30 +13,32 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, MobileNetSettings
+from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, MobileNetSettings, NetworkSettings, SvtrSettings
 
 COMPACT_SIZES = {"small": ((24, 48, 64, 96, 128), 96), "base": ((32, 64, 96, 128, 192), 128), "large": ((48, 96, 144, 192, 320), 256)}
 
 
-def build_network(settings: CompactSettings | CrnnSettings | MobileNetSettings, classes: int) -> "CtcNetwork":
+def build_network(settings: NetworkSettings, classes: int) -> "CtcNetwork":
     """The network that the settings name, with freshly drawn weights from torch's global generator."""
     if isinstance(settings, MobileNetSettings):
         from ocr.recognizers.ctc.mobilenet import MobileNetNetwork
 
         return MobileNetNetwork(settings, classes)
+    if isinstance(settings, SvtrSettings):
+        from ocr.recognizers.ctc.svtr import SvtrNetwork
+
+        return SvtrNetwork(settings, classes)
     return CompactNetwork(settings, classes) if isinstance(settings, CompactSettings) else CrnnNetwork(settings, classes)
 
 
 class CtcNetwork(nn.Module, ABC):
     """What trainers and readers ask of a CTC network."""
 
-    channels: int
-    columns_per_output: int
     class_layers: tuple[str, ...] = ("classes",)  # a row of weights for each class
 
     @abstractmethod
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [T, B, K] in fp32 and output lengths [B]; widths are in columns, multiples of `columns_per_output`."""
+        """Logits [T, B, K] in fp32 and output lengths [B]; widths are in columns, as ocr.recognizers.ctc.reading gives them."""
 
     @staticmethod
     def in_fp32(features: Tensor) -> torch.autocast:
@@ -49,7 +51,6 @@ class TorchBackend:
 
     def __init__(self, network: CtcNetwork, device: str = "cpu") -> None:
         self.network, self.device = network.to(device), torch.device(device)
-        self.channels, self.columns_per_output = network.channels, network.columns_per_output
 
     @torch.inference_mode()
     def logits(self, ink_BCHW: NDArray[np.float32], widths_B: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -164,7 +165,6 @@ class CompactNetwork(CtcNetwork):
     is what leaves CTC's blank plateau early (docs/log.md has the figures).
     """
 
-    channels, columns_per_output = CompactSettings.channels, CompactSettings.columns_per_output
     class_layers = ("classes", "direct")
 
     def __init__(self, settings: CompactSettings, classes: int) -> None:
@@ -198,8 +198,6 @@ class CompactNetwork(CtcNetwork):
 
 class CrnnNetwork(CtcNetwork):
     """The Corrections system's: RGB, three (convolution, ReLU, 2×2 max pooling, dropout), BiLSTM 2 × 256; an output every 8 columns."""
-
-    channels, columns_per_output = CrnnSettings.channels, CrnnSettings.columns_per_output
 
     def __init__(self, settings: CrnnSettings, classes: int) -> None:
         super().__init__()

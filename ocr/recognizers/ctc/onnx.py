@@ -14,7 +14,8 @@ import numpy as np
 
 from ocr.images import Pixels
 from ocr.recognizers.ctc.decoding import Floats, Ints
-from ocr.recognizers.ctc.reading import READ_BATCH, NetworkSettings, as_line, collate
+from ocr.recognizers.ctc.reading import READ_BATCH, as_line, collate
+from ocr.recognizers.ctc.settings import NetworkSettings
 
 if TYPE_CHECKING:
     from ocr.recognizers.ctc.networks import CtcNetwork
@@ -26,13 +27,12 @@ _HALF_FROM = 4096  # values of a tensor from which on it is stored in half preci
 class OnnxBackend:
     """An exported network in onnxruntime on the CPU, with OMP_NUM_THREADS threads where that is set."""
 
-    def __init__(self, content: bytes, settings: NetworkSettings) -> None:
+    def __init__(self, content: bytes) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self.channels, self.columns_per_output = settings.channels, settings.columns_per_output
 
     def logits(self, ink_BCHW: Floats, widths_B: Ints) -> tuple[Floats, Ints]:
         """Class logits [T, B, K] and output lengths [B]."""
@@ -40,13 +40,15 @@ class OnnxBackend:
         return logits_TBK, lengths_B
 
 
-def to_onnx(network: "CtcNetwork", height_px: int) -> bytes:
-    """The network in fp32, its batch and width free (torch's newer exporter gives graphs with the example's width in them)."""
+def to_onnx(network: "CtcNetwork", settings: NetworkSettings) -> bytes:
+    """The network in fp32, its batch free, and its width unless it is fixed (torch's newer exporter gives graphs with the example's width in them)."""
     import torch
 
-    ink_BCHW = torch.rand(2, network.channels, height_px, 16 * network.columns_per_output)
-    widths_B = torch.tensor([16, 12]) * network.columns_per_output
-    axes = {"ink": {0: "batch", 3: "width"}, "widths": {0: "batch"}, "logits": {0: "columns", 1: "batch"}, "lengths": {0: "batch"}}
+    width = settings.fixed_width_px or 16 * settings.columns_per_output
+    ink_BCHW = torch.rand(2, settings.channels, settings.height_px, width)
+    widths_B = torch.tensor([width, 3 * width // 4])
+    ink_axes = {0: "batch"} if settings.fixed_width_px else {0: "batch", 3: "width"}
+    axes = {"ink": ink_axes, "widths": {0: "batch"}, "logits": {0: "columns", 1: "batch"}, "lengths": {0: "batch"}}
     was_training = network.training
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's age, and that batch sizes of an LSTM are free
@@ -102,9 +104,9 @@ class _Calibration:
 
 
 def _batches(images: Sequence[Pixels], settings: NetworkSettings) -> Iterator[dict[str, Any]]:
-    lines = sorted((as_line(image, settings.height_px) for image in images), key=lambda line: line.shape[1])
+    lines = sorted((as_line(image, settings) for image in images), key=lambda line: line.shape[1])
     for start in range(0, len(lines), READ_BATCH):
-        ink_BCHW, widths_B = collate(lines[start : start + READ_BATCH], settings.columns_per_output)
+        ink_BCHW, widths_B = collate(lines[start : start + READ_BATCH], settings)
         yield {"ink": ink_BCHW, "widths": widths_B}
 
 

@@ -17,7 +17,7 @@ from ocr.recognizers.ctc.calibration import Calibration
 from ocr.recognizers.ctc.decoding import Decoder, Floats, Ints, log_likelihoods, log_softmax
 from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
-from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, DecodingSettings, MobileNetSettings
+from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, DecodingSettings, MobileNetSettings, NetworkSettings, SvtrSettings
 from ocr.sample import Reading
 from ocr.settings import parse_settings
 
@@ -25,20 +25,23 @@ MARGIN_PX = 4
 READ_BATCH = 32
 
 
-def input_width(width_px: int, columns_per_output: int) -> int:
-    """Columns that a line image of this width (already at the network's height) takes: margins added, rounded up to whole outputs."""
-    return -(-(width_px + 2 * MARGIN_PX) // columns_per_output) * columns_per_output
+def input_width(width_px: int, settings: NetworkSettings) -> int:
+    """Columns that a line image of this width (as `as_line` gives it) takes: the fixed width, else margins added, rounded up to whole outputs."""
+    if settings.fixed_width_px is not None:
+        return settings.fixed_width_px
+    return -(-(width_px + 2 * MARGIN_PX) // settings.columns_per_output) * settings.columns_per_output
 
 
-def as_line(pixels: Pixels, height_px: int) -> Pixels:
-    """An image as the network gets it: its ink fills the height."""
-    return scale_to_height(trim_rows(pixels), height_px)
+def as_line(pixels: Pixels, settings: NetworkSettings) -> Pixels:
+    """An image as the network gets it: its ink fills the height; one that is wider, with its margins, than a fixed width is squeezed."""
+    max_width_px = None if settings.fixed_width_px is None else settings.fixed_width_px - 2 * MARGIN_PX
+    return scale_to_height(trim_rows(pixels), settings.height_px, max_width_px)
 
 
-def collate(lines: Sequence[Pixels], columns_per_output: int) -> tuple[Floats, Ints]:
-    """Line images (uint8, equal heights) → ink [B, C, H, W] and widths [B]; beyond an image's width there is background."""
+def collate(lines: Sequence[Pixels], settings: NetworkSettings) -> tuple[Floats, Ints]:
+    """Line images (uint8, as `as_line` gives them) → ink [B, C, H, W] and widths [B]; beyond an image's width there is background."""
     inks = [to_ink(line) for line in lines]
-    widths = [input_width(ink.shape[2], columns_per_output) for ink in inks]
+    widths = [input_width(ink.shape[2], settings) for ink in inks]
     channels, height = inks[0].shape[:2]
     batch: NDArray[np.float32] = np.zeros((len(inks), channels, height, max(widths)), np.float32)
     for row, ink in zip(batch, inks, strict=True):
@@ -49,9 +52,6 @@ def collate(lines: Sequence[Pixels], columns_per_output: int) -> tuple[Floats, I
 class Backend(Protocol):
     """What computes a network's classes."""
 
-    channels: int
-    columns_per_output: int
-
     def logits(self, ink_BCHW: Floats, widths_B: Ints) -> tuple[Floats, Ints]:
         """Class logits [T, B, K] and output lengths [B]."""
         ...
@@ -60,9 +60,9 @@ class Backend(Protocol):
 class CtcRecognizer:
     """A CTC network with the alphabet it was trained for; also the live one inside training."""
 
-    def __init__(self, backend: Backend, decoder: Decoder, height_px: int, name: str = "ctc") -> None:
-        self.backend, self.decoder, self.height_px, self.name = backend, decoder, height_px, name
-        self.image_mode: Literal["L", "RGB"] = "L" if backend.channels == 1 else "RGB"
+    def __init__(self, backend: Backend, decoder: Decoder, settings: NetworkSettings, name: str = "ctc") -> None:
+        self.backend, self.decoder, self.settings, self.name = backend, decoder, settings, name
+        self.image_mode: Literal["L", "RGB"] = "L" if settings.channels == 1 else "RGB"
 
     def read(self, images: Sequence[Pixels]) -> list[Reading]:
         """One Reading per image; images of like width share a batch."""
@@ -73,7 +73,7 @@ class CtcRecognizer:
         return self._in_batches(images, references)
 
     def _in_batches(self, images: Sequence[Pixels], references: Sequence[str] | None) -> list[tuple[Reading, float]]:
-        lines = [as_line(image, self.height_px) for image in images]
+        lines = [as_line(image, self.settings) for image in images]
         by_width = sorted(range(len(lines)), key=lambda index: lines[index].shape[1])
         found: dict[int, tuple[Reading, float]] = {}
         for start in range(0, len(by_width), READ_BATCH):
@@ -83,7 +83,7 @@ class CtcRecognizer:
         return [found[index] for index in range(len(lines))]
 
     def _read_batch(self, lines: Sequence[Pixels], references: Sequence[str] | None) -> list[tuple[Reading, float]]:
-        logits_TBK, lengths_B = self.backend.logits(*collate(lines, self.backend.columns_per_output))
+        logits_TBK, lengths_B = self.backend.logits(*collate(lines, self.settings))
         log_probs_TBK = log_softmax(logits_TBK)
         readings = self.decoder.read(log_probs_TBK, lengths_B)
         if references is None:
@@ -92,8 +92,12 @@ class CtcRecognizer:
         return list(zip(readings, (-log_likelihoods(log_probs_TBK, lengths_B, targets)).tolist(), strict=True))
 
 
-NetworkSettings = CompactSettings | CrnnSettings | MobileNetSettings
-_KINDS: dict[str, type[NetworkSettings]] = {"compact": CompactSettings, "crnn": CrnnSettings, "mobilenet_v3_crnn": MobileNetSettings}
+_KINDS: dict[str, type[NetworkSettings]] = {
+    "compact": CompactSettings,
+    "crnn": CrnnSettings,
+    "mobilenet_v3_crnn": MobileNetSettings,
+    "svtr": SvtrSettings,
+}
 
 
 def network_settings(values: dict[str, Any], where: str) -> NetworkSettings:
@@ -111,7 +115,7 @@ def load_ctc(bundle: Bundle, backend: str | None, device: str | None) -> CtcReco
     if backend not in bundle.backends:
         raise UserError(f"{bundle.path}: no backend {backend!r}; this bundle has {', '.join(bundle.backends)}")
     settings = network_settings(bundle.model, str(bundle.path))
-    return CtcRecognizer(_backend(bundle, settings, backend, device), sealed_decoder(bundle), settings.height_px, bundle.name)
+    return CtcRecognizer(_backend(bundle, settings, backend, device), sealed_decoder(bundle), settings, bundle.name)
 
 
 def sealed_decoder(bundle: Bundle) -> Decoder:
@@ -134,4 +138,4 @@ def _backend(bundle: Bundle, settings: NetworkSettings, name: str, device: str) 
         return TorchBackend(network.eval(), device)
     from ocr.recognizers.ctc.onnx import OnnxBackend
 
-    return OnnxBackend(bundle.read(f"{name}.onnx"), settings)
+    return OnnxBackend(bundle.read(f"{name}.onnx"))

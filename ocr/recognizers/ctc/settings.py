@@ -8,13 +8,25 @@ from ocr.settings import Setting, Settings
 
 
 class WritingSettings(Settings):
-    """What a network can write."""
+    """What a network can write, and the lines that it takes."""
+
+    channels: ClassVar[int]
+    columns_per_output: ClassVar[int]
 
     alphabet: str | None = Setting(None, on_resume="refuse", description="characters it can write; null: those of the dictionary, else of the training split")
     character_dict_path: str | None = Setting(
         None, on_resume="refuse", description="PaddleOCR dictionary: its entries' code points are the alphabet, and it must spell every training label"
     )
     use_space_char: bool = Setting(False, on_resume="refuse", description="the space is an entry of the dictionary")
+
+    @property
+    def fixed_width_px(self) -> int | None:
+        """The one width of input that the network takes; None: it takes any, and gives more outputs for more columns."""
+        return None
+
+    def outputs(self, columns: int) -> int:
+        """Outputs for an input of so many columns."""
+        return columns // self.columns_per_output
 
 
 class CompactSettings(WritingSettings):
@@ -53,6 +65,40 @@ class MobileNetSettings(WritingSettings):
     dropout: float = Setting(0.0, ge=0, lt=1, on_resume="refuse", description="before the classes")
 
 
+class SvtrSettings(WritingSettings):
+    """PaddleOCR's SVTRNet as the Thai system sets it: RGB lines of one fixed size, attention over patches, the same number of outputs for every line."""
+
+    channels: ClassVar[int] = 3
+    columns_per_output: ClassVar[int] = 4  # of a patch; patches are pooled into the outputs, so each has more
+
+    kind: Literal["svtr"] = Setting("svtr", on_resume="refuse", description="which network")
+    height_px: Literal[64] = Setting(64, on_resume="refuse", description="height that every image is scaled to")
+    width_px: int = Setting(
+        256, ge=32, le=1024, multiple_of=4, on_resume="refuse", description="width of every input: wider lines are squeezed to it, background fills the rest"
+    )
+    out_channels: int = Setting(192, ge=1, le=1024, on_resume="refuse", description="features of each output")
+    out_char_num: int = Setting(
+        25, ge=1, le=256, on_resume="refuse", description="outputs of every line: characters and blanks between equal ones that it can have"
+    )
+    dropout: float = Setting(0.1, ge=0, lt=1, on_resume="refuse", description="before the classes")
+
+    @pydantic.model_validator(mode="after")
+    def _an_output_for_a_patch(self) -> "SvtrSettings":
+        patches = self.width_px // self.columns_per_output
+        if self.out_char_num > patches:
+            raise ValueError(f"out_char_num={self.out_char_num} outputs, but width_px={self.width_px} has {patches} patches in a row")
+        return self
+
+    @property
+    def fixed_width_px(self) -> int:
+        """See WritingSettings."""
+        return self.width_px
+
+    def outputs(self, columns: int) -> int:  # noqa: ARG002  (as many for every input)
+        """See WritingSettings."""
+        return self.out_char_num
+
+
 class DecodingSettings(Settings):
     """How the columns' probabilities become text; sealed in the bundle, so that serving decodes as evaluation did."""
 
@@ -72,4 +118,5 @@ class DecodingSettings(Settings):
         return self.method == "beam" and self.lm_order > 0 and self.lm_weight > 0
 
 
-CtcSettings = Annotated[CompactSettings | CrnnSettings | MobileNetSettings, pydantic.Field(discriminator="kind")]
+NetworkSettings = CompactSettings | CrnnSettings | MobileNetSettings | SvtrSettings
+CtcSettings = Annotated[NetworkSettings, pydantic.Field(discriminator="kind")]
