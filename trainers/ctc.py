@@ -127,7 +127,8 @@ def _width_to_learn(config: TrainConfig, alphabet: Alphabet, data: Trained, inde
     needed, given = outputs_needed(alphabet.encode(data.texts[index])) if learn else 0, config.model.outputs(columns)
     if needed > given:
         giver = f"{width}×{height} px give" if config.model.fixed_width_px is None else "model.out_char_num gives"
-        raise ImageRefused(where, "label too long for its image", f"{data.texts[index]!r} needs {needed} outputs, {giver} {given}")
+        more = "; model.kind=compact gives twice as many" if config.model.columns_per_output > 4 else ""
+        raise ImageRefused(where, "label too long for its image", f"{data.texts[index]!r} needs {needed} outputs, {giver} {given}{more}")
     return columns
 
 
