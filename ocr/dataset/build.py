@@ -30,7 +30,7 @@ from ocr.files import read_json, sync
 from ocr.sources.settings import SourceSettings
 
 MapUnits = Callable[[Callable[[Work], int], Sequence[Work]], Iterator[int]]
-_VERSION = 1  # of what a part holds; another one makes parts anew
+_VERSION = 2  # of what a part holds; another one makes parts anew
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,12 +191,11 @@ def _line_box(face: Face, size_px: int, script: str) -> tuple[float, float]:
 
 
 def _choose_face(families: Sequence[Family], text: str, draws: Draws) -> Face | str:
-    """A face of a drawn family, or of the next ones when it cannot draw the text; the last refusal when none can."""
+    """A face of a drawn family and a drawn weight, or of the next families when it cannot draw the text, then of any weight; the last refusal when none can."""
     first, weight = draws.below(len(families)), draws.uniform()
+    in_turn = [families[(first + step) % len(families)].faces for step in range(len(families))]
     refusal: str | None = "no faces"
-    for step in range(len(families)):
-        faces = families[(first + step) % len(families)].faces
-        face = faces[int(weight * len(faces))]
+    for face in (*(faces[int(weight * len(faces))] for faces in in_turn), *(face for faces in in_turn for face in faces)):
         refusal = face.refusal(text.replace("\n", ""))
         if refusal is None:
             return face
