@@ -17,7 +17,7 @@ def main(arguments: Namespace) -> None:
     from trainers import on_ray
     from trainers.launch import Data, launch
 
-    if config.verify != "off":
+    if config.verify:
         from trainers.verify import table
 
         print(table(Data.open(config)), flush=True)

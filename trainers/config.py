@@ -158,8 +158,8 @@ class TrainConfig(Settings):
     threads_per_worker: int | None = Setting(None, ge=1, on_resume="rounding", description="torch threads of each worker; null: its share of the cores")
     max_failures: int = Setting(3, ge=0, on_resume="free", description="how many deaths of workers or of Ray are survived before the run gives up")
 
-    verify: Literal["off", "on", "only"] = Setting(
-        "off", on_resume="free", description="list the samples and what is wrong with them before training, or only list them"
+    verify: bool | Literal["only"] = Setting(
+        False, on_resume="free", description="list the samples and what is wrong with them before training, or only list them"
     )
 
     @pydantic.model_validator(mode="after")

@@ -8,10 +8,11 @@ from ocr.dataset.arrow_cache import cache_dir
 from ocr.dataset.build import build, signature
 from ocr.dataset.config import PrepareConfig
 from ocr.dataset.read import Dataset
+from ocr.files import read_json
 from ocr.sources.settings import SourceSettings
 
 Data = str | Sequence[SourceSettings]
-_SPLITS_TRIED = 10
+_SPLITS_TRIED, _FEW = 10, 1000  # seeds; samples up to which more than one is tried
 
 
 def open_splits(train: Data, validation: Data | None, validation_ratio: float, max_skipped: float) -> tuple[Dataset, Dataset]:
@@ -36,13 +37,23 @@ def open_training(data: Data, max_skipped: float) -> Dataset:
 
 
 def _divided(sources: Sequence[SourceSettings], validation_ratio: float, max_skipped: float) -> Path:
-    """The prepared folder; a dozen samples may all fall into one split, and then the next seed of the split is tried."""
-    drawn = validation_ratio > 0 and any(source.split == "auto" for source in sources)
-    for seed in range(_SPLITS_TRIED if drawn else 1):
-        folder = _prepared(sources, validation_ratio, max_skipped, seed)
-        if (folder / "train.parquet").is_file() and (folder / "validation.parquet").is_file():
-            return folder
-    return folder
+    """The prepared folder. A dozen samples may all fall into one split: of few, the first of ten seeds that comes near the ratio divides them, else the nearest."""
+    folder = _prepared(sources, validation_ratio, max_skipped)
+    if validation_ratio == 0 or all(source.split != "auto" for source in sources) or _kept(folder)[1] > _FEW:
+        return folder
+    tried = [folder]
+    while (best := min(tried, key=lambda found: abs(_kept(found)[0] - validation_ratio))) and len(tried) < _SPLITS_TRIED:
+        if abs(_kept(best)[0] - validation_ratio) <= validation_ratio / 2:
+            break
+        tried.append(_prepared(sources, validation_ratio, max_skipped, seed=len(tried)))
+    return best
+
+
+def _kept(folder: Path) -> tuple[float, int]:
+    """The share of samples that judge, and how many there are."""
+    kept = read_json(folder / "dataset.json")["kept"]
+    count = kept["train"] + kept["validation"]
+    return kept["validation"] / count, count
 
 
 def _into(split: str, source: SourceSettings) -> SourceSettings:

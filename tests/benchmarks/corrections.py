@@ -88,7 +88,7 @@ def here(job: Job) -> None:
 def fine_tuned(base: str, replay: str | None, samples: Path, way: str, steps: int, storage: Path, seed: int) -> tuple[Recognizer, float]:
     """The recogniser that came of it, and the CPU seconds of its training."""
     network = [f"model.{key}={value}" for key, value in open_bundle(Path(base)).model.items() if key in ("kind", "size", "height_px")]
-    words = [f"data.train.0.path={samples}", f"storage_path={storage}", "verify=off", *network, f"train.seed={seed}", f"train.max_steps={steps}"]
+    words = [f"data.train.0.path={samples}", f"storage_path={storage}", "verify=false", *network, f"train.seed={seed}", f"train.max_steps={steps}"]
     words += ["train.num_epochs=null", "train.eval_epochs=null", f"train.eval_steps={steps // 3}", "train.save_epochs=null", "augment.strength=0.5"]
     words += ["model.dropout=0.0", "optimizer.name=adamw", "optimizer.lr_scheduler_type=cosine", "optimizer.warmup_steps=10"]
     words += ["optimizer.learning_rate=0.003"] if way == "from nothing" else [f"train.init_from={base}"]
