@@ -223,8 +223,8 @@ class CtcTask:
 
     @property
     def train_texts(self) -> list[str]:
-        """Of each usable training sample."""
-        return [self.train.texts[index] for index in self.checked.train]
+        """Of each usable training sample that is not only replayed."""
+        return [self.train.texts[index] for index in self.checked.train[: len(self.checked.train) - self.replayed]]
 
     def train_image(self, index: int) -> bytes:
         """The encoded image of a usable training sample."""

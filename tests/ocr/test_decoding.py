@@ -81,6 +81,14 @@ def test_a_language_model_comes_back_from_its_file() -> None:
     assert again.counts == model.counts and again.order == 4 and again.to_bytes() == model.to_bytes()
 
 
+def test_new_texts_join_a_language_model_and_weigh_half_of_it() -> None:
+    base = CharacterModel.trained(["ab"] * 100, order=3)
+    joined = base.with_texts(["xy", "xz"])
+    assert joined.counts["ab"] == 100 and joined.counts["x"] == 50
+    assert math.exp(joined.log_prob("x", "y")) > 0.4 > 0.01 > math.exp(base.log_prob("x", "y"))
+    assert base.with_texts([]).counts == base.counts
+
+
 def test_the_lexicon_mends_one_letter_and_leaves_what_it_cannot_decide() -> None:
     lexicon = Lexicon.from_bytes(Lexicon(["ଓଡ଼ିଶା", "ଭାଷା", "ଭାରତ", "ଭାରତୀ"]).to_bytes())
     assert lexicon.corrected("ଓଡ଼ିଶ ଭାରତ") == "ଓଡ଼ିଶା ଭାରତ"

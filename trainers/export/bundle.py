@@ -24,10 +24,10 @@ from ocr.recognizers.ctc.decoding import Decoder
 from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
 from ocr.recognizers.ctc.onnx import to_int8, to_onnx, with_half_weights
-from ocr.recognizers.ctc.reading import CtcRecognizer
+from ocr.recognizers.ctc.reading import CtcRecognizer, sealed_decoder
 from ocr.settings import resolved
 from trainers.config import TrainConfig
-from trainers.ctc import CtcTask
+from trainers.ctc import CtcTask, initial_bundle
 
 
 class GateFailed(UserError):
@@ -107,9 +107,18 @@ def _decoder(task: CtcTask) -> Decoder:
     """Decoding by the run's settings; language model and lexicon know the training texts alone."""
     settings = task.config.decoding
     texts = task.train_texts
-    model = CharacterModel.trained(texts, settings.lm_order, settings.lm_least_count) if settings.uses_language_model else None
+    model = _language_model(task.config, texts) if settings.uses_language_model else None
     entries = Dictionary.open(Path(str(task.config.model.character_dict_path))).entries if settings.method == "closed" else ()
     return Decoder(task.alphabet, settings, model, Lexicon.of_texts(texts) if settings.lexicon else None, entries)
+
+
+def _language_model(config: TrainConfig, texts: Sequence[str]) -> CharacterModel:
+    """Of the training texts, added to the one that came with `train.init_from` where their orders agree."""
+    settings = config.decoding
+    base = sealed_decoder(initial_bundle(config.train.init_from)).language_model if config.train.init_from else None
+    if base is not None and base.order == settings.lm_order:
+        return base.with_texts(texts, settings.lm_least_count)
+    return CharacterModel.trained(texts, settings.lm_order, settings.lm_least_count)
 
 
 def _files(task: CtcTask) -> dict[str, bytes]:

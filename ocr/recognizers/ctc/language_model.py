@@ -25,7 +25,15 @@ class CharacterModel:
             padded = _START * (order - 1) + text + _END
             for end in range(order, len(padded) + 1):
                 counts.update(padded[end - size : end] for size in range(1, order + 1))
-        return cls(order, {gram: count for gram, count in counts.items() if count >= least_count or len(gram) < 3})
+        return cls(order, _pruned(counts, least_count))
+
+    def with_texts(self, texts: Iterable[str], least_count: int = 1) -> "CharacterModel":
+        """This model and one of these texts together, the texts repeated until they weigh half of what it was counted from."""
+        other = CharacterModel.trained(texts, self.order)
+        ends, others_ends = self.counts.get(_END, 0), other.counts.get(_END, 0)
+        times = max(1, ends // (2 * others_ends)) if others_ends else 0
+        counts = Counter(self.counts) + Counter({gram: times * count for gram, count in other.counts.items()})
+        return CharacterModel(self.order, _pruned(counts, least_count))
 
     def log_prob(self, context: str, character: str) -> float:
         """Ln p(character | context), by its last `order` - 1 characters; the end of the text is ""."""
@@ -64,3 +72,8 @@ class CharacterModel:
     def _characters(self) -> int:
         """Different characters and the end, and one for all that was never seen."""
         return sum(len(gram) == 1 for gram in self.counts) + 1
+
+
+def _pruned(counts: Counter[str], least_count: int) -> dict[str, int]:
+    """Without n-grams of three characters and more that were seen less often."""
+    return {gram: count for gram, count in counts.items() if count >= least_count or len(gram) < 3}
