@@ -63,9 +63,9 @@ class CtcBatch:
 def check(config: TrainConfig, train: Trained, validation: Dataset) -> Checked:
     """Look at every label and image header before training; UserError where too much is wrong (`max_skipped`) or nothing is left."""
     own = len(train.first) if isinstance(train, Joined) else len(train)
-    training = [*range(min(own, config.data.max_train_samples or own)), *range(own, len(train))]
+    training, replayed = range(min(own, config.data.max_train_samples or own)), range(own, len(train))
     judged = range(min(len(validation), config.data.max_validation_samples or len(validation)))
-    alphabet = _alphabet(config, train, training)
+    alphabet = _alphabet(config, train, [*training, *replayed])
     skipped, examples = Counter[str](), dict[str, str]()
 
     def usable(data: Trained, index: int, learn: bool) -> int | None:
@@ -78,10 +78,11 @@ def check(config: TrainConfig, train: Trained, validation: Dataset) -> Checked:
 
     widths = {index: width for index in training if (width := usable(train, index, True)) is not None}
     readable = tuple(index for index in judged if usable(validation, index, False) is not None)
-    replayed = sum(index >= own for index in widths)
-    _require_enough(config, len(widths) - replayed, len(readable), len(training) + len(judged), skipped, examples)
+    _require_enough(config, len(widths), len(readable), len(training) + len(judged), skipped, examples)
+    pool = {index: width for index in replayed if (width := usable(train, index, True)) is not None}
+    widths |= pool
     unknown = alphabet.unknown(validation.texts[index] for index in readable)
-    return Checked(alphabet, tuple(widths), tuple(widths.values()), readable, dict(skipped.most_common()), dict(unknown.most_common()), replayed)
+    return Checked(alphabet, tuple(widths), tuple(widths.values()), readable, dict(skipped.most_common()), dict(unknown.most_common()), len(pool))
 
 
 def _alphabet(config: TrainConfig, train: Trained, training: Sequence[int]) -> Alphabet:

@@ -330,3 +330,19 @@ def test_a_thinned_line_keeps_its_peaks() -> None:
 
 def test_a_running_mean_is_over_the_neighbours_there_are() -> None:
     assert running_mean([(1, 1.0), (2, 2.0), (3, 6.0), (4, 4.0)], 3) == [(1, 1.5), (2, 3.0), (3, 4.0), (4, 5.0)]
+
+
+def test_the_page_says_how_sure_the_recogniser_is_and_what_reads_where(tmp_path: Path) -> None:
+    more = {
+        "decoding": {"method": "beam"},
+        "greedy_cer": 0.03,
+        "backends": {"torch": 0.0184, "onnx-int8": 0.0185},
+        "default_backend": {"cpu": "onnx-int8", "cuda": "torch"},
+        "confidence": {"expected_calibration_error": 0.031, "reliability": [[0.4, 0.5, 10], [0.9, 0.92, 10]]},
+    }
+    write_report(tmp_path, {**REPORT, **more}, [])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "by best path alone 3.00% of the characters are wrong" in page and "3.10% off on average" in page
+    assert "Right, by confidence" in page and "default on cpu" in page and "default on cuda" in page
+    write_report(tmp_path, REPORT, [])
+    assert "How sure it is" not in (tmp_path / "report.html").read_text(encoding="utf-8")
