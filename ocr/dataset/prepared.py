@@ -41,11 +41,17 @@ def _divided(sources: Sequence[SourceSettings], validation_ratio: float, max_ski
     folder = _prepared(sources, validation_ratio, max_skipped)
     if validation_ratio == 0 or all(source.split != "auto" for source in sources) or _kept(folder)[1] > _FEW:
         return folder
+
+    def distance(found: Path) -> float:
+        return abs(_kept(found)[0] - validation_ratio)
+
     tried = [folder]
-    while (best := min(tried, key=lambda found: abs(_kept(found)[0] - validation_ratio))) and len(tried) < _SPLITS_TRIED:
-        if abs(_kept(best)[0] - validation_ratio) <= validation_ratio / 2:
-            break
+    while distance(tried[-1]) > validation_ratio / 2 and len(tried) < _SPLITS_TRIED:
         tried.append(_prepared(sources, validation_ratio, max_skipped, seed=len(tried)))
+    best = min(tried, key=distance)
+    if best != folder:
+        share, count = _kept(best)
+        print(f"{best}: divided anew, {round(share * count)} of {count} samples judge, since the first division was far from {validation_ratio:g}", flush=True)
     return best
 
 
@@ -75,5 +81,7 @@ def _prepared(sources: Sequence[SourceSettings], validation_ratio: float, max_sk
     with open(folder.with_suffix(".lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if not (folder / "dataset.json").is_file():
-            print(build(config.model_copy(update={"output": str(folder)})), flush=True)
+            report = build(config.model_copy(update={"output": str(folder)}))
+            if seed == 0:
+                print(report, flush=True)
     return folder
