@@ -23,9 +23,7 @@ class ExportRequest(Settings):
     output: str | None = Setting(None, on_resume="free", description="the bundle's folder; null: RUN/bundle, or RUN/bundle-averageK")
     data_name: str | None = Setting(None, on_resume="free", description="what the card says of the data, in place of its folder on this machine")
     average: int = Setting(1, ge=1, on_resume="free", description="mean of the weights of so many checkpoints")
-    of: str = Setting(
-        "best", on_resume="free", pattern="^(best|last)$", description="which checkpoints: those of the lowest metric_for_best_model, or the newest"
-    )
+    of: Literal["best", "last"] = Setting("best", on_resume="free", description="which checkpoints: those of the lowest metric_for_best_model, or the newest")
 
 
 def export_run(run_dir: Path, overrides: Sequence[str]) -> Exported:
