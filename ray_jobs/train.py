@@ -17,11 +17,8 @@ def main(arguments: Namespace) -> None:
     from trainers import on_ray
     from trainers.launch import Data, launch
 
-    if config.verify:
-        from trainers.verify import table
-
-        print(table(Data.open(config)), flush=True)
     if config.verify == "only":
+        print(Data.open(config).told)
         return
     print(launch(config, on_ray.train, command.told_again()))
 

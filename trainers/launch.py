@@ -25,6 +25,7 @@ from trainers.finish import final_report, is_reported
 from trainers.lease import Lease
 from trainers.loop import TrainState, find, is_over, plan_of, planned_steps
 from trainers.run import identity, refused_changes
+from trainers.verify import table
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ class Data:
         splits = {"train": self.train.fingerprint, "validation": self.validation.fingerprint}
         return {**splits, "init_from": self.init_from} if self.init_from else splits
 
+    @property
+    def told(self) -> str:
+        """Each sample and what is wrong with it, and how many."""
+        return table(self.train, self.validation, self.checked)
+
     def task(self, config: TrainConfig, device: str) -> CtcTask:
         """A fresh network with this data."""
         task = CtcTask(config, self.checked, self.train, self.validation, device)
@@ -91,6 +97,8 @@ def launch(config: TrainConfig, train: Callable[[Job], None], command: str) -> O
     `config.storage_path` is absolute. UserError before anything is written where a setting, the data or the directory is not good.
     """
     data = Data.open(config)
+    if config.verify:
+        print(data.told, flush=True)
     config = named(config, data)
     run_dir, run = config.local_run_dir, identity(config, data.fingerprints)
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -2,25 +2,24 @@
 
 from collections import Counter
 
+from ocr.dataset.read import Dataset
 from ocr.images import ImageRefused, image_size
 from ocr.linting import KINDS, lint
-from trainers.ctc import Trained
-from trainers.launch import Data
+from trainers.ctc import Checked, Trained
 
 SHOWN = 100
 
 
-def table(data: Data) -> str:
+def table(train: Trained, validation: Dataset, checked: Checked) -> str:
     """A line for each of the first hundred samples and for every one with a problem, then the counts of both."""
     lines, problems = list[str](), Counter[str]()
-    for split, samples, used in (("train", data.train, set(data.checked.train)), ("validation", data.validation, set(data.checked.validation))):
+    for split, samples, used in (("train", train, set(checked.train)), ("validation", validation, set(checked.validation))):
         for index in range(len(samples)):
             found = [*([] if index in used else ["not used"]), *_faults(samples, index)]
             problems.update(found)
             if found or len(lines) < SHOWN:
                 told = f"  ! {', '.join(found)}" if found else ""
                 lines.append(f"{split:<11}{samples.ids[index]:<36} {_size(samples, index):>11}  {samples.texts[index]}{told}")
-    checked = data.checked
     summary = f"{len(checked.train):,} samples train, {len(checked.validation):,} judge, {len(checked.alphabet) - 1} characters"
     reasons = [f"{count:,} not used: {reason}" for reason, count in checked.skipped.items()]
     faults = [f"{count:,} with {fault}" for fault, count in problems.most_common() if fault != "not used"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ocr.sources.settings import SourceSettings
 
 ROWS_PER_UNIT = 1_000
-_HOLDS_FILES = ("path", "images", "texts", "fonts", "character_dict_path")
+_HOLDS_FILES = ("path", "images", "texts", "fonts", "dictionary", "character_dict_path")
 _READERS = {
     "page": "ocr.sources.page_xml",
     "alto": "ocr.sources.alto",

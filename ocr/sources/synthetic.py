@@ -39,12 +39,6 @@ class Family:
     faces: tuple[Face, ...]
 
 
-def files(settings: SyntheticSettings) -> Iterator[Path]:
-    """The dictionary."""
-    if settings.dictionary is not None:
-        yield Path(settings.dictionary)
-
-
 def plan(settings: SyntheticSettings) -> list[Unit]:
     """`count` images; UserError when no text or no face fits. Faces that the gate refuses, and oddities of a dictionary, are printed."""
     _prepared.cache_clear()  # texts and fonts may have changed since

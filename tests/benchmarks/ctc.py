@@ -14,7 +14,6 @@ import importlib.metadata
 import json
 import os
 import re
-import resource
 import shutil
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import tesseract
 from peers.meter import Request, Result
 from PIL import Image
 
@@ -219,7 +219,7 @@ def read(bench: Bench, bundle: Path) -> tuple[Table, Outcomes]:
 
     def measure(row: Row, _: int) -> Result:
         if row.who == "Tesseract":
-            return tesseract(bench.files, language)
+            return read_by_tesseract(bench.files, language)
         return measured(sys.executable, "read_lipi", Request(str(bench.images), "", 0, len(bench.texts), 0, row.options))
 
     return Table(f"Reading, {bundle}", "images", rows), in_turn(rows, max(bench.rounds, READING_ROUNDS), measure)
@@ -234,26 +234,11 @@ def language_of(texts: Iterable[str]) -> str:
     return LANGUAGES[max(known, key=lambda script: known[script])]
 
 
-def tesseract(files: Sequence[Path], language: str) -> Result:
+def read_by_tesseract(files: Sequence[Path], language: str) -> Result:
     """The files as words, in one process of one thread; what one file by itself takes, start-up and all, is taken off."""
-    alone, _ = _tesseract(files[:1], language)
-    seconds, readings = _tesseract(files, language)
+    alone, _ = tesseract.read(files[:1], language, 8)
+    seconds, readings = tesseract.read(files, language, 8)
     return Result((len(files) - 1) / (seconds - alone), seconds - alone, readings)
-
-
-def _tesseract(files: Sequence[Path], language: str) -> tuple[float, list[str]]:
-    """CPU seconds and one reading for each file."""
-    with tempfile.TemporaryDirectory() as folder:
-        listed = Path(folder, "files.txt")
-        listed.write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
-        command = ["tesseract", str(listed), str(Path(folder, "read")), "-l", language, "--psm", "8"]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_THREAD_LIMIT": "1"})
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        pages = Path(folder, "read.txt").read_text(encoding="utf-8").split("\f")[: len(files)]
-    if len(pages) < len(files):
-        raise UserError(f"tesseract read {len(pages)} of {len(files)} images")
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, [page.strip() for page in pages]
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +295,8 @@ def compared(ours: Figures, peer: Figures, goal: float | None) -> str:
 def versions() -> str:
     """What ran and on which processor, for the log."""
     cores = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    tesseract = output_of("tesseract", "--version").splitlines()[0] if shutil.which("tesseract") else "no tesseract"
-    return f"torch {TORCH}, {', '.join(PACKAGES.values())}, {tesseract}, {cores[1] if cores else 'unknown processor'}"
+    reader = output_of("tesseract", "--version").splitlines()[0] if shutil.which("tesseract") else "no tesseract"
+    return f"torch {TORCH}, {', '.join(PACKAGES.values())}, {reader}, {cores[1] if cores else 'unknown processor'}"
 
 
 def main() -> None:

@@ -6,14 +6,12 @@ The folders hold images x.png or x.jpg, each with its text in x.gt.txt; every im
 """
 
 import argparse
-import io
-import os
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import tesseract
 from PIL import Image
 
 from ocr.images import open_image
@@ -43,16 +41,13 @@ SETS = (
 )
 
 
-def tesseract(images: Sequence[Path], language: str, page_mode: int) -> list[str]:
-    """Each image read by one `tesseract` over a list of files."""
+def by_tesseract(images: Sequence[Path], real: RealSet) -> list[str]:
+    """Each image as it comes, but as a PNG."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number:06}.png" for number in range(len(images))]
         for image, path in zip(images, paths, strict=True):
-            Image.open(io.BytesIO(image.read_bytes())).convert("RGB").save(path)
-        (Path(folder) / "list").write_text("\n".join(map(str, paths)) + "\n")
-        command = ["tesseract", f"{folder}/list", f"{folder}/out", "-l", language, "--psm", str(page_mode), "-c", "page_separator=\f"]
-        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_THREAD_LIMIT": "1"})
-        return [" ".join(page.split()) for page in Path(f"{folder}/out.txt").read_text(encoding="utf-8").split("\f")[: len(images)]]
+            Image.open(image).convert("RGB").save(path)
+        return [normalise(text) for text in tesseract.read(paths, real.language, real.page_mode)[1]]
 
 
 def main() -> None:
@@ -68,7 +63,7 @@ def main() -> None:
         texts = [normalise(image.with_suffix("").with_suffix(".gt.txt").read_text(encoding="utf-8").strip()) for image in images]
         recognizer = load(Path(bundles.get(real.base, real.base)))
         ours = [reading.text for reading in recognizer.read([open_image(image, recognizer.image_mode) for image in images])]
-        found = [score_all(zip(texts, read, strict=True)) for read in (ours, [normalise(text) for text in tesseract(images, real.language, real.page_mode)])]
+        found = [score_all(zip(texts, read, strict=True)) for read in (ours, by_tesseract(images, real))]
         print(f"| {real.folder} | {len(images)} | " + " | ".join(f"{counts.cer:.2%} | {counts.exact_match:.1%}" for counts in found) + " |", flush=True)
 
 

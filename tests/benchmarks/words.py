@@ -8,7 +8,6 @@ while it trains (drawing and Ray included; preparing and exporting left out), th
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import time
 from pathlib import Path
 
 import psutil
+import tesseract
 
 from ocr.bundle import open_bundle
 from ocr.dataset.read import Dataset
@@ -68,20 +68,14 @@ def _steps(run_dir: Path) -> int:
     return max((line.get("step", 0) for line in lines), default=0)
 
 
-def tesseract(data: Dataset, languages: str) -> tuple[float, float]:
-    """CER and images per CPU second of `tesseract --psm 8` over a list of files, one thread."""
+def by_tesseract(data: Dataset, languages: str) -> tuple[float, float]:
+    """CER and images per CPU second, the images as words."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{index:06}.png" for index in range(len(data))]
         for index, path in enumerate(paths):
             path.write_bytes(encode_image(open_image(data.image_bytes(index))))
-        (Path(folder) / "list").write_text("\n".join(map(str, paths)) + "\n")
-        before = psutil.Process().cpu_times()
-        command = ["tesseract", f"{folder}/list", f"{folder}/out", "-l", languages, "--psm", "8", "-c", "page_separator=\f"]
-        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_THREAD_LIMIT": "1"})
-        after = psutil.Process().cpu_times()
-        read = Path(f"{folder}/out.txt").read_text(encoding="utf-8").split("\f")
-    seconds = after.children_user + after.children_system - before.children_user - before.children_system
-    counts = score_all((data.texts[index], normalise(read[index].strip().replace("\n", " "))) for index in range(len(data)))
+        seconds, readings = tesseract.read(paths, languages, 8)
+    counts = score_all((reference, normalise(reading)) for reference, reading in zip(data.texts, readings, strict=True))
     return counts.cer, len(data) / seconds
 
 
@@ -94,7 +88,7 @@ def main() -> None:
         run_dir = train(name)
         report, spent = read_json(run_dir / "report.json"), read_json(run_dir / "cpu.json")
         bundle = open_bundle(run_dir / "bundle")
-        cer, rate = tesseract(Dataset.open(str(bundle.card["data"]), "validation"), LANGUAGES[name])
+        cer, rate = by_tesseract(Dataset.open(str(bundle.card["data"]), "validation"), LANGUAGES[name])
         rows.append(
             f"| {name} | {spent['cpu_seconds'] / 60:.1f} | {report['samples_seen']:,} | {report['greedy_cer']:.2%} | {report['eval_cer']:.2%} | "
             f"{report['eval_exact_match']:.1%} | {bundle.backends['torch']:.2%} / {bundle.backends['onnx-int8']:.2%} | {cer:.2%} ({rate:.0f}/s) |"

@@ -12,7 +12,6 @@ from ocr.recognizers.base import load
 from tests.trainers.tiny import tiny_config, train_here
 from trainers.config import TrainConfig
 from trainers.launch import Data, launch
-from trainers.verify import table
 
 ENTRIES = ["ก", "ข", "กี", "กี่", "ฎ", "๗"]
 
@@ -65,6 +64,6 @@ def test_paddleocrs_figures_leave_spaces_out() -> None:
 
 
 def test_samples_and_their_problems_are_listed_before_training(tmp_path: Path) -> None:
-    told = table(Data.open(config(tmp_path, ENTRIES)))
+    told = Data.open(config(tmp_path, ENTRIES)).told
     assert told.count("\ntrain ") + told.startswith("train ") == 60 and "72" not in told.splitlines()[-2].split()[0]
     assert told.endswith("60 samples train, 12 judge, 6 characters\nno problem found")
