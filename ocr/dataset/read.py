@@ -13,7 +13,7 @@ from ocr.dataset.arrow_cache import cached, filesystem
 from ocr.errors import UserError
 from ocr.sample import Sample
 
-EMBEDDED = {"odia_words": Path(__file__).parent / "odia_words"}
+EMBEDDED = {name: Path(__file__).parent / name for name in ("odia_words", "odia_few_words", "odia_few_words_base")}
 
 
 class Dataset:

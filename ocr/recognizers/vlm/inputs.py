@@ -1,0 +1,133 @@
+"""What goes into a vision-language model: the prompt's tokens and an image's patches.
+
+One way for training, evaluation and serving, with Pillow alone: torchvision resizes otherwise, and where its build does not fit
+torch even the import of transformers' processors fails (shared by Qwen2-VL, Qwen2.5-VL and Qwen3-VL: `smart_resize`, `patches`).
+
+Legend: B batch, T tokens, C channels, H and W in pixels, N patches, P values of a patch.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ocr.errors import UserError
+from ocr.images import Pixels
+from ocr.recognizers.vlm.settings import ImageSettings
+
+PLACEHOLDER_TYPE = 1  # in mm_token_type_ids: 0 text, 1 image
+
+
+@dataclass(frozen=True, slots=True)
+class Patching:
+    """How an image becomes patches, from the processor's own config (preprocessor_config.json)."""
+
+    patch_px: int
+    merge: int
+    frames: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def factor(self) -> int:
+        """Width and height are multiples of this; a square of it is one token."""
+        return self.patch_px * self.merge
+
+    @property
+    def token_pixels(self) -> int:
+        """Pixels that one image token stands for."""
+        return self.factor**2
+
+    def tokens(self, width: int, height: int) -> int:
+        """Image tokens of an image of this size, as `fitted_size` gives it."""
+        return width * height // self.token_pixels
+
+
+def fitted_size(width: int, height: int, images: ImageSettings, patching: Patching, max_pixels: int | None = None) -> tuple[int, int]:
+    """Width and height that an image is resized to: its longer side within `max_side_px`, then both multiples of the factor, the area within the limits.
+
+    `max_pixels` lowers the limit for one image. As `smart_resize` of transformers' Qwen2-VL processor, after scaling to the longer side.
+    """
+    factor, most = patching.factor, min(images.max_pixels, max_pixels or images.max_pixels)
+    scale = min(1.0, images.max_side_px / max(width, height))
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    wide, high = max(factor, round(width / factor) * factor), max(factor, round(height / factor) * factor)
+    if wide * high > most:
+        beta = math.sqrt(width * height / most)
+        wide, high = (max(factor, math.floor(side / beta / factor) * factor) for side in (width, height))
+    elif wide * high < images.min_pixels:
+        beta = math.sqrt(images.min_pixels / (width * height))
+        wide, high = (math.ceil(side * beta / factor) * factor for side in (width, height))
+    return wide, high
+
+
+def resized(pixels: Pixels, size: tuple[int, int]) -> Tensor:
+    """An RGB image [H, W, 3] at `size` (width, height), uint8 [3, H, W]."""
+    image = Image.fromarray(pixels)
+    image = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def patches(image_CHW: Tensor, patching: Patching) -> Tensor:
+    """[N, P]: the image, 0–255, normalised and cut into patches, those that one token joins side by side."""
+    mean, std = (torch.tensor(values, dtype=torch.float32, device=image_CHW.device)[:, None, None] for values in (patching.mean, patching.std))
+    image_CHW = (image_CHW.float() / 255 - mean) / std
+    channels, height, width = image_CHW.shape
+    side, merge = patching.patch_px, patching.merge
+    down, across = height // side // merge, width // side // merge
+    cut = image_CHW.reshape(channels, down, merge, side, across, merge, side).permute(1, 4, 2, 5, 0, 3, 6)
+    frames = cut.unsqueeze(5).expand(*cut.shape[:5], patching.frames, side, side)
+    return frames.reshape(down * across * merge * merge, channels * patching.frames * side * side)
+
+
+def grid(image_CHW: Tensor, patching: Patching) -> list[int]:
+    """Frames, rows and columns of patches."""
+    return [1, image_CHW.shape[1] // patching.patch_px, image_CHW.shape[2] // patching.patch_px]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids around an image, and of a question without one."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    without_image: tuple[int, ...]
+    image_token: int
+    end_token: int
+    padding_token: int
+
+    @classmethod
+    def of(cls, tokenizer: Any, instruction: str, instruction_first: bool, image_token: int) -> "Prompt":
+        """By the tokenizer's chat template; UserError where it gives no image placeholder, or more than one."""
+        asked, shown = {"type": "text", "text": instruction}, {"type": "image"}
+        with_image = _templated(tokenizer, [asked, shown] if instruction_first else [shown, asked])
+        if with_image.count(image_token) != 1:
+            raise UserError(f"{tokenizer.name_or_path}: its chat template writes {with_image.count(image_token)} image placeholders for one image")
+        place = with_image.index(image_token)
+        end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+        return cls(tuple(with_image[:place]), tuple(with_image[place + 1 :]), tuple(_templated(tokenizer, [asked])), image_token, end, padding)
+
+    def ids(self, image_tokens: int) -> list[int]:
+        """The prompt of an image of so many tokens; 0: of a question without one."""
+        return [*self.before, *[self.image_token] * image_tokens, *self.after] if image_tokens else list(self.without_image)
+
+    def length(self, image_tokens: int) -> int:
+        """Tokens of `ids`."""
+        return len(self.before) + image_tokens + len(self.after) if image_tokens else len(self.without_image)
+
+
+def _templated(tokenizer: Any, content: list[dict[str, str]]) -> list[int]:
+    text = tokenizer.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def padded(rows: Sequence[Sequence[int]], filler: int, left: bool) -> Tensor:
+    """[B, T] of the rows, filled up on one side."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[filler] * (longest - len(row)) + list(row) if left else list(row) + [filler] * (longest - len(row)) for row in rows])
