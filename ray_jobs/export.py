@@ -17,7 +17,8 @@ def main(arguments: Namespace) -> None:
     exported = export_run(arguments.run, arguments.overrides)
     for backend, cer in exported.bundle.backends.items():
         print(f"{backend:<12}CER {cer:.2%}{'  (default on a CPU)' if backend == exported.bundle.default_backend('cpu') else ''}")
-    print(f"best path CER {exported.greedy.counts.cer:.2%}, expected calibration error {exported.reliability.expected_error:.1%}, {exported.bundle.path}")
+    best_path = f"best path CER {exported.greedy.counts.cer:.2%}, " if exported.greedy else ""
+    print(f"{best_path}expected calibration error {exported.reliability.expected_error:.1%}, {exported.bundle.path}")
 
 
 if __name__ == "__main__":

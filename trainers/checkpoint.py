@@ -89,16 +89,29 @@ def evaluation_of(run_dir: Path, step: int) -> Path:
 
 def trained_state(network: nn.Module) -> dict[str, Tensor]:
     """What training changes: parameters that require a gradient, and persistent buffers; copies on the CPU."""
-    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items() if name not in frozen}
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in _trained(network).items()}
 
 
 def load_trained_state(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put a checkpoint's weights into a network; a name too many or too few is an error."""
-    expected = set(trained_state(network))
-    if set(weights) != expected:
-        raise UserError(f"the checkpoint's weights are another network's: {', '.join(sorted(expected ^ set(weights))[:5])} differ")
-    network.load_state_dict(dict(weights), strict=False)
+    """Put a checkpoint's weights into a network; a name too many or too few, or another shape, is an error."""
+    live = _trained(network)
+    differing = sorted(set(weights) ^ set(live)) or [name for name, tensor in live.items() if tensor.shape != weights[name].shape]
+    if differing:
+        raise UserError(f"the checkpoint's weights are another network's: {', '.join(differing[:5])} differ")
+    with torch.no_grad():
+        for name, tensor in live.items():
+            tensor.copy_(weights[name])
+
+
+def _trained(network: nn.Module) -> dict[str, Tensor]:
+    """The live tensors; a state_dict would also hold what bitsandbytes keeps beside its frozen matrices."""
+    buffers = {
+        f"{path}.{name}" if path else name: buffer
+        for path, module in network.named_modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name not in module._non_persistent_buffers_set
+    }
+    return {**{name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}, **buffers}
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:

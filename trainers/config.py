@@ -5,9 +5,14 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from ocr.recognizers.ctc.settings import CtcSettings, DecodingSettings
+from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, DecodingSettings, MobileNetSettings, NetworkSettings, SvtrSettings
+from ocr.recognizers.vlm.settings import GenerationSettings, ImageSettings, LoraSettings, TinyVlmSettings, VlmSettings
 from ocr.settings import Setting, Settings
 from ocr.sources.settings import Source
+from trainers.kornia_settings import KorniaSettings
+
+Family = Literal["ctc", "vlm"]
+_GROUPS_OF: dict[str, Family] = {"decoding": "ctc", "augment": "ctc", "lora": "vlm", "images": "vlm", "generation": "vlm", "kornia": "vlm"}
 
 DataSource = Annotated[
     Annotated[str, pydantic.Tag("folder")] | Annotated[tuple[Source, ...], pydantic.Tag("sources")],
@@ -67,9 +72,11 @@ class LoopSettings(Settings):
     )
     early_stopping_patience: int | None = Setting(None, ge=1, on_resume="free", description="stop after so many evaluations without a better one")
     early_stopping_threshold: float = Setting(0.0, ge=0, on_resume="free", description="how much lower the metric must be to count as better")
-    metric_for_best_model: Literal["eval_cer", "eval_grapheme_cer", "eval_wer", "eval_loss"] = Setting(
+    metric_for_best_model: Literal["eval_cer", "eval_grapheme_cer", "eval_wer", "eval_loss", "eval_cer_teacher_forced"] = Setting(
         "eval_cer", on_resume="free", description="the lower the better"
     )
+    eval_on_start: bool = Setting(False, on_resume="refuse", description="judge the weights that training starts from too, as step 0")
+    compute_train_metrics: bool = Setting(False, on_resume="refuse", description="error rates of training batches in metrics.jsonl, by likeliest tokens (vlm)")
     log_samples: bool = Setting(False, on_resume="refuse", description="write samples.jsonl, the ids of every step")
 
     @pydantic.model_validator(mode="after")
@@ -83,7 +90,9 @@ class LoopSettings(Settings):
 class OptimizerSettings(Settings):
     """The optimizer and its learning rate over time."""
 
-    name: Literal["adamw", "adam"] = Setting("adamw", on_resume="refuse", description="torch.optim.AdamW or Adam")
+    name: Literal["adamw", "adam", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = Setting(
+        "adamw", on_resume="refuse", description="torch.optim.AdamW or Adam; or of bitsandbytes with 8-bit states, or states that may leave the GPU"
+    )
     learning_rate: float = Setting(3e-3, gt=0, on_resume="refuse", description="the highest rate")
     weight_decay: float = Setting(0.01, ge=0, on_resume="refuse", description="on matrices and kernels; biases and norms are left alone")
     betas: tuple[float, float] = Setting((0.9, 0.999), on_resume="refuse", description="decay of the two running means")
@@ -97,10 +106,25 @@ class OptimizerSettings(Settings):
 class LossSettings(Settings):
     """What is minimised."""
 
-    name: Literal["ctc"] = Setting("ctc", on_resume="refuse", description="connectionist temporal classification (Graves et al. 2006)")
-    focal_gamma: float = Setting(0.0, ge=0, le=10, on_resume="refuse", description="how much samples that are read well already count less; 0: all alike")
+    name: Literal["ctc", "cross_entropy"] = Setting(
+        "ctc",
+        on_resume="refuse",
+        description="connectionist temporal classification (Graves et al. 2006), or each token's cross entropy for vision-language models",
+    )
+    focal_gamma: float = Setting(
+        0.0, ge=0, le=10, on_resume="refuse", description="how much samples, or tokens, that are read well already count less; 0: all alike"
+    )
     focal_alpha: float = Setting(1.0, gt=0, le=10, on_resume="refuse", description="factor of the focal loss; without effect at focal_gamma 0")
-    label_smoothing: float = Setting(0.0, ge=0, lt=1, on_resume="refuse", description="share of the loss that asks for even odds in every column")
+    label_smoothing: float = Setting(0.0, ge=0, lt=1, on_resume="refuse", description="share of the loss that asks for even odds in every column, or token")
+    confusion_weight: float = Setting(
+        0.0,
+        ge=0,
+        le=100,
+        on_resume="refuse",
+        description="how much more tokens that are often misread count (cross_entropy): 1 + this × (error rate − mean one)",
+    )
+    confusion_max: float = Setting(4.0, ge=1, le=100, on_resume="refuse", description="largest weight of a token, its inverse the smallest")
+    confusion_decay: float = Setting(0.99, gt=0, lt=1, on_resume="refuse", description="how much of the running error rates stays from step to step")
 
 
 class AugmentSettings(Settings):
@@ -142,15 +166,23 @@ class TrainConfig(Settings):
     data: DataSettings = Setting(on_resume="refuse", description="data sets")
     train: LoopSettings = Setting(on_resume="refuse", description="the loop")
     optimizer: OptimizerSettings = Setting(OptimizerSettings(), on_resume="refuse", description="the optimizer")
-    model: CtcSettings = Setting(on_resume="refuse", description="the network")
+    model: CompactSettings | CrnnSettings | MobileNetSettings | SvtrSettings | VlmSettings | TinyVlmSettings = Setting(
+        on_resume="refuse", description="the network", discriminator="kind"
+    )
+    lora: LoraSettings = Setting(LoraSettings(), on_resume="refuse", description="the adapter (vlm)")
+    images: ImageSettings = Setting(ImageSettings(), on_resume="refuse", description="sizes of images (vlm)")
     loss: LossSettings = Setting(LossSettings(), on_resume="refuse", description="the loss")
-    augment: AugmentSettings = Setting(AugmentSettings(), on_resume="refuse", description="augmentation")
-    decoding: DecodingSettings = Setting(DecodingSettings(), on_resume="free", description="how the bundle turns probabilities into text")
+    augment: AugmentSettings = Setting(AugmentSettings(), on_resume="refuse", description="augmentation of lines (ctc)")
+    kornia: KorniaSettings = Setting(KorniaSettings(), on_resume="refuse", description="augmentation on the model's device (vlm)")
+    decoding: DecodingSettings = Setting(DecodingSettings(), on_resume="free", description="how the bundle turns probabilities into text (ctc)")
+    generation: GenerationSettings = Setting(GenerationSettings(), on_resume="free", description="how text is generated (vlm)")
     export: ExportSettings = Setting(ExportSettings(), on_resume="free", description="the bundle")
     max_skipped: float = Setting(
         0.01, ge=0, le=1, on_resume="refuse", description="share of samples that may be left out, each with a reason, before the run refuses"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Setting("auto", on_resume="rounding", description="bf16 autocast; auto: on GPUs that compute it natively")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Setting(
+        "auto", on_resume="rounding", description="autocast, with a loss scale in fp16; auto: bf16 on GPUs that compute it natively, else fp32"
+    )
     device: Literal["auto", "cpu", "cuda"] = Setting("auto", on_resume="rounding", description="auto: GPUs where Ray has them")
     deterministic: bool = Setting(True, on_resume="rounding", description="deterministic kernels on GPUs")
     engine: Literal["all_reduce"] = Setting("all_reduce", on_resume="rounding", description="how gradients meet")
@@ -162,11 +194,47 @@ class TrainConfig(Settings):
         False, on_resume="free", description="list the samples and what is wrong with them before training, or only list them"
     )
 
+    skip_verification: bool = Setting(False, on_resume="free", description="train without looking first whether base, processor, adapter and data fit (vlm)")
+
     @pydantic.model_validator(mode="after")
     def _closed_decoding_has_entries(self) -> "TrainConfig":
-        if self.decoding.method == "closed" and not self.model.character_dict_path:
+        if self.family == "ctc" and self.decoding.method == "closed" and not self.ctc.character_dict_path:
             raise ValueError("decoding.method=closed reads one entry of a dictionary; name it in model.character_dict_path")
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _groups_are_the_familys(self) -> "TrainConfig":
+        foreign = [group for group, family in _GROUPS_OF.items() if family != self.family and getattr(self, group) != type(self).model_fields[group].default]
+        if foreign:
+            raise ValueError(f"{', '.join(foreign)}: without effect on model.kind={self.model.kind}; leave these settings out")
+        if (self.loss.name == "ctc") != (self.family == "ctc"):
+            raise ValueError(
+                f"loss.name={self.loss.name} does not fit model.kind={self.model.kind}; set loss.name={'ctc' if self.family == 'ctc' else 'cross_entropy'}"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _one_worker_for_a_device_map(self) -> "TrainConfig":
+        if self.family == "vlm" and self.vlm.device_map and self.workers > 1:
+            raise ValueError(f"model.device_map=auto spreads one copy over all GPUs, so workers must be 1, found {self.workers}")
+        return self
+
+    @property
+    def family(self) -> Family:
+        """Which kind of recogniser is trained."""
+        return "vlm" if isinstance(self.model, (VlmSettings, TinyVlmSettings)) else "ctc"
+
+    @property
+    def ctc(self) -> NetworkSettings:
+        """The network of a CTC run."""
+        assert not isinstance(self.model, (VlmSettings, TinyVlmSettings))
+        return self.model
+
+    @property
+    def vlm(self) -> VlmSettings | TinyVlmSettings:
+        """The base of a vision-language run."""
+        assert isinstance(self.model, (VlmSettings, TinyVlmSettings))
+        return self.model
 
     @property
     def local_run_dir(self) -> Path:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from ocr.alphabet import Alphabet
 from ocr.bundle import Bundle, open_bundle
 from ocr.dataset.joined import Joined
-from ocr.dataset.prepared import told
 from ocr.dataset.read import Dataset
 from ocr.dictionary import Dictionary
 from ocr.errors import UserError
@@ -25,29 +24,24 @@ from ocr.scoring import Counts, score
 from ocr.settings import resolved
 from trainers.augment import augment
 from trainers.batches import Turn
+from trainers.checks import check_samples, training_indices
 from trainers.config import TrainConfig
 from trainers.fresh import FreshImages
 from trainers.losses import ctc_losses, outputs_needed
 from trainers.random import key_of
+from trainers.task import Checked, Judged, Losses, Trained
 
-Trained = Dataset | Joined
 _LINES_IN_MEMORY_BYTES = 512 * 1024 * 1024
 _READ_AT_ONCE = 256
 _NOT_THE_NETWORK = ("alphabet", "character_dict_path", "use_space_char", "dropout")  # of model's settings
 _AUGMENTED_HEIGHT = 2  # in heights of the network's lines
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What a data set holds for this network: usable samples as indices into their split, and why others are left out."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CtcChecked(Checked):
+    """And what the network can write."""
 
     alphabet: Alphabet
-    train: tuple[int, ...]
-    widths: tuple[int, ...]
-    validation: tuple[int, ...]
-    skipped: dict[str, int]
-    unknown_characters: dict[str, int]
-    replayed: int = 0  # of the training samples, so many at the end are only replayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,36 +54,21 @@ class CtcBatch:
     target_lengths_B: Tensor
 
 
-def check(config: TrainConfig, train: Trained, validation: Dataset) -> Checked:
+def check(config: TrainConfig, train: Trained, validation: Dataset) -> CtcChecked:
     """Look at every label and image header before training; UserError where too much is wrong (`max_skipped`) or nothing is left."""
-    own = len(train.first) if isinstance(train, Joined) else len(train)
-    training, replayed = range(min(own, config.data.max_train_samples or own)), range(own, len(train))
-    judged = range(min(len(validation), config.data.max_validation_samples or len(validation)))
+    training, replayed = training_indices(config, train)
     alphabet = _alphabet(config, train, [*training, *replayed])
-    skipped, examples = Counter[str](), dict[str, str]()
-
-    def usable(data: Trained, index: int, learn: bool) -> int | None:
-        try:
-            return _width_to_learn(config, alphabet, data, index, learn)
-        except ImageRefused as refused:
-            skipped[refused.reason] += 1
-            examples.setdefault(refused.reason, str(refused))
-            return None
-
-    widths = {index: width for index in training if (width := usable(train, index, True)) is not None}
-    readable = tuple(index for index in judged if usable(validation, index, False) is not None)
-    _require_enough(config, len(widths), len(readable), len(training) + len(judged), skipped, examples)
-    pool = {index: width for index in replayed if (width := usable(train, index, True)) is not None}
-    widths |= pool
-    unknown = alphabet.unknown(validation.texts[index] for index in readable)
-    return Checked(alphabet, tuple(widths), tuple(widths.values()), readable, dict(skipped.most_common()), dict(unknown.most_common()), len(pool))
+    checked = check_samples(config, train, validation, lambda data, index, trains: _width_to_learn(config, alphabet, data, index, trains))
+    unknown = alphabet.unknown(validation.texts[index] for index in checked.validation)
+    known = {each.name: getattr(checked, each.name) for each in fields(checked)}
+    return CtcChecked(**{**known, "unknown_characters": dict(unknown.most_common())}, alphabet=alphabet)
 
 
 def _alphabet(config: TrainConfig, train: Trained, training: Sequence[int]) -> Alphabet:
     """As `model.alphabet` or the dictionary says, else the training texts' characters, with those that `init_from` brings."""
     texts = [train.texts[index] for index in training]
-    given = config.model.alphabet
-    if given is None and config.model.character_dict_path:
+    given = config.ctc.alphabet
+    if given is None and config.ctc.character_dict_path:
         given = "".join(_spelling(config, texts).entries)
     if given is None and config.train.init_from and config.train.init_alphabet != "new":
         given = "".join(initial_bundle(config.train.init_from).alphabet) + ("".join(texts) if config.train.init_alphabet == "union" else "")
@@ -102,8 +81,8 @@ def _alphabet(config: TrainConfig, train: Trained, training: Sequence[int]) -> A
 
 def _spelling(config: TrainConfig, texts: Sequence[str]) -> Dictionary:
     """The dictionary; UserError naming characters of the training labels that no entry spells."""
-    path = Path(str(config.model.character_dict_path))
-    dictionary = Dictionary.open(path, config.model.use_space_char)
+    path = Path(str(config.ctc.character_dict_path))
+    dictionary = Dictionary.open(path, config.ctc.use_space_char)
     missing = Counter(name for text in texts for name in dictionary.missing(text).split(", ") if name)
     if missing:
         listed = ", ".join(f"{name} ({count}×)" for name, count in missing.most_common(10))
@@ -124,44 +103,28 @@ def _width_to_learn(config: TrainConfig, alphabet: Alphabet, data: Trained, inde
     """The fewest columns of a sample at the network's input (trimming empty rows gives more); ImageRefused, with a reason to count, where it cannot be used."""
     where = f"{data.location}: sample {data.ids[index]}"
     width, height = image_size(data.image_bytes(index), where=where)
-    columns = input_width(max(1, round(width * config.model.height_px / height)), config.model)
-    needed, given = outputs_needed(alphabet.encode(data.texts[index])) if learn else 0, config.model.outputs(columns)
+    columns = input_width(max(1, round(width * config.ctc.height_px / height)), config.ctc)
+    needed, given = outputs_needed(alphabet.encode(data.texts[index])) if learn else 0, config.ctc.outputs(columns)
     if needed > given:
-        giver = f"{width}×{height} px give" if config.model.fixed_width_px is None else "model.out_char_num gives"
-        more = "; model.kind=compact gives twice as many" if config.model.columns_per_output > 4 else ""
+        giver = f"{width}×{height} px give" if config.ctc.fixed_width_px is None else "model.out_char_num gives"
+        more = "; model.kind=compact gives twice as many" if config.ctc.columns_per_output > 4 else ""
         raise ImageRefused(where, "label too long for its image", f"{data.texts[index]!r} needs {needed} outputs, {giver} {given}{more}")
     return columns
-
-
-def _require_enough(config: TrainConfig, train: int, validation: int, all: int, skipped: Counter[str], examples: dict[str, str]) -> None:
-    reasons = "".join(f"\n  {count:,} {reason}, such as {examples[reason]}" for reason, count in skipped.most_common(5))
-    if skipped.total() > config.max_skipped * all:
-        raise UserError(
-            f"{told(config.data.train)}: {skipped.total():,} of {all:,} samples cannot be used, more than max_skipped={config.max_skipped:g}; mend them or raise it{reasons}"
-        )
-    if train + validation < config.data.min_samples:
-        raise UserError(
-            f"{told(config.data.train)}: {train + validation} usable samples, data.min_samples={config.data.min_samples} are needed; collect more, or lower it{reasons}"
-        )
-    if train < config.workers:
-        raise UserError(f"{told(config.data.train)}: {train} training samples for {config.workers} workers; every worker needs at least one{reasons}")
-    if not validation:
-        raise UserError(f"{told(config.data.validation or config.data.train)}: no validation sample that can be read{reasons}")
 
 
 class CtcTask:
     """A network of the CTC family with its data; `checked` comes from `check`."""
 
-    def __init__(self, config: TrainConfig, checked: Checked, train: Trained, validation: Dataset, device: str = "cpu") -> None:
+    def __init__(self, config: TrainConfig, checked: CtcChecked, train: Trained, validation: Dataset, device: str = "cpu") -> None:
         self.config, self.checked, self.train, self.validation_data = config, checked, train, validation
         self.device, self.alphabet = torch.device(device), checked.alphabet
         self.widths, self.validation, self.replayed = checked.widths, checked.validation, checked.replayed
         self.train_ids = [train.ids[index] for index in checked.train]
         torch.manual_seed(key_of(config.train.seed, "weights"))
-        network = build_network(config.model, len(self.alphabet))
+        network = build_network(config.ctc, len(self.alphabet))
         self.network = network.to(self.device).train()
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.recognizer = CtcRecognizer(TorchBackend(self.network, device), Decoder(self.alphabet), config.model, config.run_name)
+        self.recognizer = CtcRecognizer(TorchBackend(self.network, device), Decoder(self.alphabet), config.ctc, config.run_name)
         self._norms = [module for module in self.network.modules() if isinstance(module, MicroBatchNorm)]
         self._lines = _LineCache(self._decode)
         self._fresh = FreshImages(train.first if isinstance(train, Joined) else train)
@@ -171,17 +134,18 @@ class CtcTask:
         fresh = self._fresh.of([self.checked.train[index] for index in turn.samples], epoch)
         targets = [self.alphabet.encode(self.train.texts[self.checked.train[index]]) for index in turn.samples]
         lines = [self._line(index, epoch, fresh.get(self.checked.train[index]), outputs_needed(ids)) for index, ids in zip(turn.samples, targets, strict=True)]
-        ink_BCHW, widths_B = collate(lines, self.config.model)
+        ink_BCHW, widths_B = collate(lines, self.config.ctc)
         flat, lengths_B = torch.tensor([i for ids in targets for i in ids]), torch.tensor([len(ids) for ids in targets])
         ink = torch.from_numpy(ink_BCHW).contiguous(memory_format=torch.channels_last)
         return CtcBatch(ink, torch.from_numpy(widths_B), flat, lengths_B)
 
-    def losses(self, batch: CtcBatch, weight: float) -> Tensor:
-        """CTC loss per target class of each sample, [B]."""
+    def losses(self, batch: CtcBatch, weight: float) -> Losses:
+        """CTC loss per target class of each sample."""
         for norm in self._norms:
             norm.sample_weight = weight
         logits_TBK, lengths_B = self.network(batch.ink_BCHW.to(self.device), batch.widths_B.to(self.device))
-        return ctc_losses(logits_TBK, lengths_B, batch.targets_S, batch.target_lengths_B, self.config.loss)
+        losses_B = ctc_losses(logits_TBK, lengths_B, batch.targets_S, batch.target_lengths_B, self.config.loss)
+        return Losses(losses_B, torch.ones_like(losses_B))
 
     def statistics(self) -> list[Tensor]:
         """What each batch normalisation gathered, [2C + 1] each."""
@@ -192,8 +156,16 @@ class CtcTask:
         for norm, sums in zip(self._norms, statistics, strict=True):
             norm.absorb(sums)
 
-    def evaluate(self, indices: Sequence[int]) -> tuple[Counts, float, int]:
-        """Counts of these validation samples, and the sum of the losses per character of those that the network can write."""
+    def train_metrics(self) -> dict[str, float]:
+        """None."""
+        return {}
+
+    def example(self) -> dict[str, str]:
+        """None: the report shows lines enough."""
+        return {}
+
+    def evaluate(self, indices: Sequence[int]) -> Judged:
+        """Counts of these validation samples, and the losses per character of those that the network can write."""
         counts, losses = Counts(), list[float]()
         for start in range(0, len(indices), _READ_AT_ONCE):
             part = indices[start : start + _READ_AT_ONCE]
@@ -202,12 +174,12 @@ class CtcTask:
             for reference, (reading, loss) in zip(references, self.recognizer.read_and_compare(images, references), strict=True):
                 counts += score(reference, reading.text)
                 losses += [loss / len(reference)] if isfinite(loss) else []
-        return counts, sum(losses), len(losses)
+        return Judged(counts, sum(losses), len(losses))
 
     def init_from(self, path: str) -> None:
         """Take the weights of a bundle, of the classes those of the characters that both have; UserError where its network is another one."""
         bundle = initial_bundle(path)
-        ours, theirs = resolved(self.config.model), dict(bundle.model)
+        ours, theirs = resolved(self.config.ctc), dict(bundle.model)
         differing = [key for key in {**theirs, **ours} if key not in _NOT_THE_NETWORK and ours.get(key) != theirs.get(key)]
         if differing:
             theirs_told = " ".join(f"model.{key}={theirs[key]}" for key in theirs if key not in _NOT_THE_NETWORK)
@@ -233,7 +205,7 @@ class CtcTask:
 
     def _line(self, index: int, epoch: int, fresh: Pixels | None, needed: int) -> Pixels:
         """A training sample as the network gets it; one drawn too narrow for its label gives way to the data set's image."""
-        seed, network, id = self.config.train.seed, self.config.model, self.train_ids[index]
+        seed, network, id = self.config.train.seed, self.config.ctc, self.train_ids[index]
         if fresh is not None:
             fresh = fresh if self.recognizer.image_mode == "L" else np.repeat(fresh[:, :, None], 3, axis=2)
             line = as_line(augment(fresh, self.config.augment, seed, epoch, id), network)
@@ -244,7 +216,7 @@ class CtcTask:
     def _decode(self, index: int) -> Pixels:
         """Before augmentation: not higher than the network's lines need, since they are trimmed and scaled after it."""
         line = self._open(self.train, self.checked.train[index])
-        return scale_to_height(line, min(line.shape[0], _AUGMENTED_HEIGHT * self.config.model.height_px))
+        return scale_to_height(line, min(line.shape[0], _AUGMENTED_HEIGHT * self.config.ctc.height_px))
 
     def _open(self, data: Trained, index: int) -> Pixels:
         return open_image(data.image_bytes(index), self.recognizer.image_mode, where=f"{data.location}: sample {data.ids[index]}")

@@ -15,12 +15,13 @@ from ocr.settings import resolved
 from trainers import checkpoint as checkpoints
 from trainers.checkpoint import Checkpoint, DamagedCheckpoint
 from trainers.config import TrainConfig
-from trainers.ctc import Checked, CtcTask
-from trainers.export.bundle import Exported, card_of, export_bundle
+from trainers.export.exported import Exported
+from trainers.families import card_of, export
 from trainers.loop import EXACT, Evaluations, best_step
 from trainers.random import generator
 from trainers.report import ReportLine, write_report
 from trainers.report.records import median, read_records
+from trainers.task import Checked, Task
 
 SHOWN_LINES = 12
 
@@ -39,14 +40,13 @@ def is_reported(config: TrainConfig, run_dir: Path) -> bool:
     return bool(found) and report.get("step") == found[-1] and report.get("best_step") == best
 
 
-def final_report(config: TrainConfig, task: CtcTask, checked: Checked, run_dir: Path, fingerprints: dict[str, str], command: str) -> None:
+def final_report(config: TrainConfig, task: Task, checked: Checked, run_dir: Path, fingerprints: dict[str, str], command: str) -> None:
     """Export the best checkpoint's bundle, read the validation split with it, write report.json and report.html."""
     evaluations = checkpoints.evaluations(run_dir)
     last = checkpoints.verify(checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1]))
     best = _best(config, run_dir, evaluations)
     checkpoints.load_trained_state(task.network, best.weights())
-    card = card_of(config, task, [best.step], fingerprints)
-    exported = export_bundle(task, run_dir / "bundle", config.run_name, card)
+    exported = export(task, run_dir / "bundle", card_of(task, [best.step], fingerprints))
     evaluation = exported.evaluation
     report = {
         **_progress(config, last, best, len(task.train_ids), run_dir),
@@ -54,16 +54,25 @@ def final_report(config: TrainConfig, task: CtcTask, checked: Checked, run_dir: 
         "eval_loss": evaluations[best.step]["eval_loss"],
         "validation_samples": evaluation.counts.samples,
         "parameters": sum(parameter.numel() for parameter in task.network.parameters()),
+        "trained_parameters": sum(parameter.numel() for parameter in task.network.parameters() if parameter.requires_grad),
+        "before_training": evaluations.get(0, {}),
+        "inference_check": _inference_check(evaluations, best.step),
         "command": command,
         "bundle": str(run_dir / "bundle"),
         **_reading(exported),
         "config": resolved(config),
         "versions": _versions(last),
         "data": _data(config, task, checked, fingerprints),
-        **_as_corrections_tells(config, task, evaluations),
+        **_as_corrections_tells(config, task, checked, evaluations),
         "confusions": [[expected, read, count] for (expected, read), count in evaluation.confusions.most_common(30)],
     }
     write_report(run_dir, report, _shown_lines(config, task, evaluation))
+
+
+def _inference_check(evaluations: Evaluations, best: int) -> dict[str, Any]:
+    """One sample as it was read before training and by the best checkpoint; empty where the family shows none."""
+    before, after = (evaluations.get(step, {}).get("inference_check", {}) for step in (0, best))
+    return {**after, "reading_before": before.get("reading")} if after else {}
 
 
 def _best(config: TrainConfig, run_dir: Path, evaluations: Evaluations) -> Checkpoint:
@@ -98,7 +107,7 @@ def _progress(config: TrainConfig, last: Checkpoint, best: Checkpoint, train_sam
     }
 
 
-def _as_corrections_tells(config: TrainConfig, task: CtcTask, evaluations: Evaluations) -> dict[str, Any]:
+def _as_corrections_tells(config: TrainConfig, task: Task, checked: Checked, evaluations: Evaluations) -> dict[str, Any]:
     """The keys of the Corrections system's training report, so that what reads those reads ours; its accuracy is our exact match."""
     run_dir, by_step = config.local_run_dir, [result for _, result in sorted(evaluations.items())]
     losses = [loss for _, loss in read_records(run_dir / "metrics.jsonl").series("loss")]
@@ -111,7 +120,7 @@ def _as_corrections_tells(config: TrainConfig, task: CtcTask, evaluations: Evalu
         "epochs": config.train.num_epochs,
         "batch_size": config.train.global_batch_size,
         "learning_rate": config.optimizer.learning_rate,
-        "vocab_size": len(task.alphabet),
+        "vocab_size": len(getattr(checked, "alphabet", ())),
         "final_train_loss": losses[-1] if losses else None,
         "final_val_loss": by_step[-1]["eval_loss"] if by_step else None,
         "final_val_accuracy": accuracy[-1] if accuracy else None,
@@ -129,7 +138,7 @@ def _reading(exported: Exported) -> dict[str, Any]:
         "backends": bundle.backends,
         "default_backend": bundle.defaults,
         "paddleocr": exported.evaluation.paddle,
-        "greedy_cer": exported.greedy.counts.cer,
+        **({"greedy_cer": exported.greedy.counts.cer} if exported.greedy else {}),
         "confidence": {"expected_calibration_error": trust.expected_error, "reliability": [list(part) for part in trust.bins]},
     }
 
@@ -139,7 +148,7 @@ def _versions(last: Checkpoint) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: environment[name] for name in ("lipi-ocr", "torch", "numpy", "pillow")}}
 
 
-def _data(config: TrainConfig, task: CtcTask, checked: Checked, fingerprints: dict[str, str]) -> dict[str, Any]:
+def _data(config: TrainConfig, task: Task, checked: Checked, fingerprints: dict[str, str]) -> dict[str, Any]:
     splits = {
         "train": {"path": told(config.data.train), "samples": len(checked.train), "fingerprint": fingerprints["train"]},
         "validation": {
@@ -152,12 +161,12 @@ def _data(config: TrainConfig, task: CtcTask, checked: Checked, fingerprints: di
     return {**splits, "skipped": checked.skipped, "unknown_characters": checked.unknown_characters, "held_out": held_out}
 
 
-def _shown_lines(config: TrainConfig, task: CtcTask, evaluation: Evaluation) -> list[ReportLine]:
+def _shown_lines(config: TrainConfig, task: Task, evaluation: Evaluation) -> list[ReportLine]:
     """The lines with the highest error rates, the surest first among equals, and some drawn by the run's seed."""
     worst = sorted(evaluation.lines, key=lambda line: (-line.counts.cer, -line.confidence))[:SHOWN_LINES]
     drawn = generator(config.train.seed, "report").permutation(len(evaluation.lines))[:SHOWN_LINES]
     return [*_report_lines(task, worst, "worst"), *_report_lines(task, [evaluation.lines[int(i)] for i in drawn], "random")]
 
 
-def _report_lines(task: CtcTask, lines: Sequence[Line], group: Any) -> list[ReportLine]:
+def _report_lines(task: Task, lines: Sequence[Line], group: Any) -> list[ReportLine]:
     return [ReportLine(line.id, task.validation_data.image_bytes(line.index), line.reference, line.reading, line.confidence, group) for line in lines]

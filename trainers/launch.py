@@ -20,11 +20,12 @@ from ocr.settings import changed_settings, parse_settings, read_yaml, resolved
 from trainers import checkpoint as checkpoints
 from trainers.checkpoint import Checkpoint
 from trainers.config import TrainConfig
-from trainers.ctc import Checked, CtcTask, check, initial_bundle
+from trainers.families import check, make_task, origins
 from trainers.finish import final_report, is_reported
 from trainers.lease import Lease
 from trainers.loop import TrainState, find, is_over, plan_of, planned_steps
 from trainers.run import identity, refused_changes
+from trainers.task import Checked, Task
 from trainers.verify import table
 
 
@@ -46,7 +47,7 @@ class Data:
     train: Dataset | Joined
     validation: Dataset
     checked: Checked
-    init_from: str | None = None
+    origins: dict[str, str]  # SHA-256 of what the weights start from
 
     @classmethod
     def open(cls, config: TrainConfig) -> "Data":
@@ -54,25 +55,21 @@ class Data:
         data = config.data
         train, validation = open_splits(data.train, data.validation, data.validation_ratio, config.max_skipped)
         trained = Joined(train, open_training(data.replay, config.max_skipped)) if data.replay is not None else train
-        return cls(trained, validation, check(config, trained, validation), initial_bundle(config.train.init_from).sha256 if config.train.init_from else None)
+        return cls(trained, validation, check(config, trained, validation), origins(config))
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each split's content, and of the bundle that the weights start from."""
-        splits = {"train": self.train.fingerprint, "validation": self.validation.fingerprint}
-        return {**splits, "init_from": self.init_from} if self.init_from else splits
+        """SHA-256 of each split's content, and of what the weights start from."""
+        return {"train": self.train.fingerprint, "validation": self.validation.fingerprint, **self.origins}
 
     @property
     def told(self) -> str:
         """Each sample and what is wrong with it, and how many."""
         return table(self.train, self.validation, self.checked)
 
-    def task(self, config: TrainConfig, device: str) -> CtcTask:
+    def task(self, config: TrainConfig, device: str, precision: str = "fp32") -> Task:
         """A fresh network with this data."""
-        task = CtcTask(config, self.checked, self.train, self.validation, device)
-        if config.train.init_from:
-            task.init_from(config.train.init_from)
-        return task
+        return make_task(config, self.checked, self.train, self.validation, device, precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +106,17 @@ def launch(config: TrainConfig, train: Callable[[Job], None], command: str) -> O
         else:
             train(Job(config, run_dir, run, lease.attempt, found.state()["environment"]["threads_per_worker"] if found else None))
         if not is_reported(config, run_dir):
-            final_report(config, data.task(config, "cpu"), data.checked, run_dir, data.fingerprints, command)
+            final_report(config, _finishing_task(config, data, run_dir), data.checked, run_dir, data.fingerprints, command)
         return Outcome(run_dir, read_json(run_dir / "report.json"), was_finished)
+
+
+def _finishing_task(config: TrainConfig, data: Data, run_dir: Path) -> Task:
+    """A network to read with at the end: a vision-language model on a GPU where this process has one, in the precision it was trained in."""
+    import torch
+
+    last = checkpoints.verify(checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1]))
+    on_gpu = config.family == "vlm" and config.device != "cpu" and torch.cuda.is_available()
+    return data.task(config, "cuda" if on_gpu else "cpu", last.state()["environment"]["precision"])
 
 
 def named(config: TrainConfig, data: Data) -> TrainConfig:

@@ -19,18 +19,17 @@ import yaml
 
 from ocr.errors import UserError
 from ocr.files import read_json, write_json
-from ocr.scoring import COUNTS_SIZE, Counts
 from ocr.settings import resolved
 from trainers import checkpoint as checkpoints
 from trainers import faults
 from trainers.batches import Plan, Prefetcher, Turn, turns_of
 from trainers.checkpoint import Checkpoint, CheckpointThread, Snapshot
 from trainers.config import TrainConfig
-from trainers.engines.all_reduce import AllReduceEngine, NotFiniteError, StepResult
+from trainers.engines.all_reduce import AllReduceEngine, LossScale, NotFiniteError, StepResult
 from trainers.lease import Writer
 from trainers.logs import Logs
 from trainers.schedule import learning_rate
-from trainers.task import Task
+from trainers.task import Judged, Task
 from trainers.workers import Workers
 
 WARMUP_STEPS_OF_TIMING, TIMED_STEPS = 5, 20  # of max_minutes: the median of so many steps, after so many
@@ -46,7 +45,7 @@ class Place:
     environment: dict[str, Any]
     workers: Workers = field(default_factory=Workers)
     device: str = "cpu"
-    bf16: bool = False
+    precision: str = "fp32"
 
 
 @dataclass(slots=True)
@@ -57,9 +56,11 @@ class TrainState:
     samples: int = 0
     max_steps: int | None = None
     loss_sum: float = 0.0
-    loss_samples: int = 0
+    loss_weight: float = 0.0
     pending: dict[str, Any] | None = None
     training_seconds: float = 0.0
+    skipped_steps: int = 0
+    loss_scale: dict[str, Any] | None = None
     resumed_at: list[dict[str, Any]] = field(default_factory=list)
     extended_at: list[int] = field(default_factory=list)
 
@@ -97,7 +98,7 @@ class Loop:
     def __init__(self, config: TrainConfig, task: Task, place: Place, on_evaluation: Callable[[dict[str, Any], Checkpoint | None], None] | None) -> None:
         self.plan = plan_of(config, task.widths, task.replayed)
         self.config, self.task, self.place, self.workers = in_steps(config, self.plan), task, place, place.workers
-        self.engine = AllReduceEngine(task, self.config.optimizer, config.train.seed, place.workers, place.device, place.bf16)
+        self.engine = AllReduceEngine(task, self.config.optimizer, config.train.seed, place.workers, place.device, place.precision)
         self.state = TrainState(max_steps=planned_steps(config, self.plan))
         self.evaluations: Evaluations = {}
         self.writer = Writer.claim(place.run_dir, place.attempt) if self.workers.first else None
@@ -124,6 +125,8 @@ class Loop:
             self.engine.optimizer.load_state_dict(found.optimizer())
             state, metrics = found.state(), found.metrics()
             self.state = _resumed(TrainState(**state["train"]), self.state.max_steps, state["environment"], self.place.environment)
+            if self.engine.scale and self.state.loss_scale:
+                self.engine.scale = LossScale(**self.state.loss_scale)
         if self.workers.first:
             self.logs = Logs(self.place.run_dir, metrics, self.state.step, self.config.train.log_samples)
             self._tell_of_restart(damaged)
@@ -142,8 +145,10 @@ class Loop:
         seconds = self.clock.end_step(result.samples)
         state.step += 1
         state.samples += result.samples
-        state.loss_sum += result.loss * result.samples
-        state.loss_samples += result.samples
+        state.loss_sum += result.loss * result.weight
+        state.loss_weight += result.weight
+        if result.overflow:
+            self._note_overflow()
         self._write_ledger(turns)
         if state.max_steps is None:
             self._learn_length(seconds)
@@ -153,9 +158,11 @@ class Loop:
     def settle(self, restored: bool = False, stopping: bool = False) -> None:
         """Save, judge and write down the step just taken, or just restored, as far as it is due."""
         state = self.state
+        if not state.step and self._is_evaluation_due and state.step not in self.evaluations:
+            self._judge_start()
         if state.step and not restored and (state.step % self.config.train.save_steps == 0 or self._is_evaluation_due or self._length_is_new or stopping):
             self._save()
-        if state.step and self._is_evaluation_due and state.step not in self.evaluations:
+        if self._is_evaluation_due and state.step not in self.evaluations:
             self._evaluate()
         if state.pending:
             record, state.pending = {**state.pending, **self.evaluations.get(state.step, {})}, None
@@ -173,7 +180,23 @@ class Loop:
 
     @property
     def _is_evaluation_due(self) -> bool:
+        if not self.state.step:
+            return self.config.train.eval_on_start
         return self.state.step % self.config.train.eval_steps == 0 or self.state.step == self.state.max_steps
+
+    def _judge_start(self) -> None:
+        """The weights that training starts from get a checkpoint and a line of their own."""
+        self.state.pending = {"step": 0, "samples": 0, "epoch": 0.0}
+        if self._latest is None:
+            self._save()
+
+    def _note_overflow(self) -> None:
+        self.state.skipped_steps += 1
+        scale = self.engine.scale
+        assert scale
+        if self.logs:
+            text = f"step {self.state.step:,}: overflow in fp16, no weight was changed; loss scale now {scale.value:g}"
+            self.logs.write_timing({"event": "overflow", "step": self.state.step, "text": text})
 
     def _make(self, step: int) -> tuple[list[Turn], list[Any]]:
         turns = turns_of(self.plan, step, self.workers.rank, self.workers.world)
@@ -221,11 +244,12 @@ class Loop:
             "step": state.step,
             "samples": state.samples,
             "epoch": round(state.samples / self.plan.samples_per_epoch, 4),
-            "loss": state.loss_sum / state.loss_samples,
+            "loss": state.loss_sum / state.loss_weight if state.loss_weight else None,
             "learning_rate": learning_rate(self.config.optimizer, state.step - 1, state.max_steps),
             "grad_norm": result.grad_norm,
+            **self.task.train_metrics(),
         }
-        state.loss_sum, state.loss_samples = 0.0, 0
+        state.loss_sum = state.loss_weight = 0.0
         if self.logs:
             self.logs.write_timing({"step": state.step, **self.clock.speeds()})
 
@@ -238,6 +262,7 @@ class Loop:
                 f"step {state.step}: the weights {', '.join(bad[:5])} are not finite; no checkpoint was written. Lower optimizer.learning_rate"
             )
         state.training_seconds += self.clock.running()
+        state.loss_scale = asdict(self.engine.scale) if self.engine.scale else None
         self._length_is_new = False
         if self.logs:
             self.logs.sync()
@@ -259,10 +284,10 @@ class Loop:
         self.saver.wait()
         faults.point("before_evaluation", self.state.step, self.workers.rank)
         mine = self.task.validation[self.workers.rank :: self.workers.world]
-        counts, loss_sum, losses = self.task.evaluate(mine)
-        sums = self.workers.sum_counts([*counts.as_vector(), loss_sum, losses])
-        counts, (loss_sum, losses_met) = Counts.from_vector(sums[:COUNTS_SIZE]), sums[COUNTS_SIZE:]
-        result = {"step": self.state.step, "eval_loss": loss_sum / max(1, losses_met), **counts.rates()}
+        judged = Judged.from_vector(self.workers.sum_counts(self.task.evaluate(mine).as_vector()))
+        result: dict[str, Any] = {"step": self.state.step, **judged.rates()}
+        if self.workers.first and (example := self.task.example()):
+            result["inference_check"] = example
         self.evaluations[self.state.step] = result
         if self.writer and self.logs:
             self.writer.require()

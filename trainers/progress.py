@@ -18,10 +18,10 @@ class Progress:
 
     def __init__(self, run_dir: Path, max_steps: int | None) -> None:
         self._metrics, self._timings = _Tail(run_dir / "metrics.jsonl"), _Tail(run_dir / "timings.jsonl")
-        self._shown_step = max((line["step"] for line in self._metrics.new()), default=0)
+        self._shown_step = max((line["step"] for line in self._metrics.new()), default=-1)
         self._speed = 0.0
         list(self._timings.new())
-        self._bar = tqdm(total=max_steps, initial=self._shown_step, unit=" steps", disable=None, dynamic_ncols=True)
+        self._bar = tqdm(total=max_steps, initial=max(0, self._shown_step), unit=" steps", disable=None, dynamic_ncols=True)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="lipi-progress", daemon=True)
 
@@ -46,18 +46,19 @@ class Progress:
                 self._say(line["text"])
         for line in self._metrics.new():
             if line["step"] > self._shown_step:
-                self._bar.update(line["step"] - self._shown_step)
+                self._bar.update(line["step"] - max(0, self._shown_step))
                 self._shown_step = line["step"]
                 self._say_step(line)
 
     def _say_step(self, line: dict[str, Any]) -> None:
-        text = f"step {line['step']:>6,}  loss {line['loss']:.3f}  {self._speed:,.0f} samples/s"
+        loss = f"{line['loss']:.3f}" if line.get("loss") is not None else "–"
+        text = f"step {line['step']:>6,}  loss {loss}  {self._speed:,.0f} samples/s"
         if "eval_cer" in line:
             self._say(f"{text}  CER {line['eval_cer']:.2%}")
         elif self._bar.disable:
             self._say(text)
         else:
-            self._bar.set_postfix_str(f"loss {line['loss']:.3f}, {self._speed:,.0f} samples/s")
+            self._bar.set_postfix_str(f"loss {loss}, {self._speed:,.0f} samples/s")
 
     def _say(self, text: str) -> None:
         tqdm.write(text, file=sys.stdout)

@@ -5,7 +5,7 @@ from collections import Counter
 from ocr.dataset.read import Dataset
 from ocr.images import ImageRefused, image_size
 from ocr.linting import KINDS, lint
-from trainers.ctc import Checked, Trained
+from trainers.task import Checked, Trained
 
 SHOWN = 100
 
@@ -20,7 +20,7 @@ def table(train: Trained, validation: Dataset, checked: Checked) -> str:
             if found or len(lines) < SHOWN:
                 told = f"  ! {', '.join(found)}" if found else ""
                 lines.append(f"{split:<11}{samples.ids[index]:<36} {_size(samples, index):>11}  {samples.texts[index]}{told}")
-    summary = f"{len(checked.train):,} samples train, {len(checked.validation):,} judge, {len(checked.alphabet) - 1} characters"
+    summary = f"{len(checked.train):,} samples train, {len(checked.validation):,} judge, {len(set().union(*train.texts))} characters"
     reasons = [f"{count:,} not used: {reason}" for reason, count in checked.skipped.items()]
     faults = [f"{count:,} with {fault}" for fault, count in problems.most_common() if fault != "not used"]
     return "\n".join([*lines, summary, *(reasons + faults or ["no problem found"])])

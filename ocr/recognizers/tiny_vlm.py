@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ocr.dataset.read import Dataset
 from ocr.files import write_json
 from ocr.images import open_image
+from ocr.recognizers.vlm.base import quieten
 from ocr.recognizers.vlm.inputs import Patching, Prompt, fitted_size, grid, padded, patches, resized
 from ocr.recognizers.vlm.settings import ImageSettings, TinyVlmSettings
 
@@ -45,6 +46,7 @@ def built(settings: TinyVlmSettings) -> Path:
         making = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
+        quieten()
         print(f"building a tiny {settings.architecture} that reads the {len(set(data.texts))} words of {data.folder}", flush=True)
         _build(settings, data, making)
         shutil.rmtree(folder, ignore_errors=True)
@@ -88,14 +90,14 @@ def _tokenizer(texts: list[str]) -> Any:
     inner.train_from_iterator(
         sorted(set(texts)), trainers.BpeTrainer(vocab_size=_VOCABULARY, special_tokens=_SPECIAL, initial_alphabet=alphabet, show_progress=False)
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>")  # noqa: S106
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>")  # type: ignore[no-untyped-call]  # noqa: S106
     tokenizer.chat_template = _TEMPLATE
     return tokenizer
 
 
 def _drawn(architecture: str, tokenizer: Any, patching: Patching) -> Any:
     """The model with random weights."""
-    text = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 384}
+    text: dict[str, Any] = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 384}
     text |= {"vocab_size": len(tokenizer), "max_position_embeddings": 2048, "initializer_range": _SPREAD, "head_dim": 32}
     text |= {"rope_scaling": {"rope_type": "default", "mrope_section": [4, 6, 6], "mrope_interleaved": True}, "tie_word_embeddings": True}
     sizes = {"depth": 2, "num_heads": 4, "intermediate_size": 192, "patch_size": patching.patch_px, "spatial_merge_size": 2, "out_hidden_size": 128}

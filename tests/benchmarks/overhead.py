@@ -38,12 +38,12 @@ from trainers.loop import Place, fit
 from trainers.run import environment, identity
 config = load_settings(TrainConfig, Path("configs/odia_ctc.yaml"), sys.argv[1:])
 torch.set_num_threads(config.threads_per_worker)
-from trainers.on_ray import uses_bf16
-data, bf16 = Data.open(config), uses_bf16(config, "cpu")
+from trainers.on_ray import precision_on
+data, precision = Data.open(config), precision_on(config, "cpu")
 run = identity(config, data.fingerprints)
 config.local_run_dir.mkdir(parents=True)
 write_json(config.local_run_dir / "run.json", {"run": run})
-fit(config, data.task(config, "cpu"), Place(config.local_run_dir, run, 1, environment(config, config.threads_per_worker, "cpu", ""), bf16=bf16))
+fit(config, data.task(config, "cpu"), Place(config.local_run_dir, run, 1, environment(config, config.threads_per_worker, "cpu", precision), precision=precision))
 """
 
 ROWS = {

@@ -16,21 +16,21 @@ from trainers.loop import fit
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def run(config: TrainConfig, bf16: bool, stop_after: int | None = None) -> None:
+def run(config: TrainConfig, precision: str, stop_after: int | None = None) -> None:
     place = tiny_place(config)
-    place = replace(place, device="cuda", bf16=bf16, environment={**place.environment, "device": "cuda"})
+    place = replace(place, device="cuda", precision=precision, environment={**place.environment, "device": "cuda"})
     fit(config, Data.open(config).task(config, "cuda"), place, stop_after)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_stopped_and_resumed_on_a_gpu_is_equal_to_the_last_bit(bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_stopped_and_resumed_on_a_gpu_is_equal_to_the_last_bit(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     through, stopped = (tiny_config(tmp_path / name) for name in ("through", "stopped"))
-    run(through, bf16)
+    run(through, precision)
     for step in (1, 7, 17, 30):
-        run(stopped, bf16, step)
-    run(stopped, bf16)
+        run(stopped, precision, step)
+    run(stopped, precision)
     ours, theirs = (verify(directory_of(config.local_run_dir, 40)) for config in (stopped, through))
     assert_same(ours.weights(), theirs.weights())
     assert_same(ours.optimizer(), theirs.optimizer())

@@ -17,8 +17,10 @@ from ocr.errors import UserError
 from trainers.batches import Turn
 from trainers.config import OptimizerSettings
 from trainers.random import key_of
-from trainers.task import Task
+from trainers.task import Losses, Task
 from trainers.workers import Workers
+
+MOST_OVERFLOWS, STEPS_TO_GROW = 20, 2000
 
 
 class NotFiniteError(UserError):
@@ -27,18 +29,25 @@ class NotFiniteError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Of one optimizer step, over all workers: the mean loss of its samples, their number, the gradient's norm before clipping."""
+    """Of one optimizer step, over all workers: its mean loss, the weight of it, how many samples, the gradient's norm before clipping.
+
+    `overflow`: the half-precision gradient was not finite and no weight was changed; the loss counts nothing then.
+    """
 
     loss: float
+    weight: float
     samples: int
     grad_norm: float
+    overflow: bool = False
 
 
 class AllReduceEngine:
     """Backward passes, the all-reduce, the mean, clipping and the optimizer step."""
 
-    def __init__(self, task: Task, settings: OptimizerSettings, seed: int, workers: Workers, device: str, bf16: bool) -> None:
-        self.task, self.seed, self.workers, self.device, self.bf16 = task, seed, workers, torch.device(device), bf16
+    def __init__(self, task: Task, settings: OptimizerSettings, seed: int, workers: Workers, device: str, precision: str) -> None:
+        self.task, self.seed, self.workers, self.device = task, seed, workers, torch.device(device)
+        self.autocast_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self.scale = LossScale() if precision == "fp16" else None
         self.max_grad_norm = settings.max_grad_norm
         self.parameters = [parameter for parameter in task.network.parameters() if parameter.requires_grad]
         self.optimizer = _optimizer(settings, task.network)
@@ -47,38 +56,51 @@ class AllReduceEngine:
     def take_step(self, turns: Sequence[Turn], batches: Sequence[Any], rate: float) -> StepResult:
         """One optimizer step over this worker's turns and every other worker's; NotFiniteError on all of them together."""
         self._gradients.zero_()
-        loss_sum, samples, bad = 0.0, 0, []
+        loss_sum, weight, samples, bad = 0.0, 0.0, 0, list[int]()
         for turn, batch in zip(turns, batches, strict=True):
-            losses_B = self._backward(turn, batch)
+            losses = self._backward(turn, batch)
             if turn.weight:
-                loss_sum, samples = loss_sum + float(losses_B.sum(dtype=torch.float64)), samples + len(losses_B)
-                bad += [index for index, finite in zip(turn.samples, torch.isfinite(losses_B).tolist(), strict=True) if not finite]
-        gradients, statistics, (loss_sum, samples_met, bad_met) = self._meet([loss_sum, float(samples), float(len(bad))])
-        if bad_met:
+                loss_sum, weight = loss_sum + float(losses.sums_B.sum(dtype=torch.float64)), weight + float(losses.weights_B.sum(dtype=torch.float64))
+                samples += len(turn.samples)
+                bad += [index for index, finite in zip(turn.samples, torch.isfinite(losses.sums_B).tolist(), strict=True) if not finite]
+        gradients, statistics, (loss_sum, weight, samples_met, bad_met) = self._meet([loss_sum, weight, float(samples), float(len(bad))])
+        if bad_met and not self.scale:
             self._stop_together("loss", turns, bad)
+        scaled = weight * (self.scale.value if self.scale else 1.0)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             # with the parameter's own strides: torch's fused optimizers walk through memory and take equal layouts for granted
-            parameter.grad = torch.empty_like(parameter).copy_((gradient / samples_met).view_as(parameter))
+            parameter.grad = torch.empty_like(parameter).copy_((gradient / scaled).view_as(parameter))
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
-        if not math.isfinite(grad_norm):  # the same on every worker: all have the same sum
+        finite = math.isfinite(grad_norm) and not bad_met  # the same on every worker: all have the same sums
+        if not finite and (self.scale is None or self.scale.is_hopeless):
             self._stop_together("gradient", turns, [index for turn in turns for index in turn.samples])
+        if self.scale:
+            self.scale.learn(finite)
+        if not finite:
+            return self._forget_step(round(samples_met))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.task.absorb(statistics)
-        return StepResult(loss_sum / samples_met, round(samples_met), grad_norm)
+        return StepResult(loss_sum / weight, weight, round(samples_met), grad_norm)
 
-    def _backward(self, turn: Turn, batch: Any) -> Tensor:
-        """Loss of each sample, [B]; its gradient is added to the step's, or computed and not counted at weight 0."""
+    def _forget_step(self, samples: int) -> StepResult:
+        for sums in self.task.statistics():
+            sums.zero_()
+        return StepResult(0.0, 0.0, samples, 0.0, overflow=True)
+
+    def _backward(self, turn: Turn, batch: Any) -> Losses:
+        """Losses of each sample; their gradient is added to the step's, or computed and not counted at weight 0."""
         self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(key_of(self.seed, turn.step, turn.index))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            losses_B = self.task.losses(batch, turn.weight)
-        (losses_B.sum() * turn.weight).backward()  # type: ignore[no-untyped-call]
-        for total, parameter in zip(self._split(self._gradients), self.parameters, strict=True):
+        with torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+            losses = self.task.losses(batch, turn.weight)
+        total = losses.sums_B.sum() * turn.weight * (self.scale.value if self.scale else 1.0)
+        total.backward()  # type: ignore[no-untyped-call]
+        for gathered, parameter in zip(self._split(self._gradients), self.parameters, strict=True):
             if parameter.grad is not None:
-                total += parameter.grad.reshape(-1)
-        return losses_B.detach()
+                gathered += parameter.grad.reshape(-1)
+        return Losses(losses.sums_B.detach(), losses.weights_B.detach())
 
     def _meet(self, scalars: list[float]) -> tuple[list[Tensor], list[Tensor], list[float]]:
         """Sums of gradients, statistics and scalars over the workers, by one all-reduce of one flat fp64 buffer."""
@@ -101,8 +123,31 @@ class AllReduceEngine:
         )
 
 
+@dataclass(slots=True)
+class LossScale:
+    """What fp16 losses are multiplied by before the backward pass, so that small gradients are not lost (Micikevicius et al. 2018); plain numbers."""
+
+    value: float = 2.0**16
+    good_steps: int = 0
+    overflows: int = 0  # in a row
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether one more overflow is too many."""
+        return self.overflows + 1 >= MOST_OVERFLOWS
+
+    def learn(self, finite: bool) -> None:
+        """Half of it after an overflow, twice after 2,000 good steps."""
+        self.overflows = 0 if finite else self.overflows + 1
+        self.good_steps = self.good_steps + 1 if finite else 0
+        if not finite:
+            self.value /= 2
+        elif self.good_steps == STEPS_TO_GROW:
+            self.value, self.good_steps = self.value * 2, 0
+
+
 def _optimizer(settings: OptimizerSettings, network: nn.Module) -> torch.optim.Optimizer:
-    """AdamW or Adam; weight decay on matrices and kernels alone, another one on the layers that give the classes where that is asked for."""
+    """The optimizer that the settings name; weight decay on matrices and kernels alone, another one on the layers that give the classes where that is asked for."""
     apart = getattr(network, "class_layers", ()) if settings.head_weight_decay is not None else ()
     named = [(name.partition(".")[0] in apart, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -110,5 +155,19 @@ def _optimizer(settings: OptimizerSettings, network: nn.Module) -> torch.optim.O
         {"params": [p for head, p in named if p.ndim >= 2 and head], "weight_decay": settings.head_weight_decay},
         {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
     ]
-    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    return kind([group for group in groups if group["params"]], lr=settings.learning_rate, betas=settings.betas, fused=True)
+    groups = [group for group in groups if group["params"]]
+    common: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas}
+    if settings.name in ("adamw", "adam"):
+        kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+        return kind(groups, fused=True, **common)
+    bitsandbytes = _bitsandbytes(settings.name)
+    kinds = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit", "paged_adamw_32bit": "PagedAdamW32bit"}
+    return getattr(bitsandbytes.optim, kinds[settings.name])(groups, **common)  # type: ignore[no-any-return]
+
+
+def _bitsandbytes(name: str) -> Any:
+    try:
+        import bitsandbytes
+    except ImportError as problem:
+        raise UserError(f"optimizer.name={name} needs the package bitsandbytes ({problem}); install it, or take adamw") from None
+    return bitsandbytes

@@ -7,7 +7,7 @@ the live network's by more than `export.max_cer_difference` fails the export, wh
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ import torch
 
 from ocr.bundle import ENTRIES, LANGUAGE_MODEL, LEXICON, WEIGHTS, Bundle, weights_file, write_bundle
 from ocr.dictionary import Dictionary
-from ocr.errors import UserError
 from ocr.evaluation import Evaluation, evaluate
 from ocr.images import open_image
 from ocr.recognizers.base import load
-from ocr.recognizers.ctc.calibration import Calibration, Reliability, cross_fitted, reliability
+from ocr.recognizers.ctc.calibration import Calibration, cross_fitted, reliability
 from ocr.recognizers.ctc.decoding import Decoder
 from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
@@ -28,20 +27,7 @@ from ocr.recognizers.ctc.reading import CtcRecognizer, sealed_decoder
 from ocr.settings import resolved
 from trainers.config import TrainConfig
 from trainers.ctc import CtcTask, initial_bundle
-
-
-class GateFailed(UserError):
-    """A backend reads otherwise than the network that was trained."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """A written bundle: what the live network reads by best path, what its default backend reads, and how far confidence can be trusted."""
-
-    bundle: Bundle
-    greedy: Evaluation
-    evaluation: Evaluation
-    reliability: Reliability
+from trainers.export.exported import Exported, require_agreement
 
 
 def export_bundle(task: CtcTask, path: Path, name: str, card: Mapping[str, Any]) -> Exported:
@@ -50,7 +36,7 @@ def export_bundle(task: CtcTask, path: Path, name: str, card: Mapping[str, Any])
     if settings.half_weights:
         _round_weights(task)
     decoder, files = _decoder(task), _files(task)
-    live = CtcRecognizer(task.recognizer.backend, decoder, task.config.model, name)
+    live = CtcRecognizer(task.recognizer.backend, decoder, task.config.ctc, name)
     reference = evaluate(live, task.validation_data, task.validation)
     probabilities, right = [line.confidence for line in reference.lines], [line.reading == line.reference for line in reference.lines]
     decoder = replace(decoder, calibration=Calibration.fitted(probabilities, right))
@@ -68,31 +54,7 @@ def export_bundle(task: CtcTask, path: Path, name: str, card: Mapping[str, Any])
     bundle = _bundle(task, path, name, decoder, rates, {**card, **figures})
     write_bundle(bundle, _sealed(files, decoder))
     greedy = reference if decoder.settings.method == "greedy" else evaluate(task.recognizer, task.validation_data, task.validation)
-    return Exported(bundle, greedy, read[bundle.default_backend("cpu")], trust)
-
-
-def card_of(config: TrainConfig, task: CtcTask, steps: Sequence[int], fingerprints: Mapping[str, str]) -> dict[str, Any]:
-    """What a bundle says of where it comes from."""
-    about = {
-        "run": config.run_name,
-        "step": max(steps),
-        "data": task.validation_data.folder,
-        "samples": len(task.train_ids),
-        "fingerprints": dict(fingerprints),
-    }
-    return {**about, "averaged_steps": list(steps)} if len(steps) > 1 else about
-
-
-def require_agreement(backend: str, found: Evaluation, reference: Evaluation, most: float) -> None:
-    """GateFailed where the CERs differ by more than `most`."""
-    if abs(found.counts.cer - reference.counts.cer) <= most:
-        return
-    first = next(pair for pair in zip(reference.lines, found.lines, strict=True) if pair[0].reading != pair[1].reading)
-    raise GateFailed(
-        f"backend {backend}: CER {found.counts.cer:.2%}, the trained network {reference.counts.cer:.2%}, more than "
-        f"export.max_cer_difference={most:g} apart; first on sample {first[0].id}: {first[0].reading!r} became {first[1].reading!r}. "
-        f"No bundle was written; leave the backend out of export.backends, or raise the difference"
-    )
+    return Exported(bundle, read[bundle.default_backend("cpu")], trust, greedy)
 
 
 def _round_weights(task: CtcTask) -> None:
@@ -108,7 +70,7 @@ def _decoder(task: CtcTask) -> Decoder:
     settings = task.config.decoding
     texts = task.train_texts
     model = _language_model(task.config, texts) if settings.uses_language_model else None
-    entries = Dictionary.open(Path(str(task.config.model.character_dict_path))).entries if settings.method == "closed" else ()
+    entries = Dictionary.open(Path(str(task.config.ctc.character_dict_path))).entries if settings.method == "closed" else ()
     return Decoder(task.alphabet, settings, model, Lexicon.of_texts(texts) if settings.lexicon else None, entries)
 
 
@@ -128,13 +90,13 @@ def _files(task: CtcTask) -> dict[str, bytes]:
         weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
     files = {WEIGHTS: weights_file(weights)}
     if any(backend.startswith("onnx") for backend in settings.backends):
-        exported = to_onnx(task.network, task.config.model)
+        exported = to_onnx(task.network, task.config.ctc)
         if "onnx-fp32" in settings.backends:
             files["onnx-fp32.onnx"] = exported
         if "onnx-int8" in settings.backends:
             chosen = range(min(len(task.train_ids), settings.calibration_images))
             images = [open_image(task.train_image(index), task.recognizer.image_mode, where=task.train_ids[index]) for index in chosen]
-            files["onnx-int8.onnx"] = with_half_weights(to_int8(exported, images, task.config.model))
+            files["onnx-int8.onnx"] = with_half_weights(to_int8(exported, images, task.config.ctc))
     return files
 
 
@@ -145,7 +107,7 @@ def _sealed(files: Mapping[str, bytes], decoder: Decoder) -> dict[str, bytes]:
 
 
 def _bundle(task: CtcTask, path: Path, name: str, decoder: Decoder, rates: dict[str, float], card: Mapping[str, Any]) -> Bundle:
-    model = {**resolved(task.config.model), "alphabet": None, "character_dict_path": None}
+    model = {**resolved(task.config.ctc), "alphabet": None, "character_dict_path": None}
     decoding = {**resolved(decoder.settings), "calibration": asdict(decoder.calibration)}
     fastest = next(backend for backend in ("onnx-int8", "onnx-fp32", "torch") if backend in rates)
     return Bundle(path, "ctc", name, model, list(task.alphabet.characters), rates, {"cpu": fastest, "cuda": "torch"}, decoding, dict(card))

@@ -12,7 +12,8 @@ from ocr.settings import Setting, Settings, changed_settings, load_settings, set
 from trainers import checkpoint as checkpoints
 from trainers.checkpoint import Checkpoint
 from trainers.config import TrainConfig
-from trainers.export.bundle import Exported, card_of, export_bundle
+from trainers.export.exported import Exported
+from trainers.families import card_of, export
 from trainers.launch import Data
 
 
@@ -41,8 +42,8 @@ def export_run(run_dir: Path, overrides: Sequence[str]) -> Exported:
     task = data.task(config, "cpu")
     checkpoints.load_trained_state(task.network, averaged([checkpoint.weights() for checkpoint in chosen]))
     target = Path(request.output) if request.output else run_dir / ("bundle" if request.average == 1 else f"bundle-average{request.average}")
-    card = card_of(config, task, [checkpoint.step for checkpoint in chosen], data.fingerprints)
-    return export_bundle(task, target, config.run_name, {**card, "data": request.data_name} if request.data_name else card)
+    card = card_of(task, [checkpoint.step for checkpoint in chosen], data.fingerprints)
+    return export(task, target, {**card, "data": request.data_name} if request.data_name else card)
 
 
 def averaged(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Settings of the CTC networks; no torch here, so a config is checked in an instant."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pydantic
 
@@ -119,4 +119,3 @@ class DecodingSettings(Settings):
 
 
 NetworkSettings = CompactSettings | CrnnSettings | MobileNetSettings | SvtrSettings
-CtcSettings = Annotated[NetworkSettings, pydantic.Field(discriminator="kind")]

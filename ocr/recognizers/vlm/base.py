@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import logging
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ TARGETS = {
     "merger": r"visual\.(?:merger|deepstack_merger_list\.\d+)\.(?:linear_fc1|linear_fc2|mlp\.0|mlp\.2)",
 }
 _BLOB = re.compile(r"[0-9a-f]{64}")
-_DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,11 @@ class Base:
         return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
     def load(self, settings: BaseModelSettings, dtype: torch.dtype, device: str) -> nn.Module:
-        """The model with frozen weights, on the device; UserError where transformers cannot load it."""
+        """The model with frozen weights, on the device, in `settings.dtype` or, on auto, in `dtype`; UserError where transformers cannot load it."""
         from transformers import AutoModelForImageTextToText
 
+        quieten()
+        dtype = dtype if settings.dtype == "auto" else DTYPES[settings.dtype]
         place: Any = settings.device_map or (device if settings.quantised else None)
         try:
             model = AutoModelForImageTextToText.from_pretrained(
@@ -95,16 +98,21 @@ class Base:
             )
         except (OSError, ValueError, ImportError) as problem:
             raise UserError(f"{self.name}: cannot be loaded: {problem}") from None
-        model = model if place else model.to(device)
-        model.requires_grad_(False)
-        return model  # type: ignore[no-any-return]
+        placed: nn.Module = model if place else nn.Module.to(model, device)
+        return placed.requires_grad_(False)
 
 
-def dtype_of(settings: BaseModelSettings, precision: str) -> torch.dtype:
-    """The frozen base's: as the settings say, else what `precision` (fp32, bf16, fp16) computes in."""
-    if settings.dtype != "auto":
-        return _DTYPES[settings.dtype]
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+def quieten() -> None:
+    """No progress bars of a second, and no word about kernels that are fetched from a hub: what a run says is its own."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def dtype_for(precision: str) -> Dtype:
+    """Of a frozen base whose settings leave it open, where fp32, bf16 or fp16 is computed in."""
+    return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]  # type: ignore[return-value]
 
 
 def find_base(settings: VlmSettings | TinyVlmSettings) -> Base:
@@ -151,5 +159,5 @@ def _quantisation(settings: BaseModelSettings, dtype: torch.dtype) -> Any:
     from transformers import BitsAndBytesConfig
 
     if settings.load_in_8bit:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)  # type: ignore[no-untyped-call]

@@ -21,10 +21,14 @@ class BaseModelSettings(Settings):
         "auto", on_resume="rounding", description="auto: flash_attention_2 where that package is installed and there is a GPU, else sdpa"
     )
     gradient_checkpointing: bool = Setting(False, on_resume="rounding", description="compute activations again in the backward pass, for less memory")
-    device_map: Literal["auto"] | None = Setting(None, on_resume="rounding", description="auto: layers spread over all GPUs of one machine; with one worker only")
+    device_map: Literal["auto"] | None = Setting(
+        None, on_resume="rounding", description="auto: layers spread over all GPUs of one machine; with one worker only"
+    )
     instruction: str = Setting(INSTRUCTION, min_length=1, on_resume="refuse", description="what the model is asked with each image")
     instruction_first: bool = Setting(False, on_resume="refuse", description="the instruction before the image, as the Chandra system has it")
-    max_length: int = Setting(2048, ge=16, on_resume="refuse", description="tokens of image, instruction and answer together; longer samples get a smaller image")
+    max_length: int = Setting(
+        2048, ge=16, on_resume="refuse", description="tokens of image, instruction and answer together; longer samples get a smaller image"
+    )
 
     @pydantic.model_validator(mode="after")
     def _one_quantisation(self) -> "BaseModelSettings":
@@ -76,7 +80,10 @@ class LoraSettings(Settings):
     alpha: float = Setting(32, gt=0, on_resume="refuse", description="the adapter's output is scaled by alpha / rank")
     dropout: float = Setting(0.0, ge=0, lt=1, on_resume="refuse", description="on the adapter's input, in training")
     parts: tuple[Literal["language", "vision", "merger"], ...] = Setting(
-        ("language",), min_length=1, on_resume="refuse", description="which linear layers: those of the language model, of the image encoder, of what joins them"
+        ("language",),
+        min_length=1,
+        on_resume="refuse",
+        description="which linear layers: those of the language model, of the image encoder, of what joins them",
     )
     use_rslora: bool = Setting(False, on_resume="refuse", description="scale by alpha / √rank (Kalajdzievski 2023)")
     use_dora: bool = Setting(False, on_resume="refuse", description="direction and length of each matrix apart (Liu et al. 2024)")

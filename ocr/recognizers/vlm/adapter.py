@@ -1,0 +1,101 @@
+"""LoRA adapters in PEFT's own format: put on a base, filled, and opened again; nothing that does not fit is passed over."""
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ocr.bundle import Bundle
+from ocr.errors import UserError
+from ocr.recognizers.vlm.base import TARGETS, Base, find_base
+from ocr.recognizers.vlm.reading import VlmRecognizer
+from ocr.recognizers.vlm.settings import GenerationSettings, ImageSettings, LoraSettings, TinyVlmSettings, VlmSettings
+from ocr.settings import parse_settings
+
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def adapted(model: nn.Module, base: Base, lora: LoraSettings) -> nn.Module:
+    """The base with a fresh adapter on the wanted parts, drawn from torch's global generator; UserError where a part matches no layer."""
+    from peft import LoraConfig, get_peft_model
+
+    patterns = {part: rf"(?:.*\.)?{TARGETS[part]}" for part in lora.parts}
+    names = [name for name, _ in model.named_modules()]
+    unmatched = [part for part, pattern in patterns.items() if not any(re.fullmatch(pattern, name) for name in names)]
+    if unmatched:
+        raise UserError(f"lora.parts: {base.name} has no layer of the names that belong to {', '.join(unmatched)}")
+    options: dict[str, Any] = {"lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "use_rslora": lora.use_rslora, "use_dora": lora.use_dora}
+    made = LoraConfig(r=lora.rank, target_modules="|".join(patterns.values()), **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers to peft
+        peft_model = get_peft_model(model, made)
+    peft_model.peft_config["default"].base_model_name_or_path = base.name
+    return peft_model
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Weights under PEFT's own names into an adapted model; UserError naming what is missing, unexpected or of another shape.
+
+    Where the names differ, `PeftModel.from_pretrained` loads nothing and only warns.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    own = get_peft_model_state_dict(model)
+    differing = sorted(set(own) ^ set(weights)) or [f"{name} {list(weights[name].shape)}" for name in own if own[name].shape != weights[name].shape]
+    if differing:
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise UserError(f"{where}: an adapter of another shape ({', '.join(differing[:3])}{more} differ); set lora.rank and lora.parts as it was trained")
+    set_peft_model_state_dict(model, dict(weights))
+
+
+def adapter_files(model: nn.Module) -> dict[str, bytes]:
+    """What `PeftModel.from_pretrained` opens: the adapter's weights and config."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
+    config = model.peft_config["default"].to_dict()  # type: ignore[index, union-attr]
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    return {ADAPTER: save(weights, metadata={"format": "pt"}), ADAPTER_CONFIG: json.dumps({**plain, "inference_mode": True}, indent=2, default=str).encode()}
+
+
+def read_adapter(folder: Path) -> dict[str, Tensor]:
+    """The weights of an adapter as PEFT saves it; UserError where there is none."""
+    if not (folder / ADAPTER).is_file():
+        raise UserError(f"{folder}: no adapter here ({ADAPTER} is missing)")
+    return load_file(folder / ADAPTER)
+
+
+def require_base(base: Base, sha256: str | None, where: str) -> None:
+    """UserError where an adapter was trained on another base."""
+    if sha256 is not None and sha256 != base.sha256:
+        raise UserError(f"{where}: trained on another base than {base.name} (its weights hash to {base.sha256[:12]}…, the adapter's to {sha256[:12]}…)")
+
+
+def model_settings(values: Mapping[str, Any], where: str) -> VlmSettings | TinyVlmSettings:
+    """The base's settings from a bundle's plain values."""
+    kinds: dict[str, type[VlmSettings | TinyVlmSettings]] = {"vlm": VlmSettings, "tiny_vlm": TinyVlmSettings}
+    if values.get("kind") not in kinds:
+        raise UserError(f"{where}: unknown network {values.get('kind')!r}; known: {', '.join(kinds)}")
+    return parse_settings(kinds[str(values["kind"])], values, where)
+
+
+def load_vlm(bundle: Bundle, device: str | None) -> VlmRecognizer:
+    """The recogniser of a bundle: its base, found again and proved by its hash, with the adapter; on a GPU where there is one."""
+    where, values = str(bundle.path), dict(bundle.model)
+    sha256, lora = values.pop("base_sha256", None), values.pop("lora", {})
+    settings = model_settings(values, where)
+    base = find_base(settings)
+    require_base(base, sha256, where)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = adapted(base.load(settings, torch.float32, device), base, parse_settings(LoraSettings, lora, where)).to(device)
+    fill(model, read_adapter(bundle.path), where)
+    decoding = dict(bundle.decoding)
+    images = parse_settings(ImageSettings, decoding.pop("images", {}), where)
+    return VlmRecognizer(model.eval(), base, settings, images, parse_settings(GenerationSettings, decoding, where), bundle.name)

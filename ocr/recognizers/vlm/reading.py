@@ -1,0 +1,125 @@
+"""Reading with a vision-language model: images of like size side by side, padded on the left, one token after another.
+
+Legend: B images, T tokens, V vocabulary.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
+
+from ocr.images import Pixels
+from ocr.recognizers.vlm.base import Base
+from ocr.recognizers.vlm.inputs import fitted_size, grid, padded, patches, resized
+from ocr.recognizers.vlm.settings import BaseModelSettings, GenerationSettings, ImageSettings
+from ocr.sample import Reading
+from ocr.text import normalise
+
+_LONGEST_PERIOD, _LEAST_REPEATED, _LEAST_TIMES = 32, 32, 4  # tokens
+
+
+class VlmRecognizer:
+    """A base with its adapter, if any; also the live one inside training, which comes back in the mode it was in."""
+
+    image_mode: Literal["L", "RGB"] = "RGB"
+
+    def __init__(
+        self, model: nn.Module, base: Base, settings: BaseModelSettings, images: ImageSettings, generation: GenerationSettings, name: str = "vlm"
+    ) -> None:
+        self.model, self.base, self.settings, self.images, self.generation, self.name = model, base, settings, images, generation, name
+        self.prompt = base.prompt(settings)
+
+    def read(self, images: Sequence[Pixels]) -> list[Reading]:
+        """One Reading per RGB image; its confidence is the product of its tokens' probabilities."""
+        prepared = [self.prepared(image) for image in images]
+        by_size = sorted(range(len(prepared)), key=lambda index: prepared[index].shape[1] * prepared[index].shape[2])
+        at_once = self.generation.batch_size if not self.generation.temperature else 1  # a draw belongs to one image
+        found: dict[int, Reading] = {}
+        was_training = self.model.training
+        self.model.eval()
+        for start in range(0, len(by_size), at_once):
+            chosen = by_size[start : start + at_once]
+            found.update(zip(chosen, self._generate([prepared[index] for index in chosen]), strict=True))
+        self.model.train(was_training)
+        return [found[index] for index in range(len(prepared))]
+
+    def prepared(self, image: Pixels, max_tokens: int | None = None) -> Tensor:
+        """The image as the model gets it, uint8 [3, H, W], with room in `max_length` for the prompt; `max_tokens` lowers the limit of image tokens."""
+        patching = self.base.patching
+        room = min(self.settings.max_length - self.prompt.length(1), max_tokens or self.settings.max_length)
+        size = fitted_size(image.shape[1], image.shape[0], self.images, patching, max(1, room) * patching.token_pixels)
+        return resized(image, size)
+
+    @torch.inference_mode()
+    def _generate(self, images: Sequence[Tensor]) -> list[Reading]:
+        device = next(self.model.parameters()).device
+        patching, prompt = self.base.patching, self.prompt
+        rows = [prompt.ids(patching.tokens(image.shape[2], image.shape[1])) for image in images]
+        ids_BT = padded(rows, prompt.padding_token, left=True).to(device)
+        seen_BT = padded([[1] * len(row) for row in rows], 0, left=True).to(device)
+        confidence = _Confidence(len(rows), prompt.end_token, device)
+        stop = [_Loop()] if self.generation.stop_on_repetition else []
+        generate: Any = self.model.generate
+        with torch.random.fork_rng():
+            torch.manual_seed(int.from_bytes(hashlib.sha256(images[0].numpy().tobytes()).digest()[:7], "big"))
+            tokens_BT = generate(
+                input_ids=ids_BT,
+                attention_mask=seen_BT,
+                pixel_values=torch.cat([patches(image.to(device), patching) for image in images]),
+                image_grid_thw=torch.tensor([grid(image, patching) for image in images], device=device),
+                mm_token_type_ids=(ids_BT == prompt.image_token).int(),
+                generation_config=self._generation_config(),
+                logits_processor=[confidence],
+                stopping_criteria=stop,
+            )[:, ids_BT.shape[1] :]
+        confidence.add(tokens_BT[:, -1])
+        texts = self.base.tokenizer.batch_decode(tokens_BT, skip_special_tokens=True)
+        return [Reading(normalise(text.strip()), float(p)) for text, p in zip(texts, confidence.log_p_B.exp(), strict=True)]
+
+    def _generation_config(self) -> GenerationConfig:
+        ends: dict[str, Any] = {"eos_token_id": self.prompt.end_token, "pad_token_id": self.prompt.padding_token}
+        sampling: dict[str, Any] = {"do_sample": True, "temperature": self.generation.temperature} if self.generation.temperature else {"do_sample": False}
+        return GenerationConfig(max_new_tokens=self.generation.max_new_tokens, **ends, **sampling)  # type: ignore[no-untyped-call]
+
+
+class _Confidence(LogitsProcessor):
+    """Adds up the log probability of each row's tokens up to its end; keeps one step's scores, whatever the length."""
+
+    def __init__(self, rows: int, end_token: int, device: torch.device) -> None:
+        self.log_p_B = torch.zeros(rows, device=device)
+        self._open_B = torch.ones(rows, dtype=torch.bool, device=device)
+        self._scores_BV: Tensor | None = None
+        self._end = end_token
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Before each new token: count the one before."""
+        if self._scores_BV is not None:
+            self.add(input_ids[:, -1])
+        self._scores_BV = scores
+        return scores
+
+    def add(self, tokens_B: Tensor) -> None:
+        """Count the tokens that were chosen by the scores of last time."""
+        assert self._scores_BV is not None
+        log_p_B = self._scores_BV.float().log_softmax(1).gather(1, tokens_B[:, None])[:, 0]
+        self.log_p_B += torch.where(self._open_B, log_p_B, 0.0)
+        self._open_B &= tokens_B != self._end
+
+
+class _Loop(StoppingCriteria):
+    """Stops rows whose last tokens repeat a piece of up to 32 tokens over and over."""
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # noqa: ARG002  (transformers gives both)
+        """[B], whether the row is done; looked at every eighth token."""
+        looping = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        if input_ids.shape[1] % 8:
+            return looping
+        for period in range(1, _LONGEST_PERIOD + 1):
+            length = max(_LEAST_TIMES * period, _LEAST_REPEATED)
+            if length <= input_ids.shape[1]:
+                tail = input_ids[:, -length:]
+                looping |= (tail[:, period:] == tail[:, :-period]).all(1)
+        return looping

@@ -1,0 +1,74 @@
+"""Which code trains which kind of model; each is imported when it is asked for, so that a CTC run never waits for transformers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocr.dataset.read import Dataset
+from trainers.config import TrainConfig
+from trainers.task import Checked, Task, Trained
+
+if TYPE_CHECKING:
+    from trainers.export.exported import Exported
+
+
+def check(config: TrainConfig, train: Trained, validation: Dataset) -> Checked:
+    """What can be learnt from and judged by; UserError where too little is."""
+    if config.family == "vlm":
+        from trainers import vlm_lora
+
+        return vlm_lora.check(config, train, validation)
+    from trainers import ctc
+
+    return ctc.check(config, train, validation)
+
+
+def origins(config: TrainConfig) -> dict[str, str]:
+    """SHA-256 of what the weights start from: the base, the bundle or adapter of `train.init_from`."""
+    if config.family == "vlm":
+        from trainers import vlm_lora
+
+        return vlm_lora.origins(config)
+    from trainers.ctc import initial_bundle
+
+    return {"init_from": initial_bundle(config.train.init_from).sha256} if config.train.init_from else {}
+
+
+def make_task(config: TrainConfig, checked: Checked, train: Trained, validation: Dataset, device: str, precision: str) -> Task:
+    """A fresh network, or one that starts from `train.init_from`, with its data."""
+    task: Any
+    if config.family == "vlm":
+        from trainers.vlm_lora import VlmTask
+
+        task = VlmTask(config, checked, train, validation, device, precision)
+    else:
+        from trainers.ctc import CtcChecked, CtcTask
+
+        assert isinstance(checked, CtcChecked)
+        task = CtcTask(config, checked, train, validation, device)
+    if config.train.init_from:
+        task.init_from(config.train.init_from)
+    return task  # type: ignore[no-any-return]
+
+
+def export(task: Task, path: Path, card: Mapping[str, Any]) -> "Exported":
+    """Write the task's network as it is now as a bundle at `path`, through the gate."""
+    if task.config.family == "vlm":
+        from trainers.export.adapter import export_adapter
+
+        return export_adapter(task, path, card)  # type: ignore[arg-type]
+    from trainers.export.bundle import export_bundle
+
+    return export_bundle(task, path, task.config.run_name, card)  # type: ignore[arg-type]
+
+
+def card_of(task: Task, steps: Sequence[int], fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """What a bundle says of where it comes from."""
+    about = {
+        "run": task.config.run_name,
+        "step": max(steps),
+        "data": task.validation_data.folder,
+        "samples": len(task.train_ids),
+        "fingerprints": dict(fingerprints),
+    }
+    return {**about, "averaged_steps": list(steps)} if len(steps) > 1 else about
