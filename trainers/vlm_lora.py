@@ -100,12 +100,17 @@ class VlmBatch:
 
 
 class AdaptedModel(nn.Module):
-    """The base with its adapter, and the counts of confused tokens: all that training changes."""
+    """The base with its adapter, and what is counted of training batches: all that training changes."""
 
     def __init__(self, model: nn.Module, vocabulary: int, config: TrainConfig) -> None:
         super().__init__()
         self.model = model
         self.confusion = Confusion(vocabulary, config.loss) if config.loss.confusion_weight else None
+        self.read_since_log: Tensor  # edit counts of training batches
+        self.read_in_step: Tensor
+        if config.train.compute_train_metrics:
+            self.register_buffer("read_since_log", torch.zeros(COUNTS_SIZE, dtype=torch.float64))
+            self.register_buffer("read_in_step", torch.zeros(COUNTS_SIZE, dtype=torch.float64), persistent=False)
 
     @property
     def causal(self) -> Any:
@@ -125,8 +130,6 @@ class VlmTask:
         self.fitting = Fitting(config, self.base)
         self.network = AdaptedModel(self._adapted(device), self.base.config["text_config"]["vocab_size"], config).to(self.device).train()
         self.recognizer = VlmRecognizer(self.network.model, self.base, config.vlm, config.images, config.generation, config.run_name)
-        self._read = torch.zeros(COUNTS_SIZE, dtype=torch.float64, device=self.device)  # of the step at hand, with compute_train_metrics
-        self._counted = Counts()
 
     def batch(self, turn: Turn, epoch: int) -> VlmBatch:
         """Decode, scale and collate."""
@@ -143,14 +146,14 @@ class VlmTask:
             confusion.note(targets_N, likeliest_N)
         if weight and self.config.train.compute_train_metrics:
             read = sum((score(*pair) for pair in self._texts(targets_N, likeliest_N, counts)), Counts())
-            self._read += torch.tensor(read.as_vector(), dtype=torch.float64, device=self.device)
+            self.network.read_in_step += torch.tensor(read.as_vector(), dtype=torch.float64, device=self.device)
         sums, weights = (torch.split(values * weights_N, counts) for values in (losses_N, torch.ones_like(losses_N)))
         return Losses(torch.stack([part.sum() for part in sums]), torch.stack([part.sum() for part in weights]))
 
     def statistics(self) -> list[Tensor]:
         """Confused tokens [2 V] and edit counts of training batches, where they are counted."""
         confusion = [self.network.confusion.step_sums] if self.network.confusion is not None else []
-        return [*confusion, *([self._read] if self.config.train.compute_train_metrics else [])]
+        return [*confusion, *([self.network.read_in_step] if self.config.train.compute_train_metrics else [])]
 
     def absorb(self, statistics: Sequence[Tensor]) -> None:
         """Move the running sums."""
@@ -158,13 +161,16 @@ class VlmTask:
         if self.network.confusion is not None:
             self.network.confusion.absorb(left.pop(0))
         if self.config.train.compute_train_metrics:
-            self._counted += Counts.from_vector(left.pop(0).tolist())
-            self._read.zero_()
+            self.network.read_since_log += left.pop(0)
+            self.network.read_in_step.zero_()
 
     def train_metrics(self) -> dict[str, float]:
-        """CER and WER of the step at hand, by the likeliest token at each place."""
-        counted, self._counted = self._counted, Counts()
-        return {"train_cer_teacher_forced": counted.cer, "train_wer_teacher_forced": counted.wer} if self.config.train.compute_train_metrics else {}
+        """CER and WER since the last call, by the likeliest token at each place."""
+        if not self.config.train.compute_train_metrics:
+            return {}
+        counted = Counts.from_vector(self.network.read_since_log.tolist())
+        self.network.read_since_log.zero_()
+        return {"train_cer_teacher_forced": counted.cer, "train_wer_teacher_forced": counted.wer}
 
     def evaluate(self, indices: Sequence[int]) -> Judged:
         """Losses and teacher-forced counts of all these samples, and counts of generated text for those of the fixed subset."""
@@ -215,7 +221,7 @@ class VlmTask:
         if settings.quantised:
             model = _prepared_for_training(model)
         if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         torch.manual_seed(key_of(self.config.train.seed, "weights"))
         return adapted(model, self.base, self.config.lora)
 

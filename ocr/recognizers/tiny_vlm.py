@@ -24,7 +24,7 @@ from ocr.recognizers.vlm.base import quieten
 from ocr.recognizers.vlm.inputs import Patching, Prompt, fitted_size, grid, padded, patches, resized
 from ocr.recognizers.vlm.settings import ImageSettings, TinyVlmSettings
 
-VERSION = 1  # of this file's recipe: another one, another base
+VERSION = 2  # of this file's recipe: another one, another base
 IMAGES = ImageSettings(max_side_px=160, min_pixels=1024, max_pixels=8192)
 _CACHE = Path(os.environ.get("LIPI_CACHE", Path.home() / ".cache" / "lipi")) / "tiny_vlm"
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
@@ -106,11 +106,11 @@ def _drawn(architecture: str, tokenizer: Any, patching: Patching) -> Any:
     if architecture == "qwen3_vl":
         from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-        vision = {**sizes, "hidden_size": 96, "deepstack_visual_indexes": [0], "num_position_embeddings": 256, "initializer_range": _SPREAD}
+        vision = {**sizes, "hidden_size": 128, "deepstack_visual_indexes": [0], "num_position_embeddings": 256, "initializer_range": _SPREAD}
         return Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids))
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    vision = {**sizes, "hidden_size": 96, "fullatt_block_indexes": [0, 1], "window_size": 112, "initializer_range": _SPREAD}
+    vision = {**sizes, "hidden_size": 128, "fullatt_block_indexes": [0, 1], "window_size": 112, "initializer_range": _SPREAD}
     text["rope_scaling"] = {"rope_type": "default", "mrope_section": [4, 6, 6]}
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids))
 

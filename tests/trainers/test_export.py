@@ -19,7 +19,7 @@ from ocr.sample import Reading
 from tests.trainers.tiny import tiny_config, train_here
 from trainers.checkpoint import directory_of, verify
 from trainers.export import bundle as exporting
-from trainers.export.bundle import GateFailed
+from trainers.export.exported import GateFailed
 from trainers.export.run import averaged, export_run
 from trainers.launch import launch
 

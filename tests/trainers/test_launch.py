@@ -320,7 +320,7 @@ def test_the_engines_steps_are_torchs_own(tmp_path: Path) -> None:
     for step in range(6):
         (turn,) = turns_of(plan, step, 0, 1)
         optimizer.zero_grad()
-        plain.losses(plain.batch(turn, 0), 1.0).mean().backward()
+        plain.losses(plain.batch(turn, 0), 1.0).sums_B.mean().backward()
         torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.max_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step, 6)

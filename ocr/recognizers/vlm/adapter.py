@@ -46,7 +46,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    own = get_peft_model_state_dict(model)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
     differing = sorted(set(own) ^ set(weights)) or [f"{name} {list(weights[name].shape)}" for name in own if own[name].shape != weights[name].shape]
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
@@ -59,7 +59,7 @@ def adapter_files(model: nn.Module) -> dict[str, bytes]:
     from peft import get_peft_model_state_dict
     from safetensors.torch import save
 
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
     config = model.peft_config["default"].to_dict()  # type: ignore[index, union-attr]
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     return {ADAPTER: save(weights, metadata={"format": "pt"}), ADAPTER_CONFIG: json.dumps({**plain, "inference_mode": True}, indent=2, default=str).encode()}

@@ -99,6 +99,9 @@ class Base:
         except (OSError, ValueError, ImportError) as problem:
             raise UserError(f"{self.name}: cannot be loaded: {problem}") from None
         placed: nn.Module = model if place else nn.Module.to(model, device)
+        for module in placed.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):  # bitsandbytes would repack 4-bit weights in evaluations, and no gradient passes those
+                module.support_avx512bf16_for_cpu = False
         return placed.requires_grad_(False)
 
 
