@@ -20,15 +20,18 @@ def main(arguments: Namespace) -> None:
         raise UserError(f"{', '.join(sorted(set(data) - {'data'}))}: unknown; known here: data=FOLDER or an embedded data set's name")
     if len(paths) != (3 if paths[:1] == [Path("compare")] else 1):
         raise UserError(f"found {' '.join(arguments.words) or 'nothing'}; give RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER")
-    from trainers.judge import compared, judge
+    from trainers.judge import HEADER, best_of, compared, judge
 
     if len(paths) == 3:
         print(compared(paths[1], paths[2], data.get("data")))
         return
-    print(f"{'':<24}{'samples':>9}{'CER':>9}{'graphemes':>11}{'WER':>9}{'exact':>9}")
-    for name, counts in judge(paths[0], data.get("data")):
-        rates = (counts.cer, counts.grapheme_cer, counts.wer, counts.exact_match)
-        print(f"{name:<24}{counts.samples:>9,}{rates[0]:>9.2%}{rates[1]:>11.2%}{rates[2]:>9.2%}{rates[3]:>9.2%}", flush=True)
+    print(HEADER)
+    verdicts = []
+    for verdict in judge(paths[0], data.get("data")):
+        print(verdict, flush=True)
+        verdicts.append(verdict)
+    if len(verdicts) > 1:
+        print(f"best: {best_of(verdicts)}")
 
 
 if __name__ == "__main__":

@@ -106,12 +106,12 @@ def launch(config: TrainConfig, train: Callable[[Job], None], command: str) -> O
         else:
             train(Job(config, run_dir, run, lease.attempt, found.state()["environment"]["threads_per_worker"] if found else None))
         if not is_reported(config, run_dir):
-            final_report(config, _finishing_task(config, data, run_dir), data.checked, run_dir, data.fingerprints, command)
+            final_report(config, finishing_task(config, data, run_dir), data.checked, run_dir, data.fingerprints, command)
         return Outcome(run_dir, read_json(run_dir / "report.json"), was_finished)
 
 
-def _finishing_task(config: TrainConfig, data: Data, run_dir: Path) -> Task:
-    """A network to read with at the end: a vision-language model on a GPU where this process has one, in the precision it was trained in."""
+def finishing_task(config: TrainConfig, data: Data, run_dir: Path) -> Task:
+    """A network to read a run's checkpoints with: a vision-language model on a GPU where this process has one, in the precision it was trained in."""
     import torch
 
     last = checkpoints.verify(checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1]))

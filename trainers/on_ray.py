@@ -112,7 +112,11 @@ def _train_once(job: Job, threads: int) -> None:
         _train_worker,
         train_loop_config={"job": job, "threads": threads, "outcome": str(ray_dir / f"{name}.json"), "started_in": str(Path.cwd())},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=job.config.workers, use_gpu=use_gpu, resources_per_worker={"CPU": threads, **({"GPU": 1} if use_gpu else {})}),
+        scaling_config=ScalingConfig(
+            num_workers=job.config.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": threads, **({"GPU": _gpus_of_a_worker(job.config)} if use_gpu else {})},
+        ),
         run_config=RunConfig(name=name, storage_path=str(ray_dir), failure_config=FailureConfig(max_failures=job.config.max_failures)),
     )
     try:
@@ -130,6 +134,13 @@ def _use_gpu(config: TrainConfig) -> bool:
     if config.device == "cuda" and not there:
         raise UserError(f"device: cuda: {config.workers} GPUs are needed, Ray has {ray.cluster_resources().get('GPU', 0):g}; set device=auto or fewer workers")
     return there and config.device != "cpu"
+
+
+def _gpus_of_a_worker(config: TrainConfig) -> int:
+    """One; with device_map=auto all of the machine that has most."""
+    if config.family == "ctc" or not config.vlm.device_map:
+        return 1
+    return int(max(node["Resources"].get("GPU", 1) for node in ray.nodes() if node["Alive"]))
 
 
 def _train_worker(setup: dict[str, Any]) -> None:
@@ -155,7 +166,8 @@ def _train_worker(setup: dict[str, Any]) -> None:
 
 
 def _fit(job: Job, threads: int, workers: Workers) -> None:
-    config, device = job.config, str(get_device())
+    found = get_device()  # several for a worker with several GPUs; the first one holds what is not spread
+    config, device = job.config, str(found[0] if isinstance(found, list) else found)
     precision = precision_on(config, device)
     if device != "cpu" and config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -171,7 +183,7 @@ def precision_on(config: TrainConfig, device: str) -> str:
     """
     if config.precision != "auto":
         return config.precision
-    return "bf16" if device != "cpu" and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if device != "cpu" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def _report_to_ray(metrics: dict[str, Any], checkpoint: Checkpoint | None) -> None:

@@ -102,15 +102,15 @@ class VlmBatch:
 class AdaptedModel(nn.Module):
     """The base with its adapter, and what is counted of training batches: all that training changes."""
 
-    def __init__(self, model: nn.Module, vocabulary: int, config: TrainConfig) -> None:
+    def __init__(self, model: nn.Module, vocabulary: int, config: TrainConfig, device: torch.device) -> None:
         super().__init__()
         self.model = model
-        self.confusion = Confusion(vocabulary, config.loss) if config.loss.confusion_weight else None
+        self.confusion = Confusion(vocabulary, config.loss).to(device) if config.loss.confusion_weight else None
         self.read_since_log: Tensor  # edit counts of training batches
         self.read_in_step: Tensor
         if config.train.compute_train_metrics:
-            self.register_buffer("read_since_log", torch.zeros(COUNTS_SIZE, dtype=torch.float64))
-            self.register_buffer("read_in_step", torch.zeros(COUNTS_SIZE, dtype=torch.float64), persistent=False)
+            self.register_buffer("read_since_log", torch.zeros(COUNTS_SIZE, dtype=torch.float64, device=device))
+            self.register_buffer("read_in_step", torch.zeros(COUNTS_SIZE, dtype=torch.float64, device=device), persistent=False)
 
     @property
     def causal(self) -> Any:
@@ -128,7 +128,7 @@ class VlmTask:
         self.widths, self.validation, self.replayed = checked.widths, checked.validation, checked.replayed
         self.train_ids = [train.ids[index] for index in checked.train]
         self.fitting = Fitting(config, self.base)
-        self.network = AdaptedModel(self._adapted(device), self.base.config["text_config"]["vocab_size"], config).to(self.device).train()
+        self.network = AdaptedModel(self._adapted(device), self.base.config["text_config"]["vocab_size"], config, self.device).train()
         self.recognizer = VlmRecognizer(self.network.model, self.base, config.vlm, config.images, config.generation, config.run_name)
 
     def batch(self, turn: Turn, epoch: int) -> VlmBatch:
@@ -218,8 +218,6 @@ class VlmTask:
         """The base with a fresh adapter, drawn by the run's seed."""
         settings = self.config.vlm
         model = self.base.load(settings, DTYPES[self.dtype], device)
-        if settings.quantised:
-            model = _prepared_for_training(model)
         if settings.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         torch.manual_seed(key_of(self.config.train.seed, "weights"))
@@ -287,10 +285,3 @@ def initial_adapter(path: Path, base: Base) -> dict[str, Tensor]:
         weights = checkpoints.verify(path).weights()
         return {name.removeprefix("model.").replace(f".{_ADAPTER}.", "."): tensor for name, tensor in weights.items() if name.startswith("model.")}
     return read_adapter(path)
-
-
-def _prepared_for_training(model: nn.Module) -> nn.Module:
-    """A quantised base with its norms in fp32."""
-    from peft import prepare_model_for_kbit_training
-
-    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call, no-any-return]

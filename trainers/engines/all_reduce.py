@@ -21,6 +21,7 @@ from trainers.task import Losses, Task
 from trainers.workers import Workers
 
 MOST_OVERFLOWS, STEPS_TO_GROW = 20, 2000
+_SCALARS = 4  # loss, weight, samples, samples whose loss is not finite
 
 
 class NotFiniteError(UserError):
@@ -51,7 +52,9 @@ class AllReduceEngine:
         self.max_grad_norm = settings.max_grad_norm
         self.parameters = [parameter for parameter in task.network.parameters() if parameter.requires_grad]
         self.optimizer = _optimizer(settings, task.network)
-        self._gradients = torch.zeros(sum(parameter.numel() for parameter in self.parameters), dtype=torch.float64, device=self.device)
+        pieces = [sum(parameter.numel() for parameter in self.parameters), *(sums.numel() for sums in task.statistics()), _SCALARS]
+        self._flat = torch.zeros(sum(pieces), dtype=torch.float64, device=self.device)  # all that crosses workers: gradients, statistics, scalars
+        self._gradients, *self._statistics, self._scalars = torch.split(self._flat, pieces)
 
     def take_step(self, turns: Sequence[Turn], batches: Sequence[Any], rate: float) -> StepResult:
         """One optimizer step over this worker's turns and every other worker's; NotFiniteError on all of them together."""
@@ -104,10 +107,11 @@ class AllReduceEngine:
 
     def _meet(self, scalars: list[float]) -> tuple[list[Tensor], list[Tensor], list[float]]:
         """Sums of gradients, statistics and scalars over the workers, by one all-reduce of one flat fp64 buffer."""
-        pieces = [self._gradients, *self.task.statistics(), torch.tensor(scalars, dtype=torch.float64, device=self.device)]
-        flat = self.workers.sum(torch.cat([piece.double() for piece in pieces]))
-        gradients, *statistics, tail = torch.split(flat, [piece.numel() for piece in pieces])
-        return self._split(gradients), statistics, tail.tolist()
+        for place, sums in zip(self._statistics, self.task.statistics(), strict=True):
+            place.copy_(sums.reshape(-1))
+        self._scalars.copy_(torch.tensor(scalars, dtype=torch.float64))
+        self.workers.sum(self._flat)
+        return self._split(self._gradients), self._statistics, self._scalars.tolist()
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """The flat buffer as one piece for each parameter."""

@@ -14,7 +14,7 @@ from trainers.checkpoint import Checkpoint
 from trainers.config import TrainConfig
 from trainers.export.exported import Exported
 from trainers.families import card_of, export
-from trainers.launch import Data
+from trainers.launch import Data, finishing_task
 
 
 class ExportRequest(Settings):
@@ -39,7 +39,7 @@ def export_run(run_dir: Path, overrides: Sequence[str]) -> Exported:
         config = config.model_copy(update={"export": config.export.model_copy(update={"backends": backends})})
     chosen = _checkpoints(config, run_dir, request)
     data = Data.open(config)
-    task = data.task(config, "cpu")
+    task = finishing_task(config, data, run_dir)
     checkpoints.load_trained_state(task.network, averaged([checkpoint.weights() for checkpoint in chosen]))
     target = Path(request.output) if request.output else run_dir / ("bundle" if request.average == 1 else f"bundle-average{request.average}")
     card = card_of(task, [checkpoint.step for checkpoint in chosen], data.fingerprints)

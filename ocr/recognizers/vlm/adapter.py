@@ -94,7 +94,7 @@ def load_vlm(bundle: Bundle, device: str | None) -> VlmRecognizer:
     base = find_base(settings)
     require_base(base, sha256, where)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = adapted(base.load(settings, torch.float32, device), base, parse_settings(LoraSettings, lora, where)).to(device)
+    model = adapted(base.load(settings, torch.float32, device), base, parse_settings(LoraSettings, lora, where))
     fill(model, read_adapter(bundle.path), where)
     decoding = dict(bundle.decoding)
     images = parse_settings(ImageSettings, decoding.pop("images", {}), where)

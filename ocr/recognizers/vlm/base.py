@@ -101,7 +101,7 @@ class Base:
         placed: nn.Module = model if place else nn.Module.to(model, device)
         for module in placed.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):  # bitsandbytes would repack 4-bit weights in evaluations, and no gradient passes those
-                module.support_avx512bf16_for_cpu = False
+                module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
         return placed.requires_grad_(False)
 
 
