@@ -23,6 +23,15 @@ def check(config: TrainConfig, train: Trained, validation: Dataset) -> Checked:
     return ctc.check(config, train, validation)
 
 
+def verified(config: TrainConfig) -> str:
+    """What was found when base, processor, adapter and data were looked at; empty for a family that needs none of it. UserError where they do not fit."""
+    if config.family == "ctc" or config.skip_verification:
+        return ""
+    from trainers import vlm_verify
+
+    return vlm_verify.verified(config)
+
+
 def origins(config: TrainConfig) -> dict[str, str]:
     """SHA-256 of what the weights start from: the base, the bundle or adapter of `train.init_from`."""
     if config.family == "vlm":

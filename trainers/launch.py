@@ -20,7 +20,7 @@ from ocr.settings import changed_settings, parse_settings, read_yaml, resolved
 from trainers import checkpoint as checkpoints
 from trainers.checkpoint import Checkpoint
 from trainers.config import TrainConfig
-from trainers.families import check, make_task, origins
+from trainers.families import check, make_task, origins, verified
 from trainers.finish import final_report, is_reported
 from trainers.lease import Lease
 from trainers.loop import TrainState, find, is_over, plan_of, planned_steps
@@ -93,6 +93,8 @@ def launch(config: TrainConfig, train: Callable[[Job], None], command: str) -> O
 
     `config.storage_path` is absolute. UserError before anything is written where a setting, the data or the directory is not good.
     """
+    if told := verified(config):
+        print(told, flush=True)
     data = Data.open(config)
     if config.verify:
         print(data.told, flush=True)

@@ -62,7 +62,9 @@ def test_resuming_from_a_checkpoint_changes_no_bit(kind: str, tmp_path: Path) ->
 def test_nine_tenths_of_the_8_bit_optimizers_state_are_bytes(tmp_path: Path) -> None:
     config = tiny_vlm_config(tmp_path, lora={"rank": 64}, optimizer={"name": "adamw_8bit"})
     run_again(config, stop_after=2)
-    tensors = [t for state in verify(directory_of(config.local_run_dir, 2)).optimizer()["state"].values() for t in state.values() if isinstance(t, torch.Tensor)]
+    tensors = [
+        t for state in verify(directory_of(config.local_run_dir, 2)).optimizer()["state"].values() for t in state.values() if isinstance(t, torch.Tensor)
+    ]
     moments = [t for t in tensors if t.numel() >= 512 and t.numel() != 256]
     eight_bit = sum(t.numel() * t.element_size() for t in moments if t.dtype == torch.uint8)
     assert eight_bit >= 0.9 * sum(t.numel() * t.element_size() for t in moments)

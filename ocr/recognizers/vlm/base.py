@@ -1,6 +1,7 @@
 """The frozen base: its folder, its hash, its tokenizer and its weights, loaded by transformers; remote code never runs."""
 
 import hashlib
+import importlib
 import importlib.util
 import logging
 import re
@@ -97,7 +98,7 @@ class Base:
                 trust_remote_code=False,
             )
         except (OSError, ValueError, ImportError) as problem:
-            raise UserError(f"{self.name}: cannot be loaded: {problem}") from None
+            raise UserError(f"{self.name}: cannot be loaded: {_torchvision_trouble() or problem}") from None
         placed: nn.Module = model if place else nn.Module.to(model, device)
         for module in placed.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):  # bitsandbytes would repack 4-bit weights in evaluations, and no gradient passes those
@@ -111,6 +112,19 @@ def quieten() -> None:
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def _torchvision_trouble() -> str | None:
+    """What is wrong with an installed torchvision: transformers asks only whether it is there, and then fails with another message."""
+    if importlib.util.find_spec("torchvision") is None:
+        return None
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError, OSError) as problem:
+        return (
+            f"the installed torchvision does not fit torch {torch.__version__} ({problem}); uninstall it, nothing here needs it, or install the one that fits"
+        )
+    return None
 
 
 def dtype_for(precision: str) -> Dtype:
