@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ocr.errors import UserError
-from ocr.images import Pixels
+from ocr.images import Mode, Pixels, open_image
 from ocr.sample import Reading
 
 
@@ -15,9 +15,14 @@ class Recognizer(Protocol):
     name: str
     image_mode: Literal["L", "RGB"]
 
-    def read(self, images: Sequence[Pixels]) -> list[Reading]:
-        """One Reading per image (`ocr.images.open_image` in this recogniser's mode), in the same order."""
+    def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
+        """One Reading per image, in the same order: a file, or its pixels (`ocr.images.open_image` in this recogniser's mode). ImageRefused names a bad file."""
         ...
+
+
+def opened(images: Sequence[Pixels | Path | str], mode: Mode) -> list[Pixels]:
+    """The pixels of each."""
+    return [open_image(Path(image), mode) if isinstance(image, (str, Path)) else image for image in images]
 
 
 def load(bundle: Path, backend: str | None = None, device: str | None = None) -> Recognizer:

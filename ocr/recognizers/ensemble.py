@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from ocr.errors import UserError
@@ -21,7 +22,7 @@ class Ensemble:
             raise UserError(f"{self.name}: some read grey images and some colour; an ensemble takes members of one kind")
         self.image_mode = modes.pop()
 
-    def read(self, images: Sequence[Pixels]) -> list[Reading]:
+    def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
         """One Reading per image; of equal votes the text of the first member wins."""
         return [self._vote(readings) for readings in zip(*(member.read(images) for member in self.members), strict=True)]
 

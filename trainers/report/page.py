@@ -19,6 +19,7 @@ from trainers.report.records import Records, finite, read_records
 _EVALUATION_COLUMNS = {
     "eval_loss": ("loss", formats.decimal),
     "eval_cer": ("CER", formats.percent),
+    "eval_cer_teacher_forced": ("CER, teacher-forced (optimistic)", formats.percent),
     "eval_grapheme_cer": ("grapheme CER", formats.percent),
     "eval_wer": ("WER", formats.percent),
     "eval_exact_match": ("exact", formats.percent),
@@ -80,6 +81,7 @@ def render(report: Mapping[str, Any], lines: Sequence[ReportLine], metrics: Reco
         columns=[label for label, _ in _evaluation_columns(metrics).values()],
         evaluations=_evaluations(report, metrics),
         groups=[(group, [mark_line(line) for line in lines if line.group == group]) for group in ("worst", "random")],
+        check=_before_and_after(report),
         confusions=_confusions(report.get("confusions") or []),
         reliability=draw_reliability(_part(report, "confidence").get("reliability") or []),
         trust=_trust(report),
@@ -168,6 +170,13 @@ def _confusions(pairs: Sequence[Sequence[Any]]) -> list[Confusion]:
     return [Confusion(expected, read, number, number / most) for expected, read, number in pairs]
 
 
+def _before_and_after(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """One sample's text, and how it was read before training and by the kept weights; empty where no such sample was read."""
+    check = _part(report, "inference_check")
+    wanted = {"reference": "reference", "before training": "reading_before", "after training": "reading"}
+    return [(name, check[key]) for name, key in wanted.items() if check.get(key) is not None] if check else []
+
+
 def _facts(held_out: Mapping[str, Any], under: str = "") -> list[tuple[str, str]]:
     """Nested facts as flat (name, value) rows."""
     rows: list[tuple[str, str]] = []
@@ -198,6 +207,9 @@ def _place(step: float, last: float) -> float:
 def _trust(report: Mapping[str, Any]) -> str:
     """How far the confidence of a reading can be taken at its word."""
     error = _part(report, "confidence").get("expected_calibration_error")
+    if "max_new_tokens" in _part(report, "decoding"):
+        error_told = f" Their product is {formats.percent(error)} off on average as a confidence (expected calibration error)." if finite(error) else ""
+        return f"The bundle writes its readings token by token, each with a probability.{error_told}"
     method = {"greedy": "the best class of each column", "beam": "a beam with a character language model", "closed": "the likeliest entry of its dictionary"}
     read = f"The bundle reads by {method.get(str(_part(report, 'decoding').get('method')), 'its own decoding')}"
     greedy = report.get("greedy_cer")
@@ -232,6 +244,7 @@ def _machine(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     memory = report.get("peak_memory_mib")
     rows = [
         ("parameters", formats.size(report.get("parameters"))),
+        *([("trained", formats.size(report["trained_parameters"]))] if report.get("trained_parameters") != report.get("parameters") else []),
         ("device", formats.value(report.get("device"))),
         ("precision", formats.value(report.get("precision"))),
         ("workers", formats.value(report.get("workers"))),

@@ -4,6 +4,7 @@ Legend: B batch, C channels, H height, W width, T output columns, K classes.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from ocr.alphabet import Alphabet
 from ocr.bundle import ENTRIES, LANGUAGE_MODEL, LEXICON, Bundle
 from ocr.errors import UserError
 from ocr.images import Pixels, scale_to_height, to_ink, trim_rows
+from ocr.recognizers.base import opened
 from ocr.recognizers.ctc.calibration import Calibration
 from ocr.recognizers.ctc.decoding import Decoder, Floats, Ints, log_likelihoods, log_softmax
 from ocr.recognizers.ctc.language_model import CharacterModel
@@ -64,9 +66,9 @@ class CtcRecognizer:
         self.backend, self.decoder, self.settings, self.name = backend, decoder, settings, name
         self.image_mode: Literal["L", "RGB"] = "L" if settings.channels == 1 else "RGB"
 
-    def read(self, images: Sequence[Pixels]) -> list[Reading]:
+    def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
         """One Reading per image; images of like width share a batch."""
-        return [reading for reading, _ in self._in_batches(images, None)]
+        return [reading for reading, _ in self._in_batches(opened(images, self.image_mode), None)]
 
     def read_and_compare(self, images: Sequence[Pixels], references: Sequence[str]) -> list[tuple[Reading, float]]:
         """Each image's Reading and the CTC loss of its reference; inf where the network cannot write it."""

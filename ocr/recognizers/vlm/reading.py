@@ -5,6 +5,7 @@ Legend: B images, T tokens, V vocabulary.
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from ocr.images import Pixels
+from ocr.recognizers.base import opened
 from ocr.recognizers.vlm.base import Base
 from ocr.recognizers.vlm.inputs import fitted_size, grid, padded, patches, resized
 from ocr.recognizers.vlm.settings import BaseModelSettings, GenerationSettings, ImageSettings
@@ -32,9 +34,9 @@ class VlmRecognizer:
         self.model, self.base, self.settings, self.images, self.generation, self.name = model, base, settings, images, generation, name
         self.prompt = base.prompt(settings)
 
-    def read(self, images: Sequence[Pixels]) -> list[Reading]:
+    def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
         """One Reading per RGB image; its confidence is the product of its tokens' probabilities."""
-        prepared = [self.prepared(image) for image in images]
+        prepared = [self.prepared(image) for image in opened(images, self.image_mode)]
         by_size = sorted(range(len(prepared)), key=lambda index: prepared[index].shape[1] * prepared[index].shape[2])
         at_once = self.generation.batch_size if not self.generation.temperature else 1  # a draw belongs to one image
         found: dict[int, Reading] = {}

@@ -1,0 +1,80 @@
+"""SIGKILL under Ray with the vision-language model and everything that carries state: 8-bit AdamW, focal and confusion-weighted loss, kornia, dropout."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocr.settings import load_settings
+from tests.commands import PROJECT, call, start
+from tests.trainers.test_on_ray import wait_for
+from tests.trainers.test_resume import assert_equal_at
+from tests.trainers.together import fit_together
+from trainers.checkpoint import directory_of, evaluations
+from trainers.config import TrainConfig
+
+CONFIG = "configs/tiny_vlm.yaml"
+STEPS = 12
+WORDS = [
+    f"train.max_steps={STEPS}",
+    "train.save_steps=3",
+    "train.eval_steps=6",
+    "train.save_total_limit=20",
+    "train.micro_batch_size=4",
+    "data.max_validation_samples=8",
+    "model.base_steps=0",
+    "model.gradient_checkpointing=true",
+    "lora.rank=64",
+    "lora.dropout=0.1",
+    "loss.focal_gamma=2.0",
+    "loss.focal_alpha=0.25",
+    "loss.label_smoothing=0.1",
+    "loss.confusion_weight=2.0",
+    "kornia.strength=1.0",
+    "workers=2",
+    "threads_per_worker=1",
+    "precision=fp32",
+]
+OPTIMIZERS = ["adamw", "adamw_8bit"]
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    torch.set_num_threads(1)
+    runs = {}
+    for optimizer in OPTIMIZERS:
+        words = [*WORDS, f"optimizer.name={optimizer}", f"storage_path={tmp_path_factory.mktemp(optimizer)}"]
+        config = load_settings(TrainConfig, PROJECT / CONFIG, words)
+        fit_together(config)
+        runs[optimizer] = config.local_run_dir
+    return runs
+
+
+def assert_equal_to(golden: Path, run_dir: Path) -> None:
+    assert_equal_at(STEPS, run_dir, golden)
+    assert (run_dir / "metrics.jsonl").read_text() == (golden / "metrics.jsonl").read_text()
+    assert evaluations(run_dir) == evaluations(golden)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("point", ["step:8:1", "before_evaluation:6:1"], ids=["a worker in a step", "before an evaluation"])
+def test_sigkill_of_a_worker_changes_no_bit(point: str, optimizer: str, golden: dict[str, Path], tmp_path: Path) -> None:
+    marker = tmp_path / "killed"
+    done = call("train", CONFIG, *WORDS, f"optimizer.name={optimizer}", f"storage_path={tmp_path}", LIPI_KILL_AT=f"{point}:{marker}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert marker.exists()
+    assert_equal_to(golden[optimizer], tmp_path / "tiny-vlm")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_sigkill_of_the_driver_and_the_same_command_again_change_no_bit(optimizer: str, golden: dict[str, Path], tmp_path: Path) -> None:
+    words = (CONFIG, *WORDS, f"optimizer.name={optimizer}", f"storage_path={tmp_path}")
+    driver = start("train", *words)
+    wait_for(directory_of(tmp_path / "tiny-vlm", 3))
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    done = call("train", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_equal_to(golden[optimizer], tmp_path / "tiny-vlm")
