@@ -1,6 +1,7 @@
 """What 12, 50 and 100 real corrected lines are worth: fine-tuned from a base with replay, without replay, and from nothing.
 
   python tests/benchmarks/corrections.py [--data ../shared/data] [--seeds 5] [--sizes 12 50 100] [--steps 150] [--sets thai bangla]
+                                          [--ways "base, replay" "base, no replay" "from nothing"]
 
 Thai print is split by document and by text: test lines share neither with what is corrected. Bangla handwriting has two pages of one
 writer, 43 lines: one page is corrected (21 or 22 lines at most), the other tested. Each run is `configs/corrections.yaml` with
@@ -114,6 +115,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[12, 50, 100])
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--sets", nargs="+", default=list(FOLDERS), choices=FOLDERS)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--bases", default="", help="folder of bundles by set; default: the bases that ship")
     parser.add_argument("--replay", default="runs/base-{set}/bundle", help="a bundle whose data set is replayed")
     options = parser.parse_args()
@@ -126,7 +128,7 @@ def main() -> None:
             pool, tested = split(lines, seed, by_text=name == "thai")
             before.append(read(load(Path(base)), tested))
             for size in [*(size for size in options.sizes if size < len(pool)), *([ALL] if max(options.sizes) >= len(pool) else [])]:
-                for way in WAYS:
+                for way in options.ways:
                     with tempfile.TemporaryDirectory() as folder:
                         write_corrections(pool[: size or None], Path(folder) / "samples")
                         recognizer, seconds = fine_tuned(base, replay, Path(folder) / "samples", way, options.steps, Path(folder), seed)

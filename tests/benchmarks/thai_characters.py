@@ -1,44 +1,47 @@
 """Single Thai characters: how many of the 880 entries are read right on a face never seen, raw and with look-alikes counted as one.
 
-  make faces && python ray_jobs/train.py configs/thai/characters.yaml && python tests/benchmarks/thai_characters.py [--run runs/thai-characters]
+  make faces && python tests/benchmarks/thai_characters.py
 
+Trains configs/thai/characters.yaml where it is not finished, adding up its CPU seconds (cpu.py).
 Look-alikes are entries whose clean pictures in the held-out face, trimmed and scaled as the network gets them, differ by less than a
 sixth of their ink; chains of such pairs make a group. The groups are printed, so that a person can say whether they are fair.
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
+from cpu import PROJECT, trained
 from PIL import Image, ImageDraw
 
 from ocr.bundle import ENTRIES, open_bundle
 from ocr.dataset.read import Dataset
 from ocr.evaluation import evaluate
+from ocr.files import read_json
 from ocr.images import to_ink
 from ocr.recognizers.base import load
-from ocr.recognizers.ctc.reading import as_line
+from ocr.recognizers.ctc.reading import as_line, network_settings
+from ocr.recognizers.ctc.settings import NetworkSettings
 from ocr.sources.fonts import Face, find_faces
 from ocr.sources.scripts import script_named
 
 ALIKE = 1 / 6
-SIZE_PX, CANVAS_PX, HEIGHT_PX, WIDTH_PX = 64, 260, 32, 128
+SIZE_PX, CANVAS_PX, WIDTH_PX = 64, 260, 128
 
 
-def picture(face: Face, text: str) -> np.ndarray:
+def picture(face: Face, text: str, network: NetworkSettings) -> np.ndarray:
     """The entry, clean, as the network gets it, [H, W] in a frame of fixed width."""
     canvas = Image.new("L", (CANVAS_PX, 160), 255)
     ImageDraw.Draw(canvas).text((60, 110), text, font=face.font(SIZE_PX), fill=0, anchor="ls")
     pixels = np.asarray(canvas)
     columns = np.flatnonzero((pixels < 128).any(axis=0))
-    line = as_line(pixels[:, columns[0] : columns[-1] + 1], HEIGHT_PX)
+    line = as_line(pixels[:, columns[0] : columns[-1] + 1], network)
     ink = np.clip(to_ink(line)[0], 0, 1)[:, :WIDTH_PX]
     return np.pad(ink, [(0, 0), (0, WIDTH_PX - ink.shape[1])])
 
 
-def groups_of(entries: list[str], face: Face) -> list[list[str]]:
+def groups_of(entries: list[str], face: Face, network: NetworkSettings) -> list[list[str]]:
     """Groups of two and more entries that look alike."""
-    pictures = np.stack([picture(face, entry) for entry in entries]).reshape(len(entries), -1)
+    pictures = np.stack([picture(face, entry, network) for entry in entries]).reshape(len(entries), -1)
     amount = pictures.sum(axis=1)
     parent = list(range(len(entries)))
 
@@ -60,17 +63,18 @@ def groups_of(entries: list[str], face: Face) -> list[list[str]]:
 def main() -> None:
     """Print the groups and both figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=Path("runs/thai-characters"))
-    run_dir = parser.parse_args().run
+    parser.parse_args()
+    run_dir = trained("configs/thai/characters.yaml", PROJECT / "runs" / "thai-characters")
     bundle = open_bundle(run_dir / "bundle")
     data = Dataset.open(str(bundle.card["data"]), "validation")
     evaluation = evaluate(load(bundle.path), data)
     face = next(face for face in find_faces(script_named("Thai"), [data.group(0)["face"]]) if face.name == data.group(0)["font"])
-    groups = groups_of(bundle.read(ENTRIES).decode().split("\n"), face)
+    groups = groups_of(bundle.read(ENTRIES).decode().split("\n"), face, network_settings(bundle.model, str(bundle.path)))
     group_of = {entry: number for number, members in enumerate(groups) for entry in members}
     right = [line.reading == line.reference for line in evaluation.lines]
     alike = [line.reading == line.reference or group_of.get(line.reading, -1) == group_of.get(line.reference, -2) for line in evaluation.lines]
     print("look-alikes in", face.name + ":", "; ".join(" ".join(members) for members in groups))
+    print(f"{read_json(run_dir / 'cpu.json')['cpu_seconds'] / 60:.1f} CPU minutes, {read_json(run_dir / 'report.json')['samples_seen']:,} images seen")
     print(f"{len(right)} images of {len(set(data.texts))} entries: raw {np.mean(right):.1%}, look-alikes as one {np.mean(alike):.1%}")
     print(f"the commonest confusions: {evaluation.confusions.most_common(15)}")
 

@@ -2,70 +2,25 @@
 
   make faces && python tests/benchmarks/words.py [odia bangla thai all]
 
-Runs `ray_jobs/train.py configs/words/NAME.yaml` where runs/words-NAME is not finished and adds up the CPU seconds of its processes
-while it trains (drawing and Ray included; preparing and exporting left out), then reads the validation images with Tesseract too.
+Trains `configs/words/NAME.yaml` where runs/words-NAME is not finished, adding up its CPU seconds (cpu.py), then reads the validation images
+with Tesseract too.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-import psutil
 import tesseract
+from cpu import PROJECT, trained
 
 from ocr.bundle import open_bundle
 from ocr.dataset.read import Dataset
-from ocr.files import read_json, write_json
+from ocr.files import read_json
 from ocr.images import encode_image, open_image
 from ocr.scoring import score_all
 from ocr.text import normalise
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 LANGUAGES = {"odia": "ori", "bangla": "ben", "thai": "tha", "all": "ori+ben+tha"}
-
-
-def train(name: str) -> Path:
-    """Train to the end; the CPU seconds go into cpu.json of the run."""
-    run_dir = PROJECT / "runs" / f"words-{name}"
-    if (run_dir / "report.json").is_file() and (run_dir / "cpu.json").is_file():
-        return run_dir
-    process = subprocess.Popen([sys.executable, "ray_jobs/train.py", f"configs/words/{name}.yaml"], cwd=PROJECT)
-    spent, steps, began = dict[int, float](), 0, dict[int, float]()
-    while process.poll() is None:
-        now = _cpu_seconds(process.pid)
-        trained = _steps(run_dir)
-        if trained and not steps:
-            began = now
-            first = trained
-        if trained > steps:
-            steps, spent = trained, {**spent, **now}
-        time.sleep(1)
-    if process.returncode:
-        raise SystemExit(f"configs/words/{name}.yaml: training ended with status {process.returncode}")
-    seconds = sum(spent.values()) - sum(began.values())
-    write_json(run_dir / "cpu.json", {"cpu_seconds": seconds * steps / max(1, steps - first), "steps": steps})
-    return run_dir
-
-
-def _cpu_seconds(pid: int) -> dict[int, float]:
-    found = {}
-    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-        try:
-            times = process.cpu_times()
-        except psutil.Error:
-            continue
-        found[process.pid] = times.user + times.system
-    return found
-
-
-def _steps(run_dir: Path) -> int:
-    path = run_dir / "timings.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return max((line.get("step", 0) for line in lines), default=0)
 
 
 def by_tesseract(data: Dataset, languages: str) -> tuple[float, float]:
@@ -85,7 +40,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=["odia", "bangla", "thai", "all"], choices=LANGUAGES)
     rows = []
     for name in parser.parse_args().names:
-        run_dir = train(name)
+        run_dir = trained(f"configs/words/{name}.yaml", PROJECT / "runs" / f"words-{name}")
         report, spent = read_json(run_dir / "report.json"), read_json(run_dir / "cpu.json")
         bundle = open_bundle(run_dir / "bundle")
         cer, rate = by_tesseract(Dataset.open(str(bundle.card["data"]), "validation"), LANGUAGES[name])
