@@ -8,6 +8,7 @@ FONT_PACKAGES := @fontsource-variable/anek-odia@5.3.0 @fontsource/baloo-bhaina-2
 
 MORE_BENGALI := hind-siliguri baloo-da-2 atma mina tiro-bangla noto-serif-bengali
 MORE_THAI := sarabun prompt kanit mitr niramit mali itim sriracha trirong taviraj chakra-petch bai-jamjuree
+SERIF := faces/.npm/fontsource-variable-noto-serif-oriya-5.3.0/package/files/noto-serif-oriya-oriya-wght-normal.woff2
 ANEK := fonts/.npm/fontsource-variable-anek-odia-5.3.0/package/files/anek-odia-oriya-standard-normal.woff2
 
 .PHONY: setup train test lint faults benchmarks requirements fonts faces
@@ -55,7 +56,9 @@ fonts: setup
 # more faces for configs/words/ and configs/bases/, from npm into faces/ (not committed); the embedded data set keeps to fonts/
 faces: fonts
 	mkdir -p faces/.npm
-	cd faces/.npm && npm pack --silent $(foreach name,$(MORE_BENGALI) $(MORE_THAI),@fontsource/$(name)@5.3.0)
+	cd faces/.npm && npm pack --silent @fontsource-variable/noto-serif-oriya@5.3.0 $(foreach name,$(MORE_BENGALI) $(MORE_THAI),@fontsource/$(name)@5.3.0)
 	cd faces/.npm && for f in *.tgz; do mkdir -p $${f%.tgz} && tar xzf $$f -C $${f%.tgz}; done
 	for subset in bengali thai; do for f in faces/.npm/*/package/files/*-$$subset-[3-8]00-normal.woff2; do \
 	  $(BIN)/python -m ocr.sources.fonts convert $$f faces/$$subset/$$(basename $$f -normal.woff2).ttf || exit 2; done; done
+	for wght in 400 500 600 700; do \
+	  $(BIN)/python -m ocr.sources.fonts convert $(SERIF) faces/oriya/noto-serif-oriya-$$wght.ttf --family "Noto Serif Oriya" --axes wght=$$wght || exit 2; done

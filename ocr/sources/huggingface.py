@@ -150,7 +150,7 @@ def _image(settings: HuggingFaceSettings, row: dict[str, Any], columns: _Columns
 
 
 def _read_file(settings: HuggingFaceSettings, path: str) -> bytes:
-    """An image named by its path: in the local folder, in what the hub's client keeps on this disk, or, streamed, in the hub's data set itself."""
+    """An image named by its path: in the local folder, in what the hub's client keeps on this disk, or in the hub's data set itself."""
     import datasets
     import huggingface_hub
 
@@ -159,7 +159,9 @@ def _read_file(settings: HuggingFaceSettings, path: str) -> bytes:
         return read_inside(place if place.is_dir() else place.parent, path)
     if "://" not in path:
         kept = [Path(huggingface_hub.constants.HF_HUB_CACHE), Path(datasets.config.DOWNLOADED_DATASETS_PATH)]
-        return read_inside(next((root for root in kept if Path(path).is_relative_to(root)), kept[0]), path)
+        if Path(path).is_absolute():
+            return read_inside(next((root for root in kept if Path(path).is_relative_to(root)), kept[0]), path)
+        return read_inside(_whole(settings.path), path)
     if ".." in path or not re.fullmatch(rf"(zip://[^:]+::)?hf://datasets/{re.escape(settings.path)}@[^:]+", path):
         raise _Unusable("path outside the images folder", f"{path} is not of {settings.path}")
     try:
@@ -167,6 +169,17 @@ def _read_file(settings: HuggingFaceSettings, path: str) -> bytes:
             return bytes(file.read())
     except FileNotFoundError as problem:
         raise _Unusable("missing image", f"{path}: {problem}") from None
+
+
+@functools.lru_cache(maxsize=8)
+def _whole(name: str) -> Path:
+    """The folder of a hub data set with every file, for rows that name their images by paths in it; downloaded once."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, repo_type="dataset"))
+    except OSError as problem:  # what the hub's client raises derives from it
+        raise UserError(f"{name}: its rows name image files, and the data set cannot be downloaded: {str(problem).splitlines()[0]}") from None
 
 
 @functools.lru_cache(maxsize=8)

@@ -4,7 +4,7 @@
 
 Trains configs/thai/characters.yaml where it is not finished, adding up its CPU seconds (cpu.py).
 Look-alikes are entries whose clean pictures in the held-out face, trimmed and scaled as the network gets them, differ by less than a
-sixth of their ink; chains of such pairs make a group. The groups are printed, so that a person can say whether they are fair.
+twelfth of their ink; chains of such pairs make a group. The groups are printed, so that a person can say whether they are fair.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from ocr.recognizers.ctc.settings import NetworkSettings
 from ocr.sources.fonts import Face, find_faces
 from ocr.sources.scripts import script_named
 
-ALIKE = 1 / 6
+ALIKE = 1 / 12
 SIZE_PX, CANVAS_PX, WIDTH_PX = 64, 260, 128
 
 

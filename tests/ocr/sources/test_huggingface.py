@@ -435,23 +435,40 @@ def test_a_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch, 
     assert time.monotonic() - started < 20
 
 
-def test_a_hub_set_that_lies_in_the_cache_is_read_but_names_no_file_outside_it(tmp_path: Path, secret: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def keep_as_hub_set(tmp_path: Path, named: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """someone/lines as the library keeps a hub set that it has read, its rows naming these images."""
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     (tmp_path / "hub").mkdir()
-    (tmp_path / "hub" / "a.png").write_bytes(picture(1))
-    named = [str(tmp_path / "hub" / "a.png"), str(tmp_path / "secret.png"), "hf://datasets/other/set@main/a.png", f"file://{tmp_path}/secret.png"]
     Dataset.from_dict({"image": named, "text": ["x"] * len(named)}).to_parquet(str(tmp_path / "lines.parquet"))
     assert plan(settings(tmp_path / "lines.parquet"))
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     (built,) = cache.glob("parquet/*/*/*/parquet-train.arrow")
-    kept = cache / "someone___lines" / "default" / "0.0.0" / "0"  # as the library keeps someone/lines
+    kept = cache / "someone___lines" / "default" / "0.0.0" / "0"
     shutil.copytree(built.parent, kept)
     (kept / built.name).rename(kept / "lines-train.arrow")
     (kept / "dataset_info.json").write_text((kept / "dataset_info.json").read_text().replace('"dataset_name": "parquet"', '"dataset_name": "lines"'))
+
+
+def test_a_hub_set_that_lies_in_the_cache_is_read_but_names_no_file_outside_it(tmp_path: Path, secret: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = [str(tmp_path / "hub" / "a.png"), str(tmp_path / "secret.png"), "hf://datasets/other/set@main/a.png", f"file://{tmp_path}/secret.png"]
+    keep_as_hub_set(tmp_path, named, monkeypatch)
+    (tmp_path / "hub" / "a.png").write_bytes(picture(1))
     good, *skips = everything("someone/lines")
     assert isinstance(good, Sample) and (good.id, good.image, good.source) == ("lines:train#0", picture(1), "huggingface:someone/lines")
     assert [skip.reason for skip in skips if isinstance(skip, Skip)] == ["path outside the images folder"] * 3
+
+
+def test_rows_that_name_files_of_their_hub_set_read_those(tmp_path: Path, secret: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_as_hub_set(tmp_path, ["images/a.png", "../secret.png", "images/gone.png"], monkeypatch)
+    (tmp_path / "whole" / "images").mkdir(parents=True)
+    (tmp_path / "whole" / "images" / "a.png").write_bytes(picture(1))
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, repo_type: asked.append((name, repo_type)) or str(tmp_path / "whole"))
+    good, *skips = everything("someone/lines")
+    assert isinstance(good, Sample) and good.image == picture(1)
+    assert [skip.reason for skip in skips if isinstance(skip, Skip)] == ["path outside the images folder", "missing image"]
+    assert asked == [("someone/lines", "dataset")]
 
 
 def test_the_library_is_as_talkative_afterwards_as_before(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
