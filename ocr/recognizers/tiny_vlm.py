@@ -1,4 +1,4 @@
-"""A vision-language base of 1.2 million parameters, made on the spot: for tests, and to see a whole run on any machine.
+"""A vision-language base of 1.6 million parameters, made on the spot: for tests, and to see a whole run on any machine.
 
 Its tokenizer is trained on the words of a data set and its weights learn to read their pictures in half a minute of one core. It
 reads words that it was taught, no more. The folder is what `save_pretrained` writes, so everything loads it as it would a large one.

@@ -51,7 +51,7 @@ class VlmSettings(BaseModelSettings):
 
 
 class TinyVlmSettings(BaseModelSettings):
-    """A base of 1.2 million parameters, built and taught the words of a data set on the spot: for tests and to see a run on any machine."""
+    """A base of 1.6 million parameters, built and taught the words of a data set on the spot: for tests and to see a run on any machine."""
 
     kind: Literal["tiny_vlm"] = Setting("tiny_vlm", on_resume="refuse", description="which network")
     architecture: Literal["qwen3_vl", "qwen2_5_vl"] = Setting("qwen3_vl", on_resume="refuse", description="of which family it is")
