@@ -7,9 +7,11 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ocr.errors import GivenUp, UserError
+from ocr.files import read_json
+from ocr.settings import load_settings, read_yaml
 from trainers.config import TrainConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -60,8 +62,30 @@ def in_storage(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"storage_path": path})
 
 
-def split_config(words: Sequence[str], default: Path) -> tuple[Path, list[str]]:
-    """`[CONFIG] [key=value …]` → the config's path and the overrides."""
+def split_config(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """`[CONFIG] [key=value …]` → the config's path, if given, and the overrides."""
     if words and "=" not in words[0]:
         return Path(words[0]), list(words[1:])
-    return default, list(words)
+    return None, list(words)
+
+
+def last_saved(path: Path, overrides: Sequence[str]) -> Path | None:
+    """The newest checkpoint of a config's run that is not finished; None without such a run, or where the overrides do not fit the config."""
+    try:
+        config = load_settings(TrainConfig, path, overrides)
+    except UserError:
+        return None
+    run_dir = in_storage(config).local_run_dir
+    saved = sorted(run_dir.glob("checkpoint_[0-9]*/manifest.json"), key=lambda file: int(file.parent.name.partition("_")[2]))
+    if not saved or _read(read_yaml, run_dir / "config.yaml").get("model", {}).get("kind") != config.model.kind:
+        return None
+    newest = saved[-1].parent
+    return None if newest.name == f"checkpoint_{_read(read_json, run_dir / 'report.json').get('step', 0):06d}" else newest
+
+
+def _read(parse: Callable[[Path], Any], file: Path) -> dict[str, Any]:
+    """What a file of a run says; nothing where it is missing or damaged, which is for the launcher to judge."""
+    try:
+        return dict(parse(file))
+    except (OSError, ValueError, TypeError):
+        return {}

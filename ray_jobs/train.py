@@ -15,10 +15,11 @@ def main(arguments: Namespace) -> None:
     """Train to the end of the run and print its final line."""
     config = command.in_storage(load_settings(TrainConfig, arguments.config, arguments.overrides))
     from trainers import on_ray
+    from trainers.families import verified
     from trainers.launch import Data, launch
 
     if config.verify == "only":
-        print(Data.open(config).told)
+        print(*filter(None, [verified(config), Data.open(config).told]), sep="\n")
         return
     print(launch(config, on_ray.train, command.told_again()))
 

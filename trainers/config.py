@@ -190,6 +190,12 @@ class TrainConfig(Settings):
     threads_per_worker: int | None = Setting(None, ge=1, on_resume="rounding", description="torch threads of each worker; null: its share of the cores")
     max_failures: int = Setting(3, ge=0, on_resume="free", description="how many deaths of workers or of Ray are survived before the run gives up")
 
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Setting(
+        (),
+        on_resume="free",
+        description="where the lines of metrics.jsonl are sent too: tensorboard into the run's folder; wandb and mlflow once they are installed",
+    )
+
     verify: bool | Literal["only"] = Setting(
         False, on_resume="free", description="list the samples and what is wrong with them before training, or only list them"
     )

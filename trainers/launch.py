@@ -18,6 +18,7 @@ from ocr.errors import UserError
 from ocr.files import read_json, write_atomically, write_json
 from ocr.settings import changed_settings, parse_settings, read_yaml, resolved
 from trainers import checkpoint as checkpoints
+from trainers.accelerator import require_gpu
 from trainers.checkpoint import Checkpoint
 from trainers.config import TrainConfig
 from trainers.families import check, make_task, origins, verified
@@ -26,6 +27,7 @@ from trainers.lease import Lease
 from trainers.loop import TrainState, find, is_over, plan_of, planned_steps
 from trainers.run import identity, refused_changes
 from trainers.task import Checked, Task
+from trainers.trackers import require_packages
 from trainers.verify import table
 
 
@@ -93,6 +95,8 @@ def launch(config: TrainConfig, train: Callable[[Job], None], command: str) -> O
 
     `config.storage_path` is absolute. UserError before anything is written where a setting, the data or the directory is not good.
     """
+    require_gpu(config)
+    require_packages(config.report_to)
     if told := verified(config):
         print(told, flush=True)
     data = Data.open(config)

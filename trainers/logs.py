@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from ocr.errors import UserError
 from ocr.files import write_atomically
+from trainers.trackers import Reported, Trackers
 
 
 class Logs:
@@ -25,12 +26,19 @@ class Logs:
         self._metrics = _replace(run_dir / "metrics.jsonl", metrics)
         self._timings = _open_to_append(run_dir / "timings.jsonl")
         self._samples = _replace(run_dir / "samples.jsonl", _ledger_until(run_dir / "samples.jsonl", step)) if log_samples else None
+        self._trackers: Trackers | None = None
+
+    def report(self, reported: Reported) -> None:
+        """Send the lines of metrics.jsonl to the run's trackers too, those that were put back and each one to come."""
+        self._trackers = Trackers(reported, self.metrics, self.write_timing)
 
     def write_metrics(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         line = json.dumps(record) + "\n"
         self.metrics += line
         _append(self._metrics, line)
+        if self._trackers:
+            self._trackers.send(record)
 
     def write_timing(self, record: dict[str, Any]) -> None:
         """Append one line to timings.jsonl, with the time of day."""
@@ -47,7 +55,9 @@ class Logs:
             os.fsync(self._samples.fileno())
 
     def close(self) -> None:
-        """Close the files."""
+        """Close trackers and files."""
+        if self._trackers:
+            self._trackers.close()
         for file in (self._metrics, self._timings, self._samples):
             if file:
                 file.close()

@@ -30,6 +30,7 @@ from trainers.lease import Writer
 from trainers.logs import Logs
 from trainers.schedule import learning_rate
 from trainers.task import Judged, Task
+from trainers.trackers import Reported
 from trainers.workers import Workers
 
 WARMUP_STEPS_OF_TIMING, TIMED_STEPS = 5, 20  # of max_minutes: the median of so many steps, after so many
@@ -129,6 +130,7 @@ class Loop:
                 self.engine.scale = LossScale(**self.state.loss_scale)
         if self.workers.first:
             self.logs = Logs(self.place.run_dir, metrics, self.state.step, self.config.train.log_samples)
+            self.logs.report(Reported(self.config, self.place.run_dir, self.place.run, found.step if found else -1))
             self._tell_of_restart(damaged)
 
     def coming_batches(self, stop_after: int | None) -> "Prefetcher[tuple[list[Turn], list[Any]]]":

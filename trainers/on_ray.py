@@ -129,10 +129,24 @@ def _train_once(job: Job, threads: int) -> None:
         raise RuntimeError("the workers returned without an end")
 
 
+def gpus_of_the_cluster() -> float:
+    """How many GPUs the cluster of RAY_ADDRESS has now."""
+    if ray.is_initialized():
+        return float(ray.cluster_resources().get("GPU", 0))
+    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        return float(ray.cluster_resources().get("GPU", 0))
+    finally:
+        ray.shutdown()
+
+
 def _use_gpu(config: TrainConfig) -> bool:
-    there = ray.cluster_resources().get("GPU", 0) >= config.workers
-    if config.device == "cuda" and not there:
-        raise UserError(f"device: cuda: {config.workers} GPUs are needed, Ray has {ray.cluster_resources().get('GPU', 0):g}; set device=auto or fewer workers")
+    """Whether each worker gets one. A cluster that scales (LIPI_ACCELERATOR=gpu) is asked for GPUs that it does not show yet."""
+    found = ray.cluster_resources().get("GPU", 0)
+    will_come = bool(os.environ.get("RAY_ADDRESS")) and os.environ.get("LIPI_ACCELERATOR") == "gpu"
+    there = found >= config.workers or will_come
+    if not there and (config.device == "cuda" or (config.device == "auto" and config.model.kind == "vlm")):
+        raise UserError(f"device: {config.device}: {config.workers} GPUs are needed, Ray has {found:g}; set fewer workers, or device=cpu")
     return there and config.device != "cpu"
 
 
