@@ -26,7 +26,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("storage")
     temp = Path("/tmp/lipi-ray")
     shutil.rmtree(temp, ignore_errors=True)
-    env = environment(LIPI_STORAGE=str(path), RAY_AUTH_MODE="token", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    env = environment(LIPI_STORAGE=str(path), LIPI_ACCELERATOR="cpu", RAY_AUTH_MODE="token", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     command = [RAY, "start", "--head", "--port=6399", "--dashboard-host=127.0.0.1", "--dashboard-port=8399", f"--temp-dir={temp}", "--num-cpus=2"]
     if not (Path.home() / ".ray" / "auth_token").exists():
         subprocess.run([RAY, "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
