@@ -56,7 +56,7 @@ def read(settings: SyntheticSettings, unit: Unit) -> Iterator[Sample | Skip]:
         yield draw_sample(settings, families, texts, index)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=32)  # sources of one data set: with fewer places than sources each image would prepare its own anew
 def _prepared(settings: SyntheticSettings) -> tuple[list[str], list[Family]]:
     """The texts and the faces, once for all units that this process reads."""
     faces, _ = usable_faces(script_named(settings.script), settings.fonts, settings.exclude_fonts)

@@ -102,7 +102,11 @@ def test_reading_names_a_corrupt_file_and_reads_the_rest(tmp_path: Path) -> None
     assert_refused(call("read", bundle, tmp_path / "runs_of_nothing.png"), "unreadable file")
     table = call("evaluate", config.local_run_dir)
     assert table.returncode == 0, table.stderr
-    assert [line.split()[0] for line in table.stdout.splitlines()[1:]] == ["checkpoint_000002", "bundle"]
+    assert [line.split()[0] for line in table.stdout.splitlines()[1:]] == ["checkpoint_000002", "bundle", "best:"]
+    (kept,) = (config.local_run_dir / "evaluations").glob("*/checkpoint_000002.json")
+    judged = kept.stat().st_mtime_ns
+    assert call("evaluate", config.local_run_dir).stdout.splitlines()[1] == table.stdout.splitlines()[1]
+    assert kept.stat().st_mtime_ns == judged
     compared = call("evaluate", "compare", config.local_run_dir, bundle)
     assert compared.returncode == 0, compared.stderr
     assert "0 of 2,000 lines changed" in compared.stdout
