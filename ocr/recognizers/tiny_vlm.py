@@ -38,7 +38,7 @@ _PATCH = {"qwen3_vl": 16, "qwen2_5_vl": 14}
 
 
 def built(settings: TinyVlmSettings) -> Path:
-    """The folder of the base; made where it is missing, by one process at a time."""
+    """The folder of the base; made where it is missing. Of processes that make it at once the first one's stays."""
     data = Dataset.open(settings.base_data, "train")
     recipe = [VERSION, settings.architecture, settings.base_steps, data.fingerprint, torch.__version__]
     folder = _CACHE / f"{settings.architecture}-{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]}"
@@ -49,8 +49,12 @@ def built(settings: TinyVlmSettings) -> Path:
         quieten()
         print(f"building a tiny {settings.architecture} that reads the {len(set(data.texts))} words of {data.folder}", flush=True)
         _build(settings, data, making)
-        shutil.rmtree(folder, ignore_errors=True)
-        making.rename(folder)
+        try:
+            making.rename(folder)
+        except OSError:
+            shutil.rmtree(making)
+            if not (folder / "config.json").is_file():
+                raise
     return folder
 
 
@@ -70,10 +74,13 @@ def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
         "size": {"shortest_edge": IMAGES.min_pixels, "longest_edge": IMAGES.max_pixels},
     }
     write_json(folder / "preprocessor_config.json", description)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as many everywhere: another number gives other last bits, and so another base
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = _drawn(settings.architecture, tokenizer, patching)
         _teach(model, data, tokenizer, patching, settings.base_steps)
+    torch.set_num_threads(threads)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.save_pretrained(folder)
 
