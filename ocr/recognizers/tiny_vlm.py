@@ -86,7 +86,9 @@ def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
     model.config.architectures, model.config.dtype = [type(model).__name__], torch.float32
     for config in (model.config, model.generation_config):  # the model's own save_pretrained writes in the first process of a group alone
         config.save_pretrained(folder)
-    save_file({name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}, folder / "model.safetensors", metadata={"format": "pt"}
+    )
 
 
 def _tokenizer(texts: list[str]) -> Any:
