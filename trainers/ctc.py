@@ -119,6 +119,7 @@ class CtcTask:
         self.config, self.checked, self.train, self.validation_data = config, checked, train, validation
         self.device, self.alphabet = torch.device(device), checked.alphabet
         self.widths, self.validation, self.replayed = checked.widths, checked.validation, checked.replayed
+        self.judged = self.validation
         self.train_ids = [train.ids[index] for index in checked.train]
         torch.manual_seed(key_of(config.train.seed, "weights"))
         network = build_network(config.ctc, len(self.alphabet))

@@ -120,7 +120,7 @@ def _as_corrections_tells(config: TrainConfig, task: Task, checked: Checked, eva
         "epochs": config.train.num_epochs,
         "batch_size": config.train.global_batch_size,
         "learning_rate": config.optimizer.learning_rate,
-        "vocab_size": len(getattr(checked, "alphabet", ())),
+        "vocab_size": len(alphabet) if (alphabet := getattr(checked, "alphabet", None)) else None,
         "final_train_loss": losses[-1] if losses else None,
         "final_val_loss": by_step[-1]["eval_loss"] if by_step else None,
         "final_val_accuracy": accuracy[-1] if accuracy else None,

@@ -45,7 +45,7 @@ def judge(path: Path, data: str | None = None) -> Iterator[Verdict]:
     config = parse_settings(TrainConfig, read_yaml(path / "config.yaml"), str(path / "config.yaml"))
     own = Data.open(config)
     task = finishing_task(config, own, path)
-    judged, chosen = (Dataset.open(data, "validation"), None) if data else (own.validation, getattr(task, "generated", None))
+    judged, chosen = (Dataset.open(data, "validation"), None) if data else (own.validation, task.judged)
     kept = path / "evaluations" / f"{judged.fingerprint[:12]}{'' if chosen is None else f'-{len(chosen)}'}"
     for step in checkpoints.steps_of(path):
         try:

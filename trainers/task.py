@@ -109,6 +109,11 @@ class Task(Protocol):
         """Indices into the validation split of the samples that can be read."""
         ...
 
+    @property
+    def judged(self) -> Sequence[int]:
+        """Those of `validation` that are read by themselves to judge a network: all, or a fixed part where reading takes long."""
+        ...
+
     def batch(self, turn: Turn, epoch: int) -> Any:
         """Everything `losses` needs for a micro-batch; called in the loader's thread."""
         ...

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from ocr.bundle import DESCRIPTION, MANIFEST, open_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
+from ocr.evaluation import evaluate
 from ocr.images import ImageRefused, image_size, open_image
 from ocr.recognizers.vlm.adapter import adapted, fill, read_adapter, require_base
 from ocr.recognizers.vlm.base import DTYPES, Base, dtype_for, find_base
-from ocr.recognizers.vlm.inputs import Prompt, fitted_size, grid, padded, patches
+from ocr.recognizers.vlm.inputs import Prompt, fitted_size, padded, vision_inputs
 from ocr.recognizers.vlm.reading import VlmRecognizer
 from ocr.scoring import COUNTS_SIZE, Counts, score
 from ocr.text import normalise
@@ -41,7 +42,13 @@ _ADAPTER = "default"
 def check(config: TrainConfig, train: Trained, validation: Dataset) -> Checked:
     """Count every sample's tokens from its label and its image's header; UserError where too much is wrong (`max_skipped`) or nothing is left."""
     fits = Fitting(config, find_base(config.vlm))
-    return check_samples(config, train, validation, fits.tokens)
+
+    def size_of(data: Trained, index: int, trains: bool) -> int:
+        if not trains and not data.image_bytes(index):
+            raise ImageRefused(f"{data.location}: sample {data.ids[index]}", "no image to read", "a text by itself can be learnt from, not judged by")
+        return fits.tokens(data, index)
+
+    return check_samples(config, train, validation, size_of)
 
 
 def origins(config: TrainConfig) -> dict[str, str]:
@@ -73,9 +80,9 @@ class Fitting:
         """Image tokens that fit beside this answer."""
         return self.config.vlm.max_length - (self.prompt.length(1) - 1) - len(answer)
 
-    def tokens(self, data: Trained, index: int, trains: bool) -> int:
+    def tokens(self, data: Trained, index: int) -> int:
         """Tokens of a sample, its image as small as it must be; ImageRefused, with a reason to count, where it would be illegible."""
-        where, answer = f"{data.location}: sample {data.ids[index]}", self.answer(data.texts[index]) if trains else []
+        where, answer = f"{data.location}: sample {data.ids[index]}", self.answer(data.texts[index])
         content = data.image_bytes(index)
         if not content:
             return self.prompt.length(0) + len(answer)
@@ -174,12 +181,8 @@ class VlmTask:
 
     def evaluate(self, indices: Sequence[int]) -> Judged:
         """Losses and teacher-forced counts of all these samples, and counts of generated text for those of the fixed subset."""
-        generated = set(self.generated)
-        chosen = [index for index in indices if index in generated]
-        images = [open_image(self.validation_data.image_bytes(index), "RGB", where=self.validation_data.ids[index]) for index in chosen]
-        counts = Counts()
-        for index, reading in zip(chosen, self.recognizer.read(images), strict=True):
-            counts += score(self.validation_data.texts[index], reading.text)
+        judged = set(self.judged)
+        counts = evaluate(self.recognizer, self.validation_data, [index for index in indices if index in judged]).counts
         forced, loss_sum, loss_weight = Counts(), 0.0, 0.0
         for part in self._by_size(indices):
             batch = self._collate([self._sample(self.validation_data, index) for index in part], None)
@@ -193,13 +196,11 @@ class VlmTask:
 
     def example(self) -> dict[str, str]:
         """The first validation sample as it is read now."""
-        index = self.validation[0]
-        image = open_image(self.validation_data.image_bytes(index), "RGB", where=self.validation_data.ids[index])
-        reading = self.recognizer.read([image])[0].text
-        return {"id": self.validation_data.ids[index], "reference": self.validation_data.texts[index], "reading": reading}
+        (line,) = evaluate(self.recognizer, self.validation_data, self.validation[:1]).lines
+        return {"id": line.id, "reference": line.reference, "reading": line.reading}
 
     @cached_property
-    def generated(self) -> list[int]:
+    def judged(self) -> list[int]:
         """Validation samples that text is generated for: always the same ones, spread over the split by the run's seed."""
         most = self.config.generation.max_eval_samples or len(self.validation)
         order = generator(self.config.train.seed, "generated").permutation(len(self.validation))[:most]
@@ -208,11 +209,6 @@ class VlmTask:
     def init_from(self, path: str) -> None:
         """Take the weights of an adapter: a bundle's, a run's, a checkpoint's, or a folder as PEFT saves it; UserError where it is another base's or another shape."""
         fill(self.network.model, initial_adapter(Path(path), self.base), path)
-
-    @property
-    def train_texts(self) -> list[str]:
-        """Of each usable training sample that is not only replayed."""
-        return [self.train.texts[index] for index in self.checked.train[: len(self.checked.train) - self.replayed]]
 
     def _adapted(self, device: str) -> nn.Module:
         """The base with a fresh adapter, drawn by the run's seed."""
@@ -244,11 +240,8 @@ class VlmTask:
     def _forward(self, batch: VlmBatch) -> tuple[Tensor, Tensor, Tensor, list[int]]:
         """Losses, likeliest tokens and targets of the answers, [N] each, sample after sample, and how many each sample has."""
         ids_BT, patching, causal = batch.ids_BT.to(self.device), self.base.patching, self.network.causal
-        seen: dict[str, Any] = {}
-        if batch.images:
-            disturbed = [self._disturbed(image.to(self.device), key) for image, key in zip(batch.images, batch.keys or [()] * len(batch.images), strict=True)]
-            seen["pixel_values"] = torch.cat([patches(image, patching) for image in disturbed])
-            seen["image_grid_thw"] = torch.tensor([grid(image, patching) for image in disturbed], device=self.device)
+        images = [self._disturbed(image.to(self.device), key) for image, key in zip(batch.images, batch.keys or [()] * len(batch.images), strict=True)]
+        seen = vision_inputs(images, patching)
         # padding on the right is never seen by what comes before it, so no mask is needed
         hidden_BTH = causal.model(input_ids=ids_BT, mm_token_type_ids=(ids_BT == self.fitting.prompt.image_token).int(), use_cache=False, **seen)[0]
         answers_BT = batch.answers_BT.to(self.device)[:, 1:]

@@ -95,7 +95,7 @@ def _of_adapter(base: Base, config: TrainConfig) -> Iterator[Row]:
         return
     names = [name for name, _ in model.named_modules()]
     for part in config.lora.parts:
-        matched = sum(bool(re.fullmatch(rf"(?:.*\.)?{TARGETS[part]}", name)) for name in names)
+        matched = sum(bool(re.fullmatch(TARGETS[part], name)) for name in names)
         yield Row(f"lora.parts: {part}", "some layers", f"{matched} layers", matched > 0)
 
 
@@ -106,7 +106,7 @@ def _of_data(config: TrainConfig, base: Base) -> Iterator[Row]:
     lengths, refused = list[int](), 0
     for index in chosen:
         try:
-            lengths.append(fitting.tokens(train, index, True))
+            lengths.append(fitting.tokens(train, index))
         except ImageRefused:
             refused += 1
     limit, spread = config.vlm.max_length, f"median {statistics.median(lengths):,.0f}, longest {max(lengths):,} tokens" if lengths else "none fits"

@@ -22,7 +22,7 @@ from ocr.dataset.read import Dataset
 from ocr.files import write_json
 from ocr.images import open_image
 from ocr.recognizers.vlm.base import quieten
-from ocr.recognizers.vlm.inputs import Patching, Prompt, fitted_size, grid, padded, patches, resized
+from ocr.recognizers.vlm.inputs import Patching, Prompt, fitted_size, padded, resized, vision_inputs
 from ocr.recognizers.vlm.settings import ImageSettings, TinyVlmSettings
 
 VERSION = 4  # of this file's recipe: another one, another base
@@ -154,8 +154,6 @@ def _loss(model: nn.Module, images: list[torch.Tensor], answers: list[list[int]]
     prompts = [prompt.ids(patching.tokens(image.shape[2], image.shape[1])) for image in images]
     ids_BT = padded([[*asked, *answer] for asked, answer in zip(prompts, answers, strict=True)], prompt.padding_token, left=False)
     labels_BT = padded([[-100] * len(asked) + answer for asked, answer in zip(prompts, answers, strict=True)], -100, left=False)
-    pixels = torch.cat([patches(image, patching) for image in images])
-    grids = torch.tensor([grid(image, patching) for image in images])
     types_BT = (ids_BT == prompt.image_token).int()
-    logits_BTK = model(input_ids=ids_BT, pixel_values=pixels, image_grid_thw=grids, mm_token_type_ids=types_BT).logits
+    logits_BTK = model(input_ids=ids_BT, mm_token_type_ids=types_BT, **vision_inputs(images, patching)).logits
     return F.cross_entropy(logits_BTK[:, :-1].flatten(0, 1).float(), labels_BT[:, 1:].flatten(), ignore_index=-100)

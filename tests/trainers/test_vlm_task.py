@@ -95,15 +95,15 @@ def test_evaluating_in_parts_sums_to_the_whole(task: VlmTask) -> None:
     assert summed.counts == whole.counts
     assert summed.teacher_forced == whole.teacher_forced
     assert summed.loss_sum == pytest.approx(whole.loss_sum, rel=1e-5)
-    assert whole.counts.samples == len(task.generated) == 4
+    assert whole.counts.samples == len(task.judged) == 4
     assert whole.teacher_forced is not None
     assert whole.teacher_forced.samples == len(task.validation) == 6
 
 
 def test_the_generated_subset_is_always_the_same(task: VlmTask, tmp_path: Path) -> None:
     again = tiny_task(tiny_vlm_config(tmp_path, **PLAIN))
-    assert again.generated == task.generated
-    assert set(task.generated) <= set(task.validation)
+    assert again.judged == task.judged
+    assert set(task.judged) <= set(task.validation)
 
 
 def test_the_memory_of_logits_does_not_grow_with_the_prompt(task: VlmTask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,11 @@ from trainers.vlm_lora import VlmTask
 
 def export_adapter(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Exported:
     """Write the adapter as it is now to `path`; GateFailed, and nothing written, where the bundle opened again reads otherwise."""
-    reference = evaluate(task.recognizer, task.validation_data, task.generated)
+    reference = evaluate(task.recognizer, task.validation_data, task.judged)
     files, unchecked = adapter_files(task.network.model), _bundle(task, path.with_name(f"{path.name}.unchecked"), math.nan, card)
     write_bundle(unchecked, files)
     try:
-        read = evaluate(load(unchecked.path, device=str(task.device)), task.validation_data, task.generated)
+        read = evaluate(load(unchecked.path, device=str(task.device)), task.validation_data, task.judged)
     finally:
         shutil.rmtree(unchecked.path)
     require_agreement("torch", read, reference, task.config.export.max_cer_difference)

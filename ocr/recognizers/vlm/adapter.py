@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ocr.bundle import Bundle
 from ocr.errors import UserError
-from ocr.recognizers.vlm.base import TARGETS, Base, find_base
+from ocr.recognizers.vlm.base import DTYPES, TARGETS, Base, find_base
 from ocr.recognizers.vlm.reading import VlmRecognizer
 from ocr.recognizers.vlm.settings import GenerationSettings, ImageSettings, LoraSettings, TinyVlmSettings, VlmSettings
 from ocr.settings import parse_settings
@@ -25,13 +25,12 @@ def adapted(model: nn.Module, base: Base, lora: LoraSettings) -> nn.Module:
     """The base with a fresh adapter on the wanted parts, drawn from torch's global generator; UserError where a part matches no layer."""
     from peft import LoraConfig, get_peft_model
 
-    patterns = {part: rf"(?:.*\.)?{TARGETS[part]}" for part in lora.parts}
     names = [name for name, _ in model.named_modules()]
-    unmatched = [part for part, pattern in patterns.items() if not any(re.fullmatch(pattern, name) for name in names)]
+    unmatched = [part for part in lora.parts if not any(re.fullmatch(TARGETS[part], name) for name in names)]
     if unmatched:
         raise UserError(f"lora.parts: {base.name} has no layer of the names that belong to {', '.join(unmatched)}")
     options: dict[str, Any] = {"lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "use_rslora": lora.use_rslora, "use_dora": lora.use_dora}
-    made = LoraConfig(r=lora.rank, target_modules="|".join(patterns.values()), **options)
+    made = LoraConfig(r=lora.rank, target_modules="|".join(TARGETS[part] for part in lora.parts), **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of transformers to peft
         peft_model = get_peft_model(model, made)
@@ -91,10 +90,11 @@ def load_vlm(bundle: Bundle, device: str | None) -> VlmRecognizer:
     where, values = str(bundle.path), dict(bundle.model)
     sha256, lora = values.pop("base_sha256", None), values.pop("lora", {})
     settings = model_settings(values, where)
+    assert settings.dtype != "auto"  # sealed as it was trained
     base = find_base(settings)
     require_base(base, sha256, where)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = adapted(base.load(settings, torch.float32, device), base, parse_settings(LoraSettings, lora, where))
+    model = adapted(base.load(settings, DTYPES[settings.dtype], device), base, parse_settings(LoraSettings, lora, where))
     fill(model, read_adapter(bundle.path), where)
     decoding = dict(bundle.decoding)
     images = parse_settings(ImageSettings, decoding.pop("images", {}), where)

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from ocr.recognizers.vlm.inputs import Patching, Prompt
 from ocr.recognizers.vlm.settings import BaseModelSettings, Dtype, TinyVlmSettings, VlmSettings
 
 ARCHITECTURES = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen3_vl": "Qwen3VLForConditionalGeneration"}
-TARGETS = {
-    "language": r"language_model\.layers\.\d+\.(?:self_attn\.(?:q|k|v|o)_proj|mlp\.(?:gate|up|down)_proj)",
-    "vision": r"visual\.blocks\.\d+\.(?:attn\.(?:qkv|proj)|mlp\.(?:linear_fc1|linear_fc2|gate_proj|up_proj|down_proj))",
-    "merger": r"visual\.(?:merger|deepstack_merger_list\.\d+)\.(?:linear_fc1|linear_fc2|mlp\.0|mlp\.2)",
+TARGETS = {  # the whole names of each part's linear layers
+    "language": r"(?:.*\.)?language_model\.layers\.\d+\.(?:self_attn\.(?:q|k|v|o)_proj|mlp\.(?:gate|up|down)_proj)",
+    "vision": r"(?:.*\.)?visual\.blocks\.\d+\.(?:attn\.(?:qkv|proj)|mlp\.(?:linear_fc1|linear_fc2|gate_proj|up_proj|down_proj))",
+    "merger": r"(?:.*\.)?visual\.(?:merger|deepstack_merger_list\.\d+)\.(?:linear_fc1|linear_fc2|mlp\.0|mlp\.2)",
 }
 _BLOB = re.compile(r"[0-9a-f]{64}")
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -55,7 +55,10 @@ class Base:
         """By AutoTokenizer."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        if tokenizer.chat_template is None and (self.folder / "chat_template.json").is_file():  # where older processors keep it
+            tokenizer.chat_template = read_json(self.folder / "chat_template.json")["chat_template"]
+        return tokenizer
 
     @cached_property
     def patching(self) -> Patching:
@@ -82,11 +85,10 @@ class Base:
         return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
     def load(self, settings: BaseModelSettings, dtype: torch.dtype, device: str) -> nn.Module:
-        """The model with frozen weights, on the device, in `settings.dtype` or, on auto, in `dtype`; UserError where transformers cannot load it."""
+        """The model with frozen weights, on the device; UserError where transformers cannot load it."""
         from transformers import AutoModelForImageTextToText
 
         quieten()
-        dtype = dtype if settings.dtype == "auto" else DTYPES[settings.dtype]
         place: Any = settings.device_map or (device if settings.quantised else None)
         try:
             model = AutoModelForImageTextToText.from_pretrained(
@@ -132,6 +134,7 @@ def dtype_for(precision: str) -> Dtype:
     return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]  # type: ignore[return-value]
 
 
+@lru_cache(maxsize=4)  # its tokenizer and the hash of its weights are asked for in several places
 def find_base(settings: VlmSettings | TinyVlmSettings) -> Base:
     """The base that the settings name: a folder, one of the hub (downloaded where it is not in its cache), or the tiny one, built where it is missing."""
     if isinstance(settings, TinyVlmSettings):

@@ -20,8 +20,6 @@ from ocr.errors import UserError
 from ocr.images import Pixels
 from ocr.recognizers.vlm.settings import ImageSettings
 
-PLACEHOLDER_TYPE = 1  # in mm_token_type_ids: 0 text, 1 image
-
 
 @dataclass(frozen=True, slots=True)
 class Patching:
@@ -88,6 +86,14 @@ def patches(image_CHW: Tensor, patching: Patching) -> Tensor:
 def grid(image_CHW: Tensor, patching: Patching) -> list[int]:
     """Frames, rows and columns of patches."""
     return [1, image_CHW.shape[1] // patching.patch_px, image_CHW.shape[2] // patching.patch_px]
+
+
+def vision_inputs(images: Sequence[Tensor], patching: Patching) -> dict[str, Tensor]:
+    """A model's arguments for a batch's images, each [3, H, W]: the patches of all, [N, P], and each one's grid, [B, 3]; none for no image."""
+    if not images:
+        return {}
+    grids = torch.tensor([grid(image, patching) for image in images], device=images[0].device)
+    return {"pixel_values": torch.cat([patches(image, patching) for image in images]), "image_grid_thw": grids}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 from ocr.images import Pixels
 from ocr.recognizers.base import opened
 from ocr.recognizers.vlm.base import Base
-from ocr.recognizers.vlm.inputs import fitted_size, grid, padded, patches, resized
+from ocr.recognizers.vlm.inputs import fitted_size, padded, resized, vision_inputs
 from ocr.recognizers.vlm.settings import BaseModelSettings, GenerationSettings, ImageSettings
 from ocr.sample import Reading
 from ocr.text import normalise
@@ -70,12 +70,11 @@ class VlmRecognizer:
             tokens_BT = generate(
                 input_ids=ids_BT,
                 attention_mask=seen_BT,
-                pixel_values=torch.cat([patches(image.to(device), patching) for image in images]),
-                image_grid_thw=torch.tensor([grid(image, patching) for image in images], device=device),
                 mm_token_type_ids=(ids_BT == prompt.image_token).int(),
                 generation_config=self._generation_config(),
                 logits_processor=[confidence],
                 stopping_criteria=stop,
+                **vision_inputs([image.to(device) for image in images], patching),
             )[:, ids_BT.shape[1] :]
         confidence.add(tokens_BT[:, -1])
         texts = self.base.tokenizer.batch_decode(tokens_BT, skip_special_tokens=True)

@@ -7,7 +7,6 @@ import pydantic
 from ocr.settings import Setting, Settings
 
 INSTRUCTION = "Transcribe the text in this image exactly as it is written. Give the text alone."
-PARTS = ("language", "vision", "merger")
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
