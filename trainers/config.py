@@ -9,6 +9,7 @@ from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, Decoding
 from ocr.recognizers.vlm.settings import GenerationSettings, ImageSettings, LoraSettings, TinyVlmSettings, VlmSettings
 from ocr.settings import Setting, Settings
 from ocr.sources.settings import Source
+from trainers.deepspeed_settings import DeepSpeedSettings, contradictions
 from trainers.kornia_settings import KorniaSettings
 
 Family = Literal["ctc", "vlm"]
@@ -185,7 +186,10 @@ class TrainConfig(Settings):
     )
     device: Literal["auto", "cpu", "cuda"] = Setting("auto", on_resume="rounding", description="auto: GPUs where Ray has them")
     deterministic: bool = Setting(True, on_resume="rounding", description="deterministic kernels on GPUs")
-    engine: Literal["all_reduce"] = Setting("all_reduce", on_resume="rounding", description="how gradients meet")
+    engine: Literal["all_reduce", "deepspeed"] = Setting(
+        "all_reduce", on_resume="rounding", description="how gradients meet: every worker holds everything, or parts, as `deepspeed` says"
+    )
+    deepspeed: DeepSpeedSettings = Setting(DeepSpeedSettings(), on_resume="rounding", description="what is divided among workers (engine=deepspeed)")
     workers: int = Setting(1, ge=1, on_resume="rounding", description="Ray Train workers")
     threads_per_worker: int | None = Setting(None, ge=1, on_resume="rounding", description="torch threads of each worker; null: its share of the cores")
     max_failures: int = Setting(3, ge=0, on_resume="free", description="how many deaths of workers or of Ray are survived before the run gives up")
@@ -220,6 +224,14 @@ class TrainConfig(Settings):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _engine_fits(self) -> "TrainConfig":
+        if self.engine == "all_reduce" and self.deepspeed != DeepSpeedSettings():
+            raise ValueError("deepspeed: without effect on engine=all_reduce; set engine=deepspeed, or leave these settings out")
+        if self.engine == "deepspeed" and (mistakes := list(contradictions(self))):
+            raise ValueError("\n  ".join(mistakes))
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _one_worker_for_a_device_map(self) -> "TrainConfig":
         if self.family == "vlm" and self.vlm.device_map and self.workers > 1:
             raise ValueError(f"model.device_map=auto spreads one copy over all GPUs, so workers must be 1, found {self.workers}")
@@ -241,6 +253,11 @@ class TrainConfig(Settings):
         """The base of a vision-language run."""
         assert isinstance(self.model, (VlmSettings, TinyVlmSettings))
         return self.model
+
+    @property
+    def zero_stage(self) -> int:
+        """What DeepSpeed divides (`DeepSpeedSettings.stage`); 0 where it does not train."""
+        return self.deepspeed.stage if self.engine == "deepspeed" else 0
 
     @property
     def local_run_dir(self) -> Path:

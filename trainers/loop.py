@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from ocr.errors import UserError
@@ -25,7 +24,8 @@ from trainers import faults
 from trainers.batches import Plan, Prefetcher, Turn, turns_of
 from trainers.checkpoint import Checkpoint, CheckpointThread, Snapshot
 from trainers.config import TrainConfig
-from trainers.engines.all_reduce import AllReduceEngine, LossScale, NotFiniteError, StepResult
+from trainers.engines import engine_for
+from trainers.engines.engine import Engine, LossScale, NotFiniteError, StepResult
 from trainers.lease import Writer
 from trainers.logs import Logs
 from trainers.schedule import learning_rate
@@ -99,7 +99,7 @@ class Loop:
     def __init__(self, config: TrainConfig, task: Task, place: Place, on_evaluation: Callable[[dict[str, Any], Checkpoint | None], None] | None) -> None:
         self.plan = plan_of(config, task.widths, task.replayed)
         self.config, self.task, self.place, self.workers = in_steps(config, self.plan), task, place, place.workers
-        self.engine = AllReduceEngine(task, self.config.optimizer, config.train.seed, place.workers, place.device, place.precision)
+        self.engine: Engine  # from `restore` on
         self.state = TrainState(max_steps=planned_steps(config, self.plan))
         self.evaluations: Evaluations = {}
         self.writer = Writer.claim(place.run_dir, place.attempt) if self.workers.first else None
@@ -123,11 +123,13 @@ class Loop:
         metrics = ""
         if found:
             checkpoints.load_trained_state(self.task.network, found.weights())
-            self.engine.optimizer.load_state_dict(found.optimizer())
             state, metrics = found.state(), found.metrics()
             self.state = _resumed(TrainState(**state["train"]), self.state.max_steps, state["environment"], self.place.environment)
-            if self.engine.scale and self.state.loss_scale:
-                self.engine.scale = LossScale(**self.state.loss_scale)
+        self.engine = engine_for(self.task, self.config, self.workers, self.place.device, self.place.precision)
+        if found:
+            self.engine.load_state_dict(found.optimizer())
+        if self.engine.scale and self.state.loss_scale:
+            self.engine.scale = LossScale(**self.state.loss_scale)
         if self.workers.first:
             self.logs = Logs(self.place.run_dir, metrics, self.state.step, self.config.train.log_samples)
             self.logs.report(Reported(self.config, self.place.run_dir, self.place.run, found.step if found else -1))
@@ -258,7 +260,7 @@ class Loop:
     def _save(self) -> None:
         """Copy everything to the CPU and let the first worker's thread write it; NotFiniteError, on all workers, rather than save a NaN."""
         state = self.state
-        weights = checkpoints.trained_state(self.task.network)
+        weights, optimizer = self.engine.weights(), self.engine.state_dict()
         if bad := checkpoints.not_finite(weights):
             raise NotFiniteError(
                 f"step {state.step}: the weights {', '.join(bad[:5])} are not finite; no checkpoint was written. Lower optimizer.learning_rate"
@@ -270,7 +272,7 @@ class Loop:
             self.logs.sync()
             plain = {"train": asdict(state), "environment": self.place.environment}
             config_yaml = yaml.safe_dump(resolved(self.config), allow_unicode=True, sort_keys=False)
-            self.saver.save(Snapshot(state.step, weights, _copied(self.engine.optimizer.state_dict()), plain, config_yaml, self.logs.metrics))
+            self.saver.save(Snapshot(state.step, weights, optimizer, plain, config_yaml, self.logs.metrics))
 
     def _publish(self, snapshot: Snapshot) -> None:
         """In the writer's thread: write, note in run.json that it was, and prune; what is pruned was read back before."""
@@ -285,10 +287,11 @@ class Loop:
         """Read the validation samples, each worker its share, after the checkpoint of this step is published."""
         self.saver.wait()
         faults.point("before_evaluation", self.state.step, self.workers.rank)
-        mine = self.task.validation[self.workers.rank :: self.workers.world]
-        judged = Judged.from_vector(self.workers.sum_counts(self.task.evaluate(mine).as_vector()))
+        together = self.engine.reads_together
+        mine = self.task.evaluate(self.task.validation if together else self.task.validation[self.workers.rank :: self.workers.world]).as_vector()
+        judged = Judged.from_vector(self.workers.from_first(mine) if together else self.workers.sum_counts(mine))
         result: dict[str, Any] = {"step": self.state.step, **judged.rates()}
-        if self.workers.first and (example := self.task.example()):
+        if (self.workers.first or together) and (example := self.task.example()):
             result["inference_check"] = example
         self.evaluations[self.state.step] = result
         if self.writer and self.logs:
@@ -363,15 +366,6 @@ def exactness(before: dict[str, Any], now: dict[str, Any]) -> str:
     """`exact`, or `equal to rounding, because workers 4 → 2`."""
     differing = [f"{key.replace('_', ' ')} {before.get(key)} → {now.get(key)}" for key in {**before, **now} if before.get(key) != now.get(key)]
     return f"equal to rounding, because {', '.join(differing)}" if differing else EXACT
-
-
-def _copied(value: Any) -> Any:
-    """A deep copy of a state_dict on the CPU."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, dict):
-        return {key: _copied(inner) for key, inner in value.items()}
-    return [_copied(inner) for inner in value] if isinstance(value, list) else value
 
 
 class Clock:

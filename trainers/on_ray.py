@@ -31,7 +31,7 @@ from ocr.errors import GivenUp, UserError
 from ocr.files import read_json, write_json
 from trainers.checkpoint import Checkpoint
 from trainers.config import TrainConfig
-from trainers.engines.all_reduce import NotFiniteError
+from trainers.engines.engine import NotFiniteError
 from trainers.launch import Data, Job, shown
 from trainers.lease import LostLease
 from trainers.loop import Place, fit

@@ -51,6 +51,6 @@ def environment(config: TrainConfig, threads_per_worker: int, device: str, preci
         "device": device.partition(":")[0],
         "precision": precision,
         "deterministic": config.deterministic,
-        "engine": config.engine,
-        **{library: version(library) for library in _LIBRARIES},
+        "engine": config.deepspeed.told if config.engine == "deepspeed" else config.engine,
+        **{library: version(library) for library in (*_LIBRARIES, *(("deepspeed",) if config.engine == "deepspeed" else ()))},
     }

@@ -29,7 +29,7 @@ from ocr.text import normalise
 from trainers import checkpoint as checkpoints
 from trainers.batches import Turn
 from trainers.checks import check_samples
-from trainers.config import TrainConfig
+from trainers.config import LossSettings, TrainConfig
 from trainers.kornia_augment import disturb
 from trainers.random import generator, key_of
 from trainers.task import Checked, Judged, Losses, Trained
@@ -44,6 +44,8 @@ def check(config: TrainConfig, train: Trained, validation: Dataset) -> Checked:
     fits = Fitting(config, find_base(config.vlm))
 
     def size_of(data: Trained, index: int, trains: bool) -> int:
+        if config.zero_stage == 3 and not data.image_bytes(index):
+            raise ImageRefused(f"{data.location}: sample {data.ids[index]}", "no image under ZeRO-3", "its workers go through every layer together")
         if not trains and not data.image_bytes(index):
             raise ImageRefused(f"{data.location}: sample {data.ids[index]}", "no image to read", "a text by itself can be learnt from, not judged by")
         return fits.tokens(data, index)
@@ -124,6 +126,19 @@ class AdaptedModel(nn.Module):
         """The base's own class, with the adapter in its layers."""
         return self.model.get_base_model()  # type: ignore[operator]
 
+    @property
+    def parameters_used_directly(self) -> tuple[nn.Parameter, ...]:
+        """Those whose layer is passed by: an engine that divides weights must be told."""
+        return (self.causal.lm_head.weight,)
+
+    def forward(self, ids_BT: Tensor, answers_BT: Tensor, loss: LossSettings, **vision: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses, likeliest tokens and targets of the answers, [N] each, sample after sample."""
+        # padding on the right is never seen by what comes before it, so no mask is needed
+        hidden_BTH = self.causal.model(input_ids=ids_BT, use_cache=False, **vision)[0]
+        targets_N, hidden_NH = ids_BT[:, 1:][answers_BT[:, 1:]], hidden_BTH[:, :-1][answers_BT[:, 1:]]
+        losses_N, likeliest_N = token_losses(hidden_NH, self.causal.lm_head.weight, targets_N, loss)
+        return losses_N, likeliest_N, targets_N
+
 
 class VlmTask:
     """A vision-language base with a fresh adapter and its data; `checked` comes from `check`."""
@@ -135,7 +150,8 @@ class VlmTask:
         self.widths, self.validation, self.replayed = checked.widths, checked.validation, checked.replayed
         self.train_ids = [train.ids[index] for index in checked.train]
         self.fitting = Fitting(config, self.base)
-        self.network = AdaptedModel(self._adapted(device), self.base.config["text_config"]["vocab_size"], config, self.device).train()
+        place = "cpu" if config.zero_stage == 3 else device  # what is divided goes to the GPUs tensor by tensor
+        self.network = AdaptedModel(self._adapted(place), self.base.config["text_config"]["vocab_size"], config, self.device).train()
         self.recognizer = VlmRecognizer(self.network.model, self.base, config.vlm, config.images, config.generation, config.run_name)
 
     def batch(self, turn: Turn, epoch: int) -> VlmBatch:
@@ -239,14 +255,10 @@ class VlmTask:
 
     def _forward(self, batch: VlmBatch) -> tuple[Tensor, Tensor, Tensor, list[int]]:
         """Losses, likeliest tokens and targets of the answers, [N] each, sample after sample, and how many each sample has."""
-        ids_BT, patching, causal = batch.ids_BT.to(self.device), self.base.patching, self.network.causal
+        ids_BT = batch.ids_BT.to(self.device)
         images = [self._disturbed(image.to(self.device), key) for image, key in zip(batch.images, batch.keys or [()] * len(batch.images), strict=True)]
-        seen = vision_inputs(images, patching)
-        # padding on the right is never seen by what comes before it, so no mask is needed
-        hidden_BTH = causal.model(input_ids=ids_BT, mm_token_type_ids=(ids_BT == self.fitting.prompt.image_token).int(), use_cache=False, **seen)[0]
-        answers_BT = batch.answers_BT.to(self.device)[:, 1:]
-        targets_N, hidden_NH = ids_BT[:, 1:][answers_BT], hidden_BTH[:, :-1][answers_BT]
-        losses_N, likeliest_N = token_losses(hidden_NH, causal.lm_head.weight, targets_N, self.config.loss)
+        vision = {"mm_token_type_ids": (ids_BT == self.fitting.prompt.image_token).int(), **vision_inputs(images, self.base.patching)}
+        losses_N, likeliest_N, targets_N = self.network(ids_BT, batch.answers_BT.to(self.device), self.config.loss, **vision)
         return losses_N, likeliest_N, targets_N, batch.answers_BT.sum(1).tolist()
 
     def _disturbed(self, image_CHW: Tensor, key: tuple[int | str, ...]) -> Tensor:

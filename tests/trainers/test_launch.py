@@ -19,7 +19,7 @@ from tests.trainers.tiny import tiny_config, tiny_place, tiny_task, train_here
 from trainers.batches import Plan, turns_of
 from trainers.checkpoint import directory_of, steps_of
 from trainers.config import TrainConfig
-from trainers.engines.all_reduce import NotFiniteError
+from trainers.engines.engine import NotFiniteError
 from trainers.launch import Job, launch
 from trainers.lease import Lease, LostLease, Writer
 from trainers.loop import fit

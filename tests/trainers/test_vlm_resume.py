@@ -13,7 +13,7 @@ from tests.trainers.tiny import tiny_place, tiny_task, tiny_vlm_config, train_he
 from tests.trainers.together import fit_together
 from trainers.checkpoint import directory_of, evaluations, verify
 from trainers.config import TrainConfig
-from trainers.engines.all_reduce import MOST_OVERFLOWS, LossScale, NotFiniteError
+from trainers.engines.engine import MOST_OVERFLOWS, LossScale, NotFiniteError
 from trainers.launch import launch
 from trainers.loop import fit
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocr.recognizers.ctc.networks import BiLstm, CtcNetwork, MicroBatchNorm, mask_beyond
+from ocr.recognizers.ctc.networks import BiLstm, CtcNetwork, Dropout, MicroBatchNorm, mask_beyond
 from ocr.recognizers.ctc.settings import MobileNetSettings
 
 # kernel, expanded channels, channels, squeeze-and-excitation, hard-swish (else ReLU), stride of the height; the width keeps its columns
@@ -103,7 +103,7 @@ class MobileNetNetwork(CtcNetwork):
         self.blocks = nn.ModuleList(blocks)
         self.last = _Convolution(before, _scaled(settings.scale * _LAST), 1, activation="hardswish")
         self.lstm = BiLstm(_scaled(settings.scale * _LAST), settings.hidden_size, layers=2)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.classes = nn.Linear(2 * settings.hidden_size, classes)
 
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:

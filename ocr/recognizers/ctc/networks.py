@@ -52,7 +52,7 @@ class TorchBackend:
     def __init__(self, network: CtcNetwork, device: str = "cpu") -> None:
         self.network, self.device = network.to(device), torch.device(device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(self, ink_BCHW: NDArray[np.float32], widths_B: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Class logits [T, B, K] and output lengths [B]."""
         was_training = self.network.training
@@ -107,6 +107,21 @@ class MicroBatchNorm(nn.Module):
         self.step_sums.zero_()
 
 
+class Dropout(nn.Module):
+    """torch's, but for the order of its draws: by place in the tensor, not by memory layout, which an engine may change."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The features, so many of them zero and the others larger by as much."""
+        if not self.training or not self.share:
+            return features
+        kept = torch.empty(features.shape, dtype=features.dtype, device=features.device).bernoulli_(1 - self.share)
+        return features * kept.div_(1 - self.share)
+
+
 class _ConvBlock(nn.Module):
     """Convolution, normalisation, ReLU, then nothing beyond each image's width."""
 
@@ -121,7 +136,9 @@ class _ConvBlock(nn.Module):
 
     def forward(self, features_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
         widths_B = torch.div(widths_B, self.column_stride, rounding_mode="floor")
-        return mask_beyond(F.relu(self.norm(self.convolution(features_BCHW))), widths_B), widths_B
+        # of one grey channel the layout of a weight does not say which layout comes out, and batch normalisation rounds otherwise in each
+        convolved = self.convolution(features_BCHW).contiguous(memory_format=torch.channels_last)
+        return mask_beyond(F.relu(self.norm(convolved)), widths_B), widths_B
 
 
 class BiLstm(nn.Module):
@@ -136,7 +153,7 @@ class BiLstm(nn.Module):
         sizes = [features] + [2 * hidden] * (layers - 1)
         self.forwards = nn.ModuleList(nn.LSTM(size, hidden) for size in sizes)
         self.backwards = nn.ModuleList(nn.LSTM(size, hidden) for size in sizes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, features_TBC: Tensor, lengths_B: Tensor) -> Tensor:
         """[T, B, 2 × hidden]; beyond an image's length the output means nothing."""
@@ -180,7 +197,7 @@ class CompactNetwork(CtcNetwork):
                 _ConvBlock(c4, c5, kernel=(settings.height_px // 8, 1), pad_height=False),
             ]
         )
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.lstm = BiLstm(c5, hidden)
         self.classes = nn.Linear(2 * hidden, classes)
         self.direct = nn.Linear(c5, classes)
@@ -203,7 +220,7 @@ class CrnnNetwork(CtcNetwork):
         super().__init__()
         sizes = (3, 64, 128, 256)
         self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(sizes))
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.lstm = BiLstm(256 * settings.height_px // 8, 256, layers=2, dropout=settings.dropout)
         self.classes = nn.Linear(2 * 256, classes)
 

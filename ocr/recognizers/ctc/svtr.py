@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocr.recognizers.ctc.networks import CtcNetwork, MicroBatchNorm
+from ocr.recognizers.ctc.networks import CtcNetwork, Dropout, MicroBatchNorm
 from ocr.recognizers.ctc.settings import SvtrSettings
 
 _PATCH_PX = SvtrSettings.columns_per_output  # of either side
@@ -114,7 +114,7 @@ class SvtrNetwork(CtcNetwork):
         self.last = nn.Conv1d(last, settings.out_channels, 1, bias=False)
         self.apply(_draw)
         nn.init.trunc_normal_(self.places_CHW, std=0.02)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.classes = nn.Linear(settings.out_channels, classes)
         self.share_WT: Tensor  # of each column in each output; the pooling itself cannot be exported to ONNX
         self.register_buffer("share_WT", F.adaptive_avg_pool1d(torch.eye(columns), settings.out_char_num), persistent=False)

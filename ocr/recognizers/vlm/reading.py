@@ -55,7 +55,7 @@ class VlmRecognizer:
         size = fitted_size(image.shape[1], image.shape[0], self.images, patching, max(1, room) * patching.token_pixels)
         return resized(image, size)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _generate(self, images: Sequence[Tensor]) -> list[Reading]:
         device = next(self.model.parameters()).device
         patching, prompt = self.base.patching, self.prompt
@@ -74,6 +74,7 @@ class VlmRecognizer:
                 generation_config=self._generation_config(),
                 logits_processor=[confidence],
                 stopping_criteria=stop,
+                synced_gpus=hasattr(next(self.model.parameters()), "ds_id"),  # weights divided among workers: all take as many steps
                 **vision_inputs([image.to(device) for image in images], patching),
             )[:, ids_BT.shape[1] :]
         confidence.add(tokens_BT[:, -1])
