@@ -89,7 +89,7 @@ def contradictions(config: "TrainConfig") -> Iterator[str]:
 def filled(config: "TrainConfig") -> dict[str, Any]:
     """DeepSpeed's configuration of this run: every `auto` filled in, what we leave to ourselves left out."""
     given = copy.deepcopy(config.deepspeed.config or {})
-    values: dict[str, Any] = {key: value for key, value in given.items() if key not in _OURS} | _from_ours(config)
+    values: dict[str, Any] = {key: value for key, value in given.items() if key not in _OURS} | dict(_from_ours(config))
     zero = values["zero_optimization"]
     if zero.get("offload_optimizer", AUTO) == AUTO:
         zero["offload_optimizer"] = {"device": config.deepspeed.offload_optimizer, "pin_memory": False}

@@ -109,7 +109,7 @@ class Ours:
     def __init__(self, config: TrainConfig, device: str) -> None:
         self.task: VlmTask = Data.open(config).task(config, device, "bf16")  # type: ignore[assignment]
         self.plan = plan_of(config, self.task.widths)
-        self.engine = AllReduceEngine(self.task, config.optimizer, config.train.seed, Workers(), device, "bf16")
+        self.engine = AllReduceEngine(self.task, config, Workers(), device, "bf16")
 
     def batches(self, step: int) -> list[VlmBatch]:
         """Of a step."""

@@ -10,15 +10,18 @@ goes on with any number of workers and with either engine.
 
 import logging
 import os
-import tempfile
+import threading
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
+from ocr.errors import UserError
 from trainers import checkpoint as checkpoints
 from trainers.batches import Turn
 from trainers.config import TrainConfig
@@ -27,6 +30,8 @@ from trainers.engines.engine import Engine, optimizer_of
 from trainers.task import Losses, Task
 from trainers.workers import Workers
 
+T = TypeVar("T")
+READY_SECONDS, STALE_SECONDS = 1800, 600
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -37,24 +42,29 @@ class DeepSpeedEngine(Engine):
         super().__init__(task, config, workers, device, precision)
         self.settings = filled(config)
         self._divides_weights = self.reads_together = config.zero_stage == 3
-        deepspeed = imported(device)
         _require_group()
         for parameter in task.network.parameters():
             parameter.data = parameter.data.contiguous()  # DeepSpeed sends them as rows of bytes
         self.optimizer = optimizer_of(config.optimizer, task.network)
         self._template, self._steps = self.optimizer.state_dict()["param_groups"], 0
         self._in_order = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.engine = within(READY_SECONDS, self._initialised)
+        self._make_moments()
+
+    def _initialised(self) -> Any:
+        """DeepSpeed's own engine around the task's losses."""
+        deepspeed, network = imported(str(self.device)), self.task.network
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if self._divides_weights:
-                deepspeed.zero.Init(module=task.network, config_dict_or_path=self.settings)  # tensor by tensor, from wherever the task holds them
-                for parameter in getattr(task.network, "parameters_used_directly", ()):
-                    deepspeed.zero.register_external_parameter(task.network, parameter)
-            self.engine, *_ = deepspeed.initialize(model=_Step(self), optimizer=self.optimizer, config=self.settings)
-        if self._divides_weights:  # DeepSpeed leaves buffers of a network that it divided itself where they are
-            for buffer in task.network.buffers():
-                buffer.data = buffer.data.to(self.device)
-        self._make_moments()
+                deepspeed.zero.Init(module=network, config_dict_or_path=self.settings)  # tensor by tensor, from wherever the task holds them
+                for parameter in getattr(network, "parameters_used_directly", ()):
+                    deepspeed.zero.register_external_parameter(network, parameter)
+                for buffer in network.buffers():  # which it leaves where they are
+                    buffer.data = buffer.data.to(self.device)
+            return deepspeed.initialize(model=_Step(self), optimizer=self.optimizer, config=self.settings)[0]
 
     def weights(self) -> dict[str, Tensor]:
         """See Engine; under stage 3 gathered tensor by tensor."""
@@ -79,16 +89,25 @@ class DeepSpeedEngine(Engine):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See Engine."""
-        from deepspeed.utils import safe_set_full_optimizer_state
-
         if not state["state"]:
             return
         for index, parameter in enumerate(self._in_order):
             for key in _MOMENTS:
-                safe_set_full_optimizer_state(parameter, state["state"][index][key].to(self.device), key)
+                self._set_moment(parameter, key, state["state"][index][key].to(self.device))
         self._steps = round(float(state["state"][0]["step"]))
         for held in self.optimizer.state.values():
             held["step"].fill_(self._steps)
+
+    def _set_moment(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+        """This worker's part of a whole tensor; DeepSpeed 0.19's own way fails under stage 3 where the last worker's part is padded."""
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+        if not self._divides_weights:
+            safe_set_full_optimizer_state(parameter, value, key)
+            return
+        size = parameter.ds_tensor.ds_numel  # type: ignore[attr-defined]
+        padded = torch.nn.functional.pad(value.flatten(), (0, size * self.workers.world - value.numel()))
+        safe_set_local_optimizer_state(parameter, padded[self.workers.rank * size :][:size], key)
 
     def _make_moments(self) -> None:
         """DeepSpeed notes where each parameter's moments are in the first step, after the first group alone has some: so all are there before it."""
@@ -154,23 +173,51 @@ class _Step(nn.Module):
 
 
 def imported(device: str) -> Any:
-    """The package, told which device it is for, and that nothing is to be compiled.
+    """The package, told which device it is for.
 
-    Nothing here needs an op of DeepSpeed's, and torch's lock of a build that was killed makes every later process wait for ever: so
-    extensions go to a folder that is this process's own, and the one that DeepSpeed would build for its CPU collectives is left out.
+    Nothing here needs a compiled op of DeepSpeed's, so the one that it would build for its CPU collectives is left out. Should a JSON ask
+    for one all the same, it is built in a folder of our own, without the locks that killed builds left: torch waits for those for ever.
     """
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if device.startswith("cuda") else "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")
-    os.environ["TORCH_EXTENSIONS_DIR"] = tempfile.mkdtemp(prefix="lipi-extensions-")
+    extensions = Path(os.environ.get("LIPI_CACHE", Path.home() / ".cache" / "lipi")) / "torch_extensions"
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(extensions)
+    for lock in extensions.rglob("lock"):
+        if time.time() - lock.stat().st_mtime > STALE_SECONDS:
+            lock.unlink(missing_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import deepspeed
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # of torch to DeepSpeed's collectives
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     return deepspeed
 
 
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` gives; UserError where it takes longer, for it then waits for something that will not come."""
+    done: list[T | BaseException] = []
+
+    def try_it() -> None:
+        try:
+            done.append(work())
+        except BaseException as problem:  # noqa: BLE001  raised again by the thread that waits
+            done.append(problem)
+
+    thread = threading.Thread(target=try_it, name="lipi-deepspeed", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not done:
+        raise UserError(
+            f"DeepSpeed was not ready after {seconds:g} s: another worker is missing, or an op is being built in {os.environ.get('TORCH_EXTENSIONS_DIR')} "
+            "(remove that folder if no build runs). deepspeed.config should ask for none; engine=all_reduce needs none"
+        )
+    if isinstance(done[0], BaseException):
+        raise done[0]
+    return done[0]
+
+
 def _require_group() -> None:
     """A process group of one for a run without Ray."""
     if not distributed.is_initialized():
-        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
