@@ -3,10 +3,13 @@
 bundle.json           family, name, network settings, alphabet, decoding, backends with their CER, card
 weights.safetensors   the torch backend
 onnx-….onnx           the ONNX backends, where they were exported
+adapter_model.safetensors, adapter_config.json   a vision-language model's adapter; a merged one has the whole model as transformers saves it
+README.md             the model card
 language_model.txt.gz, lexicon.txt.gz, entries.txt   what decoding asks, where it does
 manifest.json         SHA-256 of each file, written last
 """
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -68,18 +71,27 @@ def weights_file(weights: "Mapping[str, Tensor]") -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
 
 
-def write_bundle(bundle: Bundle, files: Mapping[str, bytes]) -> None:
-    """Write the folder `bundle.path` whole, its description and these files: made beside it, hashed, then put in its place."""
+def write_bundle(bundle: Bundle, files: Mapping[str, bytes], prepared: Path | None = None) -> None:
+    """Write the folder `bundle.path` whole: its description, these files, and those of the folder `prepared`, which becomes it.
+
+    Made beside it, hashed (from memory what is in memory, so that what a disk changes is found), then put in its place.
+    """
     making, old = bundle.path.with_name(bundle.path.name + ".new"), bundle.path.with_name(bundle.path.name + ".old")
     shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
+    if prepared:
+        prepared.rename(making)
+    else:
+        making.mkdir(parents=True)
     for name, content in files.items():
         (making / name).write_bytes(content)
-        sync(making / name)
     description = {"format": FORMAT, **asdict(bundle)}
     del description["path"]
     write_json(making / DESCRIPTION, description)
-    write_json(making / MANIFEST, {name: sha256_of(making / name) for name in (*files, DESCRIPTION)})
+    others = sorted(file.name for file in making.iterdir() if file.name not in (*files, MANIFEST))
+    hashes = {**{name: hashlib.sha256(content).hexdigest() for name, content in files.items()}, **{name: sha256_of(making / name) for name in others}}
+    for name in hashes:
+        sync(making / name)
+    write_json(making / MANIFEST, hashes)
     sync(making)
     shutil.rmtree(old, ignore_errors=True)
     if bundle.path.exists():

@@ -21,9 +21,9 @@ def main(arguments: Namespace) -> None:
 
     print(build(config, as_ray_tasks(config.workers) if config.workers > 1 else in_this_process))
     if config.format == "hub":
-        from ocr.dataset.push import push
+        from ocr.hub import upload
 
-        print(push(config))
+        print(upload(Path(config.output), str(config.hub_repo), "dataset", config.hub_private, "Data set prepared by Lipi"))
 
 
 if __name__ == "__main__":

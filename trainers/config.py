@@ -148,10 +148,18 @@ class ExportSettings(Settings):
     backends: tuple[Literal["torch", "onnx-fp32", "onnx-int8"], ...] = Setting(
         ("torch",), on_resume="free", description="each read with before the bundle is written; onnx-int8 is the fastest on a CPU", min_length=1
     )
+    quantization: Literal["nf4", "int8"] | None = Setting(
+        None, on_resume="free", description="read the bundle with the base's matrices quantised by bitsandbytes; its CER stands in the card (vlm)"
+    )
+    merged_dtype: Literal["bfloat16", "float16", "float32"] = Setting("bfloat16", on_resume="free", description="of a merged model's weights (vlm)")
+    llama_cpp: str | None = Setting(None, on_resume="free", description="folder of a llama.cpp checkout, whose converter writes GGUF files (vlm)")
     half_weights: bool = Setting(False, on_resume="free", description="weights.safetensors in fp16: half the size")
     calibration_images: int = Setting(256, ge=1, on_resume="free", description="training images that the ranges of int8 come from")
     max_cer_difference: float = Setting(
         0.003, ge=0, le=1, on_resume="free", description="how far a backend's CER may lie from the trained network's; beyond it nothing is exported"
+    )
+    max_confidence_difference: float = Setting(
+        0.03, ge=0, le=1, on_resume="free", description="how far the confidences of samples may lie from the trained network's in the mean (vlm)"
     )
 
 

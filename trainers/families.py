@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ocr.dataset.read import Dataset
+from ocr.errors import UserError
 from trainers.config import TrainConfig
 from trainers.task import Checked, Task, Trained
 
@@ -60,22 +61,26 @@ def make_task(config: TrainConfig, checked: Checked, train: Trained, validation:
     return task  # type: ignore[no-any-return]
 
 
-def export(task: Task, path: Path, card: Mapping[str, Any]) -> "Exported":
-    """Write the task's network as it is now as a bundle at `path`, through the gate."""
+def export(task: Task, path: Path, card: Mapping[str, Any], form: Literal["bundle", "merged", "gguf"] = "bundle") -> "Exported":
+    """Write the task's network as it is now as a bundle at `path`, through the gate; UserError for a form that its family has not."""
     if task.config.family == "vlm":
-        from trainers.export.adapter import export_adapter
+        from trainers.export.gguf import export_gguf
+        from trainers.export.vlm import export_adapter, export_merged
 
-        return export_adapter(task, path, card)  # type: ignore[arg-type]
+        return {"bundle": export_adapter, "merged": export_merged, "gguf": export_gguf}[form](task, path, card)  # type: ignore[arg-type]
+    if form != "bundle":
+        raise UserError(f"format={form}: for vision-language models; model.kind={task.config.model.kind} has no adapter: take format=bundle or onnx")
     from trainers.export.bundle import export_bundle
 
     return export_bundle(task, path, task.config.run_name, card)  # type: ignore[arg-type]
 
 
-def card_of(task: Task, steps: Sequence[int], fingerprints: Mapping[str, str]) -> dict[str, Any]:
-    """What a bundle says of where it comes from."""
+def card_of(task: Task, steps: Sequence[int], fingerprints: Mapping[str, str], final: bool) -> dict[str, Any]:
+    """What a bundle says of where it comes from; `final`: nothing of the run was left to train."""
     about = {
         "run": task.config.run_name,
         "step": max(steps),
+        "final": final,
         "data": task.validation_data.folder,
         "samples": len(task.train_ids),
         "fingerprints": dict(fingerprints),

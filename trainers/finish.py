@@ -46,7 +46,7 @@ def final_report(config: TrainConfig, task: Task, checked: Checked, run_dir: Pat
     last = checkpoints.verify(checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1]))
     best = _best(config, run_dir, evaluations)
     checkpoints.load_trained_state(task.network, best.weights())
-    exported = export(task, run_dir / "bundle", card_of(task, [best.step], fingerprints))
+    exported = export(task, run_dir / "bundle", card_of(task, [best.step], fingerprints, final=True))
     evaluation = exported.evaluation
     report = {
         **_progress(config, last, best, len(task.train_ids), run_dir),

@@ -33,7 +33,7 @@ def load(bundle: Path, backend: str | None = None, device: str | None = None) ->
     if opened.family == "vlm":
         from ocr.recognizers.vlm.adapter import load_vlm
 
-        return load_vlm(opened, device)
+        return load_vlm(opened, backend, device)
     if opened.family != "ctc":
         raise UserError(f"{bundle}: a bundle of the family {opened.family!r}, which this version cannot read; update lipi-ocr")
     from ocr.recognizers.ctc.reading import load_ctc

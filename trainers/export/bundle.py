@@ -8,6 +8,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ocr.recognizers.ctc.reading import CtcRecognizer, sealed_decoder
 from ocr.settings import resolved
 from trainers.config import TrainConfig
 from trainers.ctc import CtcTask, initial_bundle
+from trainers.export.card import MODEL_CARD, card_text
 from trainers.export.exported import Exported, require_agreement
 
 
@@ -48,11 +50,17 @@ def export_bundle(task: CtcTask, path: Path, name: str, card: Mapping[str, Any])
     finally:
         shutil.rmtree(unchecked.path)
     for backend, found in read.items():
-        require_agreement(backend, found, reference, settings.max_cer_difference)
+        require_agreement(f"backend {backend}", found, reference, settings.max_cer_difference)
     rates = {backend: found.counts.cer for backend, found in read.items()}
-    figures = {"confidence": {"expected_calibration_error": trust.expected_error}, "max_cer_difference": settings.max_cer_difference}
+    figures = {
+        "judged_samples": reference.counts.samples,
+        "live_cer": reference.counts.cer,
+        "confidence": {"expected_calibration_error": trust.expected_error},
+        "max_cer_difference": settings.max_cer_difference,
+        "versions": {name: version(name) for name in ("torch", "onnxruntime")},
+    }
     bundle = _bundle(task, path, name, decoder, rates, {**card, **figures})
-    write_bundle(bundle, _sealed(files, decoder))
+    write_bundle(bundle, {**_sealed(files, decoder), MODEL_CARD: card_text(bundle).encode()})
     greedy = reference if decoder.settings.method == "greedy" else evaluate(task.recognizer, task.validation_data, task.validation)
     return Exported(bundle, read[bundle.default_backend("cpu")], trust, greedy)
 

@@ -18,6 +18,7 @@ from ocr.recognizers.vlm.reading import VlmRecognizer
 from ocr.recognizers.vlm.settings import GenerationSettings, ImageSettings, LoraSettings, TinyVlmSettings, VlmSettings
 from ocr.settings import parse_settings
 
+QUANTISED = ("nf4", "int8")
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -85,17 +86,31 @@ def model_settings(values: Mapping[str, Any], where: str) -> VlmSettings | TinyV
     return parse_settings(kinds[str(values["kind"])], values, where)
 
 
-def load_vlm(bundle: Bundle, device: str | None) -> VlmRecognizer:
-    """The recogniser of a bundle: its base, found again and proved by its hash, with the adapter; on a GPU where there is one."""
+def quantised(settings: VlmSettings | TinyVlmSettings, backend: str, where: str) -> VlmSettings | TinyVlmSettings:
+    """The settings with the base's matrices as the backend has them; UserError for one that is not there."""
+    if backend == "torch":
+        return settings
+    if backend not in QUANTISED:
+        raise UserError(f"{where}: a vision-language model has no backend {backend!r}; known: torch, {', '.join(QUANTISED)}")
+    return settings.model_copy(update={"load_in_4bit": backend == "nf4", "load_in_8bit": backend == "int8"})
+
+
+def load_vlm(bundle: Bundle, backend: str | None, device: str | None) -> VlmRecognizer:
+    """The recogniser of a bundle, on a GPU where there is one: merged, or its base, found again and proved by its hash, with the adapter.
+
+    Backends: torch as it was trained, nf4 and int8 with the matrices of the base so quantised (bitsandbytes).
+    """
     where, values = str(bundle.path), dict(bundle.model)
-    sha256, lora = values.pop("base_sha256", None), values.pop("lora", {})
-    settings = model_settings(values, where)
-    assert settings.dtype != "auto"  # sealed as it was trained
-    base = find_base(settings)
-    require_base(base, sha256, where)
+    sha256, lora, is_merged = values.pop("base_sha256", None), values.pop("lora", {}), values.pop("merged", False)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = adapted(base.load(settings, DTYPES[settings.dtype], device), base, parse_settings(LoraSettings, lora, where))
-    fill(model, read_adapter(bundle.path), where)
+    settings = quantised(model_settings(values, where), backend or bundle.default_backend(device), where)
+    assert settings.dtype != "auto"  # sealed as it was trained
+    base = Base(bundle.path, bundle.name) if is_merged else find_base(settings)
+    model = base.load(settings, DTYPES[settings.dtype], device)
+    if not is_merged:
+        require_base(base, sha256, where)
+        model = adapted(model, base, parse_settings(LoraSettings, lora, where))
+        fill(model, read_adapter(bundle.path), where)
     decoding = dict(bundle.decoding)
     images = parse_settings(ImageSettings, decoding.pop("images", {}), where)
     return VlmRecognizer(model.eval(), base, settings, images, parse_settings(GenerationSettings, decoding, where), bundle.name)

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import importlib.util
 import logging
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -84,6 +85,20 @@ class Base:
         hashes = [blob if _BLOB.fullmatch(blob) else sha256_of(file) for file, blob in zip(files, blobs, strict=True)]
         return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
+    @property
+    def stored_dtype(self) -> Dtype:
+        """What its weights are stored in, as its config says."""
+        said = self.config.get("dtype") or self.config.get("torch_dtype")
+        return said if said in DTYPES else "bfloat16"
+
+    @property
+    def license(self) -> str:
+        """As its model card says; unknown where there is none."""
+        from huggingface_hub.repocard import metadata_load
+
+        card = self.folder / "README.md"
+        return str((metadata_load(card) or {}).get("license", "unknown")) if card.is_file() else "unknown"
+
     def load(self, settings: BaseModelSettings, dtype: torch.dtype, device: str) -> nn.Module:
         """The model with frozen weights, on the device; UserError where transformers cannot load it."""
         from transformers import AutoModelForImageTextToText
@@ -112,6 +127,8 @@ def quieten() -> None:
     """No progress bars of a second, and no word about kernels that are fetched from a hub: what a run says is its own."""
     import transformers
 
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # peft imports DeepSpeed where it is there, which else warns that it found none
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
@@ -156,7 +173,9 @@ def _downloaded(settings: VlmSettings) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(settings.name_or_path, revision=settings.revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"]))
+        return Path(
+            snapshot_download(settings.name_or_path, revision=settings.revision, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "README.md"])
+        )
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as problem:
         first = str(problem).strip().splitlines()[0]
         raise UserError(
