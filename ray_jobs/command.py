@@ -7,13 +7,15 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ocr.errors import GivenUp, UserError
 from ocr.files import read_json
 from ocr.settings import load_settings, read_yaml
 from trainers.config import TrainConfig
+from trainers.sweep.settings import SweepConfig
 
+Stored = TypeVar("Stored", TrainConfig, SweepConfig)
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -44,7 +46,7 @@ def told_again() -> str:
     return shlex.join(["python", *sys.argv])
 
 
-def in_storage(config: TrainConfig) -> TrainConfig:
+def in_storage(config: Stored) -> Stored:
     """The config with an absolute storage_path: as given, under LIPI_STORAGE, or under the working directory.
 
     Inside a Ray job a relative one is refused: the job's folder is Ray's cache.

@@ -106,14 +106,29 @@ def launch(config: TrainConfig, train: Callable[[Job], None], command: str) -> O
     run_dir, run = config.local_run_dir, identity(config, data.fingerprints)
     run_dir.mkdir(parents=True, exist_ok=True)
     with Lease(run_dir) as lease:
-        found = _take_up(config, data, run_dir, run)
-        if was_finished := _is_finished(config, data, run_dir, found):
+        if was_finished := not _train_what_is_left(config, data, run_dir, run, lease, train):
             print(f"{shown(run_dir)}: this run is finished; raise train.max_steps to go on, or choose another run_name", flush=True)
-        else:
-            train(Job(config, run_dir, run, lease.attempt, found.state()["environment"]["threads_per_worker"] if found else None))
         if not is_reported(config, run_dir):
             final_report(config, finishing_task(config, data, run_dir), data.checked, run_dir, data.fingerprints, command)
         return Outcome(run_dir, read_json(run_dir / "report.json"), was_finished)
+
+
+def train_only(config: TrainConfig, train: Callable[[Job], None]) -> None:
+    """As `launch`, of a config that was verified, without bundle and report: a sweep makes those of its best trial alone."""
+    data = Data.open(config)
+    run_dir, run = config.local_run_dir, identity(config, data.fingerprints)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with Lease(run_dir) as lease:
+        _train_what_is_left(config, data, run_dir, run, lease, train)
+
+
+def _train_what_is_left(config: TrainConfig, data: Data, run_dir: Path, run: str, lease: Lease, train: Callable[[Job], None]) -> bool:
+    """Whether there was something."""
+    found = _take_up(config, data, run_dir, run)
+    if _is_finished(config, data, run_dir, found):
+        return False
+    train(Job(config, run_dir, run, lease.attempt, found.state()["environment"]["threads_per_worker"] if found else None))
+    return True
 
 
 def finishing_task(config: TrainConfig, data: Data, run_dir: Path) -> Task:

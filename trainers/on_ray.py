@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.tune import Callback
 
 from ocr.errors import GivenUp, UserError
 from ocr.files import read_json, write_json
@@ -37,18 +38,19 @@ from trainers.lease import LostLease
 from trainers.loop import Place, fit
 from trainers.progress import Progress
 from trainers.run import environment
+from trainers.task import Task
 from trainers.workers import Workers
 
 _OBJECT_STORE_BYTES = 100_000_000  # nothing of ours travels through it
 _MEMORY_POLL_SECONDS = 5.0
 
 
-def train(job: Job) -> None:
+def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     """Train to the end of the run; deaths of workers, and of Ray itself, are survived `max_failures` times each; then GivenUp."""
     for failure in range(job.config.max_failures + 1):
         try:
-            with _connected(job.config) as share, Progress(job.run_dir, job.config.train.max_steps), _MemoryWatch(job.run_dir):
-                _train_once(job, threads_of(job, share))
+            with connected(job.config) as share, Progress(job.run_dir, job.config.train.max_steps), _MemoryWatch(job.run_dir):
+                _train_once(job, threads_of(job, share), callbacks)
             return
         except UserError:
             raise
@@ -71,8 +73,11 @@ def threads_of(job: Job, share: int) -> int:
 
 
 @contextmanager
-def _connected(config: TrainConfig) -> Iterator[int]:
-    """Ray: the cluster of RAY_ADDRESS (inside a job, its own), else a local one for this run. Gives the threads for each worker."""
+def connected(config: TrainConfig) -> Iterator[int]:
+    """Ray: the one that this process is in (a trial of a sweep), the cluster of RAY_ADDRESS (inside a job, its own), else a local one. Gives the threads for each worker."""
+    if ray.is_initialized():
+        yield config.threads_per_worker or 1
+        return
     joined = bool(os.environ.get("RAY_ADDRESS"))
     cores = os.cpu_count() or 1
     if joined:
@@ -102,8 +107,8 @@ def _refuse_local_storage_on_many_nodes(config: TrainConfig) -> None:
         raise UserError(f"storage_path {config.storage_path}: {len(nodes)} nodes cannot share a local folder; name one under /mnt that all of them mount")
 
 
-def _train_once(job: Job, threads: int) -> None:
-    use_gpu = _use_gpu(job.config)
+def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
+    use_gpu = uses_gpu(job.config)
     ray_dir = job.run_dir / "ray"
     shutil.rmtree(ray_dir, ignore_errors=True)
     ray_dir.mkdir()
@@ -117,7 +122,9 @@ def _train_once(job: Job, threads: int) -> None:
             use_gpu=use_gpu,
             resources_per_worker={"CPU": threads, **({"GPU": _gpus_of_a_worker(job.config)} if use_gpu else {})},
         ),
-        run_config=RunConfig(name=name, storage_path=str(ray_dir), failure_config=FailureConfig(max_failures=job.config.max_failures)),
+        run_config=RunConfig(
+            name=name, storage_path=str(ray_dir), failure_config=FailureConfig(max_failures=job.config.max_failures), callbacks=list(callbacks)
+        ),
     )
     try:
         trainer.fit()
@@ -140,7 +147,7 @@ def gpus_of_the_cluster() -> float:
         ray.shutdown()
 
 
-def _use_gpu(config: TrainConfig) -> bool:
+def uses_gpu(config: TrainConfig) -> bool:
     """Whether each worker gets one. A cluster that scales (LIPI_ACCELERATOR=gpu) is asked for GPUs that it does not show yet."""
     found = ray.cluster_resources().get("GPU", 0)
     will_come = bool(os.environ.get("RAY_ADDRESS")) and os.environ.get("LIPI_ACCELERATOR") == "gpu"
@@ -181,13 +188,19 @@ def _train_worker(setup: dict[str, Any]) -> None:
 
 def _fit(job: Job, threads: int, workers: Workers) -> None:
     found = get_device()  # several for a worker with several GPUs; the first one holds what is not spread
-    config, device = job.config, str(found[0] if isinstance(found, list) else found)
+    task, place = placed(str(found[0] if isinstance(found, list) else found), job, threads, workers)
+    fit(job.config, task, place, on_evaluation=_report_to_ray)
+
+
+def placed(device: str, job: Job, threads: int, workers: Workers) -> tuple[Task, Place]:
+    """What the loop needs to train on this device, with torch's threads as they are set."""
+    config = job.config
     precision = precision_on(config, device)
     if device != "cpu" and config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     place = Place(job.run_dir, job.run, job.attempt, environment(config, threads, device, precision), workers, device, precision)
-    fit(config, Data.open(config).task(config, device, precision), place, on_evaluation=_report_to_ray)
+    return Data.open(config).task(config, device, precision), place
 
 
 def precision_on(config: TrainConfig, device: str) -> str:

@@ -16,7 +16,7 @@ from tests.trainers.tiny import tiny_vlm_config
 from trainers import accelerator, on_ray
 from trainers.accelerator import find_gpu, require_gpu
 from trainers.config import TrainConfig
-from trainers.on_ray import _use_gpu
+from trainers.on_ray import uses_gpu
 
 
 @pytest.fixture(autouse=True)
@@ -155,11 +155,11 @@ def test_a_cluster_at_rest_is_asked_for_gpus_and_too_few_of_them_are_named(monke
     odia = load_settings(TrainConfig, PROJECT / "configs" / "odia.yaml", ["workers=2"])
     monkeypatch.setattr(on_ray.ray, "cluster_resources", lambda: {"GPU": 1.0})
     with pytest.raises(UserError, match="device: auto: 2 GPUs are needed, Ray has 1"):
-        _use_gpu(odia)
-    assert not _use_gpu(odia.model_copy(update={"device": "cpu"}))
-    assert _use_gpu(odia.model_copy(update={"workers": 1}))
+        uses_gpu(odia)
+    assert not uses_gpu(odia.model_copy(update={"device": "cpu"}))
+    assert uses_gpu(odia.model_copy(update={"workers": 1}))
     monkeypatch.setenv("LIPI_ACCELERATOR", "gpu")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setattr(on_ray.ray, "cluster_resources", lambda: {"CPU": 4.0})
-    assert _use_gpu(odia)
-    assert not _use_gpu(odia.model_copy(update={"device": "cpu"}))
+    assert uses_gpu(odia)
+    assert not uses_gpu(odia.model_copy(update={"device": "cpu"}))

@@ -41,7 +41,9 @@ class AllReduceEngine(Engine):
         self.optimizer.load_state_dict(dict(state))
         for parameter, held in self.optimizer.state.items():
             for key, value in held.items():
-                if value.shape == parameter.shape and value.stride() != parameter.stride():  # of an engine that holds them otherwise; see _average
+                if (
+                    isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride()
+                ):  # of an engine that holds them otherwise; see _average
                     held[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     def _one_meeting(self) -> AbstractContextManager[Any]:

@@ -73,37 +73,37 @@ def _loss(metrics: Records, marks: Marks) -> Chart | None:
     train, held_out = by_step(metrics.series("loss")), by_step(metrics.series("eval_loss"))
     if not train and not held_out:
         return None
-    with _styled("loss"):
-        axes = _axes()
-        log = _scale_values(axes, train + held_out, "{:g}".format)
+    with styled("loss"):
+        axes = new_axes()
+        log = scale_values(axes, train + held_out, "{:g}".format)
         _training_line(axes, train)
         _evaluation_line(axes, held_out, "validation", marks, decimal)
-        return _finish(axes, "Loss", log, marks, _summary("Loss", train or held_out, decimal))
+        return finished(axes, "Loss", log, marks, _summary("Loss", train or held_out, decimal))
 
 
 def _error_rate(metrics: Records, marks: Marks) -> Chart | None:
     cer, grapheme_cer = by_step(metrics.series("eval_cer")), by_step(metrics.series("eval_grapheme_cer"))
     if not cer:
         return None
-    with _styled("error-rate"):
-        axes = _axes()
-        log = _scale_values(axes, cer + grapheme_cer, _tick_percent)
+    with styled("error-rate"):
+        axes = new_axes()
+        log = scale_values(axes, cer + grapheme_cer, tick_percent)
         if grapheme_cer:
             axes.plot(*_columns(grapheme_cer), color=MUTED, lw=1.2, ls=(0, (3, 2)), marker="s", ms=2.6, label="grapheme CER")
         _evaluation_line(axes, cer, "CER", marks, percent, below=bool(grapheme_cer))
-        return _finish(axes, "Character error rate", log, marks, _summary("Character error rate", cer, percent))
+        return finished(axes, "Character error rate", log, marks, _summary("Character error rate", cer, percent))
 
 
 def _learning_rate(metrics: Records, marks: Marks) -> Chart | None:
     rate = by_step(metrics.series("learning_rate"))
     if not rate:
         return None
-    with _styled("learning-rate"):
-        axes = _axes()
+    with styled("learning-rate"):
+        axes = new_axes()
         axes.set_ylim(0, max(y for _, y in rate) * 1.12 or 1)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.3g}"))
         axes.plot(*_columns(thin(rate, _MOST_POINTS)), color=TRAIN, lw=1.6)
-        return _finish(axes, "Learning rate", False, marks, _summary("Learning rate", rate, "{:.3g}".format))
+        return finished(axes, "Learning rate", False, marks, _summary("Learning rate", rate, "{:.3g}".format))
 
 
 def _speed(timings: Records, marks: Marks) -> Chart | None:
@@ -111,14 +111,14 @@ def _speed(timings: Records, marks: Marks) -> Chart | None:
     if not speed:
         return None
     restarts = tuple(event_steps(timings, "restart"))
-    with _styled("speed"):
-        axes = _axes()
+    with styled("speed"):
+        axes = new_axes()
         axes.set_ylim(0, max(y for _, y in speed) * 1.15 or 1)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: count(y)))
         for stretch in _between_restarts(speed):
             alone: dict[str, Any] = {"marker": "o", "ms": 3} if len(stretch) == 1 else {}
             axes.plot(*_columns(thin(stretch, _MOST_POINTS)), color=TRAIN, lw=1.4, **alone)
-        return _finish(axes, "Samples per second", False, Marks(marks.best_step, restarts or marks.resumed), _summary("Samples per second", speed, decimal))
+        return finished(axes, "Samples per second", False, Marks(marks.best_step, restarts or marks.resumed), _summary("Samples per second", speed, decimal))
 
 
 def draw_reliability(bins: Sequence[Sequence[float]]) -> Chart | None:
@@ -126,8 +126,8 @@ def draw_reliability(bins: Sequence[Sequence[float]]) -> Chart | None:
     points = [(confidence, share) for confidence, share, _ in bins]
     if not points:
         return None
-    with _styled("reliability"):
-        axes = _axes()
+    with styled("reliability"):
+        axes = new_axes()
         axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (3, 2)))
         axes.plot(*_columns(points), color=EVAL, lw=1.4, marker="o", ms=4)
         axes.set_ylim(0, 1.02)
@@ -137,7 +137,7 @@ def draw_reliability(bins: Sequence[Sequence[float]]) -> Chart | None:
         axes.set_xlim(0, 1.02)
         worst = max(points, key=lambda point: abs(point[0] - point[1]))
         summary = f"Confidence and truth lie furthest apart at {percent(worst[0])} confidence, where {percent(worst[1])} are right"
-        return _finish(axes, "Right, by confidence", False, Marks(), summary, "confidence")
+        return finished(axes, "Right, by confidence", False, Marks(), summary, "confidence")
 
 
 def _between_restarts(points: Points) -> list[Points]:
@@ -180,7 +180,8 @@ def _evaluation_line(axes: Axes, points: Points, label: str, marks: Marks, spell
         )
 
 
-def _axes() -> Axes:
+def new_axes() -> Axes:
+    """An empty drawing of the page's size and style."""
     figure = Figure(figsize=_SIZE_IN, layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
@@ -195,7 +196,7 @@ def _axes() -> Axes:
     return axes
 
 
-def _scale_values(axes: Axes, points: Points, spell: Any) -> bool:
+def scale_values(axes: Axes, points: Points, spell: Any) -> bool:
     """A log axis where all is above zero and spans more than a decade or so, else a linear one from zero."""
     values = [y for _, y in points]
     low, high = min(values), max(values)
@@ -212,11 +213,12 @@ def _scale_values(axes: Axes, points: Points, spell: Any) -> bool:
     return log
 
 
-def _finish(axes: Axes, title: str, log: bool, marks: Marks, summary: str, across: str = "step") -> Chart:
+def finished(axes: Axes, title: str, log: bool, marks: Marks, summary: str, across: str = "step", left: float = 0) -> Chart:
+    """The drawing as the page shows it."""
     for step in marks.resumed:
         axes.axvline(step, color=MUTED, lw=1, ls=(0, (1, 2)), zorder=1)
     axes.margins(x=0.02)
-    axes.set_xlim(left=0)
+    axes.set_xlim(left=left)
     axes.set_xlabel(across, labelpad=2)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc="upper right", handlelength=1.7, borderaxespad=0.1, labelspacing=0.3)
@@ -227,7 +229,7 @@ def _finish(axes: Axes, title: str, log: bool, marks: Marks, summary: str, acros
     return Chart(title, "log scale" if log else "", _inline(buffer.getvalue(), summary), summary)
 
 
-def _styled(name: str) -> Any:
+def styled(name: str) -> Any:
     """The page's style for one drawing; its name salts the ids, which must not meet those of another in the page."""
     return matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"lipi-{name}"})
 
@@ -252,5 +254,6 @@ def _columns(points: Points) -> tuple[Sequence[float], Sequence[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _tick_percent(rate: float) -> str:
+def tick_percent(rate: float) -> str:
+    """An error rate beside an axis."""
     return f"{rate * 100:g}%" if rate >= 1e-6 else f"{rate:.0%}"

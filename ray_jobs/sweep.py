@@ -1,0 +1,23 @@
+"""Find settings on Ray Tune: trials of a base config with other values; the same command again goes on.
+
+python ray_jobs/sweep.py configs/sweeps/tiny.yaml trials=16
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+from ocr.settings import load_settings
+from ray_jobs import command
+from trainers.sweep.settings import SweepConfig
+
+
+def main(arguments: Namespace) -> None:
+    """Run the sweep to its end and print the best trial."""
+    sweep = command.in_storage(load_settings(SweepConfig, arguments.config, arguments.overrides))
+    from trainers.sweep.run import run_sweep
+
+    print(run_sweep(sweep, command.told_again()))
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__, config={"type": Path, "metavar": "CONFIG"}, overrides={"nargs": "*", "metavar": "key=value"})
