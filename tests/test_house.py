@@ -12,6 +12,7 @@ import yaml
 from ocr.dataset.config import PrepareConfig
 from ocr.settings import Settings, load_settings, parse_settings, walk_fields
 from trainers.config import TrainConfig
+from trainers.sweep.settings import SweepConfig
 
 PROJECT = Path(__file__).parent.parent
 MAY_IMPORT = {
@@ -45,7 +46,7 @@ def test_a_package_imports_only_what_it_may(file: Path) -> None:
 
 
 def config_class(file: Path) -> type[Settings]:
-    return PrepareConfig if "data" in file.relative_to(PROJECT / "configs").parts[:-1] else TrainConfig
+    return {"data": PrepareConfig, "sweeps": SweepConfig}.get(file.relative_to(PROJECT / "configs").parts[0], TrainConfig)
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
@@ -64,7 +65,7 @@ def test_every_config_in_the_documents_loads(page: str) -> None:
         parse_settings(PrepareConfig, yaml.safe_load(block), page)
 
 
-@pytest.mark.parametrize("kind", [TrainConfig, PrepareConfig])
+@pytest.mark.parametrize("kind", [TrainConfig, PrepareConfig, SweepConfig])
 def test_every_setting_says_what_its_change_means_for_a_run(kind: type[Settings]) -> None:
     for key, field in walk_fields(kind):
         extra = field.json_schema_extra
@@ -73,7 +74,7 @@ def test_every_setting_says_what_its_change_means_for_a_run(kind: type[Settings]
 
 
 def test_settings_know_neither_torch_nor_ray_nor_transformers() -> None:
-    code = "import sys, trainers.config, ocr.dataset.config, ray_jobs.command; print(sorted({'torch', 'ray', 'transformers', 'numpy'} & set(sys.modules)))"
+    code = "import sys, trainers.config, trainers.sweep.settings, ocr.dataset.config, ray_jobs.command; print(sorted({'torch', 'ray', 'transformers', 'numpy'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT).stdout
     assert found.strip() == "[]"
 

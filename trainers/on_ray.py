@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -73,8 +74,10 @@ def threads_of(job: Job, share: int) -> int:
 
 
 @contextmanager
-def connected(config: TrainConfig) -> Iterator[int]:
-    """Ray: the one that this process is in (a trial of a sweep), the cluster of RAY_ADDRESS (inside a job, its own), else a local one. Gives the threads for each worker."""
+def connected(config: TrainConfig, waiting: int = 0) -> Iterator[int]:
+    """Ray: the one that this process is in (a trial of a sweep), the cluster of RAY_ADDRESS (inside a job, its own), else a local one, which
+    counts a core more for each process that only waits. Gives the threads for each worker.
+    """
     if ray.is_initialized():
         yield config.threads_per_worker or 1
         return
@@ -86,7 +89,7 @@ def connected(config: TrainConfig) -> Iterator[int]:
         needed = config.workers * (config.threads_per_worker or 1)
         ray.init(
             "local",
-            num_cpus=max(cores, needed),
+            num_cpus=max(cores, needed) + waiting,
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=False,
@@ -189,7 +192,8 @@ def _train_worker(setup: dict[str, Any]) -> None:
 def _fit(job: Job, threads: int, workers: Workers) -> None:
     found = get_device()  # several for a worker with several GPUs; the first one holds what is not spread
     task, place = placed(str(found[0] if isinstance(found, list) else found), job, threads, workers)
-    fit(job.config, task, place, on_evaluation=_report_to_ray)
+    began_at = time.time()
+    fit(job.config, task, place, on_evaluation=lambda result, checkpoint: _report_to_ray({**result, "began_at": began_at}, checkpoint))
 
 
 def placed(device: str, job: Job, threads: int, workers: Workers) -> tuple[Task, Place]:

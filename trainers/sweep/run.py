@@ -18,7 +18,7 @@ from typing import Any
 
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Tune's own snapshots are not what a sweep goes on from
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1")
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that fails reports why, and no metric
 
 import ray
 import torch
@@ -46,6 +46,7 @@ from trainers.sweep.settings import SweepConfig
 from trainers.sweep.tpe import suggested
 from trainers.workers import Workers
 
+SETTINGS = "sweep_config.yaml"
 _DRIVER_CPUS = 0.01  # of a trial that only waits for its own workers
 
 
@@ -65,8 +66,10 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
     require_gpu(base)
     wrong = list(space.mistakes(sweep, base))
     sweep_dir = sweep.local_dir
-    with on_ray.connected(base.model_copy(update={"workers": 1})):
-        places, lack = _places(sweep, base)
+    _refuse_another(sweep, sweep_dir)
+    waiting = int(base.workers > 1)
+    with on_ray.connected(base.model_copy(update={"workers": 1, "storage_path": sweep.storage_path}), waiting):
+        places, lack = _places(sweep, base, 0 if os.environ.get("RAY_ADDRESS") else waiting)
         if wrong := wrong + lack:
             raise UserError("\n".join([f"{sweep.base}: {len(wrong)} mistakes in the sweep", *(f"  {line}" for line in wrong)]))
         if told := verified(base):
@@ -74,7 +77,7 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
         data = Data.open(base)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         with Lease(sweep_dir):
-            _take_up(sweep, sweep_dir)
+            write_json(sweep_dir / SETTINGS, resolved(sweep))  # JSON is YAML
             ledger = Ledger(sweep_dir / "ledger.jsonl")
             steps = planned_steps(base, plan_of(base, data.checked.widths, data.checked.replayed))
             assert steps is not None
@@ -82,18 +85,17 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
             return _finish(sweep, base, data, ledger, places, steps, command)
 
 
-def _take_up(sweep: SweepConfig, sweep_dir: Path) -> None:
-    """Compare with the sweep that is here, if any, and note this one."""
-    file = sweep_dir / "sweep_config.yaml"
+def _refuse_another(sweep: SweepConfig, sweep_dir: Path) -> None:
+    """Compare with the sweep that is here, if any."""
+    file = sweep_dir / SETTINGS
     if file.is_file():
         changed = [key for key, rule in changed_settings(load_settings(SweepConfig, file), sweep).items() if rule == "refuse"]
         if changed:
             raise UserError(f"{sweep_dir}: another sweep than the one that is here: {', '.join(changed)} differ; put them back, or choose another sweep_name")
-    write_json(file, resolved(sweep))  # JSON is YAML
 
 
-def _places(sweep: SweepConfig, base: TrainConfig) -> tuple[Places, list[str]]:
-    """From the cluster's cores and GPUs, so that trials that have started can always go on."""
+def _places(sweep: SweepConfig, base: TrainConfig, waiting: int) -> tuple[Places, list[str]]:
+    """From the cluster's cores and GPUs, so that trials that have started can always go on; `waiting` of the cores are counted for processes that only wait."""
     threads = base.threads_per_worker or 1
     there = ray.cluster_resources()
     use_gpu = base.device != "cpu" and there.get("GPU", 0) >= 1 and (base.device == "cuda" or base.family == "vlm" or there["GPU"] >= base.workers)
@@ -101,7 +103,7 @@ def _places(sweep: SweepConfig, base: TrainConfig) -> tuple[Places, list[str]]:
     gpus = float(base.workers if use_gpu else 0)
     room = [there.get("CPU", 1) / cpus, *([there["GPU"] / gpus] if gpus else [])]
     at_once = min(math.floor(min(room) + 1e-6), sweep.max_concurrent or 10**6)
-    found = f"the cluster has {there.get('CPU', 0):g} cores and {there.get('GPU', 0):g} GPUs"
+    found = f"the cluster has {there.get('CPU', 0) - waiting:g} cores and {there.get('GPU', 0):g} GPUs"
     lack = [] if at_once else [f"workers={base.workers} threads_per_worker={threads}: a trial needs {cpus:g} cores and {gpus:g} GPUs, {found}"]
     return Places(cpus, gpus, max(1, at_once), threads), lack
 
@@ -197,7 +199,7 @@ class Decider(FIFOScheduler):
             self._end(id, "failed", result["failed"])
             return str(TrialScheduler.CONTINUE)
         step, metrics = result["step"], {key: value for key, value in result.items() if key.startswith("eval_") and isinstance(value, (int, float))}
-        self._ledger.note(id, step, metrics, result["elapsed"], result["began_at"] - self.given_at[id])
+        self._ledger.note(id, step, metrics, result.get("elapsed", result["time_this_iter_s"]), result["began_at"] - self.given_at[id])
         self.progress.tell(id)
         if self._rungs and not self._rungs.goes_on(id, step, metrics[self._sweep.metric]) and step < self._steps:
             self._end(id, "stopped", self._rungs.told(step))
