@@ -61,8 +61,8 @@ def test_every_config_loads_and_opens_with_its_command(file: Path) -> None:
 def test_every_config_in_the_documents_loads(page: str) -> None:
     blocks = [block.partition("```")[0] for block in (PROJECT / page).read_text(encoding="utf-8").split("```yaml\n")[1:]]
     assert blocks
-    for block in blocks:
-        parse_settings(PrepareConfig, yaml.safe_load(block), page)
+    for values in map(yaml.safe_load, blocks):
+        parse_settings(SweepConfig if "space" in values else PrepareConfig, values, page)
 
 
 @pytest.mark.parametrize("kind", [TrainConfig, PrepareConfig, SweepConfig])

@@ -113,13 +113,13 @@ def launch(config: TrainConfig, train: Callable[[Job], None], command: str) -> O
         return Outcome(run_dir, read_json(run_dir / "report.json"), was_finished)
 
 
-def train_only(config: TrainConfig, train: Callable[[Job], None]) -> None:
+def train_only(config: TrainConfig, train: Callable[[Job, Data], None]) -> None:
     """As `launch`, of a config that was verified, without bundle and report: a sweep makes those of its best trial alone."""
     data = Data.open(config)
     run_dir, run = config.local_run_dir, identity(config, data.fingerprints)
     run_dir.mkdir(parents=True, exist_ok=True)
     with Lease(run_dir) as lease:
-        _train_what_is_left(config, data, run_dir, run, lease, train)
+        _train_what_is_left(config, data, run_dir, run, lease, lambda job: train(job, data))
 
 
 def _train_what_is_left(config: TrainConfig, data: Data, run_dir: Path, run: str, lease: Lease, train: Callable[[Job], None]) -> bool:

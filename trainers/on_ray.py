@@ -196,15 +196,15 @@ def _fit(job: Job, threads: int, workers: Workers) -> None:
     fit(job.config, task, place, on_evaluation=lambda result, checkpoint: _report_to_ray({**result, "began_at": began_at}, checkpoint))
 
 
-def placed(device: str, job: Job, threads: int, workers: Workers) -> tuple[Task, Place]:
-    """What the loop needs to train on this device, with torch's threads as they are set."""
+def placed(device: str, job: Job, threads: int, workers: Workers, data: Data | None = None) -> tuple[Task, Place]:
+    """What the loop needs to train on this device, with torch's threads as they are set; `data` where this process has opened it already."""
     config = job.config
     precision = precision_on(config, device)
     if device != "cpu" and config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     place = Place(job.run_dir, job.run, job.attempt, environment(config, threads, device, precision), workers, device, precision)
-    return Data.open(config).task(config, device, precision), place
+    return (data or Data.open(config)).task(config, device, precision), place
 
 
 def precision_on(config: TrainConfig, device: str) -> str:

@@ -283,15 +283,15 @@ def _run_trial(given: dict[str, Any], base: TrainConfig, folder: Path, threads: 
         tune.report({"failed": f"out of memory: {str(problem).splitlines()[0]}", "elapsed": 0.0, "began_at": clock.began_at})
 
 
-def _train_here(job: Job, device: str, clock: "_Clock") -> None:
+def _train_here(job: Job, data: Data, device: str, clock: "_Clock") -> None:
     threads = on_ray.threads_of(job, 1)
     torch.set_num_threads(threads)
-    task, place = on_ray.placed(device, job, threads, Workers())
+    task, place = on_ray.placed(device, job, threads, Workers(), data)
     clock.began_at = time.time()
     fit(job.config, task, place, on_evaluation=lambda result, _: clock.report(result))
 
 
-def _train_nested(job: Job) -> None:
+def _train_nested(job: Job, _: Data) -> None:
     callback: Any = TuneReportCallback()
     on_ray.train(job, [callback])
 
