@@ -1,13 +1,14 @@
 """LoRA on a Qwen2.5-VL-3B with random weights (speed does not depend on the values), ours and Hugging Face Trainer in one run on one GPU.
 
-  python tests/gpu/vlm_throughput.py [--steps 20] [--only lipi|hf] [--small] [--device cuda]
+  python tests/gpu/vlm_throughput.py [--steps 20] [--rows lipi hf adamw_8bit nf4 zero2 zero3] [--model qwen2.5-3b|qwen3-8b|small] [--device cuda]
 
 bf16, rank 32 on the language model, gradient checkpointing, images of about 768×512 px, answers of 256 tokens, batches of 8 in
 micro-batches of 4. Prints steps, samples and tokens (padding apart) per second, the peak memory, and MFU: the operations that the mathematics
 asks for over what the chip's dense bf16 rate could do in the time. Of a frozen matrix that is 4 operations a weight and token (forward, and the
 gradient of its input), of a trained one 6, of the image encoder, which has no adapter here, 2 a weight and patch; attention 6·layers·width·T²
 a sample (causal, forward and twice that backward) in the language model. Computing activations again is not counted. Then the exact resume: two
-steps, a checkpoint, two more, against four without a stop, bit for bit. --small and --device=cpu try the script where there is no GPU.
+steps, a checkpoint, two more, against four without a stop, bit for bit, for each of our rows: the all-reduce engine with AdamW, with 8-bit AdamW, on
+a 4-bit base, and DeepSpeed's ZeRO-2 and ZeRO-3. --model=small and --device=cpu try the script where there is no GPU.
 """
 
 import argparse
@@ -30,9 +31,9 @@ from ocr.recognizers.vlm.inputs import grid, patches
 from ocr.recognizers.vlm.settings import TinyVlmSettings
 from ocr.settings import parse_settings
 from trainers.batches import turns_of
-from trainers.checkpoint import load_trained_state, trained_state
+from trainers.checkpoint import load_trained_state
 from trainers.config import TrainConfig
-from trainers.engines.all_reduce import AllReduceEngine
+from trainers.engines import engine_for
 from trainers.launch import Data
 from trainers.loop import plan_of
 from trainers.vlm_lora import VlmBatch, VlmTask
@@ -40,10 +41,15 @@ from trainers.workers import Workers
 
 ANSWER_TOKENS, PAGES, WARM_UP = 256, 64, 3
 DENSE_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}  # operations a second, from the makers' sheets
-LARGE = {
+QWEN25_3B = {
     "text": {"hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2, "intermediate_size": 11008},
     "vision": {"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "out_hidden_size": 2048, "fullatt_block_indexes": [7, 15, 23, 31]},
     "mrope": [16, 24, 24],
+}
+QWEN3_8B = {
+    "text": {"hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 12288, "head_dim": 128},
+    "vision": {"depth": 27, "hidden_size": 1152, "num_heads": 16, "intermediate_size": 4304, "out_hidden_size": 4096, "deepstack_visual_indexes": [8, 16, 24]},
+    "mrope": [24, 20, 20],
 }
 SMALL = {
     "text": {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 512},
@@ -52,19 +58,37 @@ SMALL = {
 }
 
 
-def make_base(sizes: dict[str, Any], folder: Path) -> None:
-    """The model in bf16 with random weights, the tiny base's tokenizer, and the processor's config of Qwen2.5-VL."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+MODELS = {"qwen2.5-3b": QWEN25_3B, "qwen3-8b": QWEN3_8B, "small": SMALL}
+ROWS: dict[str, dict[str, Any]] = {  # what each changes in `config_of`
+    "lipi": {},
+    "hf": {},
+    "adamw_8bit": {"optimizer": {"learning_rate": 1e-4, "max_grad_norm": 1.0, "name": "adamw_8bit"}},
+    "nf4": {"model": {"load_in_4bit": True}},
+    "zero2": {"engine": "deepspeed", "deepspeed": {"config": "configs/deepspeed/zero2.json"}},
+    "zero3": {"engine": "deepspeed", "deepspeed": {"config": "configs/deepspeed/zero3.json"}},
+}
+NAMES = {"lipi": "Lipi", "hf": "Hugging Face Trainer", "adamw_8bit": "8-bit AdamW", "nf4": "4-bit base", "zero2": "ZeRO-2", "zero3": "ZeRO-3"}
 
-    tiny = find_base(TinyVlmSettings(architecture="qwen2_5_vl", base_steps=0))
+
+def make_base(sizes: dict[str, Any], folder: Path) -> None:
+    """The model in bf16 with random weights, the tiny base's tokenizer, and the processor's config of its architecture."""
+    import transformers
+
+    is_qwen3 = "deepstack_visual_indexes" in sizes["vision"]
+    tiny = find_base(TinyVlmSettings(architecture="qwen3_vl" if is_qwen3 else "qwen2_5_vl", base_steps=0))
+    configured, built = (
+        (transformers.Qwen3VLConfig, transformers.Qwen3VLForConditionalGeneration)
+        if is_qwen3
+        else (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration)
+    )
     ids = {key: value for key, value in tiny.config.items() if key.endswith("_token_id") and key != "eos_token_id"}
-    text = {**sizes["text"], "vocab_size": 151_936, "max_position_embeddings": 32_768, "tie_word_embeddings": True}
-    text["rope_scaling"] = {"rope_type": "default", "mrope_section": sizes["mrope"]}
-    vision = {**sizes["vision"], "patch_size": 14, "spatial_merge_size": 2, "window_size": 112}
+    text = {**sizes["text"], "vocab_size": 151_936, "max_position_embeddings": 32_768, "tie_word_embeddings": not is_qwen3}
+    text["rope_scaling"] = {"rope_type": "default", "mrope_section": sizes["mrope"], **({"mrope_interleaved": True} if is_qwen3 else {})}
+    vision = {**sizes["vision"], "spatial_merge_size": 2, **({"patch_size": 16} if is_qwen3 else {"patch_size": 14, "window_size": 112})}
     with torch.device("cpu"):
         torch.manual_seed(0)
         torch.set_default_dtype(torch.bfloat16)
-        model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids))
+        model = built(configured(text_config=text, vision_config=vision, tie_word_embeddings=not is_qwen3, **ids))
         torch.set_default_dtype(torch.float32)
     model.save_pretrained(folder)
     tiny.tokenizer.save_pretrained(folder)
@@ -87,9 +111,9 @@ def make_pages(base: Base, folder: Path) -> str:
     return str(folder / "set")
 
 
-def config_of(base: Path, data: str, storage: Path) -> TrainConfig:
-    """The run."""
-    values = {
+def config_of(base: Path, data: str, storage: Path, changes: dict[str, Any]) -> TrainConfig:
+    """The run of a row."""
+    values: dict[str, Any] = {
         "run_name": "throughput",
         "storage_path": str(storage),
         "data": {"train": data},
@@ -100,16 +124,19 @@ def config_of(base: Path, data: str, storage: Path) -> TrainConfig:
         "loss": {"name": "cross_entropy"},
         "max_skipped": 0.5,
     }
-    return parse_settings(TrainConfig, values, "throughput")
+    changed = {key: {**values.get(key, {}), **change} if isinstance(change, dict) else change for key, change in changes.items()}
+    return parse_settings(TrainConfig, {**values, **changed}, "throughput")
 
 
 class Ours:
     """The task and the engine, as the loop uses them."""
 
-    def __init__(self, config: TrainConfig, device: str) -> None:
+    def __init__(self, config: TrainConfig, device: str, weights: dict[str, torch.Tensor] | None = None) -> None:
         self.task: VlmTask = Data.open(config).task(config, device, "bf16")  # type: ignore[assignment]
         self.plan = plan_of(config, self.task.widths)
-        self.engine = AllReduceEngine(self.task, config, Workers(), device, "bf16")
+        if weights:
+            load_trained_state(self.task.network, weights)
+        self.engine = engine_for(self.task, config, Workers(), device, "bf16")
 
     def batches(self, step: int) -> list[VlmBatch]:
         """Of a step."""
@@ -219,18 +246,18 @@ def is_exact(config: TrainConfig, device: str) -> bool:
     through = Ours(config, device)
     for step in range(4):
         through.step(step)
-    expected = trained_state(through.task.network)
+    expected = through.engine.weights()
     del through
     first = Ours(config, device)
     for step in range(2):
         first.step(step)
-    weights, optimizer = trained_state(first.task.network), first.engine.optimizer.state_dict()
-    second = Ours(config, device)
-    load_trained_state(second.task.network, weights)
-    second.engine.optimizer.load_state_dict(optimizer)
+    weights, optimizer = first.engine.weights(), first.engine.state_dict()
+    del first
+    second = Ours(config, device, weights)
+    second.engine.load_state_dict(optimizer)
     for step in range(2, 4):
         second.step(step)
-    found = trained_state(second.task.network)
+    found = second.engine.weights()
     return all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
@@ -238,25 +265,28 @@ def main() -> None:
     """Print the table and whether the resume is exact."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--only", choices=["lipi", "hf"])
-    parser.add_argument("--small", action="store_true", help="a model of a few million parameters")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--model", choices=MODELS, default="qwen2.5-3b")
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
     if options.device != "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
     with tempfile.TemporaryDirectory() as work:
-        make_base(SMALL if options.small else LARGE, Path(work) / "base")
+        make_base(MODELS[options.model], Path(work) / "base")
         base = Base(Path(work) / "base", "random")
-        config = config_of(base.folder, make_pages(base, Path(work) / "pages"), Path(work))
+        pages = make_pages(base, Path(work) / "pages")
         print("| | steps/s | samples/s | tokens/s | MFU | peak memory |\n|---|---|---|---|---|---|")
-        for name in [name for name in ("lipi", "hf") if options.only in (None, name)]:
+        configs = {name: config_of(base.folder, pages, Path(work), ROWS[name]) for name in options.rows}
+        for name, config in configs.items():
             if options.device != "cpu":
                 torch.cuda.reset_peak_memory_stats()
             ours = Ours(config, options.device)
-            seconds = timed(ours, options.steps, options.device) if name == "lipi" else theirs(ours, options.steps, options.device)()
-            report({"lipi": "Lipi", "hf": "Hugging Face Trainer"}[name], seconds, ours, options.device)
+            seconds = theirs(ours, options.steps, options.device)() if name == "hf" else timed(ours, options.steps, options.device)
+            report(NAMES[name], seconds, ours, options.device)
             del ours
-        print(f"stopped after two of four steps and resumed: {'equal to the last bit' if is_exact(config, options.device) else 'NOT EQUAL'}")
+        for name in [name for name in options.rows if name != "hf"]:
+            exact = is_exact(configs[name], options.device)
+            print(f"{NAMES[name]}: stopped after two of four steps and resumed: {'equal to the last bit' if exact else 'NOT EQUAL'}", flush=True)
 
 
 if __name__ == "__main__":
