@@ -217,7 +217,9 @@ class Decider(FIFOScheduler):
                 self._end(trial.config["id"], "finished")
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
-        """Its processes died more often than is survived."""
+        """Its process died; told of every death, also of those after which Tune starts it again."""
+        if trial.should_recover():
+            return
         self._end(trial.config["id"], "failed", f"died {self._sweep.max_failures + 1} times; the last time: {_last_words(trial)}")
 
     @property
