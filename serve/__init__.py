@@ -1,1 +1,1 @@
-"""The HTTP endpoint: Ray Serve application, web page, corrections, promotion (to come; see docs/design.md)."""
+"""The HTTP endpoint: a Ray Serve application around `load(bundle).read`; web page, corrections and promotion are to come (docs/design.md)."""

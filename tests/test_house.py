@@ -11,6 +11,7 @@ import yaml
 
 from ocr.dataset.config import PrepareConfig
 from ocr.settings import Settings, load_settings, parse_settings, walk_fields
+from serve.config import ServeConfig
 from trainers.config import TrainConfig
 from trainers.sweep.settings import SweepConfig
 
@@ -46,7 +47,7 @@ def test_a_package_imports_only_what_it_may(file: Path) -> None:
 
 
 def config_class(file: Path) -> type[Settings]:
-    return {"data": PrepareConfig, "sweeps": SweepConfig}.get(file.relative_to(PROJECT / "configs").parts[0], TrainConfig)
+    return {"data": PrepareConfig, "sweeps": SweepConfig, "serve.yaml": ServeConfig}.get(file.relative_to(PROJECT / "configs").parts[0], TrainConfig)
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
@@ -65,7 +66,7 @@ def test_every_config_in_the_documents_loads(page: str) -> None:
         parse_settings(SweepConfig if "space" in values else PrepareConfig, values, page)
 
 
-@pytest.mark.parametrize("kind", [TrainConfig, PrepareConfig, SweepConfig])
+@pytest.mark.parametrize("kind", [TrainConfig, PrepareConfig, SweepConfig, ServeConfig])
 def test_every_setting_says_what_its_change_means_for_a_run(kind: type[Settings]) -> None:
     for key, field in walk_fields(kind):
         extra = field.json_schema_extra

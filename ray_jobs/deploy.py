@@ -1,0 +1,32 @@
+"""OCR over HTTP on Ray Serve: POST an image to /v1/ocr and get its text.
+
+python ray_jobs/deploy.py odia port=8000
+curl --data-binary @line.png -H 'Content-Type: image/png' http://127.0.0.1:8000/v1/ocr
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+from ocr.settings import load_settings
+from ray_jobs import command
+from serve.config import ServeConfig
+
+DEFAULTS = command.PROJECT / "configs" / "serve.yaml"
+
+
+def main(arguments: Namespace) -> None:
+    """Serve until told to stop."""
+    config = load_settings(ServeConfig, arguments.config, [f"bundle={arguments.bundle}", *arguments.overrides])
+    from serve.deploy import deploy
+
+    deploy(config)
+
+
+if __name__ == "__main__":
+    command.run(
+        main,
+        __doc__,
+        bundle={"metavar": "BUNDLE"},
+        overrides={"nargs": "*", "metavar": "key=value"},
+        __config={"type": Path, "default": DEFAULTS, "metavar": "CONFIG", "help": "settings of the endpoint (configs/serve.yaml)"},
+    )

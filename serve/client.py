@@ -1,0 +1,58 @@
+"""A small client of the endpoint: timeouts, and another try where a replica died or the endpoint asks to come back."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from ocr.errors import UserError
+from ocr.sample import Reading
+
+_AGAIN = (502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """`Client("http://127.0.0.1:8000").read(["line.png"])`; reading changes nothing, so a request may be sent again."""
+
+    address: str
+    key: str | None = None
+    timeout_s: float = 35.0
+    tries: int = 6
+
+    def read(self, images: Sequence[bytes | Path | str]) -> list[Reading]:
+        """One Reading per image (bytes of a file, or its path); UserError with the endpoint's own words for an image, or a request, that it refuses."""
+        files = [("image", (f"image {place}", image if isinstance(image, bytes) else Path(image).read_bytes())) for place, image in enumerate(images, start=1)]
+        results = self._posted(files)["results"]
+        refused = [f"{result['name']}: {result['error']['message']}" for result in results if "error" in result]
+        if refused:
+            raise UserError(f"{self.address}: {'; '.join(refused)}")
+        return [Reading(result["text"], result["confidence"]) for result in results]
+
+    def _posted(self, files: Any) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        problem = ""
+        for trial in range(self.tries):
+            if trial:
+                time.sleep(min(8.0, 0.25 * 2**trial))
+            try:
+                answered = requests.post(f"{self.address}/v1/ocr", files=files, headers=headers, timeout=self.timeout_s)
+            except requests.RequestException as failure:
+                problem = str(failure)
+                continue
+            if answered.status_code == 200:
+                return dict(answered.json())
+            problem = _words(answered)
+            if answered.status_code not in _AGAIN:
+                break
+        raise UserError(f"{self.address}: {problem}")
+
+
+def _words(answered: requests.Response) -> str:
+    try:
+        return f"{answered.status_code}: {answered.json()['error']['message']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{answered.status_code}: {answered.text[:200]}"

@@ -1,0 +1,215 @@
+"""One real endpoint on this machine: it reads what read.py reads, alone and among many, and refuses what is no image, too much or not allowed."""
+
+import base64
+import hashlib
+import io
+import json
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from ocr.dataset.read import Dataset
+from ocr.errors import UserError
+from ocr.images import open_image
+from ocr.recognizers.base import load
+from ocr.settings import parse_settings
+from serve.client import Client
+from serve.config import ServeConfig
+from tests.commands import assert_refused, call, start
+
+KEY = "correct horse battery staple"
+LIMITS = ["limits.max_body_bytes=400000", "limits.max_images=8", "limits.max_pixels=1000000", "limits.request_timeout_s=5"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    port, digest = free_port(), hashlib.sha256(KEY.encode()).hexdigest()
+    process = start("deploy", "odia", f"port={port}", f"api_keys_sha256=[{digest}]", "autoscaling.max_replicas=1", *LIMITS)
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    while True:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the endpoint did not come up"
+        try:
+            if requests.get(f"{address}/readyz", timeout=2).ok:
+                break
+        except requests.RequestException:
+            time.sleep(0.3)
+    yield address, process
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def images() -> list[bytes]:
+    data = Dataset.open("odia_words", "validation")
+    return [data.image_bytes(index) for index in range(12)]
+
+
+@pytest.fixture(scope="module")
+def expected(images: list[bytes]) -> list[str]:
+    return [reading.text for reading in load(Path("odia")).read([open_image(image) for image in images])]
+
+
+def post(endpoint: Any, body: Any = None, kind: str | None = "image/webp", path: str = "/v1/ocr", key: str | None = KEY, **more: Any) -> requests.Response:
+    headers = {**({"Content-Type": kind} if kind else {}), **({"Authorization": f"Bearer {key}"} if key else {})}
+    return requests.post(endpoint[0] + path, data=body, headers=headers, timeout=30, **more)
+
+
+def assert_error(answered: requests.Response, status: int, code: str) -> None:
+    assert answered.status_code == status, answered.text
+    assert answered.json()["error"]["code"] == code
+    assert "Traceback" not in answered.text
+
+
+def test_a_posted_image_is_read_as_the_bundle_reads_it(endpoint: Any, images: list[bytes], expected: list[str]) -> None:
+    for image, text in zip(images[:4], expected, strict=False):
+        answered = post(endpoint, image)
+        assert answered.status_code == 200
+        found = answered.json()
+        assert found["text"] == text
+        assert 0 <= found["confidence"] <= 1
+        assert found["model"].startswith("base-odia@")
+        assert found["seconds"] < 5
+
+
+def test_many_images_at_once_in_every_shape_are_read_as_they_are_alone(endpoint: Any, images: list[bytes], expected: list[str]) -> None:
+    form = post(endpoint, kind=None, files=[("image", (f"{place}.webp", image)) for place, image in enumerate(images[:8])]).json()
+    assert [result["text"] for result in form["results"]] == expected[:8]
+    assert [result["name"] for result in form["results"]] == [f"{place}.webp" for place in range(8)]
+    texts = [base64.b64encode(image).decode() for image in images[:3]]
+    listed = post(endpoint, json.dumps({"images": texts}), "application/json").json()
+    assert [result["text"] for result in listed["results"]] == expected[:3]
+    assert post(endpoint, json.dumps({"image": f"data:image/webp;base64,{texts[0]}"}), "application/json").json()["text"] == expected[0]
+    assert [reading.text for reading in Client(endpoint[0], KEY).read(images[:5])] == expected[:5]
+
+
+def test_clients_of_openais_vision_models_get_their_own_shape(endpoint: Any, images: list[bytes], expected: list[str]) -> None:
+    url = f"data:image/webp;base64,{base64.b64encode(images[0]).decode()}"
+    content = [{"type": "text", "text": "Read this."}, {"type": "image_url", "image_url": {"url": url}}]
+    answered = post(endpoint, json.dumps({"model": "lipi", "messages": [{"role": "user", "content": content}]}), "application/json", "/v1/chat/completions")
+    assert answered.json()["choices"][0]["message"] == {"role": "assistant", "content": expected[0]}
+    content[1]["image_url"] = {"url": "http://example.org/image.png"}
+    asked = json.dumps({"messages": [{"role": "user", "content": content}]})
+    assert_error(post(endpoint, asked, "application/json", "/v1/chat/completions"), 400, "not_a_data_uri")
+    assert_error(post(endpoint, "{}", "application/json", "/v1/chat/completions"), 400, "no_image")
+
+
+def test_a_crowd_of_requests_gets_one_text_for_one_image(endpoint: Any, images: list[bytes], expected: list[str]) -> None:
+    wrong: list[Any] = []
+
+    def ask(place: int) -> None:
+        for turn in range(10):
+            which = (place + turn) % len(images)
+            answered = post(endpoint, images[which])
+            if answered.status_code != 200 or answered.json()["text"] != expected[which]:
+                wrong.append((answered.status_code, answered.text))
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_one_poisoned_image_spoils_no_other(endpoint: Any, images: list[bytes], expected: list[str]) -> None:
+    files = [("image", ("good.webp", images[0])), ("image", ("torn.webp", images[1][:40])), ("image", ("also good.webp", images[2]))]
+    results = post(endpoint, kind=None, files=files).json()["results"]
+    assert [result.get("text") for result in results] == [expected[0], None, expected[2]]
+    assert results[1]["error"]["code"] == "not_a_readable_image"
+    with pytest.raises(UserError, match="image 1: not a readable image"):
+        Client(endpoint[0], KEY).read([b"no image"])
+
+
+def big_png(side: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((side, side), 255, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_what_is_no_image_or_too_large_is_refused_with_a_code(endpoint: Any, images: list[bytes]) -> None:
+    assert_error(post(endpoint, b""), 422, "empty_file")
+    assert_error(post(endpoint, b"text"), 422, "not_a_readable_image")
+    assert_error(post(endpoint, big_png(1500)), 422, "image_too_large")  # a small file of many pixels
+    assert_error(post(endpoint, images[0], "text/plain"), 415, "unsupported_media_type")
+    assert_error(post(endpoint, images[0], None), 415, "unsupported_media_type")
+    assert_error(post(endpoint, "{", "application/json"), 400, "bad_json")
+    assert_error(post(endpoint, "[" * 100_000, "application/json"), 400, "bad_json")
+    assert_error(post(endpoint, '{"image": "%%%"}', "application/json"), 400, "bad_base64")
+    assert_error(post(endpoint, '{"image": 7}', "application/json"), 400, "bad_base64")
+    assert_error(post(endpoint, "{}", "application/json"), 400, "no_image")
+    assert_error(post(endpoint, b"--x", "multipart/form-data"), 400, "bad_form")
+    assert_error(post(endpoint, kind=None, files=[("image", ("a", images[0]))] * 9), 413, "too_many_images")
+
+
+def test_bodies_are_counted_while_they_come_in(endpoint: Any) -> None:
+    assert_error(post(endpoint, b"x" * 500_000), 413, "body_too_large")
+    assert_error(post(endpoint, iter([b"x" * 50_000] * 20)), 413, "body_too_large")  # chunked: it says nothing of its length
+
+
+def test_a_slow_client_is_let_go_and_others_are_not_held_up(endpoint: Any, images: list[bytes]) -> None:
+    host, port = endpoint[0].removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as slow:
+        head = f"POST /v1/ocr HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nx"
+        slow.sendall(head.encode())
+        began = time.monotonic()
+        assert post(endpoint, images[0]).status_code == 200
+        assert time.monotonic() - began < 4
+        slow.settimeout(20)
+        answer = slow.recv(4096).decode()
+        assert any(status in answer for status in (" 408 ", " 504 ")), answer
+        assert time.monotonic() - began < 15
+
+
+def test_only_known_keys_are_let_in(endpoint: Any, images: list[bytes]) -> None:
+    for key in (None, "", "wrong", KEY + "x", KEY[:-1]):
+        assert_error(post(endpoint, images[0], key=key), 401, "unauthorized")
+    assert requests.get(f"{endpoint[0]}/healthz", timeout=5).json()["status"] == "ok"
+
+
+def test_unknown_routes_and_methods_are_told_what_there_is(endpoint: Any) -> None:
+    assert_error(requests.get(f"{endpoint[0]}/nowhere", timeout=5), 404, "not_found")
+    assert_error(requests.get(f"{endpoint[0]}/v1/ocr", timeout=5), 405, "method_not_allowed")
+
+
+def test_sigterm_ends_it_and_frees_the_port(endpoint: Any) -> None:
+    """The last of this file: the endpoint is gone afterwards."""
+    address, process = endpoint
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert KEY not in out
+    with pytest.raises(requests.RequestException):
+        requests.get(f"{address}/healthz", timeout=2)
+
+
+def test_an_endpoint_that_others_reach_needs_keys_and_digests_are_no_keys() -> None:
+    with pytest.raises(UserError, match=r"host 0\.0\.0\.0 is reached from elsewhere; set api_keys_sha256"):
+        parse_settings(ServeConfig, {"bundle": "odia", "host": "0.0.0.0"}, "serve")
+    with pytest.raises(UserError, match="are not SHA-256 in hex"):
+        parse_settings(ServeConfig, {"bundle": "odia", "api_keys_sha256": ["secret"]}, "serve")
+
+
+def test_a_bundle_that_is_not_there_and_a_port_that_is_taken_are_told_at_once() -> None:
+    assert_refused(call("deploy", "nothing"), "nothing: no bundle here", "odia")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert_refused(call("deploy", "odia", f"port={taken.getsockname()[1]}"), "Address already in use", "set port")
