@@ -21,6 +21,7 @@ from trainers import checkpoint as checkpoints
 from trainers.accelerator import require_gpu
 from trainers.checkpoint import Checkpoint
 from trainers.config import TrainConfig
+from trainers.deepspeed_settings import DeepSpeedSettings
 from trainers.families import check, make_task, origins, verified
 from trainers.finish import final_report, is_reported
 from trainers.lease import Lease
@@ -137,7 +138,8 @@ def finishing_task(config: TrainConfig, data: Data, run_dir: Path) -> Task:
 
     last = checkpoints.verify(checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1]))
     on_gpu = config.family == "vlm" and config.device != "cpu" and torch.cuda.is_available()
-    return data.task(config, "cuda" if on_gpu else "cpu", last.state()["environment"]["precision"])
+    whole = config.model_copy(update={"engine": "all_reduce", "deepspeed": DeepSpeedSettings()})  # nothing is divided in a process by itself
+    return data.task(whole, "cuda" if on_gpu else "cpu", last.state()["environment"]["precision"])
 
 
 def named(config: TrainConfig, data: Data) -> TrainConfig:

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -67,11 +67,13 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
     wrong = list(space.mistakes(sweep, base))
     sweep_dir = sweep.local_dir
     _refuse_another(sweep, sweep_dir)
-    waiting = int(base.workers > 1)
+    is_here, waiting = not os.environ.get("RAY_ADDRESS"), int(base.workers > 1)
+    if is_here:  # then what it has is known before Ray starts
+        wrong += _places(sweep, base, {"CPU": (os.cpu_count() or 1) + waiting}, waiting)[1]
+    _refuse(sweep, wrong)
     with on_ray.connected(base.model_copy(update={"workers": 1, "storage_path": sweep.storage_path}), waiting):
-        places, lack = _places(sweep, base, 0 if os.environ.get("RAY_ADDRESS") else waiting)
-        if wrong := wrong + lack:
-            raise UserError("\n".join([f"{sweep.base}: {len(wrong)} mistakes in the sweep", *(f"  {line}" for line in wrong)]))
+        places, lack = _places(sweep, base, ray.cluster_resources(), waiting if is_here else 0)
+        _refuse(sweep, lack)
         if told := verified(base):
             print(told, flush=True)
         data = Data.open(base)
@@ -85,6 +87,12 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
             return _finish(sweep, base, data, ledger, places, steps, command)
 
 
+def _refuse(sweep: SweepConfig, wrong: Sequence[str]) -> None:
+    if wrong:
+        count = f"{len(wrong)} mistakes" if len(wrong) > 1 else "1 mistake"
+        raise UserError("\n".join([f"{sweep.base}: {count} in the sweep", *(f"  {line}" for line in wrong)]))
+
+
 def _refuse_another(sweep: SweepConfig, sweep_dir: Path) -> None:
     """Compare with the sweep that is here, if any."""
     file = sweep_dir / SETTINGS
@@ -94,10 +102,9 @@ def _refuse_another(sweep: SweepConfig, sweep_dir: Path) -> None:
             raise UserError(f"{sweep_dir}: another sweep than the one that is here: {', '.join(changed)} differ; put them back, or choose another sweep_name")
 
 
-def _places(sweep: SweepConfig, base: TrainConfig, waiting: int) -> tuple[Places, list[str]]:
-    """From the cluster's cores and GPUs, so that trials that have started can always go on; `waiting` of the cores are counted for processes that only wait."""
+def _places(sweep: SweepConfig, base: TrainConfig, there: Mapping[str, float], waiting: int) -> tuple[Places, list[str]]:
+    """From the cluster's cores and GPUs (Ray's words for what is `there`), so that trials that have started can always go on; `waiting` of the cores are counted for processes that only wait."""
     threads = base.threads_per_worker or 1
-    there = ray.cluster_resources()
     use_gpu = base.device != "cpu" and there.get("GPU", 0) >= 1 and (base.device == "cuda" or base.family == "vlm" or there["GPU"] >= base.workers)
     cpus = float(threads) if base.workers == 1 else base.workers * threads + _DRIVER_CPUS
     gpus = float(base.workers if use_gpu else 0)

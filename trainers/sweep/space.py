@@ -68,6 +68,8 @@ def rounded(number: float) -> float:
 
 def mistakes(sweep: SweepConfig, base: TrainConfig) -> Iterator[str]:
     """What is wrong with the space for this base: unknown settings, values out of bounds, a metric its family does not report."""
+    for key in sorted({"workers", "threads_per_worker", "device", "run_name", "storage_path", "train.max_minutes"} & set(sweep.space)):
+        yield f"space.{key}: belongs to the place of a trial, and is the same for all; set it in overrides"
     for key, where in sweep.space.items():
         sources = sweep.space[where.times[0]].extremes if where.times else where.extremes
         for value in (source * where.times[1] for source in sources) if where.times else sources:  # type: ignore[operator]
