@@ -72,6 +72,7 @@ def test_every_mistake_of_a_space_is_told_at_once() -> None:
         "lora: without effect on model.kind=compact",
         "eval_cer_teacher_forced is for vision",
         "no trial could stop",
+        "space.workers: belongs to the place",
     ):
         assert any(part in line for line in found), (part, found)
     with pytest.raises(UserError) as caught:
