@@ -64,6 +64,7 @@ def test_every_mistake_of_a_space_is_told_at_once() -> None:
         "optimizer.learning_rat": {"uniform": [0.1, 0.2]},
         "loss.focal_gamma": {"uniform": [5, 50]},
         "lora.rank": {"choice": [8]},
+        "workers": {"choice": [1, 2]},
     }
     found = list(mistakes(sweep_of(space=space, metric="eval_cer_teacher_forced", scheduler="asha", asha={"grace_steps": 8}), base_of(sweep_of())))
     for part in (
