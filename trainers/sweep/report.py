@@ -81,58 +81,81 @@ def told(value: float, metric: str) -> str:
     return formats.decimal(value) if metric == "eval_loss" else formats.percent(value)
 
 
-def write_sweep_report(
-    sweep: SweepConfig,
-    folder: Path,
-    ledger: Ledger,
-    best: Trial,
-    best_config: dict[str, Any],
-    configs: Mapping[str, dict[str, Any]],
-    cpus: float,
-    gpus: float,
-    steps: int,
-    report: dict[str, Any],
-    command: str,
-) -> Summary:
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """A sweep at its end; `configs` are whole, by trial, `rungs` by step where there was early stopping, `report` that of the best trial."""
+
+    sweep: SweepConfig
+    ledger: Ledger
+    best: Trial
+    best_config: dict[str, Any]
+    configs: Mapping[str, dict[str, Any]]
+    rungs: Mapping[int, Mapping[str, float]]
+    cpus: float
+    gpus: float
+    steps: int
+    report: Mapping[str, Any]
+    command: str
+
+    @property
+    def trials(self) -> list[Trial]:
+        """In their order."""
+        return list(self.ledger.trials.values())
+
+    @property
+    def best_value(self) -> float:
+        """The best trial's lowest metric."""
+        found = self.best.best(self.sweep.metric)
+        assert found
+        return found[1]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How the trials ended."""
+        return {status: number for status in _SIGNS if (number := sum(trial.status == status for trial in self.trials))}
+
+
+def write_sweep_report(found: Findings, folder: Path) -> Summary:
     """sweep.json (every trial with its whole config), best.yaml (a config that train.py takes as it is) and sweep.html, each whole or not at all."""
-    trials = list(ledger.trials.values())
-    weight = importances(sweep, ledger)
-    hours, saved = spent(trials, steps)
-    counts = {status: number for status in _SIGNS if (number := sum(trial.status == status for trial in trials))}
+    sweep, weight = found.sweep, importances(found.sweep, found.ledger)
+    hours, saved = spent(found.trials, found.steps)
     values = {
         "sweep_name": sweep.sweep_name,
         "metric": sweep.metric,
         "mode": sweep.mode,
-        "best": best.id,
-        "best_value": best.best(sweep.metric)[1],  # type: ignore[index]
-        "counts": counts,
-        "max_steps": steps,
-        "cpu_hours": round(hours * cpus, 4),
-        "gpu_hours": round(hours * gpus, 4),
+        "best": found.best.id,
+        "best_value": found.best_value,
+        "counts": found.counts,
+        "max_steps": found.steps,
+        "cpu_hours": round(hours * found.cpus, 4),
+        "gpu_hours": round(hours * found.gpus, 4),
         "hours_saved_by_early_stopping": round(saved, 4),
+        "rungs": {str(step): dict(rung) for step, rung in found.rungs.items()},
         "importances": weight,
-        "command": command,
-        "best_report": {key: report.get(key) for key in ("eval_cer", "eval_wer", "eval_exact_match", "step", "best_step")},
-        "trials": [
-            {
-                "id": trial.id,
-                "status": trial.status,
-                "reason": trial.reason,
-                "values": trial.values,
-                "config": configs[trial.id],
-                "metrics": _metrics(trial, sweep.metric),
-                "evaluations": {str(step): result for step, result in sorted(trial.evaluations.items())},
-                "seconds": round(trial.seconds, 1),
-                "seconds_to_start": trial.started,
-            }
-            for trial in trials
-        ],
+        "command": found.command,
+        "best_report": {key: found.report.get(key) for key in ("eval_cer", "eval_wer", "eval_exact_match", "step", "best_step")},
+        "trials": [_told(trial, found) for trial in found.trials],
     }
     write_json(folder / "sweep.json", formats.plain(values))
-    heading = f"# python ray_jobs/train.py {folder / 'best.yaml'}\n# the best of {len(trials)} trials of {sweep.sweep_name}: {best.id}, {sweep.metric} {values['best_value']:.6g}\n"
-    write_atomically(folder / "best.yaml", (heading + yaml.safe_dump(best_config, allow_unicode=True, sort_keys=False)).encode())
-    write_atomically(folder / "sweep.html", _page(sweep, trials, best, weight, hours, saved, cpus, gpus, steps, command).encode())
-    return Summary(folder, sweep.metric, best, counts)
+    heading = f"# python ray_jobs/train.py {folder / 'best.yaml'}\n# the best of {len(found.trials)} trials of {sweep.sweep_name}: {found.best.id}, {sweep.metric} {found.best_value:.6g}\n"
+    write_atomically(folder / "best.yaml", (heading + yaml.safe_dump(found.best_config, allow_unicode=True, sort_keys=False)).encode())
+    write_atomically(folder / "sweep.html", _page(found, weight, hours, saved).encode())
+    return Summary(folder, sweep.metric, found.best, found.counts)
+
+
+def _told(trial: Trial, found: Findings) -> dict[str, Any]:
+    """A trial as sweep.json has it."""
+    return {
+        "id": trial.id,
+        "status": trial.status,
+        "reason": trial.reason,
+        "values": trial.values,
+        "config": found.configs[trial.id],
+        "metrics": _metrics(trial, found.sweep.metric),
+        "evaluations": {str(step): result for step, result in sorted(trial.evaluations.items())},
+        "seconds": round(trial.seconds, 1),
+        "seconds_to_start": trial.started,
+    }
 
 
 def spent(trials: list[Trial], steps: int) -> tuple[float, float]:
@@ -150,35 +173,25 @@ def _metrics(trial: Trial, metric: str) -> dict[str, float]:
     return {"step": found[0], **trial.evaluations[found[0]]} if found else {}
 
 
-def _page(
-    sweep: SweepConfig,
-    trials: list[Trial],
-    best: Trial,
-    weight: Mapping[str, float],
-    hours: float,
-    saved: float,
-    cpus: float,
-    gpus: float,
-    steps: int,
-    command: str,
-) -> str:
+def _page(found: Findings, weight: Mapping[str, float], hours: float, saved: float) -> str:
+    sweep, trials, best = found.sweep, found.trials, found.best
     folders = [Path(__file__).parent, Path(formats.__file__).parent]
     environment = Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    ranked = sorted(trials, key=lambda trial: found[1] if (found := trial.best(sweep.metric)) else float("inf"))
+    ranked = sorted(trials, key=lambda trial: pair[1] if (pair := trial.best(sweep.metric)) else float("inf"))
     charts = [setting_against_metric(key, where, trials, best, sweep.metric) for key, where in sweep.space.items()]
     return environment.get_template("sweep.html.j2").render(
         sweep=sweep,
         best=best,
-        best_value=told(best.best(sweep.metric)[1], sweep.metric),  # type: ignore[index]
-        rows=[(trial, told(found[1], sweep.metric) if (found := trial.best(sweep.metric)) else "–", max(trial.evaluations, default=0)) for trial in ranked],
+        best_value=told(found.best_value, sweep.metric),
+        rows=[(trial, told(pair[1], sweep.metric) if (pair := trial.best(sweep.metric)) else "–", max(trial.evaluations, default=0)) for trial in ranked],
         signs=_SIGNS,
         curves=learning_curves(trials, best, sweep.metric),
         charts=[chart for chart in charts if chart],
         weight=sorted(weight.items(), key=lambda pair: -pair[1]),
-        hours=formats.decimal(hours * cpus),
-        gpu_hours=formats.decimal(hours * gpus) if gpus else "",
-        saved=formats.decimal(saved * (gpus or cpus)),
-        steps=steps,
-        command=command,
+        hours=formats.decimal(hours * found.cpus),
+        gpu_hours=formats.decimal(hours * found.gpus) if found.gpus else "",
+        saved=formats.decimal(saved * (found.gpus or found.cpus)),
+        steps=found.steps,
+        command=found.command,
         f=formats,
     )

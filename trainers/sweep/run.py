@@ -41,7 +41,7 @@ from trainers.lease import Lease
 from trainers.loop import fit, plan_of, planned_steps
 from trainers.sweep import space
 from trainers.sweep.ledger import Ledger, Trial
-from trainers.sweep.report import Progress, Summary, best_of, write_sweep_report
+from trainers.sweep.report import Findings, Progress, Summary, best_of, write_sweep_report
 from trainers.sweep.settings import SweepConfig
 from trainers.sweep.tpe import suggested
 from trainers.workers import Workers
@@ -333,9 +333,11 @@ def _finish(sweep: SweepConfig, base: TrainConfig, data: Data, ledger: Ledger, p
     shutil.rmtree(sweep_dir / "bundle", ignore_errors=True)
     shutil.copytree(outcome.run_dir / "bundle", sweep_dir / "bundle")
     alone = space.trial_config(base, best.values, Path(base.storage_path), f"{sweep.sweep_name}-best")
-    configs = {trial.id: resolved(space.trial_config(base, trial.values, sweep_dir / "trials", trial.id)) for trial in ledger.trials.values()}
     alone = named(alone.model_copy(update={"threads_per_worker": places.threads}), data)
-    return write_sweep_report(sweep, sweep_dir, ledger, best, resolved(alone), configs, places.cpus, places.gpus, steps, outcome.report, command)
+    configs = {trial.id: resolved(space.trial_config(base, trial.values, sweep_dir / "trials", trial.id)) for trial in ledger.trials.values()}
+    rungs = stages(sweep, ledger, steps) if sweep.scheduler == "asha" else {}
+    found = Findings(sweep, ledger, best, resolved(alone), configs, rungs, places.cpus, places.gpus, steps, outcome.report, command)
+    return write_sweep_report(found, sweep_dir)
 
 
 def _as_trained(sweep: SweepConfig, base: TrainConfig, trial: Trial, places: Places) -> TrainConfig:
@@ -348,11 +350,8 @@ def _nothing_left(job: Job) -> None:
 
 
 def stages(sweep: SweepConfig, ledger: Ledger, steps: int) -> dict[int, dict[str, float]]:
-    """The rungs that a ledger's evaluations fill, in their order: what a sweep that goes on starts from."""
+    """The rungs (step → trial → metric) that a ledger's evaluations fill, in their order: those that a sweep that goes on starts from."""
     rungs = Rungs(sweep, steps)
     for id, step in ledger.decided:
         rungs.goes_on(id, step, ledger.trials[id].evaluations[step][sweep.metric])
     return rungs.recorded()
-
-
-__all__: Sequence[str] = ("Decider", "Rungs", "run_sweep", "stages")
