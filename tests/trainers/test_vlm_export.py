@@ -198,6 +198,19 @@ def test_a_quantised_base_reads_with_its_own_cer_in_the_card(run_dir: Path, tmp_
         load(tmp_path / "nf4", "onnx-int8")
 
 
+def test_a_4_bit_run_is_merged_into_the_whole_base_and_reads_as_its_adapter_does_there(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    words = [*FEW, f"storage_path={tmp_path}", "model.load_in_4bit=true"]
+    run_dir = launch(load_settings(TrainConfig, PROJECT / "configs" / "tiny_vlm.yaml", words), train_here, "the command").run_dir
+    bundle = export_run(run_dir, ["format=merged", "export.merged_dtype=float32", "export.max_cer_difference=0.1"]).bundle
+    assert bundle.backends["torch"] == bundle.card["whole_base_cer"]
+    assert bundle.model["load_in_4bit"] is False
+    assert not any(type(module).__name__ == "Linear4bit" for module in load(bundle.path).model.modules())  # type: ignore[attr-defined]
+    text = (bundle.path / "README.md").read_text()
+    assert f"| the trained network, live | {100 * bundle.card['live_cer']:.2f} % |" in text
+    assert "| its adapter on the base without quantisation |" in text
+
+
 def test_a_checkout_of_llama_cpp_is_asked_for(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"format=gguf needs export\.llama_cpp=FOLDER"):
         export_run(run_dir, ["format=gguf"])

@@ -39,6 +39,12 @@ def require_agreement(backend: str, found: Evaluation, reference: Evaluation, mo
     )
 
 
+def require_no_worse(backend: str, found: Evaluation, reference: Evaluation, most: float) -> None:
+    """GateFailed where the CER is higher by more than `most`."""
+    if found.counts.cer - reference.counts.cer > most:
+        require_agreement(backend, found, reference, most)
+
+
 def require_like_confidences(backend: str, found: Evaluation, reference: Evaluation, most: float) -> None:
     """GateFailed where the mean difference of the samples' confidences is above `most`: a wrong scale shows there before it shows in the text."""
     differences = [abs(ours.confidence - theirs.confidence) for ours, theirs in zip(found.lines, reference.lines, strict=True)]

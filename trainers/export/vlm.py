@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ocr.bundle import Bundle, write_bundle
@@ -22,7 +23,7 @@ from ocr.recognizers.vlm.base import DTYPES
 from ocr.recognizers.vlm.reading import VlmRecognizer
 from ocr.settings import resolved
 from trainers.export.card import MODEL_CARD, card_text
-from trainers.export.exported import Exported, require_agreement, require_like_confidences, require_same_tensors
+from trainers.export.exported import Exported, require_agreement, require_like_confidences, require_no_worse, require_same_tensors
 from trainers.vlm_lora import VlmTask
 
 SHARD_SIZE = "5GB"
@@ -32,28 +33,35 @@ _NOT_OF_THE_MODEL = ("config.json", "generation_config.json", "README.md", "mode
 def export_adapter(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Exported:
     """Write the adapter as it is now to `path`; GateFailed, and nothing written, where the bundle opened again reads otherwise."""
     model = {**resolved(task.config.vlm), "dtype": task.dtype, "lora": resolved(task.config.lora), "base_sha256": task.base.sha256}
-    live = {name: tensor.detach().cpu() for name, tensor in _adapter_of(task.network.model).items()}
-    return _through_the_gate(task, path, model, adapter_files(task.network.model), None, {**card, "form": "adapter"}, live)
+    written = {name: tensor.detach().cpu() for name, tensor in _adapter_of(task.network.model).items()}
+    live = _read(task, task.recognizer)
+    about = {**card, "form": "adapter", "live_cer": live.counts.cer}
+    return _through_the_gate(task, path, model, adapter_files(task.network.model), None, about, written, live)
 
 
 def export_merged(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Exported:
     """Merge the adapter into a fresh copy of the base in `export.merged_dtype` and write that to `path`; GateFailed, and nothing written, where it reads otherwise.
 
-    A base that was trained on in 4 or 8 bits is loaded whole, since a merge into quantised matrices would be rounded to them.
+    A base that was trained on in 4 or 8 bits is loaded whole, since a merge into quantised matrices would be rounded to them. What is merged has to read
+    as the adapter on that base does then, and that no worse than the trained network, by `export.max_cer_difference`.
     """
     settings, dtype = task.config.vlm, task.config.export.merged_dtype
     model = {**resolved(settings), "dtype": dtype, "load_in_4bit": False, "load_in_8bit": False, "merged": True, "base_sha256": task.base.sha256}
+    expected = live = _read(task, task.recognizer)
+    about = {**card, "form": "merged", "live_cer": live.counts.cer}
+    if settings.quantised:
+        expected = _read(task, _on_the_whole_base(task))
+        about["whole_base_cer"] = expected.counts.cer
+        require_no_worse("the adapter on the base without quantisation", expected, live, task.config.export.max_cer_difference)
     merged = merged_model(task).to(DTYPES[dtype])
     with folder_beside(path) as folder:
         write_model(merged, task.base.folder, folder)
-        return _through_the_gate(task, path, model, {}, folder, {**card, "form": "merged"}, merged.state_dict())
+        return _through_the_gate(task, path, model, {}, folder, about, merged.state_dict(), expected)
 
 
 def merged_model(task: VlmTask) -> nn.Module:
     """The base on the CPU with the live adapter merged: W + s·B·A of every layer in fp32, in the dtype that the base is stored in."""
-    settings = task.config.vlm.model_copy(update={"load_in_4bit": False, "load_in_8bit": False, "device_map": None, "gradient_checkpointing": False})
-    model: Any = adapted(task.base.load(settings, DTYPES[task.base.stored_dtype], "cpu"), task.base, task.config.lora)
-    fill(model, _adapter_of(task.network.model), "the live adapter")
+    model: Any = _whole(task, DTYPES[task.base.stored_dtype], "cpu")
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for layer in model.modules():
@@ -64,6 +72,23 @@ def merged_model(task: VlmTask) -> nn.Module:
             layer.merge(safe_merge=True)
             weight.data = weight.data.to(before)
     return model.unload()  # type: ignore[no-any-return]
+
+
+def _whole(task: VlmTask, dtype: torch.dtype, device: str) -> nn.Module:
+    """The live adapter on a fresh copy of the base without quantisation."""
+    settings = task.config.vlm.model_copy(update={"load_in_4bit": False, "load_in_8bit": False, "device_map": None, "gradient_checkpointing": False})
+    model = adapted(task.base.load(settings, dtype, device), task.base, task.config.lora)
+    fill(model, _adapter_of(task.network.model), "the live adapter")
+    return model
+
+
+def _on_the_whole_base(task: VlmTask) -> VlmRecognizer:
+    config = task.config
+    return VlmRecognizer(_whole(task, DTYPES[task.dtype], str(task.device)).eval(), task.base, config.vlm, config.images, config.generation, config.run_name)
+
+
+def _read(task: VlmTask, recognizer: VlmRecognizer) -> Evaluation:
+    return evaluate(recognizer, task.validation_data, task.judged)
 
 
 def write_model(model: Any, base: Path, folder: Path) -> None:
@@ -94,25 +119,31 @@ def folder_beside(path: Path) -> Iterator[Path]:
 
 
 def _through_the_gate(
-    task: VlmTask, path: Path, model: dict[str, Any], files: dict[str, bytes], prepared: Path | None, card: Mapping[str, Any], live: Mapping[str, Tensor]
+    task: VlmTask,
+    path: Path,
+    model: dict[str, Any],
+    files: dict[str, bytes],
+    prepared: Path | None,
+    card: Mapping[str, Any],
+    written: Mapping[str, Tensor],
+    expected: Evaluation,
 ) -> Exported:
-    """Write, open again, compare tensors and readings with the live model's, add what a quantised base reads, and put the bundle in its place."""
+    """Write, open again, compare tensors and readings with what is expected, add what a quantised base reads, and put the bundle in its place."""
     settings = task.config.export
-    reference = evaluate(task.recognizer, task.validation_data, task.judged)
     unchecked = _bundle(task, path.with_name(f"{path.name}.unchecked"), model, {"torch": math.nan}, card)
     write_bundle(unchecked, files, prepared)
     try:
         opened = load(unchecked.path, "torch", str(task.device))
         assert isinstance(opened, VlmRecognizer)
         name = f"{card['form']} ({unchecked.path.name})"
-        require_same_tensors(name, _adapter_of(opened.model) if card["form"] == "adapter" else opened.model.state_dict(), live)
-        read = evaluate(opened, task.validation_data, task.judged)
-        require_agreement(name, read, reference, settings.max_cer_difference)
-        require_like_confidences(name, read, reference, settings.max_confidence_difference)
+        require_same_tensors(name, _adapter_of(opened.model) if card["form"] == "adapter" else opened.model.state_dict(), written)
+        read = _read(task, opened)
+        require_agreement(name, read, expected, settings.max_cer_difference)
+        require_like_confidences(name, read, expected, settings.max_confidence_difference)
         del opened
         found = {"torch": read, **_quantised_readings(task, unchecked)}
         served = settings.quantization or "torch"
-        bundle = _bundle(task, path, model, {backend: each.counts.cer for backend, each in found.items()}, {**card, **_figures(task, reference, found[served])})
+        bundle = _bundle(task, path, model, {backend: each.counts.cer for backend, each in found.items()}, {**card, **_figures(task, found[served])})
         write_bundle(bundle, {**files, MODEL_CARD: card_text(bundle).encode()}, unchecked.path)
     finally:
         shutil.rmtree(unchecked.path, ignore_errors=True)
@@ -124,10 +155,9 @@ def _quantised_readings(task: VlmTask, bundle: Bundle) -> dict[str, Evaluation]:
     return {wanted: evaluate(load(bundle.path, wanted, str(task.device)), task.validation_data, task.judged)} if wanted else {}
 
 
-def _figures(task: VlmTask, reference: Evaluation, served: Evaluation) -> dict[str, Any]:
+def _figures(task: VlmTask, served: Evaluation) -> dict[str, Any]:
     return {
         "judged_samples": served.counts.samples,
-        "live_cer": reference.counts.cer,
         "rates": served.counts.rates(),
         "confidence": {"expected_calibration_error": _trust(served).expected_error},
         "max_cer_difference": task.config.export.max_cer_difference,
