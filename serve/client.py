@@ -45,14 +45,16 @@ class Client:
                 continue
             if answered.status_code == 200:
                 return dict(answered.json())
-            problem = _words(answered)
-            if answered.status_code not in _AGAIN:
+            said = _message(answered)
+            problem = f"{answered.status_code}: {said or answered.text[:200]}"
+            if answered.status_code not in _AGAIN and said is not None:
                 break
         raise UserError(f"{self.address}: {problem}")
 
 
-def _words(answered: requests.Response) -> str:
+def _message(answered: requests.Response) -> str | None:
+    """The endpoint's own word; None where it is Ray Serve's, whose plain 500 means that the replica died with the request."""
     try:
-        return f"{answered.status_code}: {answered.json()['error']['message']}"
+        return str(answered.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"{answered.status_code}: {answered.text[:200]}"
+        return None
