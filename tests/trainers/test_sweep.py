@@ -16,7 +16,7 @@ from trainers.checkpoint import directory_of, verify
 from trainers.config import TrainConfig
 from trainers.launch import launch
 from trainers.sweep.ledger import Ledger
-from trainers.sweep.run import stages
+from trainers.sweep.run import Decider, stages
 from trainers.sweep.settings import SweepConfig
 from trainers.sweep.space import base_of, drawn, mistakes, number_of_trials, trial_config
 from trainers.sweep.tpe import importances, suggested
@@ -124,6 +124,13 @@ def test_rungs_filled_from_the_ledger_are_those_that_were(tmp_path: Path) -> Non
     assert stages(sweep, ledger, 8) == stages(sweep, Ledger(tmp_path / "ledger.jsonl"), 8) == expected
 
 
+def test_a_trial_that_died_after_its_last_step_is_not_stopped_early_but_left_to_finish(tmp_path: Path) -> None:
+    sweep = sweep_of(scheduler="asha", asha={"grace_steps": 2, "reduction_factor": 2})
+    ledger = ledger_with(tmp_path / "ledger.jsonl", {"t000": [0.5, 0.4, 0.3, 0.2], "t001": [0.4, 0.3, 0.2, 0.9], "t002": [0.95]}, sweep)
+    Decider(sweep, ledger, 8, 0.0)
+    assert [ledger.trials[id].status for id in ledger.trials] == ["waiting", "waiting", "stopped"]
+
+
 def test_tpe_needs_nothing_but_the_ledger(tmp_path: Path) -> None:
     sweep = sweep_of(searcher="optuna", trials=20)
     finals = {f"t{number:03}": [abs(drawn(sweep, number)["optimizer.learning_rate"] - 0.003)] for number in range(12)}  # type: ignore[operator]
@@ -183,6 +190,10 @@ def test_a_finished_sweep_says_so_and_another_is_refused(swept: tuple[Path, list
     assert "this sweep is finished" in again.stdout
     assert (swept[0] / "ledger.jsonl").read_text() == before
     assert_refused(call("sweep", *swept[1], "seed=7"), "another sweep than the one that is here: seed differ")
+    base = json.loads((swept[0] / "base.yaml").read_text())
+    base["optimizer"]["weight_decay"] = 0.5
+    (swept[0] / "base.yaml").write_text(json.dumps(base))
+    assert_refused(call("sweep", *swept[1]), "base: optimizer.weight_decay differ")
 
 
 def test_a_share_of_failures_too_high_ends_the_sweep_with_the_reasons(tmp_path: Path) -> None:

@@ -33,7 +33,6 @@ from ocr.settings import changed_settings, load_settings, resolved
 from trainers import checkpoint as checkpoints
 from trainers import on_ray
 from trainers.accelerator import require_gpu
-from trainers.checkpoint import Checkpoint
 from trainers.config import TrainConfig
 from trainers.families import verified
 from trainers.launch import Data, Job, launch, named, shown, train_only
@@ -46,7 +45,7 @@ from trainers.sweep.settings import SweepConfig
 from trainers.sweep.tpe import suggested
 from trainers.workers import Workers
 
-SETTINGS = "sweep_config.yaml"
+SETTINGS, BASE = "sweep_config.yaml", "base.yaml"
 _DRIVER_CPUS = 0.01  # of a trial that only waits for its own workers
 
 
@@ -66,13 +65,13 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
     require_gpu(base)
     wrong = list(space.mistakes(sweep, base))
     sweep_dir = sweep.local_dir
-    _refuse_another(sweep, sweep_dir)
+    _refuse_another(sweep, base, sweep_dir)
     is_here, waiting = not os.environ.get("RAY_ADDRESS"), int(base.workers > 1)
     if is_here:  # then what it has is known before Ray starts
-        wrong += _places(sweep, base, {"CPU": (os.cpu_count() or 1) + waiting}, waiting)[1]
+        wrong += _places(sweep, base, {"CPU": (os.cpu_count() or 1) + waiting}, waiting, use_gpu=False)[1]
     _refuse(sweep, wrong)
     with on_ray.connected(base.model_copy(update={"workers": 1, "storage_path": sweep.storage_path}), waiting):
-        places, lack = _places(sweep, base, ray.cluster_resources(), waiting if is_here else 0)
+        places, lack = _places(sweep, base, ray.cluster_resources(), waiting if is_here else 0, on_ray.uses_gpu(base))
         _refuse(sweep, lack)
         if told := verified(base):
             print(told, flush=True)
@@ -80,6 +79,7 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
         sweep_dir.mkdir(parents=True, exist_ok=True)
         with Lease(sweep_dir):
             write_json(sweep_dir / SETTINGS, resolved(sweep))  # JSON is YAML
+            write_json(sweep_dir / BASE, resolved(base))
             ledger = Ledger(sweep_dir / "ledger.jsonl")
             steps = planned_steps(base, plan_of(base, data.checked.widths, data.checked.replayed))
             assert steps is not None
@@ -93,22 +93,24 @@ def _refuse(sweep: SweepConfig, wrong: Sequence[str]) -> None:
         raise UserError("\n".join([f"{sweep.base}: {count} in the sweep", *(f"  {line}" for line in wrong)]))
 
 
-def _refuse_another(sweep: SweepConfig, sweep_dir: Path) -> None:
-    """Compare with the sweep that is here, if any."""
-    file = sweep_dir / SETTINGS
-    if file.is_file():
-        changed = [key for key, rule in changed_settings(load_settings(SweepConfig, file), sweep).items() if rule == "refuse"]
+def _refuse_another(sweep: SweepConfig, base: TrainConfig, sweep_dir: Path) -> None:
+    """Compare with the sweep that is here, if any, and with what its base config said then."""
+    if (sweep_dir / SETTINGS).is_file() and (sweep_dir / BASE).is_file():
+        changed = [key for key, rule in changed_settings(load_settings(SweepConfig, sweep_dir / SETTINGS), sweep).items() if rule == "refuse"]
+        changed += [f"base: {key}" for key, rule in changed_settings(load_settings(TrainConfig, sweep_dir / BASE), base).items() if rule == "refuse"]
         if changed:
             raise UserError(f"{sweep_dir}: another sweep than the one that is here: {', '.join(changed)} differ; put them back, or choose another sweep_name")
 
 
-def _places(sweep: SweepConfig, base: TrainConfig, there: Mapping[str, float], waiting: int) -> tuple[Places, list[str]]:
-    """From the cluster's cores and GPUs (Ray's words for what is `there`), so that trials that have started can always go on; `waiting` of the cores are counted for processes that only wait."""
+def _places(sweep: SweepConfig, base: TrainConfig, there: Mapping[str, float], waiting: int, use_gpu: bool) -> tuple[Places, list[str]]:
+    """From the cluster's cores and GPUs (Ray's words for what is `there`), so that trials that have started can always go on.
+
+    `waiting` of the cores are counted for processes that only wait. GPUs that a scaling cluster does not show yet bound nothing.
+    """
     threads = base.threads_per_worker or 1
-    use_gpu = base.device != "cpu" and there.get("GPU", 0) >= 1 and (base.device == "cuda" or base.family == "vlm" or there["GPU"] >= base.workers)
     cpus = float(threads) if base.workers == 1 else base.workers * threads + _DRIVER_CPUS
     gpus = float(base.workers if use_gpu else 0)
-    room = [there.get("CPU", 1) / cpus, *([there["GPU"] / gpus] if gpus else [])]
+    room = [there.get("CPU", 1) / cpus, *([there["GPU"] / gpus] if gpus and there.get("GPU") else [])]
     at_once = min(math.floor(min(room) + 1e-6), sweep.max_concurrent or 10**6)
     found = f"the cluster has {there.get('CPU', 0) - waiting:g} cores and {there.get('GPU', 0):g} GPUs"
     lack = [] if at_once else [f"workers={base.workers} threads_per_worker={threads}: a trial needs {cpus:g} cores and {gpus:g} GPUs, {found}"]
@@ -189,8 +191,9 @@ class Decider(FIFOScheduler):
         self._rungs = Rungs(sweep, steps) if sweep.scheduler == "asha" else None
         if self._rungs:
             for id, step in ledger.decided:  # in the order in which they were: the rungs stand as they stood
-                if not self._rungs.goes_on(id, step, ledger.trials[id].evaluations[step][sweep.metric]) and ledger.trials[id].status == "waiting":
-                    ledger.end(id, "stopped", self._rungs.told(step))
+                stops = self._stops(id, step, ledger.trials[id].evaluations[step][sweep.metric])
+                if stops and ledger.trials[id].status == "waiting":
+                    ledger.end(id, "stopped", stops)
 
     @property
     def is_over(self) -> bool:
@@ -208,8 +211,8 @@ class Decider(FIFOScheduler):
         step, metrics = result["step"], {key: value for key, value in result.items() if key.startswith("eval_") and isinstance(value, (int, float))}
         self._ledger.note(id, step, metrics, result.get("elapsed", result["time_this_iter_s"]), result["began_at"] - self.given_at[id])
         self.progress.tell(id)
-        if self._rungs and not self._rungs.goes_on(id, step, metrics[self._sweep.metric]) and step < self._steps:
-            self._end(id, "stopped", self._rungs.told(step))
+        if stops := self._stops(id, step, metrics[self._sweep.metric]):
+            self._end(id, "stopped", stops)
             return str(TrialScheduler.STOP)
         if self.is_over and step < self._steps:
             self._end(id, "out of budget")
@@ -237,6 +240,11 @@ class Decider(FIFOScheduler):
         minutes = (time.monotonic() - self._began) / 60
         spent = ((budget.steps, steps), (budget.gpu_hours, gpu_hours), (budget.minutes, minutes))
         return any(most is not None and found >= most for most, found in spent)
+
+    def _stops(self, id: str, step: int, value: float) -> str:
+        """The rung that a trial does not pass, empty where it goes on; at its last step it has come to its end, however it fares there."""
+        passes = self._rungs is None or self._rungs.goes_on(id, step, value)
+        return "" if self._rungs is None or passes or step >= self._steps else self._rungs.told(step)
 
     def _end(self, id: str, status: Any, reason: str = "") -> None:
         self._ledger.end(id, status, reason)
@@ -312,7 +320,7 @@ class _Clock:
     began_at: float = field(default_factory=time.time)
     _last: float = field(default_factory=time.monotonic)
 
-    def report(self, result: dict[str, Any], checkpoint: Checkpoint | None = None) -> None:  # noqa: ARG002
+    def report(self, result: dict[str, Any]) -> None:
         """Of one evaluation."""
         now = time.monotonic()
         elapsed, self._last = now - self._last, now
