@@ -1,21 +1,37 @@
-"""One recogniser for many requests: a batch fills while the one before is read, and never waits for more."""
+"""One recogniser for many requests: a batch fills while the one before is read, and never waits for more.
+
+A recogniser that reads a batch in a few milliseconds reads it in the event loop itself: a thread of its own costs more than it gives (tests/benchmarks/serve.py).
+One that takes longer gets the thread, so that the loop goes on taking requests in.
+"""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 
 from ocr.images import ImageLimits, ImageRefused, Pixels, open_image
 from ocr.recognizers.base import Recognizer
 from ocr.sample import Reading
 from serve.limits import Refused
 
+_IN_LOOP_S = 0.03  # that a whole batch may hold the event loop
+_IN_LOOP_BYTES = 100_000  # of an encoded image; decoding a large one takes longer than reading it
+_SAMPLE_HW = (48, 320)
+_HOPS = 4  # turns of the event loop between a request's arrival and its batch: those that are on their way come along
+
 
 class BatchingReader:
-    """`recognizer.read` in one thread of its own; images of all requests meet in its batches, which changes no reading."""
+    """`recognizer.read` on batches in which images of all requests meet, which changes no reading.
 
-    def __init__(self, recognizer: Recognizer, batch_size: int, limits: ImageLimits) -> None:
+    `in_loop`: in the event loop itself, else in a thread; None: by the time that the recogniser takes for a batch of grey images.
+    """
+
+    def __init__(self, recognizer: Recognizer, batch_size: int, limits: ImageLimits, in_loop: bool | None = None) -> None:
         self.recognizer, self._most, self._limits = recognizer, batch_size, limits
+        self.in_loop = _batch_seconds(recognizer, batch_size) < _IN_LOOP_S if in_loop is None else in_loop
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lipi-read")
         self._waiting: deque[tuple[bytes, asyncio.Future[Reading]]] = deque()
         self._reading: asyncio.Task[None] | None = None
@@ -41,10 +57,16 @@ class BatchingReader:
     async def _read_all(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
+            for _ in range(_HOPS if self.in_loop else 0):
+                await asyncio.sleep(0)
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
             batch = [(image, future) for image, future in batch if not future.done()]  # its client is gone
+            images = [image for image, _ in batch]
             try:
-                found: list[Reading | Refused | BaseException] = list(await loop.run_in_executor(self._thread, self._read, [image for image, _ in batch]))
+                small = self.in_loop and max(map(len, images), default=0) <= _IN_LOOP_BYTES
+                found: list[Reading | Refused | BaseException] = list(
+                    self._read(images) if small else await loop.run_in_executor(self._thread, self._read, images)
+                )
             except Exception as problem:  # noqa: BLE001  whatever it is, those who wait must hear of it
                 found = [problem] * len(batch)
             for (_, future), result in zip(batch, found, strict=True):
@@ -66,3 +88,14 @@ class BatchingReader:
             return open_image(image, self.recognizer.image_mode, self._limits)
         except ImageRefused as refused:
             return Refused(422, refused.reason.replace(" ", "_"), f"{refused.reason}: {refused.detail}")
+
+
+def _batch_seconds(recognizer: Recognizer, batch_size: int) -> float:
+    """Of the second of two reads; the first warms it up."""
+    grey = np.full(_SAMPLE_HW if recognizer.image_mode == "L" else (*_SAMPLE_HW, 3), 200, np.uint8)
+    seconds = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        recognizer.read([grey] * batch_size)
+        seconds = time.perf_counter() - began
+    return seconds

@@ -1,0 +1,29 @@
+"""The recognisers that every server of the benchmark serves, by name: a bundle, or one that takes a given time as a GPU would (the core is free)."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ocr.recognizers.base import load
+from ocr.sample import Reading
+
+
+class Timed:
+    """`alone_s` for one image, `eight_s` for eight, linear between and beyond; the text is the image's width."""
+
+    image_mode = "L"
+
+    def __init__(self, alone_s: float, eight_s: float) -> None:
+        self._alone_s, self._more_s = alone_s, (eight_s - alone_s) / 7
+
+    def read(self, images: Sequence[Any]) -> list[Reading]:
+        time.sleep(self._alone_s + self._more_s * (len(images) - 1))
+        return [Reading(str(image.shape[1]), 1.0) for image in images]
+
+
+def model(name: str) -> Any:
+    """`odia`, any bundle, or `timed:ALONE_S:EIGHT_S`."""
+    if name.startswith("timed:"):
+        return Timed(*map(float, name.split(":")[1:]))
+    return load(Path(name))
