@@ -1,4 +1,4 @@
-"""HAProxy in front of the replicas, as Ray Serve starts it: five times Ray's own Python proxy (docs/log.md). No ray here: these settings precede its import."""
+"""HAProxy in front of the replicas, as Ray Serve starts it: four times as fast as Ray's own Python proxy (docs/log.md). No ray here: these settings precede its import."""
 
 import os
 import shlex
