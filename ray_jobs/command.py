@@ -12,10 +12,11 @@ from typing import Any, NoReturn, TypeVar
 from ocr.errors import GivenUp, UserError
 from ocr.files import read_json
 from ocr.settings import load_settings, read_yaml
+from serve.config import ServeConfig
 from trainers.config import TrainConfig
 from trainers.sweep.settings import SweepConfig
 
-Stored = TypeVar("Stored", TrainConfig, SweepConfig)
+Stored = TypeVar("Stored", TrainConfig, SweepConfig, ServeConfig)
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -52,6 +53,8 @@ def in_storage(config: Stored) -> Stored:
     Inside a Ray job a relative one is refused: the job's folder is Ray's cache.
     """
     path, shared = config.storage_path, os.environ.get("LIPI_STORAGE")
+    if isinstance(config, ServeConfig) and "://" in path:
+        return config
     for where in (path, shared or ""):
         if "://" in where:
             raise UserError(f"storage_path {where}: runs live in folders so far; name one that every node mounts, such as /mnt/lipi")

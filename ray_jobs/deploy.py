@@ -1,6 +1,7 @@
 """OCR over HTTP on Ray Serve: POST an image to /v1/ocr and get its text.
 
 python ray_jobs/deploy.py odia port=8000
+python ray_jobs/deploy.py runs/odia-ctc/bundle    # where it runs already: that model takes over, and no request is dropped
 curl --data-binary @line.png -H 'Content-Type: image/png' http://127.0.0.1:8000/v1/ocr
 """
 
@@ -16,7 +17,7 @@ DEFAULTS = command.PROJECT / "configs" / "serve.yaml"
 
 def main(arguments: Namespace) -> None:
     """Serve until told to stop."""
-    config = load_settings(ServeConfig, arguments.config, [f"bundle={arguments.bundle}", *arguments.overrides])
+    config = command.in_storage(load_settings(ServeConfig, arguments.config, [f"bundle={arguments.bundle}", *arguments.overrides]))
     from serve.deploy import deploy
 
     deploy(config)

@@ -12,9 +12,9 @@ from typing import Any
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from ocr.sample import Reading
 from serve.config import LimitSettings
 from serve.limits import Refused, told
+from serve.recognizer import Found, Read
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +51,27 @@ def image_of_chat(body: bytes, limits: LimitSettings) -> Asked:
     return _bounded(Asked(tuple(f"image {place}" for place in range(1, len(urls) + 1)), tuple(_of_data_uri(url) for url in urls)), limits)
 
 
-def answer(asked: Asked, found: Sequence[Reading | Refused], model: str, seconds: float) -> dict[str, Any]:
-    """`{text, confidence, model, seconds}`, or a list of results in the order of the images, each with its reading or its error."""
-    results = [{"name": name, **_result(result)} for name, result in zip(asked.names, found, strict=True)]
+def answer(asked: Asked, found: Sequence[Found], model: str, seconds: float, detail: bool = False) -> dict[str, Any]:
+    """`{text, confidence, model, seconds}`, or a list of results in the order of the images, each with its reading or its error; `detail` adds its lines."""
     common = {"model": model, "seconds": round(seconds, 4)}
-    return {**_result(found[0]), **common} if asked.single else {"results": results, **common}
+    if asked.single:
+        return {**_result(found[0], detail), **common}
+    return {"results": [{"name": name, **_result(result, detail)} for name, result in zip(asked.names, found, strict=True)], **common}
 
 
-def chat_answer(found: Sequence[Reading | Refused], model: str) -> dict[str, Any]:
+def chat_answer(found: Sequence[Found], model: str) -> dict[str, Any]:
     """As OpenAI's chat completions answer; the readings of several images stand below each other."""
-    text = "\n".join(reading.text for reading in found if isinstance(reading, Reading))
+    text = "\n".join(read.reading.text for read in found if isinstance(read, Read))
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion", "created": int(time.time()), "model": model, "choices": [choice], "usage": usage}
 
 
-def _result(found: Reading | Refused) -> dict[str, Any]:
-    return told(found) if isinstance(found, Refused) else {"text": found.text, "confidence": round(found.confidence, 6)}
+def _result(found: Found, detail: bool) -> dict[str, Any]:
+    if isinstance(found, Refused):
+        return told(found)
+    read = {"text": found.reading.text, "confidence": round(found.reading.confidence, 6)}
+    return {**read, "lines": [{**read, "box": [0, 0, found.width, found.height]}]} if detail else read
 
 
 def _bounded(asked: Asked, limits: LimitSettings) -> Asked:

@@ -5,9 +5,10 @@ serve run serve.app:build bundle=odia             # on a Serve that runs already
 """
 
 import asyncio
+import hashlib
+import json
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -17,95 +18,165 @@ from ray.serve.schema import LoggingConfig
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from ocr.bundle import open_bundle
-from ocr.recognizers.base import load_all
-from ocr.sample import Reading
-from serve.api import Asked, answer, chat_answer, image_of_chat, images_of
+from ocr.errors import UserError
+from serve.api import answer, chat_answer, image_of_chat, images_of
 from serve.config import ServeConfig
 from serve.limits import Refused, read_body, require_key
+from serve.metrics import Metrics
+from serve.models import JOURNAL, Models
+from serve.promotion import DEPLOYMENT, promoter
 from serve.recognizer import BatchingReader
+from serve.routes import forwarded, routes
 
-_POSTED = ("/v1/ocr", "/v1/chat/completions")
+OCR, CHAT = "/v1/ocr", "/v1/chat/completions"
+_OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
+_BACKSTOP = 4  # times our own limit on requests in a replica is Ray Serve's, which answers in plain text
 _log = logging.getLogger("ray.serve")
 
 
 class Endpoint:
-    """A replica: the bundle, opened and verified, behind the routes."""
+    """A replica: a model, opened and verified, behind the routes; `reconfigure` swaps it for another between two batches."""
 
-    def __init__(self, config: ServeConfig) -> None:
-        self._config = config
-        device = "cuda" if config.num_gpus else "cpu"
-        recognizer = load_all(config.bundle, config.backend, device)
-        self._model = model_name(config.bundle)
-        self._reader = BatchingReader(recognizer, config.batch_size, config.limits.images)
+    def __init__(self, config: ServeConfig, revision: str) -> None:
+        self.config, self.models, self.metrics = config, Models(config.storage_path), Metrics()
+        self.promoter = promoter(config, revision)
+        self.reader = BatchingReader(config.batch_size, config.limits.images, on_batch=self.metrics.batch)
+        self._most, self._ongoing = config.limits.max_ongoing_requests + config.limits.max_queued_requests, 0
+        self.storage_digest = storage_digest(self.models)
+        self._routes = routes(self)
+
+    @property
+    def model(self) -> str:
+        """The one that reads requests that come now."""
+        return self.reader.loaded.model if self.reader.loaded else ""
+
+    async def reconfigure(self, user_config: dict[str, str]) -> None:
+        """Load `user_config["bundle"]` beside the one that reads, verify it, then swap; where it fails the old one stays, and the journal's actor hears of it."""
+        bundle, promotion, why = user_config["bundle"], user_config["promotion"], None
+        try:
+            await self._load(bundle)
+        except Exception as problem:  # whatever a damaged bundle raises
+            why = f"{type(problem).__name__}: {problem}"
+            _log.exception("a model was not loaded")
+            live = self.models.live()
+            if self.reader.loaded is None and live is None:
+                raise
+            if self.reader.loaded is None and live is not None:
+                await self._load(live)  # a replica that starts while a bad bundle is being promoted
+        await asyncio.to_thread(self.models.say, promotion, serve.get_replica_context().replica_id.unique_id, why)
+
+    async def _load(self, bundle: str) -> None:
+        if bundle == self.model:
+            return
+        loaded = await asyncio.to_thread(self.models.load, bundle, self.config.backend, "cuda" if self.config.num_gpus else "cpu")
+        self.reader.swap(loaded, await asyncio.to_thread(self.reader.prepare, loaded))
 
     async def __call__(self, request: Request) -> Response:
         """Every request; whatever goes wrong is answered as JSON with a code, and no text or key is logged."""
+        began, path = time.monotonic(), request.scope["path"]
+        self._ongoing += 1
         try:
-            return await self._answered(request)
+            response = await self._answered(request, path, began)
+        finally:
+            self._ongoing -= 1
+        self.metrics.request(path if path in (OCR, CHAT) else "other", response.status_code, self.model, time.monotonic() - began, self._ongoing)
+        return response
+
+    async def _answered(self, request: Request, path: str, began: float) -> Response:
+        try:
+            if path not in _OPEN:
+                require_key(request.headers.getlist("authorization"), self.config.api_keys_sha256)
+            if path in (OCR, CHAT) and request.method == "POST":
+                return await self.read(request, path, began)
+            return await forwarded(self._routes, request, await self.body(request, began) if request.method == "POST" else b"")
         except Refused as refused:
             return refused.response()
+        except UserError as problem:
+            return Refused(400, "bad_request", str(problem)).response()
         except TimeoutError:
-            return Refused(504, "deadline", f"no answer within {self._config.limits.request_timeout_s:g} s").response()
+            return Refused(504, "deadline", f"no answer within {self.config.limits.request_timeout_s:g} s").response()
         except ClientDisconnect:
             return PlainTextResponse("", 499)
         except Exception as problem:  # noqa: BLE001  logged with its traceback, answered without
             _log.exception("a request failed")
             return Refused(500, "internal", f"{type(problem).__name__}; the log of the endpoint says more").response()
 
-    async def _answered(self, request: Request) -> Response:
-        path, limits = request.url.path, self._config.limits
-        if path in ("/healthz", "/readyz"):
-            return JSONResponse({"status": "ok", "model": self._model})
-        if path not in _POSTED:
-            raise Refused(404, "not_found", f"{path}: no such route; there are {', '.join((*_POSTED, '/healthz', '/readyz'))}")
-        if request.method != "POST":
-            raise Refused(405, "method_not_allowed", f"{path} takes POST")
-        require_key(request.headers.getlist("authorization"), self._config.api_keys_sha256)
-        began = time.monotonic()
-        said = request.headers.get("content-length", "")
+    async def read(self, request: Request, path: str, began: float) -> Response:
+        """The hot routes, past FastAPI."""
+        limits = self.config.limits
+        if self._ongoing > self._most:
+            raise Refused(503, "full", f"{self._most} requests are being read or wait", retry_after_s=1)
+        body = await self.body(request, began)
+        async with asyncio.timeout(began + limits.request_timeout_s - time.monotonic()):
+            if path == CHAT:
+                found, model = await self.reader.read(image_of_chat(body, limits).images)
+                _raise_first(found)
+                return JSONResponse(chat_answer(found, model))
+            asked = await images_of(request.headers.get("content-type", ""), body, limits)
+            found, model = await self.reader.read(asked.images)
+        if asked.single:
+            _raise_first(found)
+        detail = b"detail=lines" in request.scope["query_string"]
+        return Response(json.dumps(answer(asked, found, model, time.monotonic() - began, detail), ensure_ascii=False), media_type="application/json")
+
+    async def body(self, request: Request, began: float) -> bytes:
+        """A request's body within the limits."""
+        limits, said = self.config.limits, request.headers.get("content-length", "")
         if said.isdecimal() and int(said) > limits.max_body_bytes:
             raise Refused(413, "body_too_large", f"{int(said):,} bytes; at most {limits.max_body_bytes:,} are taken")
         async with asyncio.timeout(limits.request_timeout_s):
-            body = await read_body(request.stream(), limits.max_body_bytes, began + limits.request_timeout_s)
-            asked = image_of_chat(body, limits) if path == "/v1/chat/completions" else await images_of(request.headers.get("content-type", ""), body, limits)
-            found = await self._reader.read(asked.images)
-        return self._response(path, asked, found, time.monotonic() - began)
-
-    def _response(self, path: str, asked: Asked, found: list[Reading | Refused], seconds: float) -> Response:
-        refused = next((result for result in found if isinstance(result, Refused)), None)
-        if refused and (asked.single or path == "/v1/chat/completions"):
-            raise refused
-        return JSONResponse(chat_answer(found, self._model) if path == "/v1/chat/completions" else answer(asked, found, self._model, seconds))
+            return await read_body(request.stream(), limits.max_body_bytes, began + limits.request_timeout_s)
 
 
-def model_name(bundles: str) -> str:
-    """`NAME@HASH`, of several joined by commas: which weights an answer comes from."""
-    opened = [open_bundle(Path(path)) for path in bundles.split(",")]
-    return ",".join(f"{bundle.name}@{bundle.sha256[:12]}" for bundle in opened)
+def _raise_first(found: list[Any]) -> None:
+    for result in found:
+        if isinstance(result, Refused):
+            raise result
+
+
+def storage_digest(models: Models) -> str:
+    """Which storage an endpoint has, without telling where that is."""
+    return hashlib.sha256(models.store.location.encode()).hexdigest()[:16]
+
+
+def first_bundle(config: ServeConfig) -> tuple[str, str]:
+    """The bundle that an endpoint starts with, and its journal entry: the one that was live where `config.bundle` was deployed before, else `config.bundle`."""
+    models = Models(config.storage_path)
+    given, entries = models.add(config.bundle), models.entries()
+    deployed = [entry["bundle"] for entry in entries if entry["what"] == "deploy"]
+    live = models.live(entries)
+    bundle = live if live is not None and deployed and deployed[-1] == given else given
+    entry = models.store.append(JOURNAL, {"what": "deploy", "bundle": given, "why": f"starts with {bundle}"})
+    models.store.append(JOURNAL, {"what": "live", "of": entry, "bundle": bundle, "why": "deployed"})
+    return bundle, entry
 
 
 def build(config: ServeConfig) -> Application:
     """The application of these settings; also what `serve run serve.app:build key=value` calls."""
-    scaling: dict[str, Any] = {
-        "min_replicas": config.autoscaling.min_replicas,
-        "max_replicas": config.autoscaling.max_replicas,
-        "target_ongoing_requests": config.autoscaling.target_ongoing_requests,
-    }
+    bundle, entry = first_bundle(config)
+    return build_with(config, bundle, entry, entry)
+
+
+def build_with(config: ServeConfig, bundle: str, promotion: str, revision: str) -> Application:
+    """With this bundle; another one with the same `revision` is loaded by the replicas that are there, with another new replicas take their place."""
+    threads = str(max(1, int(config.num_cpus)))
+    most = _BACKSTOP * (config.limits.max_ongoing_requests + config.limits.max_queued_requests)
     deployment: Any = serve.deployment(
         Endpoint,
-        name="ocr",
-        ray_actor_options={
-            "num_cpus": config.num_cpus,
-            "num_gpus": config.num_gpus,
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(config.num_cpus)))}},
-        },
-        max_ongoing_requests=config.limits.max_ongoing_requests,
-        max_queued_requests=config.limits.max_queued_requests,
+        name=DEPLOYMENT,
+        ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}}},
+        max_ongoing_requests=most,
+        max_queued_requests=most,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
-        autoscaling_config=scaling,
+        autoscaling_config={
+            "min_replicas": config.autoscaling.min_replicas,
+            "max_replicas": config.autoscaling.max_replicas,
+            "target_ongoing_requests": config.autoscaling.target_ongoing_requests,
+        },
         graceful_shutdown_timeout_s=config.limits.request_timeout_s,
         logging_config=LoggingConfig(enable_access_log=False),
+        user_config={"bundle": bundle, "promotion": promotion},
     )
-    application: Application = deployment.bind(config)
+    version = hashlib.sha256(f"{revision} {config.model_dump_json()}".encode()).hexdigest()[:16]
+    application: Application = deployment.options(version=version, _internal=True).bind(config, revision)
     return application

@@ -17,8 +17,8 @@ class LimitSettings(Settings):
     max_images: int = Setting(64, ge=1, on_resume="free", description="in one request")
     max_pixels: int = Setting(_IMAGES.max_pixels, ge=1, on_resume="free", description="of an image, from its header")
     max_side_px: int = Setting(_IMAGES.max_side_px, ge=1, on_resume="free", description="of an image, from its header")
-    max_ongoing_requests: int = Setting(32, ge=1, on_resume="free", description="that a replica works at; more wait")
-    max_queued_requests: int = Setting(64, ge=0, on_resume="free", description="that wait; more are answered 503 with Retry-After")
+    max_ongoing_requests: int = Setting(32, ge=1, on_resume="free", description="that a replica is meant to work at")
+    max_queued_requests: int = Setting(64, ge=0, on_resume="free", description="that wait in a replica besides; more are answered 503 with Retry-After")
     request_timeout_s: float = Setting(
         30.0, gt=0, on_resume="free", description="from a request's first byte to its answer, else 504 (408 where its body is what is slow)"
     )
@@ -47,6 +47,12 @@ class ServeConfig(Settings):
     """One endpoint."""
 
     bundle: str = Setting(min_length=1, on_resume="free", description="a bundle's folder, or a recogniser that ships: odia, bangla, thai")
+    storage_path: str = Setting(
+        "runs/serve",
+        min_length=1,
+        on_resume="free",
+        description="folder (or s3://…) of its models, journal and corrections; LIPI_STORAGE, where set, holds relative ones",
+    )
     backend: str | None = Setting(None, on_resume="free", description="of the bundle; null: its own choice for the device")
     host: str = Setting("127.0.0.1", on_resume="free", description="address to listen on; any but this machine's own needs api_keys_sha256")
     port: int = Setting(8000, ge=1, le=65535, on_resume="free", description="to listen on")
@@ -55,6 +61,7 @@ class ServeConfig(Settings):
     batch_size: int = Setting(
         16, ge=1, on_resume="free", description="images that are read at once; a batch fills while the one before is read, and never waits"
     )
+    promote_timeout_s: float = Setting(120.0, gt=0, on_resume="free", description="for all replicas to have loaded a promoted bundle, else it is rolled back")
     autoscaling: AutoscalingSettings = Setting(AutoscalingSettings(), on_resume="free", description="replicas")
     limits: LimitSettings = Setting(LimitSettings(), on_resume="free", description="what is refused")
     api_keys_sha256: tuple[str, ...] = Setting(

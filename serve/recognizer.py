@@ -1,14 +1,15 @@
 """One recogniser for many requests: a batch fills while the one before is read, and never waits for more.
 
-A recogniser that reads a batch in a few milliseconds reads it in the event loop itself: a thread of its own costs more than it gives (tests/benchmarks/serve.py).
+A recogniser that reads a batch in a few milliseconds reads it in the event loop itself: a thread of its own costs more than it gives (docs/log.md).
 One that takes longer gets the thread, so that the loop goes on taking requests in.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ocr.images import ImageLimits, ImageRefused, Pixels, open_image
 from ocr.recognizers.base import Recognizer
 from ocr.sample import Reading
 from serve.limits import Refused
+from serve.models import Loaded
 
 _IN_LOOP_S = 0.03  # that a whole batch may hold the event loop
 _IN_LOOP_BYTES = 100_000  # of an encoded image; decoding a large one takes longer than reading it
@@ -23,69 +25,114 @@ _SAMPLE_HW = (48, 320)
 _HOPS = 4  # turns of the event loop between a request's arrival and its batch: those that are on their way come along
 
 
-class BatchingReader:
-    """`recognizer.read` on batches in which images of all requests meet, which changes no reading.
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One image's reading, and its size in pixels."""
 
-    `in_loop`: in the event loop itself, else in a thread; None: by the time that the recogniser takes for a batch of grey images.
+    reading: Reading
+    width: int
+    height: int
+
+
+Found = Read | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    image: bytes
+    by: Loaded
+    future: "asyncio.Future[Read]"
+
+
+class BatchingReader:
+    """Images of all requests meet in batches, which changes no reading; a batch, and a request, has one model.
+
+    `in_loop`: batches are read in the event loop itself, else in a thread; None: by the time that the recogniser takes for one of grey images.
+    `on_batch(images, seconds)` is told of each.
     """
 
-    def __init__(self, recognizer: Recognizer, batch_size: int, limits: ImageLimits, in_loop: bool | None = None) -> None:
-        self.recognizer, self._most, self._limits = recognizer, batch_size, limits
-        self.in_loop = _batch_seconds(recognizer, batch_size) < _IN_LOOP_S if in_loop is None else in_loop
+    def __init__(self, batch_size: int, limits: ImageLimits, in_loop: bool | None = None, on_batch: Callable[[int, float], None] | None = None) -> None:
+        self._most, self._limits, self._asked_in_loop, self._on_batch = batch_size, limits, in_loop, on_batch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lipi-read")
-        self._waiting: deque[tuple[bytes, asyncio.Future[Reading]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._reading: asyncio.Task[None] | None = None
+        self.in_loop = False
+        self.loaded: Loaded | None = None
 
-    async def read(self, images: Sequence[bytes]) -> list[Reading | Refused]:
-        """Each image's reading, or why it has none; cancelled, what no batch has begun is dropped."""
+    def prepare(self, loaded: Loaded) -> bool:
+        """Warm a model up; whether it is one for the event loop. May run in any thread."""
+        seconds = _batch_seconds(loaded.recognizer, self._most)
+        return seconds < _IN_LOOP_S if self._asked_in_loop is None else self._asked_in_loop
+
+    def swap(self, loaded: Loaded, in_loop: bool) -> None:
+        """From now on requests are read by this one; those that came before keep theirs."""
+        self.loaded, self.in_loop = loaded, in_loop
+
+    async def read(self, images: Sequence[bytes]) -> tuple[list[Found], str]:
+        """Each image's reading, or why it has none, and the model that read them; cancelled, what no batch has begun is dropped."""
+        loaded = self.loaded
+        if loaded is None:
+            raise Refused(503, "loading", "no model is loaded yet", retry_after_s=1)
         loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in images]
-        self._waiting.extend(zip(images, futures, strict=True))
+        items = [_Waiting(image, loaded, loop.create_future()) for image in images]
+        self._waiting.extend(items)
         if self._reading is None or self._reading.done():
             self._reading = loop.create_task(self._read_all())
         try:
-            found = await asyncio.gather(*futures, return_exceptions=True)
+            found = await asyncio.gather(*[item.future for item in items], return_exceptions=True)
         except asyncio.CancelledError:
-            for future in futures:
-                future.cancel()
+            for item in items:
+                item.future.cancel()
             raise
         for result in found:
             if isinstance(result, BaseException) and not isinstance(result, Refused):
                 raise result
-        return found  # type: ignore[return-value]
+        return found, loaded.model  # type: ignore[return-value]
 
     async def _read_all(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
             for _ in range(_HOPS if self.in_loop else 0):
                 await asyncio.sleep(0)
-            batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-            batch = [(image, future) for image, future in batch if not future.done()]  # its client is gone
-            images = [image for image, _ in batch]
+            batch = self._next_batch()
+            if not batch:
+                continue
+            images, recognizer, began = [item.image for item in batch], batch[0].by.recognizer, time.perf_counter()
             try:
-                small = self.in_loop and max(map(len, images), default=0) <= _IN_LOOP_BYTES
-                found: list[Reading | Refused | BaseException] = list(
-                    self._read(images) if small else await loop.run_in_executor(self._thread, self._read, images)
-                )
+                if self.in_loop and max(map(len, images)) <= _IN_LOOP_BYTES:
+                    found: list[Found | BaseException] = list(self._read(recognizer, images))
+                else:
+                    found = list(await loop.run_in_executor(self._thread, self._read, recognizer, images))
             except Exception as problem:  # noqa: BLE001  whatever it is, those who wait must hear of it
                 found = [problem] * len(batch)
-            for (_, future), result in zip(batch, found, strict=True):
-                if future.done():
+            for item, result in zip(batch, found, strict=True):
+                if item.future.done():
                     continue
                 if isinstance(result, BaseException):
-                    future.set_exception(result)
+                    item.future.set_exception(result)
                 else:
-                    future.set_result(result)
+                    item.future.set_result(result)
+            if self._on_batch:
+                self._on_batch(len(batch), time.perf_counter() - began)
 
-    def _read(self, images: Sequence[bytes]) -> list[Reading | Refused]:
-        """In the thread: decode each, read those that are images, together."""
-        opened = [self._opened(image) for image in images]
-        readings = iter(self.recognizer.read([pixels for pixels in opened if not isinstance(pixels, Refused)]))
-        return [pixels if isinstance(pixels, Refused) else next(readings) for pixels in opened]
+    def _next_batch(self) -> list[_Waiting]:
+        """The first that wait, of one model; those whose client is gone are left out."""
+        batch = list[_Waiting]()
+        while self._waiting and len(batch) < self._most and (not batch or self._waiting[0].by is batch[0].by):
+            item = self._waiting.popleft()
+            if not item.future.done():
+                batch.append(item)
+        return batch
 
-    def _opened(self, image: bytes) -> Pixels | Refused:
+    def _read(self, recognizer: Recognizer, images: Sequence[bytes]) -> list[Found]:
+        """Decode each, read those that are images, together."""
+        opened = [self._opened(image, recognizer) for image in images]
+        readings = iter(recognizer.read([pixels for pixels in opened if not isinstance(pixels, Refused)]))
+        return [pixels if isinstance(pixels, Refused) else Read(next(readings), pixels.shape[1], pixels.shape[0]) for pixels in opened]
+
+    def _opened(self, image: bytes, recognizer: Recognizer) -> Pixels | Refused:
         try:
-            return open_image(image, self.recognizer.image_mode, self._limits)
+            return open_image(image, recognizer.image_mode, self._limits)
         except ImageRefused as refused:
             return Refused(422, refused.reason.replace(" ", "_"), f"{refused.reason}: {refused.detail}")
 

@@ -38,9 +38,10 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     port, digest = free_port(), hashlib.sha256(KEY.encode()).hexdigest()
-    process = start("deploy", "odia", f"port={port}", f"api_keys_sha256=[{digest}]", "autoscaling.max_replicas=1", *LIMITS)
+    storage = tmp_path_factory.mktemp("serve")
+    process = start("deploy", "odia", f"port={port}", f"storage_path={storage}", f"api_keys_sha256=[{digest}]", "autoscaling.max_replicas=1", *LIMITS)
     address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
     while True:
         assert process.poll() is None, process.communicate()
@@ -185,8 +186,42 @@ def test_only_known_keys_are_let_in(endpoint: Any, images: list[bytes]) -> None:
 
 
 def test_unknown_routes_and_methods_are_told_what_there_is(endpoint: Any) -> None:
-    assert_error(requests.get(f"{endpoint[0]}/nowhere", timeout=5), 404, "not_found")
-    assert_error(requests.get(f"{endpoint[0]}/v1/ocr", timeout=5), 405, "method_not_allowed")
+    headers = {"Authorization": f"Bearer {KEY}"}
+    assert_error(requests.get(f"{endpoint[0]}/nowhere", timeout=5, headers=headers), 404, "not_found")
+    assert_error(requests.get(f"{endpoint[0]}/v1/ocr", timeout=5, headers=headers), 405, "method_not_allowed")
+    assert_error(requests.get(f"{endpoint[0]}/nowhere", timeout=5), 401, "unauthorized")
+
+
+def test_other_origins_get_no_leave_to_read(endpoint: Any) -> None:
+    headers = {"Origin": "http://elsewhere.example", "Access-Control-Request-Method": "POST", "Authorization": f"Bearer {KEY}"}
+    answered = requests.options(f"{endpoint[0]}/v1/ocr", headers=headers, timeout=5)
+    assert answered.status_code == 405
+    assert not [name for name in answered.headers if name.lower().startswith("access-control")]
+
+
+def test_lines_come_with_their_boxes_where_they_are_asked_for(endpoint: Any, images: list[bytes], expected: list[str]) -> None:
+    found = post(endpoint, images[0], path="/v1/ocr?detail=lines").json()
+    height, width = open_image(images[0]).shape
+    assert found["lines"] == [{"text": expected[0], "confidence": found["confidence"], "box": [0, 0, width, height]}]
+
+
+def test_the_openapi_document_has_every_route_and_a_page_with_commands_for_them(endpoint: Any) -> None:
+    document = requests.get(f"{endpoint[0]}/openapi.json", timeout=5).json()
+    assert {"/v1/ocr", "/v1/chat/completions", "/v1/models", "/v1/models/promote", "/metrics", "/healthz", "/readyz"} <= set(document["paths"])
+    page = requests.get(f"{endpoint[0]}/docs", timeout=5).text
+    assert all(path in page for path in document["paths"])
+    assert "curl -F image=@one.png" in page
+    assert "http" not in page.replace("http://127.0.0.1:8000", ""), "the page fetches nothing from elsewhere"
+
+
+def test_prometheus_finds_the_requests_of_this_endpoint(endpoint: Any, images: list[bytes]) -> None:
+    post(endpoint, images[0])
+    deadline = time.monotonic() + 30
+    while "ray_lipi_requests_total{" not in (text := requests.get(f"{endpoint[0]}/metrics", headers={"Authorization": f"Bearer {KEY}"}, timeout=5).text):
+        assert time.monotonic() < deadline, text[-2000:]
+        time.sleep(1)
+    assert 'status="200"' in text
+    assert KEY not in text
 
 
 def test_sigterm_ends_it_and_frees_the_port(endpoint: Any) -> None:

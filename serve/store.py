@@ -1,0 +1,67 @@
+"""Files of the endpoint that outlive it and that all replicas see: on a disk or in a bucket, each whole or not there at all."""
+
+import json
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+
+from ocr.dataset.arrow_cache import filesystem
+from ocr.errors import UserError
+from ocr.files import write_atomically
+
+
+class Store:
+    """A folder (a path, or s3://bucket/folder) of small files; UserError where it cannot be reached."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location if "://" in location else str(Path(location).resolve())
+        self.files, self.root = filesystem(self.location)
+        self.is_local = isinstance(self.files, pyarrow.fs.LocalFileSystem)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write one file; a reader sees the old one or the new one."""
+        path = f"{self.root}/{name}"
+        try:
+            if self.is_local:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(Path(path), content)
+            else:
+                with self.files.open_output_stream(path) as stream:
+                    stream.write(content)
+        except (pa.ArrowException, OSError) as problem:
+            raise UserError(f"{self.location}/{name}: cannot be written: {problem}") from None
+
+    def get(self, name: str) -> bytes | None:
+        """One file's bytes; None where there is none."""
+        try:
+            with self.files.open_input_stream(f"{self.root}/{name}") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+
+    def names(self, folder: str) -> list[str]:
+        """The files in a folder, by name, sorted; what is being written is not among them."""
+        found = self.files.get_file_info(pyarrow.fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == pyarrow.fs.FileType.File and not info.base_name.startswith("."))
+
+    def folders(self, folder: str) -> list[str]:
+        """The folders in a folder, sorted."""
+        found = self.files.get_file_info(pyarrow.fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == pyarrow.fs.FileType.Directory and not info.base_name.startswith("."))
+
+    def append(self, journal: str, entry: dict[str, Any]) -> str:
+        """One more entry of a journal; its name, which sorts by time."""
+        now = time.time_ns()
+        name = f"{now:020d}-{uuid.uuid4().hex[:8]}"
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now / 1e9)) + f".{now // 1_000_000 % 1000:03d}Z"
+        self.put(f"{journal}/{name}.json", json.dumps({"at": stamp, **entry}, ensure_ascii=False).encode())
+        return name
+
+    def entries(self, journal: str) -> list[dict[str, Any]]:
+        """A journal's entries from the oldest on, each with its `id`."""
+        found = [(name, self.get(f"{journal}/{name}")) for name in self.names(journal)]
+        return [{"id": name.removesuffix(".json"), **json.loads(content)} for name, content in found if content is not None]
