@@ -6,7 +6,6 @@ Legend: H, W in pixels; arrays are uint8, [H, W] for grey and [H, W, 3] for RGB.
 import io
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from ocr.errors import UserError
+from ocr.limits import ImageLimits
 
 Pixels = NDArray[np.uint8]
 Mode = Literal["L", "RGB", "as it is"]
@@ -24,16 +24,6 @@ _EXIF_ORIENTATION = 0x0112
 _STRONG_INK = 0.35  # of the strongest
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """What is refused before a pixel is decoded: Pillow's own limit lets 81 megapixels of a 78 kB file pass."""
-
-    max_pixels: int = 20_000_000
-    max_side_px: int = 10_000
-    min_side_px: int = 4
-    max_aspect: float = 200.0
 
 
 class ImageRefused(UserError):

@@ -4,7 +4,7 @@ import ipaddress
 
 import pydantic
 
-from ocr.images import ImageLimits
+from ocr.limits import ImageLimits
 from ocr.settings import Setting, Settings
 
 _IMAGES = ImageLimits()

@@ -1,18 +1,27 @@
 """HAProxy in front of the replicas, as Ray Serve starts it: four times as fast as Ray's own Python proxy (docs/log.md). No ray here: these settings precede its import."""
 
+import atexit
 import os
 import shlex
+import shutil
 import socket
 import tempfile
 from pathlib import Path
 
-_LOOPBACK_ONLY = """#!/bin/sh
-# HAProxy as Ray Serve starts it; its statistics, which Ray binds to every interface, on this machine alone.
+_START = r"""#!/bin/sh
+# HAProxy as Ray Serve starts it, but: its statistics, which Ray binds to every interface, on this machine alone, and its own errors as JSON.
 for argument do
-  case $argument in *.cfg) sed -i -E 's/^([[:space:]]*bind) [*]?:([0-9]+)$/\\1 127.0.0.1:\\2/' "$argument" ;; esac
+  case $argument in *.cfg)
+    sed -i -E -e 's/^([[:space:]]*bind) [*]?:([0-9]+)$/\1 127.0.0.1:\2/' -e 's|^([[:space:]]*errorfile [0-9]+) .*|\1 {folder}/unavailable.http|' "$argument" ;;
+  esac
 done
-exec %s "$@"
+exec {binary} "$@"
 """
+_BODY = '{"error": {"code": "unavailable", "message": "no replica answered; try again"}}'
+_UNAVAILABLE = (
+    f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: {len(_BODY)}\r\n\r\n{_BODY}"
+)
+_RETRIED_BYTES = 128 * 1024  # a request up to this size is sent to another replica where the first died with it; reading changes nothing
 
 
 def use_haproxy() -> None:
@@ -26,8 +35,10 @@ def use_haproxy() -> None:
     except (ImportError, OSError):
         return
     folder = Path(tempfile.mkdtemp(prefix="lipi-serve-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     start = folder / "haproxy"
-    start.write_text(_LOOPBACK_ONLY % shlex.quote(str(binary)))
+    start.write_text(_START.format(folder=folder, binary=shlex.quote(str(binary))))
+    (folder / "unavailable.http").write_text(_UNAVAILABLE)
     start.chmod(0o700)
     settings = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -42,6 +53,10 @@ def use_haproxy() -> None:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "3",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_RETRIED_BYTES),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "40",  # also for a request's headers
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "40",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     }

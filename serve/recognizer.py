@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ocr.images import ImageLimits, ImageRefused, Pixels, open_image
+from ocr.images import ImageRefused, Pixels, open_image
+from ocr.limits import ImageLimits
 from ocr.recognizers.base import Recognizer
 from ocr.sample import Reading
 from serve.limits import Refused

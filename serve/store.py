@@ -30,7 +30,7 @@ class Store:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(Path(path), content)
             else:
-                with self.files.open_output_stream(path) as stream:
+                with self.files.open_output_stream(path, compression=None) as stream:
                     stream.write(content)
         except (pa.ArrowException, OSError) as problem:
             raise UserError(f"{self.location}/{name}: cannot be written: {problem}") from None
@@ -38,7 +38,7 @@ class Store:
     def get(self, name: str) -> bytes | None:
         """One file's bytes; None where there is none."""
         try:
-            with self.files.open_input_stream(f"{self.root}/{name}") as stream:
+            with self.files.open_input_stream(f"{self.root}/{name}", compression=None) as stream:
                 return bytes(stream.read())
         except FileNotFoundError:
             return None

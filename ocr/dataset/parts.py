@@ -19,7 +19,8 @@ from ocr import sources
 from ocr.dataset.config import ImageSettings, PrepareConfig, SplitSettings
 from ocr.degrade import degraded
 from ocr.files import read_json, sync, write_json
-from ocr.images import ImageLimits, ImageRefused, Pixels, encode_image, open_image, scale_to_fit
+from ocr.images import ImageRefused, Pixels, encode_image, open_image, scale_to_fit
+from ocr.limits import ImageLimits
 from ocr.linting import KINDS, fix, lint
 from ocr.sample import Sample, Skip
 from ocr.sources import Unit

@@ -10,7 +10,8 @@ import numpy as np
 from defusedxml import DefusedXmlException
 
 from ocr.errors import UserError
-from ocr.images import FORMATS, SUFFIXES, ImageLimits, ImageRefused, Pixels, Polygon, cut, encode_image, open_image
+from ocr.images import FORMATS, SUFFIXES, ImageRefused, Pixels, Polygon, cut, encode_image, open_image
+from ocr.limits import ImageLimits
 from ocr.sample import Level, Sample, Skip
 from ocr.sources import Unit
 from ocr.sources.files import FileRefused, folder, names_below, read_inside

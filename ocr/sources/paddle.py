@@ -12,7 +12,8 @@ import numpy as np
 
 from ocr.dictionary import Dictionary
 from ocr.errors import UserError
-from ocr.images import ImageLimits, ImageRefused, Pixels, Polygon, cut, encode_image, open_image
+from ocr.images import ImageRefused, Pixels, Polygon, cut, encode_image, open_image
+from ocr.limits import ImageLimits
 from ocr.sample import Sample, Skip
 from ocr.sources import Unit, in_rows
 from ocr.sources.files import FileRefused, folder, read_inside

@@ -1,0 +1,107 @@
+"""A real endpoint for a test: started as a user starts it, loaded from a thread, looked into by process."""
+
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+from tests.benchmarks import load
+from tests.commands import start
+
+REPLICA, CONTROLLER, PROMOTER, PROXY = "ServeReplica", "ServeController", "Promoter", "HAProxyManager"
+
+
+@dataclass
+class Running:
+    """An endpoint that is up; `address` is its front."""
+
+    process: "subprocess.Popen[str]"
+    port: int
+    storage: Path
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def get(self, path: str) -> Any:
+        answered = requests.get(self.address + path, timeout=10)
+        answered.raise_for_status()
+        return answered.json()
+
+    def promote(self, bundle: str, timeout_s: float = 120) -> dict[str, Any]:
+        """Over HTTP; what came of it."""
+        answered = requests.post(f"{self.address}/v1/models/promote", json={"bundle": bundle}, timeout=10)
+        assert answered.status_code == 202, answered.text
+        return self.outcome(answered.json()["promotion"], timeout_s)
+
+    def outcome(self, promotion: str, timeout_s: float = 120) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        while (found := self.get(f"/v1/models/promotions/{promotion}"))["what"] == "pending":
+            assert time.monotonic() < deadline, self.get("/v1/models/journal")
+            time.sleep(0.2)
+        return dict(found)
+
+    def processes(self, kind: str) -> list[psutil.Process]:
+        """Ray's processes of this endpoint by what their command line has."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if kind in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def is_up(self) -> bool:
+        try:
+            return requests.get(f"{self.address}/readyz", timeout=2).ok
+        except requests.RequestException:
+            return False
+
+    def wait_up(self, timeout_s: float = 120) -> float:
+        """Seconds until it is ready."""
+        began = time.monotonic()
+        while not self.is_up():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() - began < timeout_s, "the endpoint did not come up"
+            time.sleep(0.1)
+        return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def endpoint(storage: Path, *words: str, bundle: str = "odia", **env: str) -> Iterator[Running]:
+    """`deploy.py BUNDLE`, up; ended by SIGTERM."""
+    from tests.serve.test_endpoint import free_port
+
+    port = free_port()
+    running = Running(start("deploy", bundle, f"port={port}", f"storage_path={storage}", *words, **env), port, storage)
+    try:
+        running.wait_up()
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.process.terminate()
+            running.process.communicate(timeout=90)
+
+
+@contextlib.contextmanager
+def loaded(running: Running, shots: list[load.Shot], clients: int = 4, pause_s: float = 0.02, rate: float | None = None) -> Iterator[load.Outcome]:
+    """A load from a thread for as long as the block lasts; its outcome is whole when the block has ended."""
+    traffic = load.Load("127.0.0.1", running.port, shots)
+    thread = threading.Thread(target=lambda: load.run(traffic.open(rate, 3600) if rate else traffic.closed(clients, 3600, pause_s)))
+    thread.start()
+    try:
+        yield traffic.outcome
+    finally:
+        traffic.stop()
+        thread.join()
+
+
+def word_shots(images: list[bytes], texts: list[str]) -> list[load.Shot]:
+    """Single words as raw bodies; each answer must have its text."""
+    return [load.request("127.0.0.1", "/v1/ocr", image, "image/webp", load.reads(text)) for image, text in zip(images, texts, strict=True)]
