@@ -9,10 +9,13 @@ import tempfile
 from pathlib import Path
 
 _START = r"""#!/bin/sh
-# HAProxy as Ray Serve starts it, but: its statistics, which Ray binds to every interface, on this machine alone, and its own errors as JSON.
+# HAProxy as Ray Serve starts it, but: its statistics, which Ray binds to every interface, on this machine alone, and its own errors as JSON
+# (also the 404 that it has for everything while there is no replica).
 for argument do
   case $argument in *.cfg)
-    sed -i -E -e 's/^([[:space:]]*bind) [*]?:([0-9]+)$/\1 127.0.0.1:\2/' -e 's|^([[:space:]]*errorfile [0-9]+) .*|\1 {folder}/unavailable.http|' "$argument" ;;
+    sed -i -E -e 's/^([[:space:]]*bind) [*]?:([0-9]+)$/\1 127.0.0.1:\2/' \
+      -e 's|^([[:space:]]*errorfile [0-9]+) .*|\1 {folder}/unavailable.http|' \
+      -e 's|^([[:space:]]*http-request return status) 404 .*|\1 503 errorfile {folder}/unavailable.http|' "$argument" ;;
   esac
 done
 exec {binary} "$@"
@@ -53,6 +56,7 @@ def use_haproxy() -> None:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # three in a row, and a dead HAProxy is replaced
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "3",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_RETRIED_BYTES),

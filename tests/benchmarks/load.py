@@ -28,12 +28,13 @@ class Shot:
 
 @dataclass
 class Outcome:
-    """What came of a load; latencies in ms. `lost`: connections that broke before an answer."""
+    """What came of a load; latencies in ms. `lost`: connections that broke before an answer; `refused`: that were not taken at all."""
 
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: int = 0
     lost: int = 0
+    refused: int = 0
     sent: int = 0
     latencies: list[float] = field(default_factory=list)
     refusals: list[float] = field(default_factory=list)  # latencies of answers that are no 200
@@ -48,6 +49,7 @@ class Outcome:
             "statuses": dict(self.statuses),
             "wrong": self.wrong,
             "lost": self.lost,
+            "refused": self.refused,
             "per_second": round(good / self.seconds, 1) if self.seconds else 0.0,
             "p50_ms": round(float(p50), 2),
             "p90_ms": round(float(p90), 2),
@@ -151,6 +153,11 @@ class Load:
         try:
             if connection is None or not connection.alive:
                 _, connection = await asyncio.get_running_loop().create_connection(_Connection, self.host, self.port)
+        except OSError:
+            outcome.refused += 1
+            await asyncio.sleep(0.05)
+            return None
+        try:
             status, body = await connection.send(shot.wire)
         except (OSError, httptools.HttpParserError):
             outcome.lost += 1

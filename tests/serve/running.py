@@ -86,7 +86,7 @@ def endpoint(storage: Path, *words: str, bundle: str = "odia", **env: str) -> It
     finally:
         if running.process.poll() is None:
             running.process.terminate()
-            running.process.communicate(timeout=90)
+        running.process.communicate(timeout=90)
 
 
 @contextlib.contextmanager
