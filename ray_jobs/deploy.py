@@ -5,12 +5,14 @@ python ray_jobs/deploy.py runs/odia-ctc/bundle    # where it runs already: that 
 curl --data-binary @line.png -H 'Content-Type: image/png' http://127.0.0.1:8000/v1/ocr
 """
 
+import os
 from argparse import Namespace
 from pathlib import Path
 
 from ocr.settings import load_settings
 from ray_jobs import command
 from serve.config import ServeConfig
+from serve.front import use_haproxy
 
 DEFAULTS = command.PROJECT / "configs" / "serve.yaml"
 
@@ -18,6 +20,8 @@ DEFAULTS = command.PROJECT / "configs" / "serve.yaml"
 def main(arguments: Namespace) -> None:
     """Serve until told to stop."""
     config = command.in_storage(load_settings(ServeConfig, arguments.config, [f"bundle={arguments.bundle}", *arguments.overrides]))
+    if not os.environ.get("RAY_ADDRESS"):
+        use_haproxy(config.limits)  # before Ray Serve is imported, which reads its settings then
     from serve.deploy import deploy
 
     deploy(config)

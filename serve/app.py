@@ -31,6 +31,7 @@ from serve.routes import forwarded, routes
 OCR, CHAT = "/v1/ocr", "/v1/chat/completions"
 _OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
 _BACKSTOP = 4  # times our own limit on requests in a replica is Ray Serve's, which answers in plain text
+_UNREAD = (401, 408, 413)
 _log = logging.getLogger("ray.serve")
 
 
@@ -42,6 +43,7 @@ class Endpoint:
         self.promoter = promoter(config, revision)
         self.reader = BatchingReader(config.batch_size, config.limits.images, on_batch=self.metrics.batch)
         self._most, self._ongoing = config.limits.max_ongoing_requests + config.limits.max_queued_requests, 0
+        self._reading = 0
         self.storage_digest = storage_digest(self.models)
         self._routes = routes(self)
 
@@ -79,6 +81,8 @@ class Endpoint:
             response = await self._answered(request, path, began)
         finally:
             self._ongoing -= 1
+        if response.status_code in _UNREAD:
+            response.headers["Connection"] = "close"  # the rest of the body is not waited for
         self.metrics.request(path if path in (OCR, CHAT) else "other", response.status_code, self.model, time.monotonic() - began, self._ongoing)
         return response
 
@@ -102,11 +106,18 @@ class Endpoint:
             return Refused(500, "internal", f"{type(problem).__name__}; the log of the endpoint says more").response()
 
     async def read(self, request: Request, path: str, began: float) -> Response:
-        """The hot routes, past FastAPI."""
-        limits = self.config.limits
-        if self._ongoing > self._most:
-            raise Refused(503, "full", f"{self._most} requests are being read or wait", retry_after_s=1)
+        """The hot routes, past FastAPI; those whose bodies still come in are not counted, so slow clients take no one's place."""
         body = await self.body(request, began)
+        if self._reading >= self._most:
+            raise Refused(503, "full", f"{self._most} requests are being read or wait", retry_after_s=1)
+        self._reading += 1
+        try:
+            return await self._read_whole(request, path, body, began)
+        finally:
+            self._reading -= 1
+
+    async def _read_whole(self, request: Request, path: str, body: bytes, began: float) -> Response:
+        limits = self.config.limits
         async with asyncio.timeout(began + limits.request_timeout_s - time.monotonic()):
             if path == CHAT:
                 found, model = await self.reader.read(image_of_chat(body, limits).images)

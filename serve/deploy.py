@@ -9,10 +9,6 @@ import time
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster started here; Ray's 15 lets everything else on the machine go first
-if not os.environ.get("RAY_ADDRESS"):
-    from serve.front import use_haproxy
-
-    use_haproxy()  # before Ray Serve is imported, which reads these settings then
 
 import ray
 import requests

@@ -5,6 +5,7 @@ One that takes longer gets the thread, so that the loop goes on taking requests 
 """
 
 import asyncio
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from serve.limits import Refused
 from serve.models import Loaded
 
 _IN_LOOP_S = 0.03  # that a whole batch may hold the event loop
-_IN_LOOP_BYTES = 100_000  # of an encoded image; decoding a large one takes longer than reading it
+_IN_LOOP_BYTES, _IN_LOOP_PIXELS = 100_000, 2_000_000  # of a batch, encoded, and of an image: decoding large ones takes longer than reading them
 _SAMPLE_HW = (48, 320)
 _HOPS = 4  # turns of the event loop between a request's arrival and its batch: those that are on their way come along
 
@@ -54,6 +55,7 @@ class BatchingReader:
 
     def __init__(self, batch_size: int, limits: ImageLimits, in_loop: bool | None = None, on_batch: Callable[[int, float], None] | None = None) -> None:
         self._most, self._limits, self._asked_in_loop, self._on_batch = batch_size, limits, in_loop, on_batch
+        self._small = dataclasses.replace(limits, max_pixels=min(limits.max_pixels, _IN_LOOP_PIXELS))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lipi-read")
         self._waiting: deque[_Waiting] = deque()
         self._reading: asyncio.Task[None] | None = None
@@ -100,10 +102,10 @@ class BatchingReader:
                 continue
             images, recognizer, began = [item.image for item in batch], batch[0].by.recognizer, time.perf_counter()
             try:
-                if self.in_loop and max(map(len, images)) <= _IN_LOOP_BYTES:
-                    found: list[Found | BaseException] = list(self._read(recognizer, images))
-                else:
-                    found = list(await loop.run_in_executor(self._thread, self._read, recognizer, images))
+                read = self._read(recognizer, images, self._small) if self.in_loop and sum(map(len, images)) <= _IN_LOOP_BYTES else None
+                if read is None or any(isinstance(one, Refused) and one.code == "image_too_large" for one in read):
+                    read = await loop.run_in_executor(self._thread, self._read, recognizer, images, self._limits)
+                found: list[Found | BaseException] = list(read)
             except Exception as problem:  # noqa: BLE001  whatever it is, those who wait must hear of it
                 found = [problem] * len(batch)
             for item, result in zip(batch, found, strict=True):
@@ -125,17 +127,18 @@ class BatchingReader:
                 batch.append(item)
         return batch
 
-    def _read(self, recognizer: Recognizer, images: Sequence[bytes]) -> list[Found]:
+    def _read(self, recognizer: Recognizer, images: Sequence[bytes], limits: ImageLimits) -> list[Found]:
         """Decode each, read those that are images, together."""
-        opened = [self._opened(image, recognizer) for image in images]
+        opened = [_opened(image, recognizer, limits) for image in images]
         readings = iter(recognizer.read([pixels for pixels in opened if not isinstance(pixels, Refused)]))
         return [pixels if isinstance(pixels, Refused) else Read(next(readings), pixels.shape[1], pixels.shape[0]) for pixels in opened]
 
-    def _opened(self, image: bytes, recognizer: Recognizer) -> Pixels | Refused:
-        try:
-            return open_image(image, recognizer.image_mode, self._limits)
-        except ImageRefused as refused:
-            return Refused(422, refused.reason.replace(" ", "_"), f"{refused.reason}: {refused.detail}")
+
+def _opened(image: bytes, recognizer: Recognizer, limits: ImageLimits) -> Pixels | Refused:
+    try:
+        return open_image(image, recognizer.image_mode, limits)
+    except ImageRefused as refused:
+        return Refused(422, refused.reason.replace(" ", "_"), f"{refused.reason}: {refused.detail}")
 
 
 def _batch_seconds(recognizer: Recognizer, batch_size: int) -> float:
