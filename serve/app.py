@@ -168,12 +168,12 @@ def build(config: ServeConfig) -> Application:
     return build_with(config, bundle, entry, entry)
 
 
-def build_with(config: ServeConfig, bundle: str, promotion: str, revision: str) -> Application:
+def build_with(config: ServeConfig, bundle: str, promotion: str, revision: str, replica: type[Endpoint] = Endpoint) -> Application:
     """With this bundle; another one with the same `revision` is loaded by the replicas that are there, with another new replicas take their place."""
     threads = str(max(1, int(config.num_cpus)))
     most = _BACKSTOP * (config.limits.max_ongoing_requests + config.limits.max_queued_requests)
     deployment: Any = serve.deployment(
-        Endpoint,
+        replica,
         name=DEPLOYMENT,
         ray_actor_options={"num_cpus": config.num_cpus, "num_gpus": config.num_gpus, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}}},
         max_ongoing_requests=most,

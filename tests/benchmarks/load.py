@@ -6,6 +6,7 @@ python tests/benchmarks/load.py http://127.0.0.1:8000 --rate 200 --seconds 10   
 
 import argparse
 import asyncio
+import base64
 import json
 import random
 import time
@@ -217,15 +218,23 @@ def reads(text: str) -> Callable[[bytes], bool]:
     return lambda body: json.loads(body).get("text") == text
 
 
+def words(host: str, images: Sequence[bytes], texts: Sequence[str], as_json: bool = False) -> list[Shot]:
+    """One image a request, as a raw body or as base64 in JSON."""
+    kind = "application/json" if as_json else "image/webp"
+    bodies = [json.dumps({"image": base64.b64encode(image).decode()}).encode() if as_json else image for image in images]
+    return [request(host, "/v1/ocr", body, kind, reads(text)) for body, text in zip(bodies, texts, strict=True)]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--json", action="store_true", help="images as base64 in JSON instead of raw bodies")
     arguments = parser.parse_args()
     host, _, port = arguments.address.removeprefix("http://").partition(":")
     images, texts = odia_words()
-    load_ = Load(host, int(port), [request(host, "/v1/ocr", image, "image/webp", reads(text)) for image, text in zip(images, texts, strict=True)])
+    load_ = Load(host, int(port), words(host, images, texts, arguments.json))
     outcome = run(load_.open(arguments.rate, arguments.seconds) if arguments.rate else load_.closed(arguments.clients, arguments.seconds))
     print(json.dumps(outcome.summary()))
