@@ -3,7 +3,7 @@
 Legend: B batch, C channels, H height, W width, T output columns, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -25,6 +25,7 @@ from ocr.settings import parse_settings
 
 MARGIN_PX = 4
 READ_BATCH = 32
+_WIDEST = 2.0  # times the narrowest of a batch: what is padded costs as much as what is read
 
 
 def input_width(width_px: int, settings: NetworkSettings) -> int:
@@ -76,10 +77,8 @@ class CtcRecognizer:
 
     def _in_batches(self, images: Sequence[Pixels], references: Sequence[str] | None) -> list[tuple[Reading, float]]:
         lines = [as_line(image, self.settings) for image in images]
-        by_width = sorted(range(len(lines)), key=lambda index: lines[index].shape[1])
         found: dict[int, tuple[Reading, float]] = {}
-        for start in range(0, len(by_width), READ_BATCH):
-            chosen = by_width[start : start + READ_BATCH]
+        for chosen in _by_width([line.shape[1] for line in lines]):
             asked = [references[i] for i in chosen] if references is not None else None
             found.update(zip(chosen, self._read_batch([lines[i] for i in chosen], asked), strict=True))
         return [found[index] for index in range(len(lines))]
@@ -92,6 +91,18 @@ class CtcRecognizer:
             return [(reading, 0.0) for reading in readings]
         targets = [self.decoder.alphabet.encode_known(reference) for reference in references]
         return list(zip(readings, (-log_likelihoods(log_probs_TBK, lengths_B, targets)).tolist(), strict=True))
+
+
+def _by_width(widths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of like widths, together."""
+    batch = list[int]()
+    for place in sorted(range(len(widths)), key=lambda place: widths[place]):
+        if batch and (len(batch) == READ_BATCH or widths[place] > _WIDEST * widths[batch[0]]):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
 
 
 _KINDS: dict[str, type[NetworkSettings]] = {

@@ -4,7 +4,7 @@ Legend: B images, T tokens, V vocabulary.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,16 +37,26 @@ class VlmRecognizer:
     def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
         """One Reading per RGB image; its confidence is the product of its tokens' probabilities."""
         prepared = [self.prepared(image) for image in opened(images, self.image_mode)]
-        by_size = sorted(range(len(prepared)), key=lambda index: prepared[index].shape[1] * prepared[index].shape[2])
-        at_once = self.generation.batch_size if not self.generation.temperature else 1  # a draw belongs to one image
+        sizes = [self.base.patching.tokens(image.shape[2], image.shape[1]) for image in prepared]
         found: dict[int, Reading] = {}
         was_training = self.model.training
         self.model.eval()
-        for start in range(0, len(by_size), at_once):
-            chosen = by_size[start : start + at_once]
+        for chosen in self._batches(sizes):
             found.update(zip(chosen, self._generate([prepared[index] for index in chosen]), strict=True))
         self.model.train(was_training)
         return [found[index] for index in range(len(prepared))]
+
+    def _batches(self, sizes: Sequence[int]) -> Iterator[list[int]]:
+        """Places of images of like size, in tokens: `batch_size` of them, fewer where they would be padded to more than `batch_tokens` together."""
+        most = self.generation.batch_size if not self.generation.temperature else 1  # a draw belongs to one image
+        batch = list[int]()
+        for place in sorted(range(len(sizes)), key=lambda place: sizes[place]):
+            if batch and (len(batch) == most or (len(batch) + 1) * sizes[place] > self.generation.batch_tokens):
+                yield batch
+                batch = []
+            batch.append(place)
+        if batch:
+            yield batch
 
     def prepared(self, image: Pixels, max_tokens: int | None = None) -> Tensor:
         """The image as the model gets it, uint8 [3, H, W], with room in `max_length` for the prompt; `max_tokens` lowers the limit of image tokens."""

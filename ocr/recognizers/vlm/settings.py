@@ -93,7 +93,8 @@ class GenerationSettings(Settings):
 
     max_new_tokens: int = Setting(512, ge=1, on_resume="free", description="longest reading, in tokens")
     temperature: float = Setting(0.0, ge=0, le=2, on_resume="free", description="0: the likeliest token each time; else sampled, by a key of the image")
-    batch_size: int = Setting(8, ge=1, on_resume="free", description="images read at once")
+    batch_size: int = Setting(8, ge=1, on_resume="free", description="images read at once, at most")
+    batch_tokens: int = Setting(16384, ge=1, on_resume="free", description="image tokens read at once, at most; a single image may have more")
     stop_on_repetition: bool = Setting(True, on_resume="free", description="end a reading that repeats itself over and over")
     max_eval_samples: int | None = Setting(
         200, ge=1, on_resume="refuse", description="evaluations in training generate text for so many validation samples, always the same; null: all"
