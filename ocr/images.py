@@ -76,10 +76,10 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if image.getexif().get(_EXIF_ORIENTATION, 1) >= 5 else (width, height)
 
 
-def encode_image(pixels: Pixels, format: Literal["PNG", "WEBP"] = "PNG", quality: int = 90) -> bytes:
+def encode_image(pixels: Pixels, format: Literal["PNG", "WEBP", "JPEG"] = "PNG", quality: int = 90) -> bytes:
     """A grey or RGB array as the bytes of an image file."""
     buffer = io.BytesIO()
-    options = {"quality": quality, "method": 6} if format == "WEBP" else {}
+    options = {"WEBP": {"quality": quality, "method": 6}, "JPEG": {"quality": quality}}.get(format, {})
     Image.fromarray(pixels).save(buffer, format, **options)
     return buffer.getvalue()
 

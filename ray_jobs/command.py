@@ -14,9 +14,10 @@ from ocr.files import read_json
 from ocr.settings import load_settings, read_yaml
 from serve.config import ServeConfig
 from trainers.config import TrainConfig
+from trainers.retrain.settings import RetrainConfig
 from trainers.sweep.settings import SweepConfig
 
-Stored = TypeVar("Stored", TrainConfig, SweepConfig, ServeConfig)
+Stored = TypeVar("Stored", TrainConfig, SweepConfig, RetrainConfig, ServeConfig)
 PROJECT = Path(__file__).resolve().parent.parent
 
 

@@ -5,31 +5,46 @@ import binascii
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from serve.config import LimitSettings
 from serve.limits import Refused, told
-from serve.recognizer import Found, Read
+from serve.recognizer import Read
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The encoded images of a request, each with a name to tell it by; `single`: the answer is one object, not a list."""
+    """The encoded images of a request, each with a name to tell it by; `single`: the answer is one object, not a list; `level` is what an image shows."""
 
     names: tuple[str, ...]
     images: tuple[bytes, ...]
     single: bool = False
+    level: Literal["line", "page"] = "line"
+    detail: str = ""  # lines, or of pages their images
 
 
-async def images_of(content_type: str, body: bytes, limits: LimitSettings) -> Asked:
-    """Of `POST /v1/ocr`; Refused 400 or 415 where there is none to be found."""
+async def images_of(content_type: str, body: bytes, limits: LimitSettings, query: Mapping[str, Sequence[str]]) -> Asked:
+    """Of `POST /v1/ocr?level=…&detail=…`; Refused 400 or 415 where there is none to be found."""
+    asked = await _images_of(content_type, body, limits)
+    if not query:
+        return asked
+    return replace(asked, level=_level(query.get("level", ["line"])[-1]), detail=query.get("detail", [""])[-1])
+
+
+def _level(given: Any) -> Literal["line", "page"]:
+    if given not in ("line", "page"):
+        raise Refused(400, "bad_level", f"level: {str(given)[:40]!r}; line (an image shows one) or page is expected")
+    return "page" if given == "page" else "line"
+
+
+async def _images_of(content_type: str, body: bytes, limits: LimitSettings) -> Asked:
     kind = content_type.partition(";")[0].strip().lower()
-    if kind.startswith("image/") or kind == "application/octet-stream":
+    if kind.startswith("image/") or kind in ("application/octet-stream", "application/pdf"):
         return Asked(("image",), (body,), single=True)
     if kind == "multipart/form-data":
         return _bounded(await _of_form(content_type, body, limits), limits)
@@ -39,8 +54,9 @@ async def images_of(content_type: str, body: bytes, limits: LimitSettings) -> As
 
 
 def image_of_chat(body: bytes, limits: LimitSettings) -> Asked:
-    """The images of the last user message of `POST /v1/chat/completions`, each a data URI in an `image_url`."""
-    messages = _parsed(body).get("messages")
+    """The images of the last user message of `POST /v1/chat/completions`, each a data URI in an `image_url`; `level` beside `messages` as for /v1/ocr."""
+    values = _parsed(body)
+    messages = values.get("messages")
     contents = (
         [message.get("content") for message in messages if isinstance(message, dict) and message.get("role") == "user"] if isinstance(messages, list) else []
     )
@@ -48,30 +64,30 @@ def image_of_chat(body: bytes, limits: LimitSettings) -> Asked:
     urls = [part["image_url"].get("url") for part in parts if isinstance(part, dict) and isinstance(part.get("image_url"), dict)]
     if not urls:
         raise Refused(400, "no_image", "messages: the last one of the user has no image_url; send it as a data URI")
-    return _bounded(Asked(tuple(f"image {place}" for place in range(1, len(urls) + 1)), tuple(_of_data_uri(url) for url in urls)), limits)
+    names = tuple(f"image {place}" for place in range(1, len(urls) + 1))
+    return _bounded(Asked(names, tuple(_of_data_uri(url) for url in urls), level=_level(values.get("level", "line"))), limits)
 
 
-def answer(asked: Asked, found: Sequence[Found], model: str, seconds: float, detail: bool = False) -> dict[str, Any]:
-    """`{text, confidence, model, seconds}`, or a list of results in the order of the images, each with its reading or its error; `detail` adds its lines."""
+def answer(asked: Asked, results: Sequence[dict[str, Any] | Refused], model: str, seconds: float) -> dict[str, Any]:
+    """`{…, model, seconds}` of one image's result, or a list of results in the order of the images, each with its error where it has one."""
     common = {"model": model, "seconds": round(seconds, 4)}
+    found = [told(result) if isinstance(result, Refused) else result for result in results]
     if asked.single:
-        return {**_result(found[0], detail), **common}
-    return {"results": [{"name": name, **_result(result, detail)} for name, result in zip(asked.names, found, strict=True)], **common}
+        return {**found[0], **common}
+    return {"results": [{"name": name, **result} for name, result in zip(asked.names, found, strict=True)], **common}
 
 
-def chat_answer(found: Sequence[Found], model: str) -> dict[str, Any]:
+def line_result(found: Read, with_line: bool) -> dict[str, Any]:
+    """`{text, confidence}`; `with_line` adds the line with its box, for those who ask for pages as well."""
+    read = {"text": found.reading.text, "confidence": round(found.reading.confidence, 6)}
+    return {**read, "lines": [{**read, "box": [0, 0, found.width, found.height]}]} if with_line else read
+
+
+def chat_answer(texts: Sequence[str], model: str) -> dict[str, Any]:
     """As OpenAI's chat completions answer; the readings of several images stand below each other."""
-    text = "\n".join(read.reading.text for read in found if isinstance(read, Read))
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "\n".join(texts)}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion", "created": int(time.time()), "model": model, "choices": [choice], "usage": usage}
-
-
-def _result(found: Found, detail: bool) -> dict[str, Any]:
-    if isinstance(found, Refused):
-        return told(found)
-    read = {"text": found.reading.text, "confidence": round(found.reading.confidence, 6)}
-    return {**read, "lines": [{**read, "box": [0, 0, found.width, found.height]}]} if detail else read
 
 
 def _bounded(asked: Asked, limits: LimitSettings) -> Asked:

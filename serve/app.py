@@ -9,7 +9,9 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import parse_qs
 
 from ray import serve
 from ray.serve import Application
@@ -19,17 +21,20 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ocr.errors import UserError
-from serve.api import answer, chat_answer, image_of_chat, images_of
+from serve.api import Asked, answer, chat_answer, image_of_chat, images_of, line_result
 from serve.config import ServeConfig
+from serve.corrections import Corrections
+from serve.learning import Learning
 from serve.limits import Refused, read_body, require_key
 from serve.metrics import Metrics
-from serve.models import JOURNAL, Models
+from serve.models import JOURNAL, Loaded, Models
+from serve.pages import PageReader, page_result
 from serve.promotion import DEPLOYMENT, promoter
-from serve.recognizer import BatchingReader
+from serve.recognizer import BatchingReader, Read
 from serve.routes import forwarded, routes
 
 OCR, CHAT = "/v1/ocr", "/v1/chat/completions"
-_OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
+_OPEN = ("/", "/web/app.js", "/web/style.css", "/favicon.ico", "/healthz", "/readyz", "/docs", "/openapi.json")
 _BACKSTOP = 4  # times our own limit on requests in a replica is Ray Serve's, which answers in plain text
 _UNREAD = (401, 408, 413)
 _log = logging.getLogger("ray.serve")
@@ -42,6 +47,9 @@ class Endpoint:
         self.config, self.models, self.metrics = config, Models(config.storage_path), Metrics()
         self.promoter = promoter(config, revision)
         self.reader = BatchingReader(config.batch_size, config.limits.images, on_batch=self.metrics.batch)
+        self.pages = PageReader(self.reader, config.batch_size, config.limits)
+        self.corrections = Corrections(self.models.store, config.limits)
+        self.learning = Learning(self.models, self.corrections)
         self._most, self._ongoing = config.limits.max_ongoing_requests + config.limits.max_queued_requests, 0
         self._reading = 0
         self.storage_digest = storage_digest(self.models)
@@ -52,11 +60,14 @@ class Endpoint:
         """The one that reads requests that come now."""
         return self.reader.loaded.model if self.reader.loaded else ""
 
-    async def reconfigure(self, user_config: dict[str, str]) -> None:
-        """Load `user_config["bundle"]` beside the one that reads, verify it, then swap; where it fails the old one stays, and the journal's actor hears of it."""
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Load `user_config["bundle"]`, and a candidate with its share of the requests, beside the one that reads, verify it, then swap.
+
+        Where it fails the old one stays, and the journal's actor hears of it.
+        """
         bundle, promotion, why = user_config["bundle"], user_config["promotion"], None
         try:
-            await self._load(bundle)
+            await self._load(bundle, user_config["candidate"], user_config["share"])
         except Exception as problem:  # whatever a damaged bundle raises
             why = f"{type(problem).__name__}: {problem}"
             _log.exception("a model was not loaded")
@@ -67,11 +78,16 @@ class Endpoint:
                 await self._load(live)  # a replica that starts while a bad bundle is being promoted
         await asyncio.to_thread(self.models.say, promotion, serve.get_replica_context().replica_id.unique_id, why)
 
-    async def _load(self, bundle: str) -> None:
-        if bundle == self.model:
-            return
-        loaded = await asyncio.to_thread(self.models.load, bundle, self.config.backend, "cuda" if self.config.num_gpus else "cpu")
-        self.reader.swap(loaded, await asyncio.to_thread(self.reader.prepare, loaded))
+    async def _load(self, bundle: str, candidate: str = "", share: float = 0.0) -> None:
+        there = {loaded.model: loaded for loaded in (self.reader.loaded, self.reader.candidate) if loaded is not None}
+        live, tried = await self._loaded(bundle, there), await self._loaded(candidate, there) if candidate else None
+        fast = [await asyncio.to_thread(self.reader.prepare, loaded) for loaded in (live, tried) if loaded is not None]
+        self.reader.swap(live, all(fast), tried, share)
+
+    async def _loaded(self, bundle: str, there: dict[str, Loaded]) -> Loaded:
+        if bundle in there:
+            return there[bundle]
+        return await asyncio.to_thread(self.models.load, bundle, self.config.backend, "cuda" if self.config.num_gpus else "cpu")
 
     async def __call__(self, request: Request) -> Response:
         """Every request; whatever goes wrong is answered as JSON with a code, and no text or key is logged."""
@@ -118,17 +134,32 @@ class Endpoint:
 
     async def _read_whole(self, request: Request, path: str, body: bytes, began: float) -> Response:
         limits = self.config.limits
+        query = parse_qs(request.scope["query_string"].decode("latin-1")) if request.scope["query_string"] else {}
         async with asyncio.timeout(began + limits.request_timeout_s - time.monotonic()):
             if path == CHAT:
-                found, model = await self.reader.read(image_of_chat(body, limits).images)
-                _raise_first(found)
-                return JSONResponse(chat_answer(found, model))
-            asked = await images_of(request.headers.get("content-type", ""), body, limits)
-            found, model = await self.reader.read(asked.images)
+                asked = image_of_chat(body, limits)
+                texts, model = await self._texts(asked)
+                return JSONResponse(chat_answer(texts, model))
+            asked = await images_of(request.headers.get("content-type", ""), body, limits, query)
+            if asked.level == "page":
+                pages, model = await self.pages.read(asked.images, with_images=asked.detail == "images")
+                results = [page if isinstance(page, Refused) else page_result(page) for page in pages]
+            else:
+                found, model = await self.reader.read(asked.images)
+                results = [one if isinstance(one, Refused) else line_result(one, asked.detail == "lines") for one in found]
         if asked.single:
-            _raise_first(found)
-        detail = b"detail=lines" in request.scope["query_string"]
-        return Response(json.dumps(answer(asked, found, model, time.monotonic() - began, detail), ensure_ascii=False), media_type="application/json")
+            _raise_first(results)
+        return Response(json.dumps(answer(asked, results, model, time.monotonic() - began), ensure_ascii=False), media_type="application/json")
+
+    async def _texts(self, asked: Asked) -> tuple[list[str], str]:
+        """Of each image, for a chat; Refused where one has none."""
+        if asked.level == "page":
+            pages, model = await self.pages.read(asked.images)
+            _raise_first(pages)
+            return [page_result(page)["text"] for page in pages if not isinstance(page, Refused)], model
+        found, model = await self.reader.read(asked.images)
+        _raise_first(found)
+        return [one.reading.text for one in found if isinstance(one, Read)], model
 
     async def body(self, request: Request, began: float) -> bytes:
         """A request's body within the limits."""
@@ -139,7 +170,7 @@ class Endpoint:
             return await read_body(request.stream(), limits.max_body_bytes, began + limits.request_timeout_s)
 
 
-def _raise_first(found: list[Any]) -> None:
+def _raise_first(found: Sequence[Any]) -> None:
     for result in found:
         if isinstance(result, Refused):
             raise result
@@ -168,8 +199,10 @@ def build(config: ServeConfig) -> Application:
     return build_with(config, bundle, entry, entry)
 
 
-def build_with(config: ServeConfig, bundle: str, promotion: str, revision: str, replica: type[Endpoint] = Endpoint) -> Application:
-    """With this bundle; another one with the same `revision` is loaded by the replicas that are there, with another new replicas take their place."""
+def build_with(
+    config: ServeConfig, bundle: str, promotion: str, revision: str, replica: type[Endpoint] = Endpoint, candidate: tuple[str, float] = ("", 0.0)
+) -> Application:
+    """With this bundle, and a candidate with its share of the requests; another one with the same `revision` is loaded by the replicas that are there, with another new replicas take their place."""
     threads = str(max(1, int(config.num_cpus)))
     most = _BACKSTOP * (config.limits.max_ongoing_requests + config.limits.max_queued_requests)
     deployment: Any = serve.deployment(
@@ -186,7 +219,7 @@ def build_with(config: ServeConfig, bundle: str, promotion: str, revision: str, 
         },
         graceful_shutdown_timeout_s=config.limits.request_timeout_s,
         logging_config=LoggingConfig(enable_access_log=False),
-        user_config={"bundle": bundle, "promotion": promotion},
+        user_config={"bundle": bundle, "promotion": promotion, "candidate": candidate[0], "share": candidate[1]},
     )
     version = hashlib.sha256(f"{revision} {config.model_dump_json()}".encode()).hexdigest()[:16]
     application: Application = deployment.options(version=version, _internal=True).bind(config, revision)

@@ -15,6 +15,8 @@ class LimitSettings(Settings):
 
     max_body_bytes: int = Setting(20_000_000, ge=1, on_resume="free", description="of a request, counted while it is read")
     max_images: int = Setting(64, ge=1, on_resume="free", description="in one request")
+    max_pages: int = Setting(20, ge=1, on_resume="free", description="of PDF and TIFF files, in one request (level=page)")
+    max_lines: int = Setting(1000, ge=1, on_resume="free", description="that are looked for on a page")
     max_pixels: int = Setting(_IMAGES.max_pixels, ge=1, on_resume="free", description="of an image, from its header")
     max_side_px: int = Setting(_IMAGES.max_side_px, ge=1, on_resume="free", description="of an image, from its header")
     max_ongoing_requests: int = Setting(32, ge=1, on_resume="free", description="that a replica is meant to work at")
@@ -62,6 +64,9 @@ class ServeConfig(Settings):
         16, ge=1, on_resume="free", description="images that are read at once; a batch fills while the one before is read, and never waits"
     )
     promote_timeout_s: float = Setting(120.0, gt=0, on_resume="free", description="for all replicas to have loaded a promoted bundle, else it is rolled back")
+    promote_when_sure: bool = Setting(
+        True, on_resume="free", description="a retrained model that is better beyond doubt is promoted by itself; false: a person promotes every one"
+    )
     autoscaling: AutoscalingSettings = Setting(AutoscalingSettings(), on_resume="free", description="replicas")
     limits: LimitSettings = Setting(LimitSettings(), on_resume="free", description="what is refused")
     api_keys_sha256: tuple[str, ...] = Setting(

@@ -40,7 +40,9 @@ def deploy(config: ServeConfig) -> None:
         ray.init(
             "local",
             num_cpus=max(cores, needed),
-            include_dashboard=False,
+            include_dashboard=True,  # whose agent runs jobs: a retraining is one
+            dashboard_host="127.0.0.1",
+            dashboard_port=0,
             object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -55,7 +57,7 @@ def deploy(config: ServeConfig) -> None:
         serve.start(http_options={"host": config.host, "port": config.port, "request_timeout_s": timeout}, logging_config={"log_level": "WARNING"})
         application = build_with(config, bundle, entry, entry)
         serve.run(application, name=APPLICATION, route_prefix="/", logging_config={"enable_access_log": False, "log_level": "WARNING"})
-        print(f"{bundle} on http://{config.host}:{config.port}  (POST /v1/ocr, /v1/chat/completions; GET /docs)", flush=True)
+        print(f"{bundle} on http://{config.host}:{config.port}  (web page there; POST /v1/ocr, /v1/chat/completions; GET /docs)", flush=True)
         stopped.wait()
     finally:
         end_promoter()

@@ -1,7 +1,8 @@
 """The models an endpoint can serve: bundles that never change, and the journal of what was to be served and what came of it.
 
 models/NAME@HASH/        a bundle; its name is a part of its content's hash
-journal/…json            {"what": "deploy" | "promote", "bundle", "why"} from requests, {"what": "live" | "refused" | "rolled_back", "of", …} from the one actor
+journal/…json            {"what": "deploy" | "promote" | "traffic" | "retrain", "bundle", …} from requests, and what came of them, {"what": "live" | "refused" | …, "of", …},
+                         from the one actor
 loaded/PROMOTION/…json   what each replica says of a promotion: {"ok", "why"}
 """
 
@@ -10,7 +11,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.fs
@@ -93,23 +94,28 @@ class Models:
         """The journal."""
         return self.store.entries(JOURNAL)
 
-    def promote(self, bundle: str, why: str = "", what: str = "promote") -> str:
-        """Ask for another bundle: an entry in the journal, on which the one actor acts. UserError for an id that is not here."""
+    def promote(self, bundle: str, why: str = "", what: Literal["promote", "traffic"] = "promote", **more: Any) -> str:
+        """Ask for another bundle, or for a share of the requests for it: an entry in the journal, on which the one actor acts. UserError for an id that is not here."""
         for one in bundle.split(","):
             if one not in self.ids():
                 raise UserError(f"{one}: no such model here; there are: {', '.join(self.ids()) or 'none'}")
-        return self.store.append(JOURNAL, {"what": what, "bundle": bundle, "why": why})
+        return self.store.append(JOURNAL, {"what": what, "bundle": bundle, "why": why, **more})
 
     def live(self, entries: list[dict[str, Any]] | None = None) -> str | None:
         """The bundle that is served, by the journal; None where there never was one."""
         found = [entry["bundle"] for entry in (self.entries() if entries is None else entries) if entry["what"] == "live"]
         return found[-1] if found else None
 
+    def candidate(self, entries: list[dict[str, Any]] | None = None) -> tuple[str, float]:
+        """The bundle that is tried on a share of the requests, and the share; "" and 0 where none is."""
+        last: dict[str, Any] = next((entry for entry in reversed(self.entries() if entries is None else entries) if entry["what"] == "live"), {})
+        return str(last.get("candidate", "")), float(last.get("share", 0.0))
+
     def pending(self) -> list[dict[str, Any]]:
-        """Promotions that nothing came of yet, from the oldest on."""
+        """Promotions and trials that nothing came of yet, from the oldest on."""
         entries = self.entries()
         done = {entry["of"] for entry in entries if entry["what"] in OUTCOMES}
-        return [entry for entry in entries if entry["what"] == "promote" and entry["id"] not in done]
+        return [entry for entry in entries if entry["what"] in ("promote", "traffic") and entry["id"] not in done]
 
     def outcome(self, promotion: str) -> dict[str, Any] | None:
         """What came of a promotion; None while it is under way."""

@@ -37,6 +37,7 @@ def _curl(path: str, method: str, operation: dict[str, Any], document: dict[str,
         return [f"curl {address}"]
     given = {
         "image/png": "--data-binary @line.png -H 'Content-Type: image/png'",
+        "application/pdf": "--data-binary @scan.pdf -H 'Content-Type: application/pdf'",
         "multipart/form-data": "-F image=@one.png -F image=@two.png",
     }
     content = operation.get("requestBody", {}).get("content", {})
@@ -52,4 +53,6 @@ def _json_words(path: str, schema: dict[str, Any], document: dict[str, Any]) -> 
     else:
         properties = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["properties"]
         example = {name: value["examples"][0] for name, value in properties.items() if "examples" in value}
+        if path == "/v1/corrections":
+            example["corrections"] = [{"image": "page", "text": "…"}]
     return f"-d '{json.dumps(example)}' -H 'Content-Type: application/json'"

@@ -1,4 +1,6 @@
-"""The one actor that acts on the journal: it tries a promoted bundle, redeploys with it, waits for every replica's word, and takes it back where one fails."""
+"""The one actor that acts on the journal: it tries a promoted bundle, redeploys with it, waits for every replica's word, and takes it back where one fails; and it has
+what was asked for retrained, one job at a time.
+"""
 
 import logging
 import threading
@@ -10,6 +12,8 @@ from ray import serve
 
 from ocr.errors import UserError
 from serve.config import ServeConfig
+from serve.corrections import Corrections
+from serve.learning import Learning
 from serve.models import JOURNAL, Models
 
 APPLICATION, DEPLOYMENT, NAMESPACE = "lipi", "ocr", "lipi"
@@ -37,7 +41,9 @@ class Promoter:
     def __init__(self, config: ServeConfig, revision: str) -> None:
         self._config, self._revision, self._models = config, revision, Models(config.storage_path)
         self._woken = threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._learning = Learning(self._models, Corrections(self._models.store, config.limits))
+        for watch in (self._watch, self._watch_training):
+            threading.Thread(target=watch, daemon=True).start()
 
     def wake(self) -> None:
         """There is something in the journal."""
@@ -53,24 +59,41 @@ class Promoter:
             self._woken.wait(_POLL_S if self._models.store.is_local else 10 * _POLL_S)
             self._woken.clear()
 
-    def _act(self, promotion: dict[str, Any]) -> None:
-        bundle, before = promotion["bundle"], self._models.live()
-        if bundle == before:
-            self._note("live", promotion, bundle, "it was live already")
+    def _watch_training(self) -> None:
+        while True:
+            try:
+                if pending := self._learning.pending():
+                    self._learning.advance(pending[0])
+                if self._config.promote_when_sure and (better := self._learning.better()):
+                    self._models.promote(better[1], "a retraining found it better", retraining=better[0])
+                    self._woken.set()
+            except Exception:  # noqa: BLE001  as above
+                _log.exception("retraining: looked at again")
+            time.sleep(_POLL_S if self._models.store.is_local else 10 * _POLL_S)
+
+    def _act(self, asked: dict[str, Any]) -> None:
+        entries = self._models.entries()
+        before, tried = self._models.live(entries), self._models.candidate(entries)
+        if asked["what"] == "traffic":
+            bundle, candidate = before, (asked["bundle"] if asked["share"] else "", asked["share"])
+        else:
+            bundle, candidate = asked["bundle"], ("", 0.0)
+        if bundle is None or (bundle, candidate) == (before, tried):
+            self._note("live", asked, bundle, "it was live already", candidate)
             return
         try:
-            self._require_whole(bundle)
+            self._require_whole(asked["bundle"])
         except UserError as refusal:
-            self._note("refused", promotion, before, str(refusal))
+            self._note("refused", asked, before, str(refusal), tried)
             return
         began = time.monotonic()
-        problem = self._deployed(bundle, promotion["id"])
+        problem = self._deployed(bundle, asked["id"], candidate)
         if problem is None:
-            self._note("live", promotion, bundle, f"every replica had it after {time.monotonic() - began:.1f} s")
+            self._note("live", asked, bundle, f"every replica had it after {time.monotonic() - began:.1f} s", candidate)
             return
         if before is not None:
-            self._deployed(before, promotion["id"] + "-back")
-        self._note("rolled_back", promotion, before, problem)
+            self._deployed(before, asked["id"] + "-back", tried)
+        self._note("rolled_back", asked, before, problem, tried)
 
     def _require_whole(self, bundle: str) -> None:
         """Before any replica is asked; a model that needs a GPU is only hashed here."""
@@ -80,11 +103,11 @@ class Promoter:
         else:
             self._models.load(bundle, self._config.backend, "cpu")
 
-    def _deployed(self, bundle: str, promotion: str) -> str | None:
-        """Redeploy with it; None once every replica has said that it reads with it, else why not."""
+    def _deployed(self, bundle: str, promotion: str, candidate: tuple[str, float]) -> str | None:
+        """Redeploy with it, and a candidate with its share of the requests; None once every replica has said that it reads with it, else why not."""
         from serve.app import build_with
 
-        serve.run(build_with(self._config, bundle, promotion, self._revision), name=APPLICATION, route_prefix="/")
+        serve.run(build_with(self._config, bundle, promotion, self._revision, candidate=candidate), name=APPLICATION, route_prefix="/")
         deadline = time.monotonic() + self._config.promote_timeout_s
         while time.monotonic() < deadline:
             said = self._models.said(promotion)
@@ -98,5 +121,6 @@ class Promoter:
             time.sleep(0.1)
         return f"after {self._config.promote_timeout_s:g} s not every replica had loaded it"
 
-    def _note(self, what: str, promotion: dict[str, Any], bundle: str | None, why: str) -> None:
-        self._models.store.append(JOURNAL, {"what": what, "of": promotion["id"], "bundle": bundle, "why": why})
+    def _note(self, what: str, asked: dict[str, Any], bundle: str | None, why: str, candidate: tuple[str, float]) -> None:
+        tried = {"candidate": candidate[0], "share": candidate[1]} if candidate[0] else {}
+        self._models.store.append(JOURNAL, {"what": what, "of": asked["id"], "bundle": bundle, "why": why, **tried})

@@ -6,6 +6,7 @@ One that takes longer gets the thread, so that the loop goes on taking requests 
 
 import asyncio
 import dataclasses
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ Found = Read | Refused
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    image: bytes
+    image: bytes | Pixels
     by: Loaded
     future: "asyncio.Future[Read]"
 
@@ -61,21 +62,32 @@ class BatchingReader:
         self._reading: asyncio.Task[None] | None = None
         self.in_loop = False
         self.loaded: Loaded | None = None
+        self.candidate: Loaded | None = None
+        self._share = 0.0
 
     def prepare(self, loaded: Loaded) -> bool:
         """Warm a model up; whether it is one for the event loop. May run in any thread."""
         seconds = _batch_seconds(loaded.recognizer, self._most)
         return seconds < _IN_LOOP_S if self._asked_in_loop is None else self._asked_in_loop
 
-    def swap(self, loaded: Loaded, in_loop: bool) -> None:
-        """From now on requests are read by this one; those that came before keep theirs."""
-        self.loaded, self.in_loop = loaded, in_loop
+    def swap(self, loaded: Loaded, in_loop: bool, candidate: Loaded | None = None, share: float = 0.0) -> None:
+        """From now on requests are read by this one, a share of them by the candidate; those that came before keep theirs."""
+        self.loaded, self.in_loop, self.candidate, self._share = loaded, in_loop, candidate, share
 
-    async def read(self, images: Sequence[bytes]) -> tuple[list[Found], str]:
-        """Each image's reading, or why it has none, and the model that read them; cancelled, what no batch has begun is dropped."""
-        loaded = self.loaded
-        if loaded is None:
+    def choose(self) -> Loaded:
+        """The model for a request."""
+        if self.loaded is None:
             raise Refused(503, "loading", "no model is loaded yet", retry_after_s=1)
+        if self.candidate is not None and random.random() < self._share:  # noqa: S311  a share of the traffic, no secret
+            return self.candidate
+        return self.loaded
+
+    async def read(self, images: Sequence[bytes | Pixels], loaded: Loaded | None = None) -> tuple[list[Found], str]:
+        """Each image's reading, or why it has none, and the model that read them (`loaded`, else the one that is chosen).
+
+        Images are files, or pixels in the model's mode. Cancelled, what no batch has begun is dropped.
+        """
+        loaded = loaded or self.choose()
         loop = asyncio.get_running_loop()
         items = [_Waiting(image, loaded, loop.create_future()) for image in images]
         self._waiting.extend(items)
@@ -102,7 +114,7 @@ class BatchingReader:
                 continue
             images, recognizer, began = [item.image for item in batch], batch[0].by.recognizer, time.perf_counter()
             try:
-                read = self._read(recognizer, images, self._small) if self.in_loop and sum(map(len, images)) <= _IN_LOOP_BYTES else None
+                read = self._read(recognizer, images, self._small) if self.in_loop and sum(map(_weight, images)) <= _IN_LOOP_BYTES else None
                 if read is None or any(isinstance(one, Refused) and one.code == "image_too_large" for one in read):
                     read = await loop.run_in_executor(self._thread, self._read, recognizer, images, self._limits)
                 found: list[Found | BaseException] = list(read)
@@ -127,18 +139,30 @@ class BatchingReader:
                 batch.append(item)
         return batch
 
-    def _read(self, recognizer: Recognizer, images: Sequence[bytes], limits: ImageLimits) -> list[Found]:
+    def _read(self, recognizer: Recognizer, images: Sequence[bytes | Pixels], limits: ImageLimits) -> list[Found]:
         """Decode each, read those that are images, together."""
         opened = [_opened(image, recognizer, limits) for image in images]
         readings = iter(recognizer.read([pixels for pixels in opened if not isinstance(pixels, Refused)]))
         return [pixels if isinstance(pixels, Refused) else Read(next(readings), pixels.shape[1], pixels.shape[0]) for pixels in opened]
 
 
-def _opened(image: bytes, recognizer: Recognizer, limits: ImageLimits) -> Pixels | Refused:
+def _weight(image: bytes | Pixels) -> int:
+    """Bytes, as a file."""
+    return len(image) if isinstance(image, bytes) else image.nbytes // 8
+
+
+def _opened(image: bytes | Pixels, recognizer: Recognizer, limits: ImageLimits) -> Pixels | Refused:
+    if not isinstance(image, bytes):
+        return image
     try:
         return open_image(image, recognizer.image_mode, limits)
     except ImageRefused as refused:
-        return Refused(422, refused.reason.replace(" ", "_"), f"{refused.reason}: {refused.detail}")
+        return as_refused(refused)
+
+
+def as_refused(problem: ImageRefused) -> Refused:
+    """An image's fault as an answer."""
+    return Refused(422, problem.reason.replace(" ", "_"), f"{problem.reason}: {problem.detail}")
 
 
 def _batch_seconds(recognizer: Recognizer, batch_size: int) -> float:

@@ -1,15 +1,18 @@
 """Every route as FastAPI knows it, with its OpenAPI page; requests to read take a shorter way (serve/app.py) and are only described here."""
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serve.corrections import Corrected
+from serve.learning import RETRAINED
 from serve.limits import Refused
 from serve.metrics import scraped
 from serve.page import page
@@ -36,11 +39,21 @@ class Refusal(pydantic.BaseModel):
 
 
 class Line(pydantic.BaseModel):
-    """One line of an image; `box` is left, top, width, height in pixels."""
+    """One line of an image; `box` is left, top, width, height in pixels, `polygon` its corners on a page."""
 
     text: str
     confidence: float
     box: list[int]
+    polygon: list[list[float]] | None = None
+
+
+class Page(pydantic.BaseModel):
+    """A page: its size in pixels, how far it is turned clockwise, its lines in reading order."""
+
+    width: int
+    height: int
+    degrees: float
+    lines: list[Line]
 
 
 class Answer(pydantic.BaseModel):
@@ -50,7 +63,8 @@ class Answer(pydantic.BaseModel):
     confidence: float | None = pydantic.Field(None, examples=[0.97])
     results: list[dict[str, Any]] | None = None
     lines: list[Line] | None = None
-    model: str = pydantic.Field(examples=["base-odia@6a9412acfe9f"])
+    pages: list[Page] | None = None
+    model: str = pydantic.Field(examples=["base-odia@bf68005589a7"])
     seconds: float
 
 
@@ -59,14 +73,34 @@ class Promotion(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    bundle: str = pydantic.Field(min_length=1, max_length=300, examples=["base-odia@6a9412acfe9f"])
+    bundle: str = pydantic.Field(min_length=1, max_length=300, examples=["base-odia@bf68005589a7"])
     why: str = pydantic.Field("", max_length=1000)
+
+
+class Trial(pydantic.BaseModel):
+    """A candidate and the share of the requests that it reads; 0 ends the trial."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    candidate: str = pydantic.Field(min_length=1, max_length=300, examples=["base-odia-r1@0123456789ab"])
+    share: float = pydantic.Field(ge=0, le=0.5, examples=[0.1])
+
+
+class Retraining(pydantic.BaseModel):
+    """How to train; what is left out is as `ray_jobs/retrain.py --help` says."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    num_epochs: float | None = pydantic.Field(None, gt=0, le=1000)
+    global_batch_size: int | None = pydantic.Field(None, ge=1, le=512)
+    learning_rate: float | None = pydantic.Field(None, gt=0, le=0.1, examples=[0.001])
 
 
 _OCR_BODY = {
     "required": True,
     "content": {
         "image/png": {"schema": _IMAGE},
+        "application/pdf": {"schema": _IMAGE},
         "multipart/form-data": {"schema": {"type": "object", "properties": {"image": {"type": "array", "items": _IMAGE}}, "required": ["image"]}},
         "application/json": {
             "schema": {
@@ -94,10 +128,21 @@ _MESSAGE = {
     "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]}},
     "required": ["role", "content"],
 }
-_CHAT_SCHEMA = {"type": "object", "properties": {"model": {"type": "string"}, "messages": {"type": "array", "items": _MESSAGE}}, "required": ["messages"]}
+_CHAT_SCHEMA = {
+    "type": "object",
+    "properties": {"model": {"type": "string"}, "messages": {"type": "array", "items": _MESSAGE}, "level": {"enum": ["line", "page"]}},
+    "required": ["messages"],
+}
 _CHAT_BODY = {"required": True, "content": {"application/json": {"schema": _CHAT_SCHEMA}}}
 _READ_ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (400, 401, 408, 413, 415, 422, 503, 504)}
-_ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (400, 401, 404, 413, 422)}
+_ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (400, 401, 404, 409, 413, 422)}
+_WEB = Path(__file__).parent / "web"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 
 
 def routes(endpoint: "Endpoint") -> FastAPI:
@@ -117,6 +162,18 @@ def routes(endpoint: "Endpoint") -> FastAPI:
     @app.exception_handler(Refused)
     async def refused(_: Request, problem: Refused) -> Response:
         return problem.response()
+
+    @app.get("/", include_in_schema=False)
+    async def web() -> FileResponse:
+        return FileResponse(_WEB / "index.html", headers=_HEADERS)
+
+    @app.get("/web/{name}", include_in_schema=False)
+    async def web_file(name: Literal["app.js", "style.css"]) -> FileResponse:
+        return FileResponse(_WEB / name, headers=_HEADERS)
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return Response(status_code=204)
 
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> dict[str, str]:
@@ -140,8 +197,11 @@ def routes(endpoint: "Endpoint") -> FastAPI:
         return HTMLResponse(page(app.openapi()))
 
     @app.post("/v1/ocr", tags=["reading"], response_model=Answer, responses=_READ_ERRORS, openapi_extra={"requestBody": _OCR_BODY})
-    async def ocr(detail: str | None = None) -> None:
-        """Read one image (a raw body), or several (a form of files, or JSON with base64). `detail=lines` adds each line with its box."""
+    async def ocr(level: Literal["line", "page"] = "line", detail: str | None = None) -> None:
+        """Read one image (a raw body), or several (a form of files, or JSON with base64). `level=page`: pages, PDF and TIFF files with several too, are cut into lines first.
+
+        `detail=lines` adds an image's line with its box, `detail=images` each page as it was read.
+        """
 
     @app.post("/v1/chat/completions", tags=["reading"], responses=_READ_ERRORS, openapi_extra={"requestBody": _CHAT_BODY})
     async def chat() -> dict[str, Any]:
@@ -151,13 +211,35 @@ def routes(endpoint: "Endpoint") -> FastAPI:
     @app.get("/v1/models", tags=["models"], responses={401: {"model": Refusal}})
     def models() -> dict[str, Any]:
         """The models that are kept here, in OpenAI's shape; `live` is the one that reads."""
-        live, found = endpoint.models.live(), endpoint.models.ids()
-        return {"object": "list", "data": [{"id": one, "object": "model", "live": one == live, **endpoint.models.card(one)} for one in found]}
+        entries = endpoint.models.entries()
+        live, (candidate, share) = endpoint.models.live(entries), endpoint.models.candidate(entries)
+        verdicts = {entry["bundle"]: entry["verdict"] for entry in entries if entry["what"] == RETRAINED}
+        since = {entry["bundle"]: entry["at"] for entry in entries if entry["what"] == "live"}
+        found = [
+            {
+                "id": one,
+                "object": "model",
+                "live": one in (live or "").split(","),
+                "share": share if one == candidate else 0.0,
+                "verdict": verdicts.get(one),
+                "last_live": since.get(one),
+                **endpoint.models.card(one),
+            }
+            for one in endpoint.models.ids()
+        ]
+        return {"object": "list", "data": found}
 
     @app.post("/v1/models/promote", tags=["models"], status_code=202, responses=_ERRORS)
     def promote(asked: Promotion) -> dict[str, str]:
         """Serve another model: written to the journal, acted upon at once. Going back is the same call with the model before."""
         promotion = endpoint.models.promote(asked.bundle, asked.why)
+        endpoint.promoter.wake.remote()
+        return {"promotion": promotion, "see": f"/v1/models/promotions/{promotion}"}
+
+    @app.post("/v1/models/traffic", tags=["models"], status_code=202, responses=_ERRORS)
+    def traffic(asked: Trial) -> dict[str, str]:
+        """Try a candidate on a share of the requests, beside the live model; what people correct tells which reads better (`/v1/corrections/stats`). Promoting ends the trial."""
+        promotion = endpoint.models.promote(asked.candidate, what="traffic", share=asked.share)
         endpoint.promoter.wake.remote()
         return {"promotion": promotion, "see": f"/v1/models/promotions/{promotion}"}
 
@@ -173,6 +255,38 @@ def routes(endpoint: "Endpoint") -> FastAPI:
     def journal() -> list[dict[str, Any]]:
         """Everything that was asked and what came of it, from the oldest on."""
         return endpoint.models.entries()
+
+    @app.post("/v1/corrections", tags=["learning"], status_code=201, responses=_ERRORS)
+    def correct(asked: Corrected) -> dict[str, Any]:
+        """Keep what people corrected, all of it or, where a part is no good, nothing. Sent twice, it is kept once."""
+        return endpoint.corrections.put(asked)
+
+    @app.get("/v1/corrections/stats", tags=["learning"], responses={401: {"model": Refusal}})
+    def stats() -> dict[str, Any]:
+        """How many corrections there are, how many wait for a retraining, and how wrong the readings were: by day and by model."""
+        return endpoint.corrections.stats(endpoint.learning.trained_until())
+
+    @app.post("/v1/retrain", tags=["learning"], status_code=202, responses=_ERRORS)
+    def retrain(asked: Retraining) -> dict[str, str]:
+        """Train the live model further on all corrections, and judge what comes of it; one at a time, as a Ray job of `ray_jobs/retrain.py`."""
+        one = endpoint.learning.ask(asked.model_dump(exclude_none=True))
+        return {"retraining": one, "see": f"/v1/retrain/{one}"}
+
+    @app.get("/v1/retrain", tags=["learning"], responses={401: {"model": Refusal}})
+    def retrainings() -> list[dict[str, Any]]:
+        """Every retraining that was asked for, the newest first."""
+        return endpoint.learning.asked()
+
+    @app.get("/v1/retrain/{one}", tags=["learning"], responses=_ERRORS)
+    def retraining(one: str) -> dict[str, Any]:
+        """Its status (waiting, running, done, failed), progress in [0, 1], verdict, candidate, and the end of its log."""
+        return endpoint.learning.state(one)
+
+    @app.get("/v1/retrain/{one}/log", tags=["learning"], response_class=PlainTextResponse, responses=_ERRORS)
+    def log(one: str) -> PlainTextResponse:
+        """All that its job printed."""
+        endpoint.learning.state(one)
+        return PlainTextResponse(endpoint.learning.log(one))
 
     return app
 

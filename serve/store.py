@@ -45,13 +45,19 @@ class Store:
 
     def names(self, folder: str) -> list[str]:
         """The files in a folder, by name, sorted; what is being written is not among them."""
-        found = self.files.get_file_info(pyarrow.fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == pyarrow.fs.FileType.File and not info.base_name.startswith("."))
+        return sorted(info.base_name for info in self._listed(folder, pyarrow.fs.FileType.File))
+
+    def stamps(self, folder: str) -> dict[str, int]:
+        """The same, each with when it was written, in nanoseconds."""
+        return {info.base_name: info.mtime_ns for info in self._listed(folder, pyarrow.fs.FileType.File)}
 
     def folders(self, folder: str) -> list[str]:
         """The folders in a folder, sorted."""
+        return sorted(info.base_name for info in self._listed(folder, pyarrow.fs.FileType.Directory))
+
+    def _listed(self, folder: str, kind: Any) -> list[Any]:
         found = self.files.get_file_info(pyarrow.fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == pyarrow.fs.FileType.Directory and not info.base_name.startswith("."))
+        return [info for info in found if info.type == kind and not info.base_name.startswith(".")]
 
     def append(self, journal: str, entry: dict[str, Any]) -> str:
         """One more entry of a journal; its name, which sorts by time."""

@@ -174,6 +174,7 @@ def _train_worker(setup: dict[str, Any]) -> None:
         return
     if Path(setup["started_in"]).is_dir():
         os.chdir(setup["started_in"])  # Ray starts workers elsewhere, and data may be named by relative paths
+    os.nice(int(os.environ.get("LIPI_NICE", "0")))  # beside an endpoint that answers people
     torch.set_num_threads(setup["threads"])
     workers = Workers.here()
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from ocr.dataset.arrow_cache import cached, filesystem
+from ocr.dataset.arrow_cache import COLUMNS, cached, filesystem
 from ocr.errors import UserError
 from ocr.sample import Sample
 
@@ -84,6 +84,10 @@ class Dataset:
         """One sample as a whole."""
         id, text, level = (self._value(name, index) for name in ("id", "text", "level"))
         return Sample(id, self.image_bytes(index), text, level, tuple(self.group(index).items()), self.source(index))
+
+    def row(self, index: int) -> dict[str, Any]:
+        """One sample as the columns of the file."""
+        return {name: self._value(name, index) for name in COLUMNS}
 
     def description(self) -> dict[str, Any]:
         """What dataset.json beside the file says; empty where there is none."""

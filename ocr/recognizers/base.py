@@ -14,6 +14,7 @@ class Recognizer(Protocol):
 
     name: str
     image_mode: Literal["L", "RGB"]
+    reads_pages: bool  # whole; else a page is cut into lines first (ocr/pages.py)
 
     def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
         """One Reading per image, in the same order: a file, or its pixels (`ocr.images.open_image` in this recogniser's mode). ImageRefused names a bad file."""

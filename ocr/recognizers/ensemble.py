@@ -21,6 +21,7 @@ class Ensemble:
         if len(modes) > 1:
             raise UserError(f"{self.name}: some read grey images and some colour; an ensemble takes members of one kind")
         self.image_mode = modes.pop()
+        self.reads_pages = all(member.reads_pages for member in members)
 
     def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
         """One Reading per image; of equal votes the text of the first member wins."""

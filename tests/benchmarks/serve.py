@@ -17,7 +17,7 @@ import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -98,9 +98,10 @@ def measured(server: Server, case: Case, images: list[bytes], texts: list[str], 
     path = os.pathsep.join([str(PROJECT), litserve])
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     command = [sys.executable, "-m", f"tests.benchmarks.servers.{server.module}", "--port", str(port), "--model", case.model, *server.words]
-    process = subprocess.Popen(command, env=env, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+    process = subprocess.Popen(command, env=env, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=errors)
     try:
-        wait(port)
+        wait(port, process, errors)
         shots = shots_for(server, case, images, texts)
         load.run(load.Load("127.0.0.1", port, shots).closed(case.clients, WARM_S))
         closed = checked(load.run(load.Load("127.0.0.1", port, shots).closed(case.clients, case.seconds)), server)
@@ -142,7 +143,11 @@ def shots_for(server: Server, case: Case, images: list[bytes], texts: list[str])
 
 def checked(outcome: load.Outcome, server: Server) -> dict[str, Any]:
     """Its summary; every answer was a right one, or for a moment too many 503."""
-    assert set(outcome.statuses) <= {200, 503} and outcome.statuses[200] and outcome.wrong == 0 and outcome.lost == 0, (server.name, outcome.summary(), outcome.wrong_bodies[:2])
+    assert set(outcome.statuses) <= {200, 503} and outcome.statuses[200] and outcome.wrong == 0 and outcome.lost == 0, (
+        server.name,
+        outcome.summary(),
+        outcome.wrong_bodies[:2],
+    )
     return outcome.summary()
 
 
@@ -152,15 +157,18 @@ def memory(pid: int) -> int:
     return round(sum(process.memory_full_info().pss for process in processes if process.is_running()) / 1e6)
 
 
-def wait(port: int) -> None:
+def wait(port: int, process: "subprocess.Popen[bytes]", errors: IO[str]) -> None:
     """Until it answers."""
     for _ in range(400):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2)
             return
         except OSError:
+            if process.poll() is not None:
+                break
             time.sleep(0.25)
-    raise SystemExit("a server did not come up")
+    errors.seek(0)
+    raise SystemExit(f"a server did not come up: {errors.read()[-3000:]}")
 
 
 def table(case: Case, found: dict[str, list[dict[str, Any]]]) -> None:

@@ -95,6 +95,7 @@ class LlamaCpp:
     """llama-mtmd-cli as a recogniser: one process an image, the image as our own model gets it, the likeliest token each time."""
 
     image_mode: Literal["L", "RGB"] = "RGB"
+    reads_pages = True
 
     def __init__(self, reader: Path, model: Path, projector: Path, like: VlmRecognizer) -> None:
         self.name = like.name

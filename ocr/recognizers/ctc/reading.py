@@ -63,6 +63,8 @@ class Backend(Protocol):
 class CtcRecognizer:
     """A CTC network with the alphabet it was trained for; also the live one inside training."""
 
+    reads_pages = False
+
     def __init__(self, backend: Backend, decoder: Decoder, settings: NetworkSettings, name: str = "ctc") -> None:
         self.backend, self.decoder, self.settings, self.name = backend, decoder, settings, name
         self.image_mode: Literal["L", "RGB"] = "L" if settings.channels == 1 else "RGB"

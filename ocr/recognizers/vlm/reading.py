@@ -27,6 +27,7 @@ class VlmRecognizer:
     """A base with its adapter, if any; also the live one inside training, which comes back in the mode it was in."""
 
     image_mode: Literal["L", "RGB"] = "RGB"
+    reads_pages = True
 
     def __init__(
         self, model: nn.Module, base: Base, settings: BaseModelSettings, images: ImageSettings, generation: GenerationSettings, name: str = "vlm"

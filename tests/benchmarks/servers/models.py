@@ -14,6 +14,7 @@ class Timed:
     """`alone_s` for one image, `eight_s` for eight, linear between and beyond; the text is the image's width."""
 
     image_mode = "L"
+    reads_pages = False
 
     def __init__(self, alone_s: float, eight_s: float) -> None:
         self._alone_s, self._more_s, self._device = alone_s, (eight_s - alone_s) / 7, threading.Lock()

@@ -1,0 +1,234 @@
+"""A page → its text lines, in reading order: classical segmentation with OpenCV, so that a recogniser of lines can read pages.
+
+Grey evened out and split from its background (Otsu), skew by the sharpest row profile, blocks by a recursive cut at white gaps (columns, paragraphs),
+lines from the peaks of a block's row profile; marks above and below letters go with the line that they are nearest to.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ocr.images import ImageRefused, Pixels, Polygon, cut
+from ocr.recognizers.base import Recognizer
+from ocr.sample import Reading
+
+_WORK_SIDE_PX = 2400  # pages are looked at no larger than this
+_MAX_SKEW, _SKEW_POINTS = 6.0, 40_000  # degrees; ink pixels that the skew is measured on
+_LEAST_INK = 12  # pixels of a mark; fewer are dirt
+_LEAST_PEAK, _NEAR = 0.04, 0.9  # of a line in the row profile: of the highest; letter heights between two
+_FAR, _LEAST_LINE = 3.0, 0.6  # letter heights between parts of a row; ink of a line, in squares of that height
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class PageLine:
+    """One line: its four corners on the page (clockwise from the top left, along the skew), in pixels, and how far the page is turned, clockwise."""
+
+    polygon: Polygon
+    degrees: float
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, width, height of the upright rectangle around it."""
+        (left, top), (right, bottom) = np.floor(self.polygon.min(axis=0)).astype(int), np.ceil(self.polygon.max(axis=0)).astype(int)
+        return int(left), int(top), int(right - left), int(bottom - top)
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """Connected pieces of ink: left, top, right, bottom and ink of each, in the straightened page."""
+
+    boxes: Floats  # [N, 4]
+    ink: Floats  # [N]
+
+    def of(self, chosen: NDArray[np.bool_]) -> "_Marks":
+        return _Marks(self.boxes[chosen], self.ink[chosen])
+
+    @property
+    def middles(self) -> Floats:
+        return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
+
+    @property
+    def heights(self) -> Floats:
+        return self.boxes[:, 3] - self.boxes[:, 1]
+
+
+def find_lines(page: Pixels, max_lines: int = 1000) -> list[PageLine]:
+    """The lines of a page (uint8, [H, W] or [H, W, 3]) in reading order, columns from left to right; none on an empty one. ImageRefused with more than `max_lines`."""
+    grey = page if page.ndim == 2 else cv2.cvtColor(page, cv2.COLOR_RGB2GRAY)
+    scale = min(1.0, _WORK_SIDE_PX / max(grey.shape))
+    small = grey if scale == 1 else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    ink = _ink(np.asarray(small))
+    degrees = skew_of(ink)
+    turn = cv2.getRotationMatrix2D((ink.shape[1] / 2, ink.shape[0] / 2), degrees, 1.0)
+    straight = ink if abs(degrees) < 0.05 else np.asarray(cv2.warpAffine(ink, turn, (ink.shape[1], ink.shape[0]), flags=cv2.INTER_NEAREST))
+    marks, height = _marks(np.asarray(straight, dtype=np.uint8))
+    if not len(marks.ink):
+        return []
+    found = list[Floats]()
+    for block in _blocks(marks, height):
+        found += _lines(block, height)
+    if len(found) > max_lines:
+        raise ImageRefused("page", "too many lines", f"{len(found)} lines found, at most {max_lines} are read; crop the page")
+    back: Floats = np.asarray(cv2.invertAffineTransform(turn), dtype=np.float64)
+    return [PageLine(_corners(box, back, scale, (page.shape[1], page.shape[0])), degrees) for box in found]
+
+
+def cut_lines(page: Pixels, lines: Sequence[PageLine]) -> list[Pixels]:
+    """Each line's pixels, upright."""
+    return [cut(page, line.polygon, line.degrees) for line in lines]
+
+
+def lines_for(recognizer: Recognizer, page: Pixels, max_lines: int = 1000) -> list[PageLine]:
+    """What a recogniser reads a page by: its lines, or where it reads pages whole the one that is the page."""
+    if not recognizer.reads_pages:
+        return find_lines(page, max_lines)
+    height, width = page.shape[:2]
+    return [PageLine(np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64), 0.0)]
+
+
+def read_page(recognizer: Recognizer, page: Pixels) -> list[tuple[PageLine, Reading]]:
+    """Each line of a page (pixels in the recogniser's mode) with its reading, in reading order."""
+    lines = lines_for(recognizer, page)
+    return list(zip(lines, recognizer.read(cut_lines(page, lines)), strict=True)) if lines else []
+
+
+def skew_of(ink: Pixels) -> float:
+    """How many degrees a page (255 where there is ink) is turned clockwise, within ±6: where the row profile is sharpest."""
+    ys, xs = np.nonzero(ink)
+    if len(ys) < 100:
+        return 0.0
+    every = max(1, len(ys) // _SKEW_POINTS)
+    points = np.stack([xs[::every], ys[::every]]).astype(np.float64)
+    best = 0.0
+    for span, step in ((_MAX_SKEW, 0.5), (0.5, 0.1)):
+        angles = best + np.arange(-span, span + step / 2, step)
+        best = float(angles[int(np.argmax([_sharpness(points, angle) for angle in angles]))])
+    return best if abs(best) < _MAX_SKEW else 0.0
+
+
+def _sharpness(points: Floats, degrees: float) -> float:
+    angle = np.deg2rad(degrees)
+    rows = points[1] * np.cos(angle) - points[0] * np.sin(angle)
+    counts = np.bincount((rows - rows.min()).astype(int) // 2).astype(np.float64)
+    return float(np.square(np.diff(counts)).sum())
+
+
+def _ink(grey: Pixels) -> Pixels:
+    """255 where there is ink: darker than its surroundings (or lighter, on a dark page)."""
+    if np.median(grey) < 110:
+        grey = 255 - grey
+    side = max(15, min(grey.shape) // 24) | 1
+    paper = cv2.GaussianBlur(cv2.dilate(grey, np.ones((side // 2, side // 2), np.uint8)), (side, side), 0)
+    even = cv2.divide(grey, paper, scale=255)
+    level, ink = cv2.threshold(even, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
+    if level > 235:  # no two kinds of pixels: nothing is written here
+        _, ink = cv2.threshold(even, 200, 255, cv2.THRESH_BINARY_INV)
+    return np.asarray(ink, dtype=np.uint8)
+
+
+def _marks(ink: Pixels) -> tuple[_Marks, float]:
+    """The pieces of ink that can be writing, and the height of letters; rules, frames, pictures and dirt are left out."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
+    stats = stats[1:].astype(np.float64)
+    stats = stats[(stats[:, 4] >= _LEAST_INK) & (stats[:, 3] >= 3)]
+    left, top, width, height, area = stats.T if len(stats) else np.zeros((5, 0))
+    page_height, page_width = ink.shape
+    letters = (height < page_height / 8) & (width < page_width / 2) & (height > 6) & (width < 25 * height) & (height < 12 * width)
+    if not letters.any():
+        return _Marks(np.zeros((0, 4)), np.zeros(0)), 0.0
+    order = np.argsort(height[letters])
+    weight = np.cumsum(area[letters][order])
+    tall = float(height[letters][order][np.searchsorted(weight, weight[-1] / 2)])
+    rules = (width > 12 * height) & (height < 0.4 * tall) | (height > 8 * width) & (height > 3 * tall)
+    writing = (height < max(5 * tall, 40)) & (height >= 0.12 * tall) & ~rules & (width < page_width * 0.9)
+    boxes = np.stack([left, top, left + width, top + height], axis=1)
+    return _Marks(boxes[writing], area[writing]), tall
+
+
+def _blocks(marks: _Marks, tall: float, depth: int = 0) -> Iterator[_Marks]:
+    """Recursively cut at the widest white gap, counted in letters' heights: columns where it is upright, paragraphs and headings where it lies."""
+    if len(marks.ink) < 2 or depth > 40:
+        yield marks
+        return
+    across, down = _gap(marks.boxes[:, [0, 2]]), _gap(marks.boxes[:, [1, 3]])
+    block_height = marks.boxes[:, 3].max() - marks.boxes[:, 1].min()
+    needed = 1.6 if block_height > 6 * tall else 3.0 if block_height > 2.5 * tall else np.inf  # few lines: spaces between words can stand below each other
+    upright, lying = across[0] / (tall * needed), down[0] / (tall * 1.0)
+    if max(upright, lying) < 1:
+        yield marks
+        return
+    axis, place = (0, across[1]) if upright >= lying else (1, down[1])
+    first = marks.middles[:, axis] < place
+    yield from _blocks(marks.of(first), tall, depth + 1)
+    yield from _blocks(marks.of(~first), tall, depth + 1)
+
+
+def _gap(spans: Floats) -> tuple[float, float]:
+    """The widest stretch that no span covers, and its middle."""
+    order = np.argsort(spans[:, 0])
+    starts, ends = spans[order, 0], np.maximum.accumulate(spans[order, 1])
+    gaps = starts[1:] - ends[:-1]
+    widest = int(np.argmax(gaps))
+    return float(gaps[widest]), float((starts[1:][widest] + ends[:-1][widest]) / 2)
+
+
+def _lines(block: _Marks, tall: float) -> list[Floats]:
+    """The lines' boxes (left, top, right, bottom) in a block, from the top."""
+    top = float(block.boxes[:, 1].min())
+    profile = np.zeros(int(block.boxes[:, 3].max() - top) + 2)
+    for (_, upper, _, lower), ink in zip(block.boxes, block.ink, strict=True):
+        profile[int(upper - top) : int(lower - top) + 1] += ink / max(1.0, lower - upper)
+    smooth = cv2.GaussianBlur(profile[None], (0, 0), max(1.0, 0.22 * tall))[0]
+    peaks = _peaks(smooth, tall)
+    bounds = [top + low + float(np.argmin(smooth[low : high + 1])) for low, high in pairwise(peaks)]
+    core = (block.boxes[:, 1] + block.boxes[:, 3]) / 2
+    which = np.searchsorted(bounds, core)
+    found = []
+    for line in range(len(bounds) + 1):
+        lower = bounds[line] + 0.35 * tall if line < len(bounds) else np.inf
+        upper = bounds[line - 1] - 0.35 * tall if line else -np.inf
+        for members in _apart(block.of(which == line), tall):
+            left, high, _, _ = members.boxes.min(axis=0)
+            _, _, right, low = members.boxes.max(axis=0)
+            box = np.array([left, max(high, upper), right, min(low, lower)])
+            if box[3] - box[1] >= 0.5 * tall and box[2] - box[0] >= 0.5 * tall and members.ink.sum() >= _LEAST_LINE * tall**2:
+                found.append(box)
+    return found
+
+
+def _apart(line: _Marks, tall: float) -> Iterator[_Marks]:
+    """What stands far from each other in a row: cells of a table, a page's number beside its heading, dirt in the margin."""
+    if not len(line.ink):
+        return
+    order = np.argsort(line.boxes[:, 0])
+    ends = np.maximum.accumulate(line.boxes[order, 2])
+    part = np.concatenate([[0], np.cumsum(line.boxes[order[1:], 0] - ends[:-1] > _FAR * tall)])
+    for number in range(int(part[-1]) + 1):
+        yield line.of(np.isin(np.arange(len(order)), order[part == number]))
+
+
+def _peaks(profile: Floats, tall: float) -> list[int]:
+    """Rows where lines lie: the highest first, none within 0.9 letter heights of another, each with a valley of less than 0.7 of it on both sides."""
+    candidates = [
+        row for row in range(1, len(profile) - 1) if profile[row - 1] < profile[row] >= profile[row + 1] and profile[row] > _LEAST_PEAK * profile.max()
+    ]
+    kept = list[int]()
+    for row in sorted(candidates, key=lambda row: -profile[row]):
+        near = [other for other in kept if abs(other - row) < _NEAR * tall]
+        shallow = [other for other in kept if profile[min(row, other) : max(row, other) + 1].min() > 0.7 * profile[row]]
+        if not near and not shallow:
+            kept.append(row)
+    return sorted(kept) or [int(np.argmax(profile))]
+
+
+def _corners(box: Floats, back: NDArray[np.float64], scale: float, size: tuple[int, int]) -> Polygon:
+    """A straightened box with a small margin, as a polygon on the page that was given."""
+    margin = max(1.0, 0.06 * (box[3] - box[1]))
+    left, top, right, bottom = box + np.array([-margin, -margin, margin, margin])
+    corners = np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]]) @ np.asarray(back).T / scale
+    return np.clip(corners, 0, np.array(size, dtype=np.float64))

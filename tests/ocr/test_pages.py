@@ -1,0 +1,107 @@
+"""Pages: lines that were pasted at known places are found, in columns, turned, on dark paper; documents open page by page, within limits."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ocr.dataset.read import Dataset
+from ocr.documents import open_pages
+from ocr.images import ImageRefused, Pixels, open_image
+from ocr.limits import ImageLimits
+from ocr.pages import cut_lines, find_lines, read_page
+from ocr.recognizers.base import load
+from ocr.scoring import score_all
+from tests.benchmarks.pages import drawn_page, matches
+
+DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def words() -> tuple[list[Pixels], list[str]]:
+    data = Dataset.open("odia_words", "validation")
+    return [open_image(data.image_bytes(index)) for index in range(400)], data.texts[:400]
+
+
+@pytest.mark.parametrize(("columns", "degrees", "dark"), [(1, 0.0, False), (2, 0.0, False), (2, 2.4, False), (1, -3.0, False), (3, 0.0, True)])
+def test_pasted_lines_are_found(words: tuple[list[Pixels], list[str]], columns: int, degrees: float, dark: bool) -> None:
+    page, boxes, _ = drawn_page(*words, columns=columns, degrees=degrees, seed=columns)
+    found = find_lines(255 - page if dark else page)
+    hits = matches(boxes, [line.box for line in found])
+    assert hits >= 0.95 * len(boxes)
+    assert hits >= 0.95 * len(found)
+    if found and degrees:
+        assert abs(found[0].degrees - degrees) < 0.3
+
+
+def test_lines_come_column_by_column_from_the_top(words: tuple[list[Pixels], list[str]]) -> None:
+    page, _, _ = drawn_page(*words, columns=2, degrees=0.0, seed=5)
+    found = [line.box for line in find_lines(page)]
+    left = [box for box in found if box[0] + box[2] / 2 < page.shape[1] / 2]
+    assert found[: len(left)] == left
+    assert [box[1] for box in left] == sorted(box[1] for box in left)
+
+
+def test_a_page_of_a_turned_scan_is_read_nearly_as_its_lines_are(words: tuple[list[Pixels], list[str]]) -> None:
+    recognizer = load(Path("odia"))
+    straight, _, texts = drawn_page(*words, columns=1, degrees=0.0, seed=3)
+    turned, _, _ = drawn_page(*words, columns=1, degrees=2.0, seed=3)
+    rates = [score_all([("\n".join(texts), "\n".join(reading.text for _, reading in read_page(recognizer, page)))]).cer for page in (straight, turned)]
+    assert rates[0] < 0.25, rates
+    assert rates[1] < rates[0] + 0.1, rates
+
+
+def test_nothing_is_found_where_nothing_is_written() -> None:
+    noise = np.random.default_rng(1).normal(235, 4, (900, 700)).clip(0, 255).astype(np.uint8)
+    for page in (np.full((900, 700), 255, np.uint8), np.zeros((900, 700), np.uint8), noise):
+        assert find_lines(page) == []
+    assert cut_lines(noise, []) == []
+
+
+def test_more_lines_than_allowed_are_refused(words: tuple[list[Pixels], list[str]]) -> None:
+    page, _, _ = drawn_page(*words, columns=1, degrees=0.0, seed=1)
+    with pytest.raises(ImageRefused, match="at most 3 are read; crop the page"):
+        find_lines(page, max_lines=3)
+
+
+def file_of(pages: list[Image.Image], kind: str) -> bytes:
+    buffer = io.BytesIO()
+    pages[0].save(buffer, kind, save_all=True, append_images=pages[1:], **({"resolution": 100} if kind == "PDF" else {}))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PDF", "TIFF"])
+def test_documents_open_page_by_page(kind: str) -> None:
+    pages = [Image.new("L", (400, 300), grey) for grey in (10, 120, 240)]
+    opened = open_pages(file_of(pages, kind), "L")
+    assert [round(float(page.mean())) for page in opened] == [10, 120, 240]
+    assert open_pages(file_of(pages, kind), "RGB")[0].shape[2] == 3
+    with pytest.raises(ImageRefused, match="3 pages; at most 2 are read at once"):
+        open_pages(file_of(pages, kind), max_pages=2)
+    with pytest.raises(ImageRefused):
+        open_pages(file_of(pages, kind)[:200])
+
+
+def test_a_pdf_is_drawn_as_finely_as_the_limits_allow_or_not_at_all() -> None:
+    page = file_of([Image.new("L", (1000, 1400), 255)], "PDF")  # 10 × 14 inches
+    assert open_pages(page)[0].shape[1] == pytest.approx(2000, abs=4)
+    assert open_pages(page, limits=ImageLimits(max_pixels=1_000_000))[0].size <= 1_000_000
+    with pytest.raises(ImageRefused, match="10×14 inches; cut it into smaller pages"):
+        open_pages(page, limits=ImageLimits(max_pixels=200_000))
+
+
+def test_what_is_no_document_is_named() -> None:
+    with pytest.raises(ImageRefused, match="not a readable document"):
+        open_pages(b"%PDF-1.7\n" + b"nothing " * 50)
+    with pytest.raises(ImageRefused, match="not a readable image"):
+        open_pages(b"text, no image")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="real pages lie beside the project")
+def test_lines_of_a_real_printed_page_are_found() -> None:
+    from tests.benchmarks.pages import pages_of
+
+    _, page, truth = next(iter(pages_of("alto_french_print")))
+    assert matches(truth, [line.box for line in find_lines(page)]) >= 0.8 * len(truth)

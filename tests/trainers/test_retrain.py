@@ -1,0 +1,66 @@
+"""The gate: what is refused, what is sure, and what a person has to decide; and how corrections are divided."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocr.evaluation import Evaluation, Line, compare
+from trainers.retrain.gate import BETTER, REFUSED, UNSURE, judge
+from trainers.retrain.run import divided
+
+TEXT = "abcdefghijklmnopqrst"
+
+
+def evaluation(errors: list[int]) -> Evaluation:
+    """Lines of 20 characters with so many wrong in each."""
+    return Evaluation(tuple(Line(place, f"line {place}", TEXT, "#" * wrong + TEXT[wrong:], 0.9) for place, wrong in enumerate(errors)))
+
+
+def drawn(mean: float, lines: int, seed: int = 1) -> list[int]:
+    return np.random.default_rng(seed).poisson(mean, lines).clip(0, 20).tolist()
+
+
+SAME = compare(evaluation(drawn(1.0, 800)), evaluation(drawn(1.0, 800)))
+
+
+def test_clearly_better_on_held_out_lines_is_better() -> None:
+    verdict = judge(SAME, compare(evaluation(drawn(4, 60)), evaluation(drawn(1, 60, 2))), held_out=True, max_loss=0.005)
+    assert (verdict.verdict, verdict.judged_by) == (BETTER, "held-out lines")
+    assert verdict.corrections.high < 0
+    assert all(line["kind"] == "correction" for line in verdict.worse)
+
+
+def test_a_difference_that_the_lines_do_not_show_is_refused() -> None:
+    verdict = judge(SAME, compare(evaluation(drawn(2.0, 60)), evaluation(drawn(1.9, 60, 3))), held_out=True, max_loss=0.005)
+    assert verdict.verdict == REFUSED
+    assert "not better beyond doubt on held-out corrections" in verdict.why[0]
+    assert verdict.worse
+
+
+def test_what_forgets_is_refused_however_well_it_reads_the_corrections() -> None:
+    forgot = compare(evaluation(drawn(1.0, 800)), evaluation([wrong + (place % 5 == 0) for place, wrong in enumerate(drawn(1.0, 800))]))
+    verdict = judge(forgot, compare(evaluation(drawn(4, 60)), evaluation([0] * 60)), held_out=True, max_loss=0.005)
+    assert verdict.verdict == REFUSED
+    assert verdict.why[0].startswith("it forgets: CER")
+    assert {line["kind"] for line in verdict.worse} == {"base"}
+    assert judge(forgot, compare(evaluation(drawn(4, 60)), evaluation([0] * 60)), held_out=True, max_loss=0.05).verdict == BETTER
+
+
+@pytest.mark.parametrize(("new", "verdict"), [(2, UNSURE), (5, REFUSED)])
+def test_of_few_lines_the_folds_total_decides_and_a_person(new: int, verdict: str) -> None:
+    found = judge(SAME, compare(evaluation([4] * 12), evaluation([new] * 12)), held_out=False, max_loss=0.005)
+    assert (found.verdict, found.judged_by) == (verdict, "folds")
+    assert f"48 → {12 * new}" in found.why[0]
+
+
+@given(st.lists(st.integers(0, 12).map(str), min_size=10, max_size=80), st.integers(2, 6))
+def test_parts_are_alike_and_tear_no_page_apart(groups: list[str], parts: int) -> None:
+    found = divided(groups, parts)
+    assert sorted(place for part in found for place in part) == list(range(len(groups)))
+    assert found == divided(groups, parts)
+    assert all(found)
+    if len(set(groups)) >= parts:
+        assert all(len({number for number, part in enumerate(found) for place in part if groups[place] == group}) == 1 for group in set(groups))
+    else:
+        assert max(map(len, found)) - min(map(len, found)) <= 1
