@@ -103,6 +103,16 @@ def load_trained_state(network: nn.Module, weights: Mapping[str, Tensor]) -> Non
             tensor.copy_(weights[name])
 
 
+def load_for_export(network: nn.Module, weights: Mapping[str, Tensor], initial_share: float) -> None:
+    """The same into a network that still has the weights that training started from, of which a share stays (Wortsman et al. 2022, WiSE-FT)."""
+    initial = {name: tensor.detach().clone() for name, tensor in _trained(network).items()} if initial_share else {}
+    load_trained_state(network, weights)
+    with torch.no_grad():
+        for name, tensor in _trained(network).items():
+            if name in initial and tensor.is_floating_point():
+                tensor.lerp_(initial[name], initial_share)
+
+
 def _trained(network: nn.Module) -> dict[str, Tensor]:
     """The live tensors; a state_dict would also hold what bitsandbytes keeps beside its frozen matrices."""
     buffers = {

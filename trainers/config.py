@@ -153,6 +153,9 @@ class ExportSettings(Settings):
     )
     merged_dtype: Literal["bfloat16", "float16", "float32"] = Setting("bfloat16", on_resume="free", description="of a merged model's weights (vlm)")
     llama_cpp: str | None = Setting(None, on_resume="free", description="folder of a llama.cpp checkout, whose converter writes GGUF files (vlm)")
+    initial_share: float = Setting(
+        0.0, ge=0, lt=1, on_resume="free", description="how much of the weights of train.init_from is mixed into the bundle's (ctc): it forgets less (WiSE-FT)"
+    )
     half_weights: bool = Setting(False, on_resume="free", description="weights.safetensors in fp16: half the size")
     calibration_images: int = Setting(256, ge=1, on_resume="free", description="training images that the ranges of int8 come from")
     max_cer_difference: float = Setting(
@@ -229,6 +232,12 @@ class TrainConfig(Settings):
             raise ValueError(
                 f"loss.name={self.loss.name} does not fit model.kind={self.model.kind}; set loss.name={'ctc' if self.family == 'ctc' else 'cross_entropy'}"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _something_to_mix_in(self) -> "TrainConfig":
+        if self.export.initial_share and (self.family != "ctc" or not self.train.init_from):
+            raise ValueError("export.initial_share mixes in the weights of train.init_from, for CTC networks; set train.init_from, or leave it out")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -45,7 +45,7 @@ def final_report(config: TrainConfig, task: Task, checked: Checked, run_dir: Pat
     evaluations = checkpoints.evaluations(run_dir)
     last = checkpoints.verify(checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1]))
     best = _best(config, run_dir, evaluations)
-    checkpoints.load_trained_state(task.network, best.weights())
+    checkpoints.load_for_export(task.network, best.weights(), config.export.initial_share)
     exported = export(task, run_dir / "bundle", card_of(task, [best.step], fingerprints, final=True))
     evaluation = exported.evaluation
     report = {

@@ -55,7 +55,7 @@ def export_run(run_dir: Path, overrides: Sequence[str]) -> Exported:
     chosen = _checkpoints(config, run_dir, request)
     data = Data.open(config)
     task = finishing_task(config, data, run_dir)
-    checkpoints.load_trained_state(task.network, averaged([checkpoint.weights() for checkpoint in chosen]))
+    checkpoints.load_for_export(task.network, averaged([checkpoint.weights() for checkpoint in chosen]), config.export.initial_share)
     target = Path(request.output) if request.output else run_dir / (form if request.average == 1 else f"{form}-average{request.average}")
     card = card_of(task, [checkpoint.step for checkpoint in chosen], data.fingerprints, _is_final(run_dir))
     exported = export(task, target, {**card, "data": request.data_name} if request.data_name else card, form)

@@ -169,7 +169,7 @@ class _Retraining:
             "model": {key: value for key, value in self.bundle.model.items() if key not in ("alphabet", "character_dict_path")},
             "augment": {"strength": config.augment},
             "decoding": {key: value for key, value in self.bundle.decoding.items() if key != "calibration"},
-            "export": {"backends": backends, "half_weights": not is_fold, "max_cer_difference": 0.01},
+            "export": {"backends": backends, "half_weights": not is_fold, "max_cer_difference": 0.01, "initial_share": config.initial_share},
             "workers": config.workers,
             "threads_per_worker": config.threads_per_worker,
         }
