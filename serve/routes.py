@@ -1,12 +1,13 @@
 """Every route as FastAPI knows it, with its OpenAPI page; requests to read take a shorter way (serve/app.py) and are only described here."""
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -137,6 +138,7 @@ _CHAT_BODY = {"required": True, "content": {"application/json": {"schema": _CHAT
 _READ_ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (400, 401, 408, 413, 415, 422, 503, 504)}
 _ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (400, 401, 404, 409, 413, 422)}
 _WEB = Path(__file__).parent / "web"
+_TYPES = {"index.html": "text/html; charset=utf-8", "app.js": "text/javascript; charset=utf-8", "style.css": "text/css; charset=utf-8"}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -163,13 +165,15 @@ def routes(endpoint: "Endpoint") -> FastAPI:
     async def refused(_: Request, problem: Refused) -> Response:
         return problem.response()
 
+    files = {name: (_WEB / name).read_bytes() for name in _TYPES}
+
     @app.get("/", include_in_schema=False)
-    async def web() -> FileResponse:
-        return FileResponse(_WEB / "index.html", headers=_HEADERS)
+    async def web() -> Response:
+        return Response(files["index.html"], headers=_HEADERS, media_type=_TYPES["index.html"])
 
     @app.get("/web/{name}", include_in_schema=False)
-    async def web_file(name: Literal["app.js", "style.css"]) -> FileResponse:
-        return FileResponse(_WEB / name, headers=_HEADERS)
+    async def web_file(name: Literal["app.js", "style.css"]) -> Response:
+        return Response(files[name], headers=_HEADERS, media_type=_TYPES[name])
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def icon() -> Response:
@@ -305,9 +309,13 @@ class _Whole(Response):
 
 async def forwarded(app: ASGIApp, request: Request, body: bytes) -> Response:
     """FastAPI's whole answer to a request whose body was read within the limits (none of its routes streams)."""
-    messages = list[Any]()
+    messages, given = list[Any](), False
 
     async def receive() -> Any:
+        nonlocal given
+        if given:
+            await asyncio.Event().wait()  # whoever listens for a disconnect, which is not his to handle
+        given = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def keep(message: Any) -> None:

@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const SURE = 0.9, DOUBTFUL = 0.5;       // of a line's confidence
-const LINE_ASPECT = 4;                   // wider than this, an image is taken for one line
+const LINE_ASPECT = 2.5;                  // wider than this, an image is taken for one line
 const documents = [];                    // {name, base64, pages: [{bitmap}], lines: [...]}
 let everyLine = [];
 
@@ -147,7 +147,7 @@ function pageView(entry, page, number) {
     overlay.append(line.outline);
   }
   const turned = Math.abs(page.degrees ?? 0) >= 0.1 ? `, turned by ${page.degrees}°` : "";
-  const about = `${entry.name}${entry.pages.length > 1 ? `, page ${number}` : ""}: ${overlay.childElementCount} lines${turned}`;
+  const about = `${entry.name}${entry.pages.length > 1 ? `, page ${number}` : ""}: ${overlay.childElementCount} ${overlay.childElementCount === 1 ? "line" : "lines"}${turned}`;
   return make("figure", { class: "page-view" }, canvas, overlay, make("figcaption", {}, about));
 }
 

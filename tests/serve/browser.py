@@ -1,6 +1,7 @@
 """A real headless Chromium for a test, and what people do in it."""
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,19 @@ def opened(started: Any, address: str, **options: Any) -> Iterator[Any]:
     assert problems == []
 
 
+def until(page: Any, condition: str, timeout_s: float = 30) -> None:
+    """Until a JavaScript expression is true (Playwright's own way evaluates a string in the page, which the page's policy forbids)."""
+    deadline = time.monotonic() + timeout_s
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, (condition, page.inner_text("body")[:2000])
+        page.wait_for_timeout(50)
+
+
 def read(page: Any, files: Sequence[Path], timeout_s: float = 60) -> None:
     """Choose files and wait for their lines."""
     before = page.locator("#lines li").count()
     page.set_input_files("#files", [str(file) for file in files])
-    page.wait_for_function(f"document.querySelectorAll('#lines li').length > {before} && document.querySelector('#message').hidden", timeout=timeout_s * 1000)
+    until(page, f"document.querySelectorAll('#lines li').length > {before} && document.querySelector('#message').hidden", timeout_s)
 
 
 def correct(page: Any, texts: dict[str, str]) -> None:
@@ -61,4 +70,4 @@ def correct(page: Any, texts: dict[str, str]) -> None:
             field.fill(texts[name])
         field.press("Enter")
     page.keyboard.press("Control+s")
-    page.wait_for_function("document.querySelector('#message').textContent.includes('saved')")
+    until(page, "document.querySelector('#message').textContent.includes('saved')")

@@ -26,6 +26,7 @@ from ocr.settings import parse_settings
 from serve.client import Client
 from serve.config import ServeConfig
 from tests.commands import assert_refused, call, start
+from tests.serve.browser import browser
 
 KEY = "correct horse battery staple"
 LIMITS = ["limits.max_body_bytes=400000", "limits.max_images=8", "limits.max_pixels=1000000", "limits.request_timeout_s=5"]
@@ -183,6 +184,18 @@ def test_only_known_keys_are_let_in(endpoint: Any, images: list[bytes]) -> None:
     for key in (None, "", "wrong", KEY + "x", KEY[:-1]):
         assert_error(post(endpoint, images[0], key=key), 401, "unauthorized")
     assert requests.get(f"{endpoint[0]}/healthz", timeout=5).json()["status"] == "ok"
+
+
+def test_the_page_asks_for_a_key_and_keeps_it(endpoint: Any) -> None:
+    address, _ = endpoint
+    with browser() as chromium:
+        page = chromium.new_page()
+        page.goto(address)
+        page.wait_for_selector("#key-form", state="visible")
+        page.fill("#key", KEY)
+        page.click("#key-form button")
+        page.wait_for_selector("#key-form", state="hidden")
+        assert "base-odia@" in page.inner_text("#live")
 
 
 def test_unknown_routes_and_methods_are_told_what_there_is(endpoint: Any) -> None:
