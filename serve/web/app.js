@@ -340,8 +340,8 @@ function showVerdict(last) {
   const table = worse.length ? make("details", {}, make("summary", {}, `${worse.length} lines got worse`), make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, "Text"), make("th", {}, "Before"), make("th", {}, "After"))),
     make("tbody", {}, ...worse.map((line) => make("tr", {}, cell(line.text, "script"), cell(line.old, "script"), cell(line.new, "script"))))))) : null;
   const title = { better: "Better", "too few to be sure": "Too few to be sure: you decide", refused: "Refused", failed: "Training failed" }[verdict];
-  box.replaceChildren(make("h3", {}, title), make("p", {}, last.why ?? ""), table,
-    last.candidate && verdict !== "refused" ? make("button", { id: "promote-candidate", onclick: () => promote(last.candidate) }, `Promote ${last.candidate}`) : null);
+  box.replaceChildren(...[make("h3", {}, title), make("p", {}, last.why ?? ""), table,
+    last.candidate && verdict !== "refused" ? make("button", { id: "promote-candidate", onclick: () => promote(last.candidate) }, `Promote ${last.candidate}`) : null].filter(Boolean));
 }
 
 function showErrors(stats) {

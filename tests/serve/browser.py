@@ -70,4 +70,4 @@ def correct(page: Any, texts: dict[str, str]) -> None:
             field.fill(texts[name])
         field.press("Enter")
     page.keyboard.press("Control+s")
-    until(page, "document.querySelector('#message').textContent.includes('saved')")
+    until(page, "document.querySelector('#message').textContent.includes(' saved')")
