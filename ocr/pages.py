@@ -19,6 +19,7 @@ from ocr.sample import Reading
 _WORK_SIDE_PX = 2400  # pages are looked at no larger than this
 _MAX_SKEW, _SKEW_POINTS = 6.0, 40_000  # degrees; ink pixels that the skew is measured on
 _LEAST_INK = 12  # pixels of a mark; fewer are dirt
+_LYING = 3.0  # how much wider a gap between paragraphs must be than one between columns to go before it
 _LEAST_PEAK, _NEAR = 0.04, 0.9  # of a line in the row profile: of the highest; letter heights between two
 _FAR, _LEAST_LINE = 3.0, 0.6  # letter heights between parts of a row; ink of a line, in squares of that height
 Floats = NDArray[np.float64]
@@ -162,7 +163,7 @@ def _blocks(marks: _Marks, tall: float, depth: int = 0) -> Iterator[_Marks]:
     if max(upright, lying) < 1:
         yield marks
         return
-    axis, place = (0, across[1]) if upright >= lying else (1, down[1])
+    axis, place = (0, across[1]) if upright >= 1 and lying < _LYING * upright else (1, down[1])
     first = marks.middles[:, axis] < place
     yield from _blocks(marks.of(first), tall, depth + 1)
     yield from _blocks(marks.of(~first), tall, depth + 1)

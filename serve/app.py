@@ -212,11 +212,7 @@ def build_with(
         max_ongoing_requests=most,
         max_queued_requests=most,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
-        autoscaling_config={
-            "min_replicas": config.autoscaling.min_replicas,
-            "max_replicas": config.autoscaling.max_replicas,
-            "target_ongoing_requests": config.autoscaling.target_ongoing_requests,
-        },
+        autoscaling_config=config.autoscaling.model_dump(),
         graceful_shutdown_timeout_s=config.limits.request_timeout_s,
         logging_config=LoggingConfig(enable_access_log=False),
         user_config={"bundle": bundle, "promotion": promotion, "candidate": candidate[0], "share": candidate[1]},

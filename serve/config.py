@@ -37,6 +37,8 @@ class AutoscalingSettings(Settings):
     min_replicas: int = Setting(1, ge=1, on_resume="free", description="always there; 2 survive the death of one without a pause")
     max_replicas: int = Setting(2, ge=1, on_resume="free", description="under load")
     target_ongoing_requests: float = Setting(4.0, gt=0, on_resume="free", description="of a replica: with more, replicas are added")
+    upscale_delay_s: float = Setting(5.0, ge=0, on_resume="free", description="that more is needed before a replica is added")
+    downscale_delay_s: float = Setting(120.0, ge=0, on_resume="free", description="that less is needed before one is taken away")
 
     @pydantic.model_validator(mode="after")
     def _in_order(self) -> "AutoscalingSettings":

@@ -295,7 +295,7 @@ async function showLearning(stats) {
   const last = asked.length ? await ask(`v1/retrain/${asked[0].id}`) : null;
   const running = last && (last.status === "running" || last.status === "waiting");
   showFigures(stats);
-  showTraining(stats, last, running);
+  showTraining(stats, last, running, models.data.find((model) => model.live)?.id);
   showErrors(stats);
   showModels(models.data, journal);
   $("journal").tBodies[0].replaceChildren(...[...journal].reverse().slice(0, 100).map((entry) => make("tr", {}, cell(moment(entry.at)), cell(entry.what), cell(entry.bundle), cell(entry.why))));
@@ -311,7 +311,7 @@ function showFigures(stats) {
     figure("Lines all right", stats.read.lines ? percent(stats.read.right / stats.read.lines, 0) : "–", `${stats.read.right} of ${stats.read.lines}`));
 }
 
-function showTraining(stats, last, running) {
+function showTraining(stats, last, running, live) {
   $("retrain").hidden = running;
   $("start").disabled = stats.corrections < 10;
   $("training-note").textContent = running ? "" : stats.corrections < 10 ? `${stats.corrections} corrections; at least 10 are needed to train.` : `Trains the live model further on all ${stats.corrections} corrections, and on some of what it knows, then judges it by lines held out.`;
@@ -327,12 +327,12 @@ function showTraining(stats, last, running) {
     $("percent").textContent = percent(last.progress, 0);
     return;
   }
-  showVerdict(last);
+  showVerdict(last, live);
 }
 
-function showVerdict(last) {
+function showVerdict(last, live) {
   const box = $("verdict"), verdict = last.verdict?.verdict ?? "failed";
-  const signature = JSON.stringify([last.id, last.status]);
+  const signature = JSON.stringify([last.id, last.status, live]);
   if (box.dataset.shown === signature) return;
   box.dataset.shown = signature;
   box.className = verdict === "better" ? "better" : verdict === "refused" || verdict === "failed" ? "refused" : "";
@@ -341,7 +341,7 @@ function showVerdict(last) {
     make("tbody", {}, ...worse.map((line) => make("tr", {}, cell(line.text, "script"), cell(line.old, "script"), cell(line.new, "script"))))))) : null;
   const title = { better: "Better", "too few to be sure": "Too few to be sure: you decide", refused: "Refused", failed: "Training failed" }[verdict];
   box.replaceChildren(...[make("h3", {}, title), make("p", {}, last.why ?? ""), table,
-    last.candidate && verdict !== "refused" ? make("button", { id: "promote-candidate", onclick: () => promote(last.candidate) }, `Promote ${last.candidate}`) : null].filter(Boolean));
+    last.candidate && verdict !== "refused" && last.candidate !== live ? make("button", { id: "promote-candidate", onclick: () => promote(last.candidate) }, `Promote ${last.candidate}`) : null].filter(Boolean));
 }
 
 function showErrors(stats) {
