@@ -1,5 +1,6 @@
 """The endpoint from the command line: Ray where there is none, Serve on the address that was asked for, until it is told to stop; or, where it is there, another model for it."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster started here; Ray's 15 lets everything else on the machine go first
 
+import psutil
 import ray
 import requests
 from ray import serve
@@ -21,6 +23,7 @@ from serve.models import Models
 from serve.promotion import APPLICATION, end_promoter
 
 _OBJECT_STORE_BYTES = 200_000_000
+_FINISH_S = 3.0
 
 
 def deploy(config: ServeConfig) -> None:
@@ -60,9 +63,19 @@ def deploy(config: ServeConfig) -> None:
         print(f"{bundle} on http://{config.host}:{config.port}  (web page there; POST /v1/ocr, /v1/chat/completions; GET /docs)", flush=True)
         stopped.wait()
     finally:
+        _let_the_front_finish()
         end_promoter()
         serve.shutdown()
         ray.shutdown()
+
+
+def _let_the_front_finish() -> None:
+    """HAProxy, where it runs here, takes no more connections and answers what it took, before anything behind it ends."""
+    fronts = [process for process in psutil.Process().children(recursive=True) if process.name() == "haproxy"]
+    for front in fronts:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            front.send_signal(signal.SIGUSR1)
+    psutil.wait_procs(fronts, _FINISH_S)
 
 
 def _is_there(config: ServeConfig, models: Models) -> bool:

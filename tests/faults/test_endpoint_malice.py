@@ -118,7 +118,7 @@ def test_bodies_that_lie_or_never_end_are_refused_and_others_are_read(running: R
         f"\nGiB: {[f'{size / 1e6:.1f} MB taken' for size in taken]}; others {p99(others):.1f} ms, alone {alone:.1f}; RSS {before:.0f} -> {rss(running):.0f} MB"
     )
     assert max(taken) < LIMIT + 20_000_000, "the sender counts what the kernel's buffers of two loopback connections hold, too: up to 10 MB each"
-    assert all(b" 413 " in answer.split(b"\r\n")[0] for answer in answers[::2]), answers
+    assert all(b" 413 " in answer.split(b"\r\n")[0] or b" 408 " in answer.split(b"\r\n")[0] for answer in answers[::2]), "too large, or never sent"
     assert all(b" 4" in answer.split(b"\r\n")[0] for answer in answers[1::2]), answers
     assert (set(others.statuses), others.wrong, others.lost) == ({200}, 0, 0)
     assert p99(others) < max(2 * alone, 100)
@@ -237,7 +237,7 @@ def test_a_request_that_takes_too_long_ends_with_504_and_the_replica_lives(tmp_p
     with endpoint(tmp_path, "autoscaling.max_replicas=1", "limits.request_timeout_s=0.1", "batch_size=2") as running:
         pids = [process.pid for process in running.processes(REPLICA)]
         answered = requests.post(running.address + "/v1/ocr", files=[("f", (str(at), buffer.getvalue())) for at in range(60)], timeout=20)
-        assert (answered.status_code, answered.json()["error"]["code"]) == (504, "deadline")
+        assert (answered.status_code, answered.json().get("error", {}).get("code")) == (504, "deadline"), answered.text[:500]
         time.sleep(0.5)
         assert requests.post(running.address + "/v1/ocr", data=words[0][0], headers={"Content-Type": "image/webp"}, timeout=5).json()["text"] == words[1][0]
         assert [process.pid for process in running.processes(REPLICA)] == pids
