@@ -70,6 +70,24 @@ def test_an_image_reads_the_same_alone_and_in_any_batch(kind: str, count: int, w
     assert [together[int(np.flatnonzero(order == i)[0])].text for i in range(count)] == alone
 
 
+def test_a_wide_image_does_not_pad_the_narrow_ones(words: list[Pixels]) -> None:
+    reader, shapes = recognizer("compact"), list[tuple[int, ...]]()
+    computed = reader.backend.logits
+
+    class Seen:
+        def logits(self, ink: np.ndarray, widths: np.ndarray) -> object:
+            shapes.append((ink.shape[0], ink.shape[3] // int(widths.min())))
+            return computed(ink, widths)
+
+    reader.backend = Seen()  # type: ignore[assignment]
+    narrow, wide = words[:15], np.concatenate([words[0]] * 40, axis=1)
+    read = reader.read([wide, *narrow])
+    assert sum(count for count, _ in shapes) == 16
+    assert max(padded for _, padded in shapes) <= 2
+    assert shapes[-1][0] == 1
+    assert read[1:] == reader.read(narrow)
+
+
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_nothing_beyond_an_images_own_width_reaches_its_logits(kind: str, words: list[Pixels]) -> None:
     reader, images = recognizer(kind), in_mode(kind, words[:8])

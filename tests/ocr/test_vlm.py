@@ -96,6 +96,13 @@ def test_neighbours_in_a_batch_change_no_text(reader: VlmRecognizer, words: Data
     assert [reading.text for reading in reader.read(images[::-1])] == [reading.text for reading in together][::-1]
 
 
+def test_batches_hold_so_many_image_tokens_and_change_no_text(base: Base, reader: VlmRecognizer, words: Dataset) -> None:
+    images = [open_image(words.image_bytes(index), "RGB") for index in range(6)]
+    few = VlmRecognizer(reader.model, base, reader.settings, reader.images, reader.generation.model_copy(update={"batch_tokens": 1}))
+    assert [len(batch) for batch in few._batches([9, 4, 6])] == [1, 1, 1]
+    assert [reading.text for reading in few.read(images)] == [reading.text for reading in reader.read(images)]
+
+
 def test_sampled_text_is_a_function_of_the_image_and_leaves_the_generator_alone(base: Base, reader: VlmRecognizer, words: Dataset) -> None:
     hot = VlmRecognizer(reader.model, base, TAUGHT, IMAGES, GenerationSettings(max_new_tokens=24, temperature=1.5))
     images = pictures(words, 6)

@@ -112,6 +112,7 @@ def test_an_export_takes_no_settings_of_the_training(run_dir: Path) -> None:
 class Says:
     """A recogniser that says one thing."""
 
+    reads_pages = False
     image_mode = "L"
 
     def __init__(self, text: str, confidence: float) -> None:

@@ -1,13 +1,22 @@
-"""The gate: what is refused, what is sure, and what a person has to decide; and how corrections are divided."""
+"""The gate: what is refused, what is sure, and what a person has to decide; how corrections are divided; and a retraining whole, in this process."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ocr.bundle import open_bundle
+from ocr.dataset.read import Dataset
 from ocr.evaluation import Evaluation, Line, compare
+from ocr.images import encode_image, open_image
+from ocr.recognizers.base import load
+from tests.benchmarks.corrections import here
 from trainers.retrain.gate import BETTER, REFUSED, UNSURE, judge
-from trainers.retrain.run import divided
+from trainers.retrain.run import divided, retrain
+from trainers.retrain.settings import RetrainConfig
 
 TEXT = "abcdefghijklmnopqrst"
 
@@ -64,3 +73,26 @@ def test_parts_are_alike_and_tear_no_page_apart(groups: list[str], parts: int) -
         assert all(len({number for number, part in enumerate(found) for place in part if groups[place] == group}) == 1 for group in set(groups))
     else:
         assert max(map(len, found)) - min(map(len, found)) <= 1
+
+
+def test_it_ends_with_a_verdict_and_a_bundle_that_can_be_trained_further(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, corrections = Dataset.open("odia_words", "validation"), tmp_path / "corrections"
+    corrections.mkdir()
+    for index in range(12):
+        (corrections / f"{index:02}.png").write_bytes(encode_image(open_image(data.image_bytes(index))))
+        (corrections / f"{index:02}.json").write_text(json.dumps({"corrected_text": data.texts[index]}, ensure_ascii=False))
+    values = {"bundle": "odia", "corrections": str(corrections), "storage_path": str(tmp_path / "runs"), "replay": "odia_few_words"}
+    config = RetrainConfig.model_validate({**values, "folds": 2, "max_steps": 4})
+    done = retrain(config, here, "the command")
+    found = json.loads((done.output / "verdict.json").read_text())
+    assert found["verdict"] in (BETTER, UNSURE, REFUSED)
+    assert (found["judged_by"], found["corrections"]["samples"], found["samples"], found["command"]) == ("folds", 12, 12, "the command")
+    bundle = open_bundle(done.output / "bundle")
+    assert (bundle.name, found["candidate"]) == ("base-odia-r1", f"base-odia-r1@{bundle.sha256[:12]}")
+    assert set(bundle.backends) == set(open_bundle(Path("odia")).backends)
+    assert set(Dataset.open(str(bundle.path), "train").texts) <= set(Dataset.open("odia_few_words", "train").texts)
+    assert load(bundle.path).read([corrections / "00.png"])[0].text
+    assert str(done).splitlines()[-1].startswith(f"{found['candidate']}: {found['verdict']}")
+    capsys.readouterr()
+    assert retrain(config, here, "the command").found == found
+    assert "this retraining is finished" in capsys.readouterr().out
