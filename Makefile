@@ -37,6 +37,9 @@ faults: setup
 
 benchmarks: setup
 	$(BIN)/python tests/benchmarks/overhead.py
+	$(BIN)/python tests/benchmarks/pages.py
+	$(BIN)/python tests/benchmarks/serve.py
+	$(BIN)/python tests/benchmarks/learning.py
 
 # requirements.txt from pyproject.toml; +cpu is a local build's mark that PyPI does not know
 requirements: setup

@@ -1,6 +1,6 @@
 """Retraining from the endpoint: asked for in the journal, run as a Ray job of `ray_jobs/retrain.py`, one at a time, taken up again when it dies.
 
-retrain/ID/request.json, corrections/ (as they were), attempts.json (Ray's jobs), log.txt, run/ (progress.json, verdict.json, bundle/)
+retrain/ID/corrections/ (as they were), attempts.json (Ray's jobs), log.txt, run/ (progress.json, verdict.json, bundle/)
 """
 
 import json
@@ -20,7 +20,7 @@ from serve.models import JOURNAL, Models
 RETRAINED, FAILED, BETTER = "retrained", "retrain_failed", "better"
 MIN_SAMPLES = 10
 _PROJECT = Path(__file__).resolve().parent.parent
-_MOST_ATTEMPTS, _USERS_MISTAKE, _LOG_LINES = 3, 2, 40
+_MOST_ATTEMPTS, _MOST_STARTS, _USERS_MISTAKE, _LOG_LINES = 3, 10, 2, 40
 _BUSY = (JobStatus.PENDING, JobStatus.RUNNING)
 
 
@@ -111,16 +111,16 @@ class Learning:
                 return None
             if (folder / "run" / "verdict.json").is_file():
                 return self._finished(asked, folder)
-            if info is not None and (info.driver_exit_code == _USERS_MISTAKE or len(attempts) >= _MOST_ATTEMPTS):
-                return self._note(FAILED, asked, None, self.log(asked["id"], 3) or str(info.message))
+            most = _MOST_ATTEMPTS if info is not None else _MOST_STARTS  # a job that Ray does not know died with an earlier Ray
+            if len(attempts) >= most or (info is not None and info.driver_exit_code == _USERS_MISTAKE):
+                return self._note(FAILED, asked, None, self.log(asked["id"], 3) or f"the job did not start {len(attempts)} times")
         self._submit(asked, folder, attempts, client)
         return None
 
     def _submit(self, asked: dict[str, Any], folder: Path, attempts: list[str], client: JobSubmissionClient) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "corrections").is_dir():
-            newest = self._corrections.snapshot(folder / "corrections")
-            write_json(folder / "request.json", {**asked, "trained_until": newest})
+            self._corrections.snapshot(folder / "corrections")
         words = [f"{key}={value}" for key, value in asked["settings"].items() if value is not None]
         command = [sys.executable, str(_PROJECT / "ray_jobs" / "retrain.py"), str(self._models.path(asked["bundle"])), str(folder / "corrections")]
         entrypoint = f"{shlex.join([*command, f'storage_path={folder}', 'output=run', *words])} >> {shlex.quote(str(folder / 'log.txt'))} 2>&1"
@@ -131,10 +131,8 @@ class Learning:
     def _finished(self, asked: dict[str, Any], folder: Path) -> dict[str, Any]:
         verdict = read_json(folder / "run" / "verdict.json")
         candidate = self._models.add(str(folder / "run" / "bundle"))
-        return self._note(RETRAINED, asked, candidate, "; ".join(verdict["why"]), verdict=verdict["verdict"], trained_until=self._until(folder))
-
-    def _until(self, folder: Path) -> str:
-        return str(_json(folder / "request.json").get("trained_until", ""))
+        until = max(_json(file)["timestamp"] for file in (folder / "corrections").glob("*.json"))
+        return self._note(RETRAINED, asked, candidate, "; ".join(verdict["why"]), verdict=verdict["verdict"], trained_until=until)
 
     def _note(self, what: str, asked: dict[str, Any], bundle: str | None, why: str, **more: Any) -> dict[str, Any]:
         entry = {"what": what, "of": asked["id"], "bundle": bundle, "why": why, **more}

@@ -88,7 +88,7 @@ class Trial(pydantic.BaseModel):
 
 
 class Retraining(pydantic.BaseModel):
-    """How to train; what is left out is as `ray_jobs/retrain.py --help` says."""
+    """How to train; what is left out is as `trainers/retrain/settings.py` has it."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
