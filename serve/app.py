@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ocr.errors import UserError
+from ocr.settings import settings_from
 from serve.api import Asked, answer, chat_answer, image_of_chat, images_of, line_result
 from serve.config import ServeConfig
 from serve.corrections import Corrections
@@ -193,8 +194,10 @@ def first_bundle(config: ServeConfig) -> tuple[str, str]:
     return bundle, entry
 
 
-def build(config: ServeConfig) -> Application:
-    """The application of these settings; also what `serve run serve.app:build key=value` calls."""
+def build(arguments: dict[str, Any]) -> Application:
+    """What `serve run serve.app:build bundle=odia autoscaling.max_replicas=4` and `serve deploy` call: settings as key=value, or as a config file nests them."""
+    words = [f"{key}={value}" for key, value in arguments.items() if isinstance(value, str)]
+    config = settings_from(ServeConfig, {key: value for key, value in arguments.items() if not isinstance(value, str)}, words, "serve.app:build")
     bundle, entry = first_bundle(config)
     return build_with(config, bundle, entry, entry)
 
