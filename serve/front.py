@@ -16,6 +16,7 @@ from pathlib import Path
 from serve.config import LimitSettings
 
 _RETRIED_BYTES = 128 * 1024  # a request up to this size is sent to another replica where the first died with it; reading changes nothing
+_PORTS = 50  # of an endpoint's replicas
 _QUEUE_MS = 20  # that a request waits for a replica with room, before it is answered 503
 _ERRORS = {408: ("body_too_slow", "the request did not come in time"), 503: ("unavailable", "no replica has room or answers; try again")}
 
@@ -38,6 +39,7 @@ def use_haproxy(limits: LimitSettings) -> None:
     words = [sys.executable, __file__, str(binary), str(folder), str(most), str(limits.request_timeout_s)]
     start.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(Path(__file__).parent.parent))} exec {shlex.join(words)} "$@"\n')
     start.chmod(0o700)
+    ports = _replica_ports()
     settings = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
@@ -57,6 +59,8 @@ def use_haproxy(limits: LimitSettings) -> None:
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_RETRIED_BYTES),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "40",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports + _PORTS - 1),
     }
     for name, value in settings.items():
         os.environ.setdefault(name, value)
@@ -90,6 +94,23 @@ def _error(status: int, code: str, message: str) -> str:
     name = {408: "Request Timeout", 503: "Service Unavailable"}[status]
     headers = ["Content-Type: application/json", f"Content-Length: {len(body)}", "Retry-After: 1", "Connection: close"]
     return "\r\n".join([f"HTTP/1.1 {status} {name}", *headers, "", body])
+
+
+def _replica_ports() -> int:
+    """The first of 50 ports for this endpoint's replicas: Ray binds them so that another endpoint's on this machine may share one, and would get a part of its requests."""
+    for first in range(30000, 31000, _PORTS):
+        if all(_is_free(port) for port in range(first, first + _PORTS)):
+            return first
+    return 30000
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _free_port() -> int:
