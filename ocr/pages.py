@@ -53,10 +53,6 @@ class _Marks:
     def middles(self) -> Floats:
         return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
-    @property
-    def heights(self) -> Floats:
-        return self.boxes[:, 3] - self.boxes[:, 1]
-
 
 def find_lines(page: Pixels, max_lines: int = 1000) -> list[PageLine]:
     """The lines of a page (uint8, [H, W] or [H, W, 3]) in reading order, columns from left to right; none on an empty one. ImageRefused with more than `max_lines`."""

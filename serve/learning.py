@@ -98,24 +98,23 @@ class Learning:
             return ""
         return text if lines is None else "\n".join(text.splitlines()[-lines:])
 
-    def advance(self, asked: dict[str, Any]) -> dict[str, Any] | None:
-        """One look at a pending retraining: start it, or again where it died; its outcome's entry once there is one."""
+    def advance(self, asked: dict[str, Any]) -> None:
+        """One look at a pending retraining: start it, or again where it died; note its outcome once there is one."""
         folder = self._folder(asked["id"])
-        if (folder / "run" / "verdict.json").is_file():
-            return self._finished(asked, folder)
         attempts = _json(folder / "attempts.json").get("jobs", [])
         client = JobSubmissionClient(ray.get_runtime_context().gcs_address)
         if attempts:
             info = next((job for job in client.list_jobs() if job.submission_id == attempts[-1]), None)
             if info is not None and info.status in _BUSY:
-                return None
+                return
             if (folder / "run" / "verdict.json").is_file():
-                return self._finished(asked, folder)
+                self._finished(asked, folder)
+                return
             most = _MOST_ATTEMPTS if info is not None else _MOST_STARTS  # a job that Ray does not know died with an earlier Ray
             if len(attempts) >= most or (info is not None and info.driver_exit_code == _USERS_MISTAKE):
-                return self._note(FAILED, asked, None, self.log(asked["id"], 3) or f"the job did not start {len(attempts)} times")
+                self._note(FAILED, asked, None, self.log(asked["id"], 3) or f"the job did not start {len(attempts)} times")
+                return
         self._submit(asked, folder, attempts, client)
-        return None
 
     def _submit(self, asked: dict[str, Any], folder: Path, attempts: list[str], client: JobSubmissionClient) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,16 +127,14 @@ class Learning:
         write_json(folder / "attempts.json", {"jobs": [*attempts, job]})  # first, so that no job runs that nobody knows of
         client.submit_job(entrypoint=entrypoint, submission_id=job, runtime_env={"env_vars": {"PYTHONPATH": str(_PROJECT), "LIPI_NICE": "10"}})
 
-    def _finished(self, asked: dict[str, Any], folder: Path) -> dict[str, Any]:
+    def _finished(self, asked: dict[str, Any], folder: Path) -> None:
         verdict = read_json(folder / "run" / "verdict.json")
         candidate = self._models.add(str(folder / "run" / "bundle"))
         until = max(_json(file)["timestamp"] for file in (folder / "corrections").glob("*.json"))
-        return self._note(RETRAINED, asked, candidate, "; ".join(verdict["why"]), verdict=verdict["verdict"], trained_until=until)
+        self._note(RETRAINED, asked, candidate, "; ".join(verdict["why"]), verdict=verdict["verdict"], trained_until=until)
 
-    def _note(self, what: str, asked: dict[str, Any], bundle: str | None, why: str, **more: Any) -> dict[str, Any]:
-        entry = {"what": what, "of": asked["id"], "bundle": bundle, "why": why, **more}
-        self._models.store.append(JOURNAL, entry)
-        return entry
+    def _note(self, what: str, asked: dict[str, Any], bundle: str | None, why: str, **more: Any) -> None:
+        self._models.store.append(JOURNAL, {"what": what, "of": asked["id"], "bundle": bundle, "why": why, **more})
 
     def _folder(self, one: str) -> Path:
         return Path(self._models.store.root) / "retrain" / one

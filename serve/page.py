@@ -41,7 +41,8 @@ def _curl(path: str, method: str, operation: dict[str, Any], document: dict[str,
         "multipart/form-data": "-F image=@one.png -F image=@two.png",
     }
     content = operation.get("requestBody", {}).get("content", {})
-    return [f"curl {given.get(kind) or _json_words(path, value.get('schema', {}), document)} {address}" for kind, value in content.items()]
+    asked = {"application/pdf": f"'{address}?level=page'"}
+    return [f"curl {given.get(kind) or _json_words(path, value.get('schema', {}), document)} {asked.get(kind, address)}" for kind, value in content.items()]
 
 
 def _json_words(path: str, schema: dict[str, Any], document: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ocr.evaluation import Comparison, Evaluation, compare
+from ocr.evaluation import Comparison, Evaluation
 
 BETTER, UNSURE, REFUSED = "better", "too few to be sure", "refused"
 _SHOWN = 20
@@ -74,11 +74,6 @@ def judge(base: Comparison, corrections: Comparison, held_out: bool, max_loss: f
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
     """Several evaluations as one."""
     return Evaluation(tuple(line for part in parts for line in part.lines))
-
-
-def compared(old: Sequence[Evaluation], new: Sequence[Evaluation]) -> Comparison:
-    """Both recognisers over all parts."""
-    return compare(joined(old), joined(new))
 
 
 def _worse(found: Comparison, kind: str) -> list[dict[str, Any]]:

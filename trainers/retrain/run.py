@@ -20,7 +20,7 @@ from ocr.bundle import Bundle, open_bundle
 from ocr.dataset.prepared import open_training
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
-from ocr.evaluation import Evaluation, evaluate
+from ocr.evaluation import Evaluation, compare, evaluate
 from ocr.files import read_json, write_atomically, write_json
 from ocr.recognizers.base import load
 from ocr.replay import replay_files, replay_of, rows_file, with_replay
@@ -28,7 +28,7 @@ from ocr.settings import parse_settings
 from ocr.sources.settings import CorrectionsSettings
 from trainers.config import TrainConfig
 from trainers.launch import Job, launch, shown
-from trainers.retrain.gate import Verdict, compared, judge
+from trainers.retrain.gate import Verdict, joined, judge
 from trainers.retrain.settings import RetrainConfig
 
 VERDICT, PROGRESS = "verdict.json", "progress.json"
@@ -102,15 +102,17 @@ class _Retraining:
         if held_out:
             out = max(parts, key=len)
             candidate = self._trained(self._name, [place for place in everything if place not in set(out)], self.replay, (1, 2))
-            new_on_corrections = [evaluate(load(candidate), self.corrected, out)]
-            old_on_corrections = [evaluate(old, self.corrected, out)]
+            judges, new = out, evaluate(load(candidate), self.corrected, out)
         else:
-            new_on_corrections = [self._of_a_fold(number, part, parts) for number, part in enumerate(parts, start=1)]
-            old_on_corrections = [evaluate(old, self.corrected, part) for part in parts]
+            judges, new = (
+                [place for part in parts for place in part],
+                joined([self._of_a_fold(number, part, parts) for number, part in enumerate(parts, start=1)]),
+            )
             candidate = self._trained(self._name, list(everything), self.replay, (len(parts) + 1, len(parts) + 2))
-        self._tell("judging", (1, 1), None)
-        base = compared([evaluate(old, self.judged)], [evaluate(load(candidate), self.judged)])
-        verdict = judge(base, compared(old_on_corrections, new_on_corrections), held_out, self.config.max_loss)
+        last = 2 if held_out else len(parts) + 2
+        self._tell("judging", (last, last), None)
+        base = compare(evaluate(old, self.judged), evaluate(load(candidate), self.judged))
+        verdict = judge(base, compare(evaluate(old, self.corrected, judges), new), held_out, self.config.max_loss)
         made = with_replay(open_bundle(candidate), self.output / "bundle", replay_files(self.replay))
         return self._finished(verdict, made, time.time() - began)
 
@@ -144,7 +146,7 @@ class _Retraining:
     def _trained(self, name: str, chosen: list[int], validation: str, part: tuple[int, int]) -> Path:
         """The bundle of a run on these corrections."""
         config = self._run_config(name, self._data(name, {"train": chosen}), validation)
-        self._tell(name, part, config)
+        self._tell(name, part, name)
         return launch(config, self.train, self.command).run_dir / "bundle"
 
     def _run_config(self, name: str, data: str, validation: str) -> TrainConfig:
@@ -175,9 +177,9 @@ class _Retraining:
         }
         return parse_settings(TrainConfig, values, f"{self.output}: {name}")
 
-    def _tell(self, phase: str, part: tuple[int, int], config: TrainConfig | None) -> None:
+    def _tell(self, phase: str, part: tuple[int, int], run: str | None) -> None:
         """Where it is, for whoever watches."""
-        where = {"phase": phase, "part": part[0], "parts": part[1], "run": config.run_name if config else None}
+        where = {"phase": phase, "part": part[0], "parts": part[1], "run": run}
         write_json(self.output / PROGRESS, {**where, "max_steps": self.config.max_steps, "num_epochs": self.config.num_epochs})
         print(f"part {part[0]} of {part[1]}: {phase}", flush=True)
 
