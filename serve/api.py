@@ -114,11 +114,11 @@ async def _of_form(content_type: str, body: bytes, limits: LimitSettings) -> Ask
 def _of_json(values: dict[str, Any]) -> Asked:
     """`{"image": BASE64}` or `{"images": [BASE64, …]}`; data URIs are taken too."""
     if "image" in values:
-        return Asked(("image",), (_decoded(values["image"]),), single=True)
+        return Asked(("image",), (decoded(values["image"]),), single=True)
     images = values.get("images")
     if not isinstance(images, list):
         raise Refused(400, "no_image", 'JSON: {"image": "base64…"} or {"images": ["base64…", …]} is expected')
-    return Asked(tuple(f"image {place}" for place in range(1, len(images) + 1)), tuple(_decoded(image) for image in images))
+    return Asked(tuple(f"image {place}" for place in range(1, len(images) + 1)), tuple(decoded(image) for image in images))
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
@@ -134,11 +134,12 @@ def _parsed(body: bytes) -> dict[str, Any]:
 def _of_data_uri(url: Any) -> bytes:
     if not isinstance(url, str) or not url.startswith("data:"):
         raise Refused(400, "not_a_data_uri", "image_url: only data URIs are read (data:image/png;base64,…); nothing is fetched from here")
-    return _decoded(url)
+    return decoded(url)
 
 
-def _decoded(text: Any) -> bytes:
+def decoded(text: Any) -> bytes:
+    """An image's bytes from base64 text or a data URI; Refused 400."""
     try:
         return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
     except (AttributeError, TypeError, ValueError, binascii.Error):
-        raise Refused(400, "bad_base64", "an image is expected as base64 text") from None
+        raise Refused(400, "bad_base64", "an image: base64 text is expected") from None

@@ -4,8 +4,6 @@ corrections/HASH.png     the line as it was read, named by its pixels, so that t
 corrections/HASH.json    written last: with it the correction is there; a later text replaces an earlier one, which stays in `history`
 """
 
-import base64
-import binascii
 import hashlib
 import json
 import os
@@ -25,10 +23,11 @@ from ocr.documents import open_pages
 from ocr.images import ImageRefused, Pixels, cut, encode_image
 from ocr.scoring import score_all
 from ocr.text import normalise
+from serve.api import decoded
 from serve.config import LimitSettings
 from serve.limits import Refused
 from serve.recognizer import as_refused
-from serve.store import Store
+from serve.store import Store, stamp
 
 FOLDER = "corrections"
 MAX_CHARACTERS = 2_000
@@ -94,7 +93,7 @@ class Corrections:
 
     def _pages(self, name: str, content: str) -> list[Pixels]:
         try:
-            return open_pages(_decoded(content), "as it is", self._limits.images, self._limits.max_pages, f"images.{name[:80]}")
+            return open_pages(decoded(content), "as it is", self._limits.images, self._limits.max_pages, f"images.{name[:80]}")
         except ImageRefused as problem:
             raise as_refused(problem) from None
 
@@ -106,7 +105,7 @@ class Corrections:
         history = [*there.get("history", []), {key: there.get(key) for key in ("corrected_text", "timestamp", "user")}] if there else []
         if not there:
             self._store.put(f"{FOLDER}/{name}.png", encode_image(line))
-        record = {"corrected_text": text, "image": f"{name}.png", **facts, "timestamp": _now()}
+        record = {"corrected_text": text, "image": f"{name}.png", **facts, "timestamp": stamp(time.time_ns())}
         told = {key: value for key, value in {**record, "history": history}.items() if value not in (None, [])}
         self._store.put(f"{FOLDER}/{name}.json", json.dumps(told, ensure_ascii=False).encode())
         return True
@@ -192,15 +191,3 @@ def _errors(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     counts = score_all(pairs)
     right = sum(reference == reading for reference, reading in pairs)
     return {"lines": len(pairs), "right": right, "characters": counts.characters, "errors": counts.character_edits, "cer": counts.cer if pairs else None}
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
-    except (ValueError, binascii.Error):
-        raise Refused(422, "bad_base64", "images: base64 text is expected") from None
-
-
-def _now() -> str:
-    now = time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"

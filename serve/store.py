@@ -14,6 +14,11 @@ from ocr.errors import UserError
 from ocr.files import write_atomically
 
 
+def stamp(now_ns: int) -> str:
+    """A time in UTC, to the millisecond, as ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_ns / 1e9)) + f".{now_ns // 1_000_000 % 1000:03d}Z"
+
+
 class Store:
     """A folder (a path, or s3://bucket/folder) of small files; UserError where it cannot be reached."""
 
@@ -63,8 +68,7 @@ class Store:
         """One more entry of a journal; its name, which sorts by time."""
         now = time.time_ns()
         name = f"{now:020d}-{uuid.uuid4().hex[:8]}"
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now / 1e9)) + f".{now // 1_000_000 % 1000:03d}Z"
-        self.put(f"{journal}/{name}.json", json.dumps({"at": stamp, **entry}, ensure_ascii=False).encode())
+        self.put(f"{journal}/{name}.json", json.dumps({"at": stamp(now), **entry}, ensure_ascii=False).encode())
         return name
 
     def entries(self, journal: str) -> list[dict[str, Any]]:

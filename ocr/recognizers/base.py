@@ -1,6 +1,6 @@
 """The one interface that training, evaluation, the shell and the server read images with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -24,6 +24,18 @@ class Recognizer(Protocol):
 def opened(images: Sequence[Pixels | Path | str], mode: Mode) -> list[Pixels]:
     """The pixels of each."""
     return [open_image(Path(image), mode) if isinstance(image, (str, Path)) else image for image in images]
+
+
+def like_sizes(sizes: Sequence[int], fits: Callable[[list[int], int], bool]) -> Iterator[list[int]]:
+    """Places, the smallest first, in batches; `fits(batch, place)` says whether one more place goes into a batch that has some."""
+    batch = list[int]()
+    for place in sorted(range(len(sizes)), key=lambda place: sizes[place]):
+        if batch and not fits(batch, place):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
 
 
 def load(bundle: Path, backend: str | None = None, device: str | None = None) -> Recognizer:

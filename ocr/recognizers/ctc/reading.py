@@ -14,7 +14,7 @@ from ocr.alphabet import Alphabet
 from ocr.bundle import ENTRIES, LANGUAGE_MODEL, LEXICON, Bundle
 from ocr.errors import UserError
 from ocr.images import Pixels, scale_to_height, to_ink, trim_rows
-from ocr.recognizers.base import opened
+from ocr.recognizers.base import like_sizes, opened
 from ocr.recognizers.ctc.calibration import Calibration
 from ocr.recognizers.ctc.decoding import Decoder, Floats, Ints, log_likelihoods, log_softmax
 from ocr.recognizers.ctc.language_model import CharacterModel
@@ -97,14 +97,7 @@ class CtcRecognizer:
 
 def _by_width(widths: Sequence[int]) -> Iterator[list[int]]:
     """Places of like widths, together."""
-    batch = list[int]()
-    for place in sorted(range(len(widths)), key=lambda place: widths[place]):
-        if batch and (len(batch) == READ_BATCH or widths[place] > _WIDEST * widths[batch[0]]):
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
+    return like_sizes(widths, lambda batch, place: len(batch) < READ_BATCH and widths[place] <= _WIDEST * widths[batch[0]])
 
 
 _KINDS: dict[str, type[NetworkSettings]] = {

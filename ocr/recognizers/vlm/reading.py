@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from ocr.images import Pixels
-from ocr.recognizers.base import opened
+from ocr.recognizers.base import like_sizes, opened
 from ocr.recognizers.vlm.base import Base
 from ocr.recognizers.vlm.inputs import fitted_size, padded, resized, vision_inputs
 from ocr.recognizers.vlm.settings import BaseModelSettings, GenerationSettings, ImageSettings
@@ -50,14 +50,8 @@ class VlmRecognizer:
     def _batches(self, sizes: Sequence[int]) -> Iterator[list[int]]:
         """Places of images of like size, in tokens: `batch_size` of them, fewer where they would be padded to more than `batch_tokens` together."""
         most = self.generation.batch_size if not self.generation.temperature else 1  # a draw belongs to one image
-        batch = list[int]()
-        for place in sorted(range(len(sizes)), key=lambda place: sizes[place]):
-            if batch and (len(batch) == most or (len(batch) + 1) * sizes[place] > self.generation.batch_tokens):
-                yield batch
-                batch = []
-            batch.append(place)
-        if batch:
-            yield batch
+        tokens = self.generation.batch_tokens
+        return like_sizes(sizes, lambda batch, place: len(batch) < most and (len(batch) + 1) * sizes[place] <= tokens)
 
     def prepared(self, image: Pixels, max_tokens: int | None = None) -> Tensor:
         """The image as the model gets it, uint8 [3, H, W], with room in `max_length` for the prompt; `max_tokens` lowers the limit of image tokens."""
