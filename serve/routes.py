@@ -165,6 +165,13 @@ def routes(endpoint: "Endpoint") -> FastAPI:
     async def refused(_: Request, problem: Refused) -> Response:
         return problem.response()
 
+    for some in (_operation, _reading, _models, _learning):
+        some(app, endpoint)
+    return app
+
+
+def _operation(app: FastAPI, endpoint: "Endpoint") -> None:
+    """The web page, and what tells how the endpoint is."""
     files = {name: (_WEB / name).read_bytes() for name in _TYPES}
 
     @app.get("/", include_in_schema=False)
@@ -200,6 +207,10 @@ def routes(endpoint: "Endpoint") -> FastAPI:
     async def docs() -> HTMLResponse:
         return HTMLResponse(page(app.openapi()))
 
+
+def _reading(app: FastAPI, _: "Endpoint") -> None:
+    """Described for OpenAPI; `serve/app.py` answers them."""
+
     @app.post("/v1/ocr", tags=["reading"], response_model=Answer, responses=_READ_ERRORS, openapi_extra={"requestBody": _OCR_BODY})
     async def ocr(level: Literal["line", "page"] = "line", detail: str | None = None) -> None:
         """Read one image (a raw body), or several (a form of files, or JSON with base64). `level=page`: pages, PDF and TIFF files with several too, are cut into lines first.
@@ -211,6 +222,10 @@ def routes(endpoint: "Endpoint") -> FastAPI:
     async def chat() -> dict[str, Any]:
         """As OpenAI's: the images of the last user message, as data URIs, are read; their texts are the answer."""
         return {}
+
+
+def _models(app: FastAPI, endpoint: "Endpoint") -> None:
+    """Which models there are, and which is to be live."""
 
     @app.get("/v1/models", tags=["models"], responses={401: {"model": Refusal}})
     def models() -> dict[str, Any]:
@@ -260,6 +275,10 @@ def routes(endpoint: "Endpoint") -> FastAPI:
         """Everything that was asked and what came of it, from the oldest on."""
         return endpoint.models.entries()
 
+
+def _learning(app: FastAPI, endpoint: "Endpoint") -> None:
+    """Corrections, and training on them."""
+
     @app.post("/v1/corrections", tags=["learning"], status_code=201, responses=_ERRORS)
     def correct(asked: Corrected) -> dict[str, Any]:
         """Keep what people corrected, all of it or, where a part is no good, nothing. Sent twice, it is kept once."""
@@ -291,8 +310,6 @@ def routes(endpoint: "Endpoint") -> FastAPI:
         """All that its job printed."""
         endpoint.learning.state(one)
         return PlainTextResponse(endpoint.learning.log(one))
-
-    return app
 
 
 class _Whole(Response):
