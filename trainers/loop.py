@@ -259,7 +259,7 @@ class Loop:
 
     def _save(self) -> None:
         """Copy everything to the CPU and let the first worker's thread write it; NotFiniteError, on all workers, rather than save a NaN."""
-        state = self.state
+        state, began = self.state, time.perf_counter()
         weights, optimizer = self.engine.weights(), self.engine.state_dict()
         if bad := checkpoints.not_finite(weights):
             raise NotFiniteError(
@@ -273,6 +273,7 @@ class Loop:
             plain = {"train": asdict(state), "environment": self.place.environment}
             config_yaml = yaml.safe_dump(resolved(self.config), allow_unicode=True, sort_keys=False)
             self.saver.save(Snapshot(state.step, weights, optimizer, plain, config_yaml, self.logs.metrics))
+            self._write_seconds("checkpoint", began)
 
     def _publish(self, snapshot: Snapshot) -> None:
         """In the writer's thread: write, note in run.json that it was, and prune; what is pruned was read back before."""
@@ -283,9 +284,15 @@ class Loop:
         best = best_step(self.config, self.evaluations)
         checkpoints.prune(run_dir, self.config.train.save_total_limit, [] if best is None else [best])
 
+    def _write_seconds(self, what: str, began: float) -> None:
+        """A line of timings.jsonl: how long training stood still for a checkpoint's copy, or for an evaluation."""
+        if self.logs:
+            self.logs.write_timing({"step": self.state.step, f"{what}_seconds": round(time.perf_counter() - began, 3)})
+
     def _evaluate(self) -> None:
         """Read the validation samples, each worker its share, after the checkpoint of this step is published."""
         self.saver.wait()
+        began = time.perf_counter()
         faults.point("before_evaluation", self.state.step, self.workers.rank)
         together = self.engine.reads_together
         mine = self.task.evaluate(self.task.validation if together else self.task.validation[self.workers.rank :: self.workers.world]).as_vector()
@@ -297,6 +304,7 @@ class Loop:
         if self.writer and self.logs:
             self.writer.require()
             write_json(checkpoints.evaluation_of(self.place.run_dir, self.state.step), result)
+            self._write_seconds("evaluation", began)
         if self._on_evaluation:
             self._on_evaluation(result, self._latest)
 

@@ -33,19 +33,21 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ctc import PEERS, PROJECT, output_of
 from peers.meter import WARM_UP_STEPS, Request
-from PIL import Image
 
 from ocr.dataset.read import Dataset
-from ocr.images import open_image
 from ocr.recognizers.vlm.base import Base, find_base, quieten
 from ocr.settings import load_settings
 from trainers.config import TrainConfig
 from trainers.random import generator
+
+sys.path.insert(0, str(PROJECT))
+from tests.support.pasted import pasted_page
 
 CONFIG = PROJECT / "configs" / "tiny_vlm.yaml"
 TRL = "trl==1.16.0"
@@ -71,7 +73,7 @@ ALONE = {
     "PYTHONPATH": str(PROJECT),
 }
 RECIPE = "1"  # of the mid-size model and its pages: another one, another folder
-PAGES, WIDTH_PX, HEIGHT_PX, LINE_PX, GAP_PX = 64, 512, 256, 32, 8
+PAGES, WIDTH_PX, HEIGHT_PX = 64, 512, 256
 LEAST_TOKENS, MOST_TOKENS, VOCABULARY = 64, 256, 151_936
 
 
@@ -136,27 +138,16 @@ def draw_pages(base: Base, folder: Path) -> None:
     for split, count in (("train", PAGES), ("validation", 4)):
         (folder / split).mkdir(parents=True)
         for number in range(count):
-            page, text = drawn_page(base, words, draw.permutation(len(words)).tolist(), int(draw.integers(LEAST_TOKENS, MOST_TOKENS)))
+            order, most = draw.permutation(len(words)).tolist(), int(draw.integers(LEAST_TOKENS, MOST_TOKENS))
+            fits = partial(fits_tokens, base, most)
+            page, text = pasted_page(words, order, (WIDTH_PX, HEIGHT_PX), fits)
             page.save(folder / split / f"{number:03}.png")
             (folder / split / f"{number:03}.gt.txt").write_text(text, encoding="utf-8")
 
 
-def drawn_page(base: Base, words: Dataset, order: Sequence[int], most_tokens: int) -> tuple[Image.Image, str]:
-    """Words in this order from left to right and from top to bottom, until the next one is too much, and their text."""
-    page, texts, x, y = Image.new("RGB", (WIDTH_PX, HEIGHT_PX), "white"), list[str](), GAP_PX, 0
-    for index in order:
-        text = " ".join([*texts, words.texts[index]])
-        if len(base.tokenizer.encode(text, add_special_tokens=False)) > most_tokens:
-            break
-        word = Image.fromarray(open_image(words.image_bytes(index), "RGB"))
-        word = word.resize((max(1, round(word.width * (LINE_PX - 4) / word.height)), LINE_PX - 4))
-        if x + word.width > WIDTH_PX:
-            x, y = GAP_PX, y + LINE_PX
-        if y + LINE_PX > HEIGHT_PX:
-            break
-        page.paste(word, (x, y + 2))
-        x, texts = x + word.width + GAP_PX, [*texts, words.texts[index]]
-    return page, " ".join(texts)
+def fits_tokens(base: Base, most: int, text: str) -> bool:
+    """Whether the text has at most so many tokens."""
+    return len(base.tokenizer.encode(text, add_special_tokens=False)) <= most
 
 
 def interpreter(who: str, envs: Path) -> str:
