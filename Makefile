@@ -26,7 +26,7 @@ train: setup
 	$(BIN)/python ray_jobs/train.py configs/odia_ctc.yaml
 
 test: lint
-	$(BIN)/python -m pytest tests --ignore tests/faults --ignore tests/benchmarks
+	$(BIN)/python -m pytest tests --ignore tests/faults --ignore benchmarks
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -40,10 +40,10 @@ gpu: setup
 	$(BIN)/python tests/gpu/check.py --minutes 9
 
 benchmarks: setup
-	$(BIN)/python tests/benchmarks/overhead.py
-	$(BIN)/python tests/benchmarks/pages.py
-	$(BIN)/python tests/benchmarks/serve.py
-	$(BIN)/python tests/benchmarks/learning.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/pages.py
+	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/learning.py
 
 # requirements.txt from pyproject.toml; +cpu is a local build's mark that PyPI does not know
 requirements: setup
@@ -56,9 +56,9 @@ fonts: setup
 	cd fonts/.npm && npm pack --silent $(FONT_PACKAGES)
 	cd fonts/.npm && for f in *.tgz; do mkdir -p $${f%.tgz} && tar xzf $$f -C $${f%.tgz}; done
 	for f in fonts/.npm/*/package/files/baloo-bhaina-2-oriya-*-normal.woff2 fonts/.npm/*/package/files/noto-sans-oriya-oriya-*-normal.woff2; do \
-	  $(BIN)/python -m ocr.sources.fonts convert $$f fonts/$$(basename $$f -normal.woff2).ttf || exit 2; done
+	  $(BIN)/python -m ocr.rendering.fonts convert $$f fonts/$$(basename $$f -normal.woff2).ttf || exit 2; done
 	for wdth in 75 100 125; do for wght in 200 400 600 800; do \
-	  $(BIN)/python -m ocr.sources.fonts convert $(ANEK) fonts/anek-odia-$$wdth-$$wght.ttf --family "Anek Odia" --axes wght=$$wght,wdth=$$wdth || exit 2; done; done
+	  $(BIN)/python -m ocr.rendering.fonts convert $(ANEK) fonts/anek-odia-$$wdth-$$wght.ttf --family "Anek Odia" --axes wght=$$wght,wdth=$$wdth || exit 2; done; done
 
 # more faces for configs/words/ and configs/bases/, from npm into faces/ (not committed); the embedded data set keeps to fonts/
 faces: fonts
@@ -66,6 +66,6 @@ faces: fonts
 	cd faces/.npm && npm pack --silent @fontsource-variable/noto-serif-oriya@5.3.0 $(foreach name,$(MORE_BENGALI) $(MORE_THAI),@fontsource/$(name)@5.3.0)
 	cd faces/.npm && for f in *.tgz; do mkdir -p $${f%.tgz} && tar xzf $$f -C $${f%.tgz}; done
 	for subset in bengali thai; do for f in faces/.npm/*/package/files/*-$$subset-[3-8]00-normal.woff2; do \
-	  $(BIN)/python -m ocr.sources.fonts convert $$f faces/$$subset/$$(basename $$f -normal.woff2).ttf || exit 2; done; done
+	  $(BIN)/python -m ocr.rendering.fonts convert $$f faces/$$subset/$$(basename $$f -normal.woff2).ttf || exit 2; done; done
 	for wght in 400 500 600 700; do \
-	  $(BIN)/python -m ocr.sources.fonts convert $(SERIF) faces/oriya/noto-serif-oriya-$$wght.ttf --family "Noto Serif Oriya" --axes wght=$$wght || exit 2; done
+	  $(BIN)/python -m ocr.rendering.fonts convert $(SERIF) faces/oriya/noto-serif-oriya-$$wght.ttf --family "Noto Serif Oriya" --axes wght=$$wght || exit 2; done

@@ -47,14 +47,21 @@ class Alphabet:
 
     def unknown(self, texts: Iterable[str]) -> Counter[str]:
         """Characters of the texts that the alphabet cannot write, with their counts."""
-        return Counter(character for text in texts for character in text if character not in self._class_of)
+        return Counter(
+            character for text in texts for character in text if character not in self._class_of
+        )
 
     def require(self, texts: Iterable[str], where: str) -> None:
         """UserError listing code point, name and count of what the alphabet lacks."""
         missing = self.unknown(texts)
         if missing:
-            raise UserError(f"{where}: characters outside the alphabet: {_listed(missing)}; add them to model.alphabet or mend the labels")
+            raise UserError(
+                f"{where}: characters outside the alphabet: {_listed(missing)}; add them to model.alphabet or mend the labels"
+            )
 
 
 def _listed(missing: Counter[str]) -> str:
-    return ", ".join(f"{describe_character(character)} ({count}×)" for character, count in missing.most_common(10))
+    return ", ".join(
+        f"{describe_character(character)} ({count}×)"
+        for character, count in missing.most_common(10)
+    )

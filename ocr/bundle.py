@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, MANIFEST = "weights.safetensors", "bundle.json", "manifest.json"
-BASES = Path(__file__).parent / "bases"
+BASES = Path(__file__).parent / "assets" / "recognisers"
 LANGUAGE_MODEL, LEXICON, ENTRIES = "language_model.txt.gz", "lexicon.txt.gz", "entries.txt"
 
 
@@ -54,7 +54,9 @@ class Bundle:
     def read(self, name: str) -> bytes:
         """One of its files; UserError where it has none of that name."""
         if not (self.path / name).is_file():
-            raise UserError(f"{self.path}: {name} is missing, though the bundle says that it needs it; export it again")
+            raise UserError(
+                f"{self.path}: {name} is missing, though the bundle says that it needs it; export it again"
+            )
         return (self.path / name).read_bytes()
 
     def weights(self) -> "dict[str, Tensor]":
@@ -76,7 +78,10 @@ def write_bundle(bundle: Bundle, files: Mapping[str, bytes], prepared: Path | No
 
     Made beside it, hashed (from memory what is in memory, so that what a disk changes is found), then put in its place.
     """
-    making, old = bundle.path.with_name(bundle.path.name + ".new"), bundle.path.with_name(bundle.path.name + ".old")
+    making, old = (
+        bundle.path.with_name(bundle.path.name + ".new"),
+        bundle.path.with_name(bundle.path.name + ".old"),
+    )
     shutil.rmtree(making, ignore_errors=True)
     if prepared:
         prepared.rename(making)
@@ -88,7 +93,10 @@ def write_bundle(bundle: Bundle, files: Mapping[str, bytes], prepared: Path | No
     del description["path"]
     write_json(making / DESCRIPTION, description)
     others = sorted(file.name for file in making.iterdir() if file.name not in (*files, MANIFEST))
-    hashes = {**{name: hashlib.sha256(content).hexdigest() for name, content in files.items()}, **{name: sha256_of(making / name) for name in others}}
+    hashes = {
+        **{name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        **{name: sha256_of(making / name) for name in others},
+    }
     for name in hashes:
         sync(making / name)
     write_json(making / MANIFEST, hashes)
@@ -103,7 +111,11 @@ def write_bundle(bundle: Bundle, files: Mapping[str, bytes], prepared: Path | No
 
 def base_names() -> list[str]:
     """The recognisers that ship."""
-    return sorted(folder.name for folder in BASES.iterdir() if (folder / MANIFEST).is_file()) if BASES.is_dir() else []
+    return (
+        sorted(folder.name for folder in BASES.iterdir() if (folder / MANIFEST).is_file())
+        if BASES.is_dir()
+        else []
+    )
 
 
 def _or_a_base() -> str:
@@ -114,14 +126,20 @@ def open_bundle(path: Path) -> Bundle:
     """Open and verify a bundle, or one that ships by its name (odia); UserError naming the file that is missing, damaged or from a newer version."""
     path = BASES / path if str(path) in base_names() and not path.exists() else path
     if not (path / MANIFEST).is_file():
-        raise UserError(f"{path}: no bundle here ({MANIFEST} is missing); give a folder such as runs/odia-ctc/bundle{_or_a_base()}")
+        raise UserError(
+            f"{path}: no bundle here ({MANIFEST} is missing); give a folder such as runs/odia-ctc/bundle{_or_a_base()}"
+        )
     try:
         manifest, description = read_json(path / MANIFEST), read_json(path / DESCRIPTION)
     except (OSError, ValueError) as problem:
         raise UserError(f"{path}: the bundle is damaged: {problem}; export it again") from None
     for name, expected in manifest.items():
         if not (path / name).is_file() or sha256_of(path / name) != expected:
-            raise UserError(f"{path / name}: missing or not the file that was written (its SHA-256 differs); export the bundle again")
+            raise UserError(
+                f"{path / name}: missing or not the file that was written (its SHA-256 differs); export the bundle again"
+            )
     if description.pop("format", None) != FORMAT:
-        raise UserError(f"{path / DESCRIPTION}: written by another version of lipi-ocr; this one reads format {FORMAT}")
+        raise UserError(
+            f"{path / DESCRIPTION}: written by another version of lipi-ocr; this one reads format {FORMAT}"
+        )
     return Bundle(path=path, **description)

@@ -13,12 +13,22 @@ _DEGREES, _BLUR_PX, _NOISE, _CONTRAST = 2.0, 1.0, 8.0, (0.6, 1.0)
 
 def degraded(pixels: Pixels, key: str) -> Pixels:
     """A copy of the same size and mode; equal keys give equal copies."""
-    random = np.random.Generator(np.random.Philox(key=int.from_bytes(hashlib.blake2b(key.encode(), digest_size=16).digest(), "little")))
+    random = np.random.Generator(
+        np.random.Philox(
+            key=int.from_bytes(hashlib.blake2b(key.encode(), digest_size=16).digest(), "little")
+        )
+    )
     paper = edge_grey(pixels)
     fill = round(paper) if pixels.ndim == 2 else (round(paper),) * 3
-    most = min(_DEGREES, float(np.degrees(np.arctan(2 * _END_SHIFT * pixels.shape[0] / pixels.shape[1]))))  # a long line would leave its image
-    image = Image.fromarray(pixels).rotate(random.uniform(-most, most), Image.Resampling.BICUBIC, fillcolor=fill)
+    most = min(
+        _DEGREES, float(np.degrees(np.arctan(2 * _END_SHIFT * pixels.shape[0] / pixels.shape[1])))
+    )  # a long line would leave its image
+    image = Image.fromarray(pixels).rotate(
+        random.uniform(-most, most), Image.Resampling.BICUBIC, fillcolor=fill
+    )
     image = image.filter(ImageFilter.GaussianBlur(random.uniform(0, _BLUR_PX)))
     faint = paper + (np.asarray(image, dtype=np.float32) - paper) * random.uniform(*_CONTRAST)
     noise = random.standard_normal(pixels.shape[:2], dtype=np.float32) * random.uniform(0, _NOISE)
-    return np.clip(faint + (noise if pixels.ndim == 2 else noise[..., None]), 0, 255).astype(np.uint8)
+    return np.clip(faint + (noise if pixels.ndim == 2 else noise[..., None]), 0, 255).astype(
+        np.uint8
+    )

@@ -23,13 +23,18 @@ class Dictionary:
         try:
             lines = path.read_text(encoding="utf-8-sig").split("\n")
         except OSError as problem:
-            raise UserError(f"{path}: {problem.strerror}; a dictionary has one entry a line") from None
+            raise UserError(
+                f"{path}: {problem.strerror}; a dictionary has one entry a line"
+            ) from None
         except UnicodeDecodeError as problem:
             raise UserError(f"{path}: not UTF-8: {problem}") from None
         entries, oddities = _entries(path, lines[:-1] if lines[-1] == "" else lines)
         if not entries:
             raise UserError(f"{path}: no entry; a dictionary has one entry a line")
-        return cls((*entries, " ") if use_space_char and " " not in entries else tuple(entries), tuple(oddities))
+        return cls(
+            (*entries, " ") if use_space_char and " " not in entries else tuple(entries),
+            tuple(oddities),
+        )
 
     def spell(self, text: str) -> list[str]:
         """The entries that spell a text, longest first from the left; a character that no entry begins is left out (see `missing`)."""
@@ -37,11 +42,18 @@ class Dictionary:
 
     def missing(self, text: str) -> str:
         """The characters that no entry spells, as code points with names; empty when all are spelt."""
-        return ", ".join(describe_character(character) for character in dict.fromkeys(self._pattern.sub("", text)))
+        return ", ".join(
+            describe_character(character)
+            for character in dict.fromkeys(self._pattern.sub("", text))
+        )
 
     @cached_property
     def _pattern(self) -> "regex.Pattern[str]":
-        return regex.compile("|".join(map(regex.escape, sorted(self.entries, key=lambda entry: (-len(entry), entry)))))
+        return regex.compile(
+            "|".join(
+                map(regex.escape, sorted(self.entries, key=lambda entry: (-len(entry), entry)))
+            )
+        )
 
 
 def _entries(path: Path, lines: list[str]) -> tuple[list[str], list[str]]:
@@ -58,5 +70,8 @@ def _entries(path: Path, lines: list[str]) -> tuple[list[str], list[str]]:
             entries[entry] = number
     joined = [entry for entry in entries if len(graphemes(entry)) > 1]
     if len(joined) <= max(2, len(entries) // 50):  # where many are, they are meant
-        oddities += [f"{path}:{entries[entry]}: {entry!r} is {len(graphemes(entry))} written units; are two entries joined on one line?" for entry in joined]
+        oddities += [
+            f"{path}:{entries[entry]}: {entry!r} is {len(graphemes(entry))} written units; are two entries joined on one line?"
+            for entry in joined
+        ]
     return list(entries), oddities

@@ -21,7 +21,13 @@ _POINTS = 72  # of a PDF's inch
 _pdfium = threading.Lock()  # PDFium is not made for threads
 
 
-def open_pages(data: bytes, mode: Mode = "L", limits: ImageLimits | None = None, max_pages: int = MAX_PAGES, where: str = "document") -> list[Pixels]:
+def open_pages(
+    data: bytes,
+    mode: Mode = "L",
+    limits: ImageLimits | None = None,
+    max_pages: int = MAX_PAGES,
+    where: str = "document",
+) -> list[Pixels]:
     """Every page, uint8 [H, W] or [H, W, 3], upright. ImageRefused names what is too much, locked or not to be read."""
     limits = limits or ImageLimits()
     if data[:1024].lstrip()[:5] == b"%PDF-":
@@ -30,12 +36,17 @@ def open_pages(data: bytes, mode: Mode = "L", limits: ImageLimits | None = None,
     if frames <= 1:
         return [open_image(data, mode, limits, where)]
     _require_pages(frames, max_pages, where)
-    return [open_image(frame, mode, limits, f"{where}, page {number}") for number, frame in enumerate(_each_frame(data, frames, limits, where), start=1)]
+    return [
+        open_image(frame, mode, limits, f"{where}, page {number}")
+        for number, frame in enumerate(_each_frame(data, frames, limits, where), start=1)
+    ]
 
 
 def _require_pages(count: int, most: int, where: str) -> None:
     if count > most:
-        raise ImageRefused(where, "too many pages", f"{count} pages; at most {most} are read at once: send fewer")
+        raise ImageRefused(
+            where, "too many pages", f"{count} pages; at most {most} are read at once: send fewer"
+        )
 
 
 def _tiff_frames(data: bytes) -> int:
@@ -58,22 +69,38 @@ def _each_frame(data: bytes, frames: int, limits: ImageLimits, where: str) -> It
             try:
                 with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
                     image.seek(frame)
-                    if image.width * image.height > limits.max_pixels or max(image.size) > limits.max_side_px:
-                        raise ImageRefused(f"{where}, page {frame + 1}", "image too large", f"{image.width}×{image.height} pixels")
+                    if (
+                        image.width * image.height > limits.max_pixels
+                        or max(image.size) > limits.max_side_px
+                    ):
+                        raise ImageRefused(
+                            f"{where}, page {frame + 1}",
+                            "image too large",
+                            f"{image.width}×{image.height} pixels",
+                        )
                     image.save(buffer, "TIFF", compression=None)
             except ImageRefused:
                 raise
             except Exception as problem:  # noqa: BLE001  as in open_image: decoders raise anything
-                raise ImageRefused(f"{where}, page {frame + 1}", "not a readable image", str(problem) or type(problem).__name__) from None
+                raise ImageRefused(
+                    f"{where}, page {frame + 1}",
+                    "not a readable image",
+                    str(problem) or type(problem).__name__,
+                ) from None
             yield buffer.getvalue()
 
 
-def _pdf_pages(data: bytes, mode: Mode, limits: ImageLimits, max_pages: int, where: str) -> list[Pixels]:
+def _pdf_pages(
+    data: bytes, mode: Mode, limits: ImageLimits, max_pages: int, where: str
+) -> list[Pixels]:
     with _pdfium, _opened_pdf(data, where) as document:
         _require_pages(len(document), max_pages, where)
         if not len(document):
             raise ImageRefused(where, "not a readable document", "a PDF without pages")
-        return [_drawn(document, number, mode, limits, f"{where}, page {number + 1}") for number in range(len(document))]
+        return [
+            _drawn(document, number, mode, limits, f"{where}, page {number + 1}")
+            for number in range(len(document))
+        ]
 
 
 @contextmanager
@@ -83,7 +110,9 @@ def _opened_pdf(data: bytes, where: str) -> Iterator[Any]:
     except pdfium.PdfiumError as problem:
         locked = "password" in str(problem).lower()
         raise ImageRefused(
-            where, "locked document" if locked else "not a readable document", "take its password off first" if locked else str(problem)
+            where,
+            "locked document" if locked else "not a readable document",
+            "take its password off first" if locked else str(problem),
         ) from None
     try:
         yield document
@@ -98,9 +127,17 @@ def _drawn(document: Any, number: int, mode: Mode, limits: ImageLimits, where: s
         width, height = page.get_size()
         if min(width, height) <= 0:
             raise ImageRefused(where, "image too small", f"{width:g}×{height:g} points")
-        scale = min(DPI / _POINTS, (limits.max_pixels / (width * height)) ** 0.5, limits.max_side_px / max(width, height))
+        scale = min(
+            DPI / _POINTS,
+            (limits.max_pixels / (width * height)) ** 0.5,
+            limits.max_side_px / max(width, height),
+        )
         if scale < _LEAST_DPI / _POINTS:
-            raise ImageRefused(where, "image too large", f"{width / _POINTS:.0f}×{height / _POINTS:.0f} inches; cut it into smaller pages")
+            raise ImageRefused(
+                where,
+                "image too large",
+                f"{width / _POINTS:.0f}×{height / _POINTS:.0f} inches; cut it into smaller pages",
+            )
         bitmap = page.render(scale=scale * 0.999, grayscale=mode == "L")
         pixels: Pixels = np.array(bitmap.to_pil().convert("L" if mode == "L" else "RGB"))
         bitmap.close()

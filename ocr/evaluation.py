@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import SUFFIXES, ImageRefused, Pixels, open_image
-from ocr.recognizers.base import Recognizer
+from ocr.recognizers.recognizer import Recognizer
 from ocr.sample import Reading
 from ocr.scoring import Counts, confusions, score, score_all
 
@@ -51,10 +51,18 @@ class Evaluation:
     @property
     def paddle(self) -> dict[str, float]:
         """PaddleOCR's own figures, which leave spaces out: acc (lines all right), norm_edit_dis (1 − mean normalised distance), and char_acc (1 − CER)."""
-        pairs = [(line.reference.replace(" ", ""), line.reading.replace(" ", "")) for line in self.lines]
-        distances = [Levenshtein.normalized_distance(reference, reading) for reference, reading in pairs]
+        pairs = [
+            (line.reference.replace(" ", ""), line.reading.replace(" ", "")) for line in self.lines
+        ]
+        distances = [
+            Levenshtein.normalized_distance(reference, reading) for reference, reading in pairs
+        ]
         right, lines = sum(reference == reading for reference, reading in pairs), max(1, len(pairs))
-        return {"acc": right / lines, "norm_edit_dis": 1 - sum(distances) / lines, "char_acc": 1 - score_all(pairs).cer}
+        return {
+            "acc": right / lines,
+            "norm_edit_dis": 1 - sum(distances) / lines,
+            "char_acc": 1 - score_all(pairs).cer,
+        }
 
     @property
     def confusions(self) -> Counter[tuple[str, str]]:
@@ -79,13 +87,25 @@ class Comparison:
     @property
     def changed(self) -> list[tuple[Line, Line]]:
         """(old, new) of the lines that read differently, those that lost most first."""
-        pairs = [(old, new) for old, new in zip(self.old.lines, self.new.lines, strict=True) if old.reading != new.reading]
-        return sorted(pairs, key=lambda pair: pair[0].counts.character_edits - pair[1].counts.character_edits)
+        pairs = [
+            (old, new)
+            for old, new in zip(self.old.lines, self.new.lines, strict=True)
+            if old.reading != new.reading
+        ]
+        return sorted(
+            pairs, key=lambda pair: pair[0].counts.character_edits - pair[1].counts.character_edits
+        )
 
     def __str__(self) -> str:
-        gains = [old.counts.character_edits - new.counts.character_edits for old, new in self.changed]
+        gains = [
+            old.counts.character_edits - new.counts.character_edits for old, new in self.changed
+        ]
         verdict = (
-            "no difference that these samples show" if self.low <= 0 <= self.high else "the new one is better" if self.high < 0 else "the new one is worse"
+            "no difference that these samples show"
+            if self.low <= 0 <= self.high
+            else "the new one is better"
+            if self.high < 0
+            else "the new one is worse"
         )
         lines = [
             f"{'worse ' if gain < 0 else 'better' if gain > 0 else 'other '}  {old.reference}  {old.reading} → {new.reading}  ({old.id})"
@@ -105,8 +125,13 @@ def compare(old: Evaluation, new: Evaluation) -> Comparison:
     """Paired bootstrap over lines (Bisani & Ney 2004): both CERs are drawn from the same resampled lines, 10,000 times, by a fixed seed."""
     if [line.id for line in old.lines] != [line.id for line in new.lines]:
         raise UserError("the two were not read on the same samples; give both the same data=FOLDER")
-    counted = [(before.counts, after.counts) for before, after in zip(old.lines, new.lines, strict=True)]
-    gained = np.array([after.character_edits - before.character_edits for before, after in counted], dtype=np.float64)
+    counted = [
+        (before.counts, after.counts) for before, after in zip(old.lines, new.lines, strict=True)
+    ]
+    gained = np.array(
+        [after.character_edits - before.character_edits for before, after in counted],
+        dtype=np.float64,
+    )
     lengths = np.array([before.characters for before, _ in counted], dtype=np.float64)
     draw = np.random.Generator(np.random.Philox(key=_BOOTSTRAP_KEY))
     drawn = [draw.integers(0, len(gained), len(gained)) for _ in range(_BOOTSTRAP_DRAWS)]
@@ -115,28 +140,47 @@ def compare(old: Evaluation, new: Evaluation) -> Comparison:
     return Comparison(old, new, float(low), float(high))
 
 
-def evaluate(recognizer: Recognizer, dataset: Dataset, indices: Sequence[int] | None = None) -> Evaluation:
+def evaluate(
+    recognizer: Recognizer, dataset: Dataset, indices: Sequence[int] | None = None
+) -> Evaluation:
     """Read the samples at `indices`, or all; ImageRefused names a sample whose image cannot be decoded."""
     chosen = list(range(len(dataset)) if indices is None else indices)
     lines: list[Line] = []
-    with tqdm(total=len(chosen), unit=" samples", desc="reading", delay=2, disable=None) as progress:
+    with tqdm(
+        total=len(chosen), unit=" samples", desc="reading", delay=2, disable=None
+    ) as progress:
         for start in range(0, len(chosen), _AT_ONCE):
             part = chosen[start : start + _AT_ONCE]
-            images = [open_image(dataset.image_bytes(index), recognizer.image_mode, where=dataset.ids[index]) for index in part]
+            images = [
+                open_image(
+                    dataset.image_bytes(index), recognizer.image_mode, where=dataset.ids[index]
+                )
+                for index in part
+            ]
             readings = recognizer.read(images)
-            lines += [Line(i, dataset.ids[i], dataset.texts[i], found.text, found.confidence) for i, found in zip(part, readings, strict=True)]
+            lines += [
+                Line(i, dataset.ids[i], dataset.texts[i], found.text, found.confidence)
+                for i, found in zip(part, readings, strict=True)
+            ]
             progress.update(len(part))
     return Evaluation(tuple(lines))
 
 
-def read_files(recognizer: Recognizer, paths: Sequence[Path]) -> Iterator[tuple[Path, Reading | ImageRefused]]:
+def read_files(
+    recognizer: Recognizer, paths: Sequence[Path]
+) -> Iterator[tuple[Path, Reading | ImageRefused]]:
     """Each image file, and each image in a folder by name, with its reading or why it has none."""
     files = [file for path in paths for file in _images_at(path)]
     for start in range(0, len(files), _AT_ONCE):
         part = files[start : start + _AT_ONCE]
         images = [_opened(file, recognizer.image_mode) for file in part]
-        readings = iter(recognizer.read([image for image in images if not isinstance(image, ImageRefused)]))
-        yield from ((file, image if isinstance(image, ImageRefused) else next(readings)) for file, image in zip(part, images, strict=True))
+        readings = iter(
+            recognizer.read([image for image in images if not isinstance(image, ImageRefused)])
+        )
+        yield from (
+            (file, image if isinstance(image, ImageRefused) else next(readings))
+            for file, image in zip(part, images, strict=True)
+        )
 
 
 def _images_at(path: Path) -> list[Path]:

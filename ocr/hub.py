@@ -6,7 +6,9 @@ from typing import Literal
 from ocr.errors import UserError
 
 
-def upload(folder: Path, repo: str, repo_type: Literal["model", "dataset"], private: bool, message: str) -> str:
+def upload(
+    folder: Path, repo: str, repo_type: Literal["model", "dataset"], private: bool, message: str
+) -> str:
     """Upload the folder in one commit and give back its address; UserError where the hub or the token says no. The folder stays as it is."""
     from httpx2 import HTTPError  # of the hub's own client
     from huggingface_hub import HfApi
@@ -15,8 +17,12 @@ def upload(folder: Path, repo: str, repo_type: Literal["model", "dataset"], priv
     api = HfApi()
     try:
         api.create_repo(repo, repo_type=repo_type, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo, repo_type=repo_type, folder_path=folder, commit_message=message)
+        api.upload_folder(
+            repo_id=repo, repo_type=repo_type, folder_path=folder, commit_message=message
+        )
     except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, HTTPError) as problem:
         said = str(problem).strip().split("\n")[0] or type(problem).__name__
-        raise UserError(f"{folder} is written; {repo} was not pushed: {said}; set HF_TOKEN to a token that may write, and give the command again") from None
+        raise UserError(
+            f"{folder} is written; {repo} was not pushed: {said}; set HF_TOKEN to a token that may write, and give the command again"
+        ) from None
     return f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"

@@ -34,20 +34,34 @@ class ImageRefused(UserError):
         self.where, self.reason, self.detail = where, reason, detail
 
 
-def open_image(source: bytes | Path, mode: Mode = "L", limits: ImageLimits | None = None, where: str | None = None) -> Pixels:
+def open_image(
+    source: bytes | Path,
+    mode: Mode = "L",
+    limits: ImageLimits | None = None,
+    where: str | None = None,
+) -> Pixels:
     """Decode one image (the first frame), upright by its EXIF, transparency over white; `as it is`: grey stays grey, the rest is RGB.
 
     Raises ImageRefused, whatever the file does: its size is checked against `limits` before any pixel is decoded.
     """
-    return _opened(source, lambda image: _to_pixels(ImageOps.exif_transpose(image), mode), limits, where)
+    return _opened(
+        source, lambda image: _to_pixels(ImageOps.exif_transpose(image), mode), limits, where
+    )
 
 
-def image_size(source: bytes | Path, limits: ImageLimits | None = None, where: str | None = None) -> tuple[int, int]:
+def image_size(
+    source: bytes | Path, limits: ImageLimits | None = None, where: str | None = None
+) -> tuple[int, int]:
     """Width and height in pixels, upright by its EXIF, from the file's header alone; ImageRefused as by `open_image`."""
     return _opened(source, _upright_size, limits, where)
 
 
-def _opened(source: bytes | Path, use: Callable[[Image.Image], ValueT], limits: ImageLimits | None, where: str | None) -> ValueT:
+def _opened(
+    source: bytes | Path,
+    use: Callable[[Image.Image], ValueT],
+    limits: ImageLimits | None,
+    where: str | None,
+) -> ValueT:
     where = where or (str(source) if isinstance(source, Path) else "image")
     try:
         data = source.read_bytes() if isinstance(source, Path) else source
@@ -57,7 +71,9 @@ def _opened(source: bytes | Path, use: Callable[[Image.Image], ValueT], limits: 
         raise ImageRefused(where, "empty file", "0 bytes; make the file again")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own bomb and metadata warnings: our limits decide
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow's own bomb and metadata warnings: our limits decide
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, limits or ImageLimits(), where)
                 return use(image)
@@ -68,7 +84,9 @@ def _opened(source: bytes | Path, use: Callable[[Image.Image], ValueT], limits: 
     except UnidentifiedImageError:  # its own message holds a memory address, another one each time
         raise ImageRefused(where, "not a readable image", f"none of {', '.join(FORMATS)}") from None
     except Exception as problem:  # noqa: BLE001  decoders raise anything from SyntaxError to struct.error on a damaged file
-        raise ImageRefused(where, "not a readable image", str(problem) or type(problem).__name__) from None
+        raise ImageRefused(
+            where, "not a readable image", str(problem) or type(problem).__name__
+        ) from None
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
@@ -76,10 +94,14 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if image.getexif().get(_EXIF_ORIENTATION, 1) >= 5 else (width, height)
 
 
-def encode_image(pixels: Pixels, format: Literal["PNG", "WEBP", "JPEG"] = "PNG", quality: int = 90) -> bytes:
+def encode_image(
+    pixels: Pixels, format: Literal["PNG", "WEBP", "JPEG"] = "PNG", quality: int = 90
+) -> bytes:
     """A grey or RGB array as the bytes of an image file."""
     buffer = io.BytesIO()
-    options = {"WEBP": {"quality": quality, "method": 6}, "JPEG": {"quality": quality}}.get(format, {})
+    options = {"WEBP": {"quality": quality, "method": 6}, "JPEG": {"quality": quality}}.get(
+        format, {}
+    )
     Image.fromarray(pixels).save(buffer, format, **options)
     return buffer.getvalue()
 
@@ -111,13 +133,22 @@ def cut(page: Pixels, polygon: Polygon, degrees: float = 0.0) -> Pixels:
     ImageRefused when the polygon has no area on the page.
     """
     polygon = polygon.round(3)  # coordinates in other units than pixels come with rounding noise
-    (left, top), (right, bottom) = np.floor(polygon.min(axis=0)).astype(int), np.ceil(polygon.max(axis=0)).astype(int)
+    (left, top), (right, bottom) = (
+        np.floor(polygon.min(axis=0)).astype(int),
+        np.ceil(polygon.max(axis=0)).astype(int),
+    )
     height, width = page.shape[:2]
     if right <= left or bottom <= top or _area(polygon) < 1:
-        raise ImageRefused("polygon", "polygon without area", f"it spans {right - left}×{bottom - top} pixels")
+        raise ImageRefused(
+            "polygon", "polygon without area", f"it spans {right - left}×{bottom - top} pixels"
+        )
     box = (max(0, left), max(0, top), min(width, right), min(height, bottom))
     if box[2] <= box[0] or box[3] <= box[1]:
-        raise ImageRefused("polygon", "polygon outside the image", f"x {left}–{right}, y {top}–{bottom} on an image of {width}×{height} pixels")
+        raise ImageRefused(
+            "polygon",
+            "polygon outside the image",
+            f"x {left}–{right}, y {top}–{bottom} on an image of {width}×{height} pixels",
+        )
     part, inner = page[box[1] : box[3], box[0] : box[2]], polygon - box[:2]
     part, background = _filled_around(part, inner)
     quarters, rest = divmod(degrees + 45, 90)
@@ -137,7 +168,9 @@ def _filled_around(part: Pixels, polygon: Polygon) -> tuple[Pixels, tuple[int, .
     ImageDraw.Draw(mask).polygon([(float(x), float(y)) for x, y in polygon], fill=1, outline=1)
     inside = np.asarray(mask)
     if not inside.any():
-        raise ImageRefused("polygon", "polygon outside the image", "no pixel of the image lies in it")
+        raise ImageRefused(
+            "polygon", "polygon outside the image", "no pixel of the image lies in it"
+        )
     background = np.median(part.reshape(-1, *part.shape[2:]), axis=0).astype(np.uint8)
     if not inside.all():
         part = np.where(inside if part.ndim == 2 else inside[..., None], part, background)
@@ -147,12 +180,20 @@ def _filled_around(part: Pixels, polygon: Polygon) -> tuple[Pixels, tuple[int, .
 def _turned(part: Pixels, polygon: Polygon, degrees: float, background: tuple[int, ...]) -> Pixels:
     """Turned by -degrees about its centre and cropped to the turned polygon."""
     fill = background[0] if len(background) == 1 else background
-    turned = np.asarray(Image.fromarray(part).rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=fill))
+    turned = np.asarray(
+        Image.fromarray(part).rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=fill)
+    )
     angle = np.deg2rad(degrees)
     centre = np.array([part.shape[1], part.shape[0]]) / 2
     corners = np.clip(polygon, 0, 2 * centre) - centre
-    places = corners @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) + np.array([turned.shape[1], turned.shape[0]]) / 2
-    (left, top), (right, bottom) = np.floor(places.min(axis=0)).astype(int), np.ceil(places.max(axis=0)).astype(int)
+    places = (
+        corners @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        + np.array([turned.shape[1], turned.shape[0]]) / 2
+    )
+    (left, top), (right, bottom) = (
+        np.floor(places.min(axis=0)).astype(int),
+        np.ceil(places.max(axis=0)).astype(int),
+    )
     return np.ascontiguousarray(turned[max(0, top) : max(1, bottom), max(0, left) : max(1, right)])
 
 
@@ -176,7 +217,9 @@ def trim_rows(pixels: Pixels) -> Pixels:
 def edge_grey(pixels: Pixels) -> float:
     """The background: the median of the outermost columns and rows, 0–255."""
     grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
-    border = np.sort(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))  # np.median takes five times as long, for each of three calls a sample
+    border = np.sort(
+        np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    )  # np.median takes five times as long, for each of three calls a sample
     return (float(border[(len(border) - 1) // 2]) + float(border[len(border) // 2])) / 2
 
 
@@ -184,18 +227,30 @@ def _check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:
     width, height = size
     found = f"{width}×{height} pixels"
     if min(size) < limits.min_side_px:
-        raise ImageRefused(where, "image too small", f"{found}; at least {limits.min_side_px} a side are needed")
+        raise ImageRefused(
+            where, "image too small", f"{found}; at least {limits.min_side_px} a side are needed"
+        )
     if max(size) > limits.max_side_px or width * height > limits.max_pixels:
         raise ImageRefused(
-            where, "image too large", f"{found}; the limits are {limits.max_pixels:,} pixels and {limits.max_side_px:,} a side; crop or scale it down"
+            where,
+            "image too large",
+            f"{found}; the limits are {limits.max_pixels:,} pixels and {limits.max_side_px:,} a side; crop or scale it down",
         )
     if max(size) / min(size) > limits.max_aspect:
-        raise ImageRefused(where, "image too narrow", f"{found}; the longer side may be {limits.max_aspect:g} times the shorter")
+        raise ImageRefused(
+            where,
+            "image too narrow",
+            f"{found}; the longer side may be {limits.max_aspect:g} times the shorter",
+        )
 
 
 def _to_pixels(image: Image.Image, mode: Mode) -> Pixels:
     if mode == "as it is":
-        mode = "L" if image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I") else "RGB"
+        mode = (
+            "L"
+            if image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+            else "RGB"
+        )
     if image.mode.startswith("I") or image.mode == "F":
         return _from_deep(image, mode)
     if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:

@@ -17,14 +17,36 @@ Mend = str | Callable[["regex.Match[str]"], str]
 
 # Character classes, to stand between [ and ].
 _VOWEL_SIGN = r"\u093a\u093b\u093e-\u094c\u094e\u094f\u0955-\u0957\u0962\u0963\u09be-\u09cc\u09d7\u09e2\u09e3\u0b3e-\u0b4c\u0b56\u0b57\u0b62\u0b63"
-_TAKES_NO_VOWEL_SIGN = r"\u0904-\u0914\u0985-\u0994\u09ce\u0b05-\u0b14"  # independent vowels and khanda ta
-_NUKTA, _VIRAMA, _CANDRABINDU = r"\u093c\u09bc\u0b3c", r"\u094d\u09cd\u0b4d", r"\u0900\u0901\u0981\u0b01"
+_TAKES_NO_VOWEL_SIGN = (
+    r"\u0904-\u0914\u0985-\u0994\u09ce\u0b05-\u0b14"  # independent vowels and khanda ta
+)
+_NUKTA, _VIRAMA, _CANDRABINDU = (
+    r"\u093c\u09bc\u0b3c",
+    r"\u094d\u09cd\u0b4d",
+    r"\u0900\u0901\u0981\u0b01",
+)
 _ANUSVARA_VISARGA = r"\u0902\u0903\u0982\u0983\u0b02\u0b03"
-_INDIC_LETTERS = (r"\u0900-\u0950\u0955-\u0963\u0971-\u097f", r"\u0980-\u09e3\u09f0\u09f1\u09fc-\u09fe", r"\u0b00-\u0b63\u0b71")
+_INDIC_LETTERS = (
+    r"\u0900-\u0950\u0955-\u0963\u0971-\u097f",
+    r"\u0980-\u09e3\u09f0\u09f1\u09fc-\u09fe",
+    r"\u0b00-\u0b63\u0b71",
+)
 _INDIC = "".join(_INDIC_LETTERS)  # less the Vedic accents and dandas, which all scripts share
-_THAI_BASE, _THAI_LEADING_VOWEL, _THAI_LETTER = r"\u0e01-\u0e2e", r"\u0e40-\u0e44", r"\u0e01-\u0e3a\u0e40-\u0e4e"
-_THAI_VOWEL, _THAI_TONE, _THAI_MARK = r"\u0e31\u0e34-\u0e39\u0e47", r"\u0e48-\u0e4b", r"\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"  # above and below
-_JOINER, _SELECTOR, _BIDI = r"\u200c\u200d", r"\ufe00-\ufe0f\U000e0100-\U000e01ef", r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_THAI_BASE, _THAI_LEADING_VOWEL, _THAI_LETTER = (
+    r"\u0e01-\u0e2e",
+    r"\u0e40-\u0e44",
+    r"\u0e01-\u0e3a\u0e40-\u0e4e",
+)
+_THAI_VOWEL, _THAI_TONE, _THAI_MARK = (
+    r"\u0e31\u0e34-\u0e39\u0e47",
+    r"\u0e48-\u0e4b",
+    r"\u0e31\u0e34-\u0e3a\u0e47-\u0e4e",
+)  # above and below
+_JOINER, _SELECTOR, _BIDI = (
+    r"\u200c\u200d",
+    r"\ufe00-\ufe0f\U000e0100-\U000e01ef",
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069",
+)
 _INVISIBLE = r"\u00ad\u034f\u115f\u1160\u180e\u200b\u2060-\u2065\u206a-\u206f\u3164\uffa0\ufff9-\ufffb\U000e0000-\U000e007f"
 _UNSEEN = rf"[\p{{Cc}}\ufeff{_JOINER}{_SELECTOR}{_BIDI}{_INVISIBLE}]--[\s\x1c-\x1f]"  # may stand between a base and its mark
 
@@ -62,9 +84,15 @@ _JOINER_WITH_EFFECT = (
     r"(?<=[\p{Extended_Pictographic}\p{Emoji_Modifier}\ufe0f])\u200d\p{Extended_Pictographic}",
 )
 _MIXED_SCRIPTS = (  # not Latin beside Odia, Bangla or Thai (`GSTର`), but one or two Latin letters inside an Indic word
-    *(rf"[{letters}][{_JOINER}]*[{_INDIC}{_THAI_LETTER}](?<![{letters}])" for letters in (*_INDIC_LETTERS, _THAI_LETTER)),
+    *(
+        rf"[{letters}][{_JOINER}]*[{_INDIC}{_THAI_LETTER}](?<![{letters}])"
+        for letters in (*_INDIC_LETTERS, _THAI_LETTER)
+    ),
     rf"[{_INDIC}][a-zA-Z]{{1,2}}(?=[{_INDIC}])",
-    *(rf"[\p{{L}}&&\p{{Script={one}}}][\p{{L}}&&[\p{{Latin}}\p{{Greek}}\p{{Cyrillic}}]](?<!\p{{{one}}})" for one in ("Latin", "Greek", "Cyrillic")),
+    *(
+        rf"[\p{{L}}&&\p{{Script={one}}}][\p{{L}}&&[\p{{Latin}}\p{{Greek}}\p{{Cyrillic}}]](?<!\p{{{one}}})"
+        for one in ("Latin", "Greek", "Cyrillic")
+    ),
 )
 
 
@@ -109,7 +137,11 @@ class Kind:
         """Every place in a text with this fault."""
         if self.is_fault is None:
             return list(self.pattern.finditer(text))
-        return [found for found in self.pattern.finditer(text) if self.is_fault(found[0])] if self.is_fault(text) else []
+        return (
+            [found for found in self.pattern.finditer(text) if self.is_fault(found[0])]
+            if self.is_fault(text)
+            else []
+        )
 
 
 # fmt: off
@@ -158,7 +190,11 @@ class Finding:
 
 def lint(text: str) -> list[Finding]:
     """All faults of a label as it was given, in the order in which they stand."""
-    findings = [Finding(name, found.start(), _detail(text, found)) for name, kind in KINDS.items() for found in kind.find(text)]
+    findings = [
+        Finding(name, found.start(), _detail(text, found))
+        for name, kind in KINDS.items()
+        for found in kind.find(text)
+    ]
     return sorted(findings, key=lambda finding: finding.position)
 
 
@@ -178,5 +214,7 @@ def _mend_once(text: str) -> str:
 
 def _detail(text: str, found: "regex.Match[str]") -> str:
     """`U+09BE BENGALI VOWEL SIGN AA after U+0020 SPACE`: what is there, and what stands before it."""
-    before = f"after {describe_character(text[found.start() - 1])}" if found.start() else "at the start"
+    before = (
+        f"after {describe_character(text[found.start() - 1])}" if found.start() else "at the start"
+    )
     return f"{' + '.join(map(describe_character, found[0]))}, {before}"

@@ -13,15 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr.images import ImageRefused, Pixels, Polygon, cut
-from ocr.recognizers.base import Recognizer
+from ocr.recognizers.recognizer import Recognizer
 from ocr.sample import Reading
 
 _WORK_SIDE_PX = 2400  # pages are looked at no larger than this
 _MAX_SKEW, _SKEW_POINTS = 6.0, 40_000  # degrees; ink pixels that the skew is measured on
 _LEAST_INK = 12  # pixels of a mark; fewer are dirt
-_LYING = 3.0  # how much wider a gap between paragraphs must be than one between columns to go before it
-_LEAST_PEAK, _NEAR = 0.04, 0.9  # of a line in the row profile: of the highest; letter heights between two
-_FAR, _LEAST_LINE = 3.0, 0.6  # letter heights between parts of a row; ink of a line, in squares of that height
+_LYING = (
+    3.0  # how much wider a gap between paragraphs must be than one between columns to go before it
+)
+_LEAST_PEAK, _NEAR = (
+    0.04,
+    0.9,
+)  # of a line in the row profile: of the highest; letter heights between two
+_FAR, _LEAST_LINE = (
+    3.0,
+    0.6,
+)  # letter heights between parts of a row; ink of a line, in squares of that height
 Floats = NDArray[np.float64]
 
 
@@ -35,7 +43,10 @@ class PageLine:
     @property
     def box(self) -> tuple[int, int, int, int]:
         """Left, top, width, height of the upright rectangle around it."""
-        (left, top), (right, bottom) = np.floor(self.polygon.min(axis=0)).astype(int), np.ceil(self.polygon.max(axis=0)).astype(int)
+        (left, top), (right, bottom) = (
+            np.floor(self.polygon.min(axis=0)).astype(int),
+            np.ceil(self.polygon.max(axis=0)).astype(int),
+        )
         return int(left), int(top), int(right - left), int(bottom - top)
 
 
@@ -58,11 +69,21 @@ def find_lines(page: Pixels, max_lines: int = 1000) -> list[PageLine]:
     """The lines of a page (uint8, [H, W] or [H, W, 3]) in reading order, columns from left to right; none on an empty one. ImageRefused with more than `max_lines`."""
     grey = page if page.ndim == 2 else cv2.cvtColor(page, cv2.COLOR_RGB2GRAY)
     scale = min(1.0, _WORK_SIDE_PX / max(grey.shape))
-    small = grey if scale == 1 else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = (
+        grey
+        if scale == 1
+        else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    )
     ink = _ink(np.asarray(small))
     degrees = skew_of(ink)
     turn = cv2.getRotationMatrix2D((ink.shape[1] / 2, ink.shape[0] / 2), degrees, 1.0)
-    straight = ink if abs(degrees) < 0.05 else np.asarray(cv2.warpAffine(ink, turn, (ink.shape[1], ink.shape[0]), flags=cv2.INTER_NEAREST))
+    straight = (
+        ink
+        if abs(degrees) < 0.05
+        else np.asarray(
+            cv2.warpAffine(ink, turn, (ink.shape[1], ink.shape[0]), flags=cv2.INTER_NEAREST)
+        )
+    )
     marks, height = _marks(np.asarray(straight, dtype=np.uint8))
     if not len(marks.ink):
         return []
@@ -70,9 +91,16 @@ def find_lines(page: Pixels, max_lines: int = 1000) -> list[PageLine]:
     for block in _blocks(marks, height):
         found += _lines(block, height)
     if len(found) > max_lines:
-        raise ImageRefused("page", "too many lines", f"{len(found)} lines found, at most {max_lines} are read; crop the page")
+        raise ImageRefused(
+            "page",
+            "too many lines",
+            f"{len(found)} lines found, at most {max_lines} are read; crop the page",
+        )
     back: Floats = np.asarray(cv2.invertAffineTransform(turn), dtype=np.float64)
-    return [PageLine(_corners(box, back, scale, (page.shape[1], page.shape[0])), degrees) for box in found]
+    return [
+        PageLine(_corners(box, back, scale, (page.shape[1], page.shape[0])), degrees)
+        for box in found
+    ]
 
 
 def cut_lines(page: Pixels, lines: Sequence[PageLine]) -> list[Pixels]:
@@ -85,7 +113,11 @@ def lines_for(recognizer: Recognizer, page: Pixels, max_lines: int = 1000) -> li
     if not recognizer.reads_pages:
         return find_lines(page, max_lines)
     height, width = page.shape[:2]
-    return [PageLine(np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64), 0.0)]
+    return [
+        PageLine(
+            np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64), 0.0
+        )
+    ]
 
 
 def read_page(recognizer: Recognizer, page: Pixels) -> list[tuple[PageLine, Reading]]:
@@ -120,7 +152,9 @@ def _ink(grey: Pixels) -> Pixels:
     if np.median(grey) < 110:
         grey = 255 - grey
     side = max(15, min(grey.shape) // 24) | 1
-    paper = cv2.GaussianBlur(cv2.dilate(grey, np.ones((side // 2, side // 2), np.uint8)), (side, side), 0)
+    paper = cv2.GaussianBlur(
+        cv2.dilate(grey, np.ones((side // 2, side // 2), np.uint8)), (side, side), 0
+    )
     even = cv2.divide(grey, paper, scale=255)
     level, ink = cv2.threshold(even, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
     if level > 235:  # no two kinds of pixels: nothing is written here
@@ -135,14 +169,24 @@ def _marks(ink: Pixels) -> tuple[_Marks, float]:
     stats = stats[(stats[:, 4] >= _LEAST_INK) & (stats[:, 3] >= 3)]
     left, top, width, height, area = stats.T if len(stats) else np.zeros((5, 0))
     page_height, page_width = ink.shape
-    letters = (height < page_height / 8) & (width < page_width / 2) & (height > 6) & (width < 25 * height) & (height < 12 * width)
+    letters = (
+        (height < page_height / 8)
+        & (width < page_width / 2)
+        & (height > 6)
+        & (width < 25 * height)
+        & (height < 12 * width)
+    )
     if not letters.any():
         return _Marks(np.zeros((0, 4)), np.zeros(0)), 0.0
     order = np.argsort(height[letters])
     weight = np.cumsum(area[letters][order])
     tall = float(height[letters][order][np.searchsorted(weight, weight[-1] / 2)])
-    rules = (width > 12 * height) & (height < 0.4 * tall) | (height > 8 * width) & (height > 3 * tall)
-    writing = (height < max(5 * tall, 40)) & (height >= 0.12 * tall) & ~rules & (width < page_width * 0.9)
+    rules = (width > 12 * height) & (height < 0.4 * tall) | (height > 8 * width) & (
+        height > 3 * tall
+    )
+    writing = (
+        (height < max(5 * tall, 40)) & (height >= 0.12 * tall) & ~rules & (width < page_width * 0.9)
+    )
     boxes = np.stack([left, top, left + width, top + height], axis=1)
     return _Marks(boxes[writing], area[writing]), tall
 
@@ -154,7 +198,9 @@ def _blocks(marks: _Marks, tall: float, depth: int = 0) -> Iterator[_Marks]:
         return
     across, down = _gap(marks.boxes[:, [0, 2]]), _gap(marks.boxes[:, [1, 3]])
     block_height = marks.boxes[:, 3].max() - marks.boxes[:, 1].min()
-    needed = 1.6 if block_height > 6 * tall else 3.0 if block_height > 2.5 * tall else np.inf  # few lines: spaces between words can stand below each other
+    needed = (
+        1.6 if block_height > 6 * tall else 3.0 if block_height > 2.5 * tall else np.inf
+    )  # few lines: spaces between words can stand below each other
     upright, lying = across[0] / (tall * needed), down[0] / (tall * 1.0)
     if max(upright, lying) < 1:
         yield marks
@@ -193,7 +239,11 @@ def _lines(block: _Marks, tall: float) -> list[Floats]:
             left, high, _, _ = members.boxes.min(axis=0)
             _, _, right, low = members.boxes.max(axis=0)
             box = np.array([left, max(high, upper), right, min(low, lower)])
-            if box[3] - box[1] >= 0.5 * tall and box[2] - box[0] >= 0.5 * tall and members.ink.sum() >= _LEAST_LINE * tall**2:
+            if (
+                box[3] - box[1] >= 0.5 * tall
+                and box[2] - box[0] >= 0.5 * tall
+                and members.ink.sum() >= _LEAST_LINE * tall**2
+            ):
                 found.append(box)
     return found
 
@@ -212,20 +262,33 @@ def _apart(line: _Marks, tall: float) -> Iterator[_Marks]:
 def _peaks(profile: Floats, tall: float) -> list[int]:
     """Rows where lines lie: the highest first, none within 0.9 letter heights of another, each with a valley of less than 0.7 of it on both sides."""
     candidates = [
-        row for row in range(1, len(profile) - 1) if profile[row - 1] < profile[row] >= profile[row + 1] and profile[row] > _LEAST_PEAK * profile.max()
+        row
+        for row in range(1, len(profile) - 1)
+        if profile[row - 1] < profile[row] >= profile[row + 1]
+        and profile[row] > _LEAST_PEAK * profile.max()
     ]
     kept = list[int]()
     for row in sorted(candidates, key=lambda row: -profile[row]):
         near = [other for other in kept if abs(other - row) < _NEAR * tall]
-        shallow = [other for other in kept if profile[min(row, other) : max(row, other) + 1].min() > 0.7 * profile[row]]
+        shallow = [
+            other
+            for other in kept
+            if profile[min(row, other) : max(row, other) + 1].min() > 0.7 * profile[row]
+        ]
         if not near and not shallow:
             kept.append(row)
     return sorted(kept) or [int(np.argmax(profile))]
 
 
-def _corners(box: Floats, back: NDArray[np.float64], scale: float, size: tuple[int, int]) -> Polygon:
+def _corners(
+    box: Floats, back: NDArray[np.float64], scale: float, size: tuple[int, int]
+) -> Polygon:
     """A straightened box with a small margin, as a polygon on the page that was given."""
     margin = max(1.0, 0.06 * (box[3] - box[1]))
     left, top, right, bottom = box + np.array([-margin, -margin, margin, margin])
-    corners = np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]]) @ np.asarray(back).T / scale
+    corners = (
+        np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]])
+        @ np.asarray(back).T
+        / scale
+    )
     return np.clip(corners, 0, np.array(size, dtype=np.float64))

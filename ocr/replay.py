@@ -3,7 +3,7 @@
 train.parquet        in a bundle: at most 2,000 samples to mix in when it is trained further
 validation.parquet   in a bundle: at most 1,500 samples by which it may not get worse
 
-`python -m trainers.replay BUNDLE DATA` puts them there.
+`python -m trainers.retrain.add_replay BUNDLE DATA` puts them there.
 """
 
 import io
@@ -37,24 +37,31 @@ def replay_of(bundle: Bundle, given: str | None = None) -> str:
     if (bundle.path / TRAIN).is_file() and (bundle.path / VALIDATION).is_file():
         return str(bundle.path)
     trained_on = str(bundle.card.get("data", ""))
-    if trained_on in EMBEDDED or all((Path(trained_on) / name).is_file() for name in (TRAIN, VALIDATION)):
+    if trained_on in EMBEDDED or all(
+        (Path(trained_on) / name).is_file() for name in (TRAIN, VALIDATION)
+    ):
         return trained_on
     raise UserError(
         f"{bundle.path}: has no samples to replay, and the data that it was trained on ({trained_on or 'not named'}) is not here; "
-        "give replay=FOLDER of a prepared data set (ray_jobs/prepare.py), or put some into the bundle: python -m trainers.replay BUNDLE FOLDER"
+        "give replay=FOLDER of a prepared data set (ray_jobs/prepare.py), or put some into the bundle: python -m trainers.retrain.add_replay BUNDLE FOLDER"
     )
 
 
 def replay_files(data: str) -> dict[str, bytes]:
     """The two files for a bundle: of each split as many as there may be, drawn by a fixed key."""
-    return {name: few(Dataset.open(data, name.removesuffix(".parquet")), most) for name, most in MOST.items()}
+    return {
+        name: few(Dataset.open(data, name.removesuffix(".parquet")), most)
+        for name, most in MOST.items()
+    }
 
 
 def few(dataset: Dataset, most: int) -> bytes:
     """At most so many samples as a parquet file, in their order."""
     chosen = np.arange(len(dataset))
     if len(dataset) > most:
-        chosen = np.sort(np.random.Generator(np.random.Philox(key=_KEY)).permutation(len(dataset))[:most])
+        chosen = np.sort(
+            np.random.Generator(np.random.Philox(key=_KEY)).permutation(len(dataset))[:most]
+        )
     return rows_file(dataset, chosen.tolist())
 
 
@@ -62,13 +69,23 @@ def rows_file(dataset: Dataset, chosen: Sequence[int]) -> bytes:
     """These samples of a data set as a parquet file that `Dataset` and `datasets` open."""
     rows = [dataset.row(index) for index in chosen]
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([{**row, "image": {"bytes": row["image"], "path": None}} for row in rows], _SCHEMA), buffer, compression="zstd")
+    pq.write_table(
+        pa.Table.from_pylist(
+            [{**row, "image": {"bytes": row["image"], "path": None}} for row in rows], _SCHEMA
+        ),
+        buffer,
+        compression="zstd",
+    )
     return buffer.getvalue()
 
 
 def with_replay(bundle: Bundle, path: Path, files: dict[str, bytes]) -> Bundle:
     """The bundle again, at `path`, with these samples in it."""
-    others = {file.name: file.read_bytes() for file in bundle.path.iterdir() if file.is_file() and file.name not in (*MOST, MANIFEST, DESCRIPTION)}
+    others = {
+        file.name: file.read_bytes()
+        for file in bundle.path.iterdir()
+        if file.is_file() and file.name not in (*MOST, MANIFEST, DESCRIPTION)
+    }
     made = replace(bundle, path=path)
     write_bundle(made, {**others, **files})
     return open_bundle(path)

@@ -30,7 +30,9 @@ class Counts:
     looping: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+        return Counts(
+            *(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True))
+        )
 
     @property
     def cer(self) -> float:
@@ -108,7 +110,12 @@ def confusions(pairs: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
     for reference, reading in pairs:
         expected, read = graphemes(normalise(reference)), graphemes(normalise(reading))
         for edit in Levenshtein.editops(expected, read):
-            counted[("" if edit.tag == "insert" else expected[edit.src_pos], "" if edit.tag == "delete" else read[edit.dest_pos])] += 1
+            counted[
+                (
+                    "" if edit.tag == "insert" else expected[edit.src_pos],
+                    "" if edit.tag == "delete" else read[edit.dest_pos],
+                )
+            ] += 1
     return counted
 
 

@@ -36,7 +36,9 @@ def Setting(  # noqa: N802  (beside pydantic's Field)
 
     `refuse`: another value is another run. `rounding`: the run goes on, equal to rounding. `free`: no effect on the weights.
     """
-    return pydantic.Field(default, description=description, json_schema_extra={"on_resume": on_resume}, **bounds)
+    return pydantic.Field(
+        default, description=description, json_schema_extra={"on_resume": on_resume}, **bounds
+    )
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -44,10 +46,14 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
-        for key_node in [key_node for key_node, _ in node.value if key_node.tag != "tag:yaml.org,2002:merge"]:
+        for key_node in [
+            key_node for key_node, _ in node.value if key_node.tag != "tag:yaml.org,2002:merge"
+        ]:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise UserError(f"{node.start_mark.name}:{key_node.start_mark.line + 1}: the key {key!r} stands twice")
+                raise UserError(
+                    f"{node.start_mark.name}:{key_node.start_mark.line + 1}: the key {key!r} stands twice"
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -57,7 +63,9 @@ def load_settings(kind: type[SettingsT], path: Path, overrides: Sequence[str] = 
     return settings_from(kind, read_yaml(path), overrides, where=str(path))
 
 
-def settings_from(kind: type[SettingsT], values: Mapping[str, Any], overrides: Sequence[str], where: str) -> SettingsT:
+def settings_from(
+    kind: type[SettingsT], values: Mapping[str, Any], overrides: Sequence[str], where: str
+) -> SettingsT:
     """Plain values with `a.b=value` overrides applied in order, validated; `where` opens every message."""
     changed = copy.deepcopy(dict(values))
     for override in overrides:
@@ -71,11 +79,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             values = yaml.load(file, _UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
     except OSError as problem:
-        raise UserError(f"{path}: {problem.strerror or problem}; give the path of a YAML config, such as configs/odia_ctc.yaml") from None
+        raise UserError(
+            f"{path}: {problem.strerror or problem}; give the path of a YAML config, such as configs/odia_ctc.yaml"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise UserError(f"{path}: not valid YAML: {problem}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: a mapping of settings was expected, found {type(values).__name__}")
+        raise UserError(
+            f"{path}: a mapping of settings was expected, found {type(values).__name__}"
+        )
     return values
 
 
@@ -86,7 +98,9 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str)
     except pydantic.ValidationError as problem:
         lines = [_describe(kind, error) for error in problem.errors()]
         count = f"{len(lines)} mistakes" if len(lines) > 1 else "1 mistake"
-        raise UserError("\n".join([f"{where}: {count}", *(f"  {line}" for line in lines)])) from None
+        raise UserError(
+            "\n".join([f"{where}: {count}", *(f"  {line}" for line in lines)])
+        ) from None
 
 
 def resolved(settings: Settings) -> dict[str, Any]:
@@ -102,20 +116,28 @@ def flattened(settings: Settings) -> dict[str, tuple[Any, OnResume]]:
 
 def given_settings(settings: Settings) -> frozenset[str]:
     """Dotted keys of the settings that are not at their defaults."""
-    return frozenset(key for key, _ in _leaves(settings.model_dump(mode="json", exclude_defaults=True)))
+    return frozenset(
+        key for key, _ in _leaves(settings.model_dump(mode="json", exclude_defaults=True))
+    )
 
 
 def changed_settings(old: Settings, new: Settings) -> dict[str, OnResume]:
     """Dotted key → what its change means for an existing run, for each setting whose value differs."""
     before, after = flattened(old), flattened(new)
-    differing = [key for key in {**before, **after} if key not in before or key not in after or before[key][0] != after[key][0]]
+    differing = [
+        key
+        for key in {**before, **after}
+        if key not in before or key not in after or before[key][0] != after[key][0]
+    ]
     return {key: (after.get(key) or before[key])[1] for key in differing}
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"{override!r}: an override is written key=value, such as train.max_steps=500")
+        raise UserError(
+            f"{override!r}: an override is written key=value, such as train.max_steps=500"
+        )
     group: Any = values
     *parents, last = key.split(".")
     for parent in parents:
@@ -141,7 +163,9 @@ def _inside(group: Any, key: str, override: str) -> Any:
 
 def _index(group: list[Any], key: str, override: str) -> Any:
     if not key.isdecimal() or int(key) >= len(group):
-        raise UserError(f"{override!r}: a list is meant here, with the places 0 to {len(group) - 1}, found {key!r}")
+        raise UserError(
+            f"{override!r}: a list is meant here, with the places 0 to {len(group) - 1}, found {key!r}"
+        )
     return int(key)
 
 
@@ -170,14 +194,21 @@ def _describe_tag(key: str, error: Any) -> str:
         return f"{key}.{tag}: missing; it says which kind of settings these are"
     known = [name.strip("' ") for name in error["ctx"]["expected_tags"].split(",")]
     close = difflib.get_close_matches(str(error["ctx"]["tag"]), known, n=1)
-    return f"{key}.{tag}: {error['ctx']['tag']!r} is none of {', '.join(known)}" + (f"; did you mean {close[0]!r}?" if close else "")
+    return f"{key}.{tag}: {error['ctx']['tag']!r} is none of {', '.join(known)}" + (
+        f"; did you mean {close[0]!r}?" if close else ""
+    )
 
 
 def _known_keys(kind: type[Settings], parents: tuple[Any, ...]) -> list[str]:
     groups = [kind]
     for part in parents:
         if any(part in group.model_fields for group in groups):
-            groups = [g for group in groups if part in group.model_fields for g in _groups_in(group.model_fields[part].annotation)]
+            groups = [
+                g
+                for group in groups
+                if part in group.model_fields
+                for g in _groups_in(group.model_fields[part].annotation)
+            ]
         else:  # the tag of a discriminated union: keep the member that carries it
             groups = [group for group in groups if _tag_of(group) == part] or groups
     return [name for group in groups for name in group.model_fields]
@@ -193,7 +224,13 @@ def _tag_of(group: type[Settings]) -> Any:
 def _groups_in(annotation: Any) -> Iterator[type[Settings]]:
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         yield annotation
-    elif typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated, list, tuple):
+    elif typing.get_origin(annotation) in (
+        typing.Union,
+        types.UnionType,
+        typing.Annotated,
+        list,
+        tuple,
+    ):
         for argument in typing.get_args(annotation):
             yield from _groups_in(argument)
 
@@ -209,7 +246,10 @@ def walk_fields(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, F
 def _walk_rules(settings: Settings, prefix: str = "") -> Iterator[tuple[str, OnResume]]:
     for name, field in type(settings).model_fields.items():
         extra = field.json_schema_extra
-        yield f"{prefix}{name}", extra["on_resume"] if isinstance(extra, dict) and "on_resume" in extra else "refuse"  # type: ignore[misc]
+        yield (
+            f"{prefix}{name}",
+            extra["on_resume"] if isinstance(extra, dict) and "on_resume" in extra else "refuse",
+        )  # type: ignore[misc]
         value = getattr(settings, name)
         if isinstance(value, Settings):
             yield from _walk_rules(value, f"{prefix}{name}.")

@@ -21,9 +21,15 @@ Stored = TypeVar("Stored", TrainConfig, SweepConfig, RetrainConfig, ServeConfig)
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def run(main: Callable[[argparse.Namespace], int | None], about: str | None, **arguments: dict[str, object]) -> NoReturn:
+def run(
+    main: Callable[[argparse.Namespace], int | None],
+    about: str | None,
+    **arguments: dict[str, object],
+) -> NoReturn:
     """Parse, call `main`, exit: 0 done (or what `main` gives), 2 the user's mistake in one message, 1 and a traceback for anything else."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, options in arguments.items():
         parser.add_argument(name.replace("_", "-") if name.startswith("__") else name, **options)  # type: ignore[arg-type]
     parsed = parser.parse_args()
@@ -58,7 +64,9 @@ def in_storage(config: Stored) -> Stored:
         return config
     for where in (path, shared or ""):
         if "://" in where:
-            raise UserError(f"storage_path {where}: runs live in folders so far; name one that every node mounts, such as /mnt/lipi")
+            raise UserError(
+                f"storage_path {where}: runs live in folders so far; name one that every node mounts, such as /mnt/lipi"
+            )
     if not Path(path).is_absolute():
         if not shared and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
             raise UserError(
@@ -82,11 +90,23 @@ def last_saved(path: Path, overrides: Sequence[str]) -> Path | None:
     except UserError:
         return None
     run_dir = in_storage(config).local_run_dir
-    saved = sorted(run_dir.glob("checkpoint_[0-9]*/manifest.json"), key=lambda file: int(file.parent.name.partition("_")[2]))
-    if not saved or _read(read_yaml, run_dir / "config.yaml").get("model", {}).get("kind") != config.model.kind:
+    saved = sorted(
+        run_dir.glob("checkpoint_[0-9]*/manifest.json"),
+        key=lambda file: int(file.parent.name.partition("_")[2]),
+    )
+    if (
+        not saved
+        or _read(read_yaml, run_dir / "config.yaml").get("model", {}).get("kind")
+        != config.model.kind
+    ):
         return None
     newest = saved[-1].parent
-    return None if newest.name == f"checkpoint_{_read(read_json, run_dir / 'report.json').get('step', 0):06d}" else newest
+    return (
+        None
+        if newest.name
+        == f"checkpoint_{_read(read_json, run_dir / 'report.json').get('step', 0):06d}"
+        else newest
+    )
 
 
 def _read(parse: Callable[[Path], Any], file: Path) -> dict[str, Any]:

@@ -12,14 +12,18 @@ from pathlib import Path
 from ocr.settings import load_settings
 from ray_jobs import command
 from serve.config import ServeConfig
-from serve.front import use_haproxy
+from serve.haproxy import use_haproxy
 
 DEFAULTS = command.PROJECT / "configs" / "serve.yaml"
 
 
 def main(arguments: Namespace) -> None:
     """Serve until told to stop."""
-    config = command.in_storage(load_settings(ServeConfig, arguments.config, [f"bundle={arguments.bundle}", *arguments.overrides]))
+    config = command.in_storage(
+        load_settings(
+            ServeConfig, arguments.config, [f"bundle={arguments.bundle}", *arguments.overrides]
+        )
+    )
     if not os.environ.get("RAY_ADDRESS"):
         use_haproxy(config.limits)  # before Ray Serve is imported, which reads its settings then
     from serve.deploy import deploy
@@ -33,5 +37,10 @@ if __name__ == "__main__":
         __doc__,
         bundle={"metavar": "BUNDLE"},
         overrides={"nargs": "*", "metavar": "key=value"},
-        __config={"type": Path, "default": DEFAULTS, "metavar": "CONFIG", "help": "settings of the endpoint (configs/serve.yaml)"},
+        __config={
+            "type": Path,
+            "default": DEFAULTS,
+            "metavar": "CONFIG",
+            "help": "settings of the endpoint (configs/serve.yaml)",
+        },
     )

@@ -17,10 +17,14 @@ def main(arguments: Namespace) -> None:
     data = dict(word.partition("=")[::2] for word in arguments.words if "=" in word)
     paths = [Path(word) for word in arguments.words if "=" not in word]
     if set(data) - {"data"}:
-        raise UserError(f"{', '.join(sorted(set(data) - {'data'}))}: unknown; known here: data=FOLDER or an embedded data set's name")
+        raise UserError(
+            f"{', '.join(sorted(set(data) - {'data'}))}: unknown; known here: data=FOLDER or an embedded data set's name"
+        )
     if len(paths) != (3 if paths[:1] == [Path("compare")] else 1):
-        raise UserError(f"found {' '.join(arguments.words) or 'nothing'}; give RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER")
-    from trainers.judge import HEADER, best_of, compared, judge
+        raise UserError(
+            f"found {' '.join(arguments.words) or 'nothing'}; give RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER"
+        )
+    from trainers.runs.evaluate import HEADER, best_of, compared, judge
 
     if len(paths) == 3:
         print(compared(paths[1], paths[2], data.get("data")))
@@ -35,4 +39,8 @@ def main(arguments: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__, words={"nargs": "*", "metavar": "RUN_OR_BUNDLE | compare OLD NEW | data=FOLDER"})
+    command.run(
+        main,
+        __doc__,
+        words={"nargs": "*", "metavar": "RUN_OR_BUNDLE | compare OLD NEW | data=FOLDER"},
+    )

@@ -12,14 +12,23 @@ from ray_jobs import command
 
 def main(arguments: Namespace) -> None:
     """Export and print the CER of each backend."""
-    from trainers.export.run import export_run
+    from trainers.runs.export import export_run
 
     exported = export_run(arguments.run, arguments.overrides)
     for backend, cer in exported.bundle.backends.items():
-        print(f"{backend:<12}CER {cer:.2%}{'  (default on a CPU)' if backend == exported.bundle.default_backend('cpu') else ''}")
+        print(
+            f"{backend:<12}CER {cer:.2%}{'  (default on a CPU)' if backend == exported.bundle.default_backend('cpu') else ''}"
+        )
     best_path = f"best path CER {exported.greedy.counts.cer:.2%}, " if exported.greedy else ""
-    print(f"{best_path}expected calibration error {exported.reliability.expected_error:.1%}, {exported.bundle.path}")
+    print(
+        f"{best_path}expected calibration error {exported.reliability.expected_error:.1%}, {exported.bundle.path}"
+    )
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__, run={"type": Path, "metavar": "RUN"}, overrides={"nargs": "*", "metavar": "key=value"})
+    command.run(
+        main,
+        __doc__,
+        run={"type": Path, "metavar": "RUN"},
+        overrides={"nargs": "*", "metavar": "key=value"},
+    )

@@ -23,8 +23,21 @@ def main(arguments: Namespace) -> None:
     if config.format == "hub":
         from ocr.hub import upload
 
-        print(upload(Path(config.output), str(config.hub_repo), "dataset", config.hub_private, "Data set prepared by Lipi"))
+        print(
+            upload(
+                Path(config.output),
+                str(config.hub_repo),
+                "dataset",
+                config.hub_private,
+                "Data set prepared by Lipi",
+            )
+        )
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__, config={"type": Path, "metavar": "CONFIG"}, overrides={"nargs": "*", "metavar": "key=value"})
+    command.run(
+        main,
+        __doc__,
+        config={"type": Path, "metavar": "CONFIG"},
+        overrides={"nargs": "*", "metavar": "key=value"},
+    )

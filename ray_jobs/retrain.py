@@ -15,7 +15,11 @@ from trainers.retrain.settings import RetrainConfig
 
 def main(arguments: Namespace) -> None:
     """Retrain, and print the verdict."""
-    words = [f"bundle={arguments.bundle}", f"corrections={arguments.corrections}", *arguments.overrides]
+    words = [
+        f"bundle={arguments.bundle}",
+        f"corrections={arguments.corrections}",
+        *arguments.overrides,
+    ]
     config = command.in_storage(settings_from(RetrainConfig, {}, words, "retrain"))
     from trainers import on_ray
     from trainers.retrain.run import retrain

@@ -20,4 +20,9 @@ def main(arguments: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__, config={"type": Path, "metavar": "CONFIG"}, overrides={"nargs": "*", "metavar": "key=value"})
+    command.run(
+        main,
+        __doc__,
+        config={"type": Path, "metavar": "CONFIG"},
+        overrides={"nargs": "*", "metavar": "key=value"},
+    )

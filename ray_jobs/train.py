@@ -16,7 +16,7 @@ def main(arguments: Namespace) -> None:
     config = command.in_storage(load_settings(TrainConfig, arguments.config, arguments.overrides))
     from trainers import on_ray
     from trainers.families import verified
-    from trainers.launch import Data, launch
+    from trainers.runs.launch import Data, launch
 
     if config.verify == "only":
         print(*filter(None, [verified(config), Data.open(config).told]), sep="\n")
@@ -25,4 +25,9 @@ def main(arguments: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__, config={"type": Path, "metavar": "CONFIG"}, overrides={"nargs": "*", "metavar": "key=value"})
+    command.run(
+        main,
+        __doc__,
+        config={"type": Path, "metavar": "CONFIG"},
+        overrides={"nargs": "*", "metavar": "key=value"},
+    )

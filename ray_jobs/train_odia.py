@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ray_jobs import command, train
-from trainers.accelerator import find_gpu
+from trainers.runs.gpus import find_gpu
 
 VLM, CTC = (command.PROJECT / "configs" / name for name in ("odia.yaml", "odia_ctc.yaml"))
 
@@ -24,7 +24,9 @@ def main(arguments: Namespace) -> None:
 
 def choose(overrides: Sequence[str]) -> tuple[Path, str]:
     """The config of the unfinished run, the newer of two; else odia.yaml where there is a GPU, odia_ctc.yaml where there is none."""
-    stopped = [(saved, config) for config in (VLM, CTC) if (saved := command.last_saved(config, overrides))]
+    stopped = [
+        (saved, config) for config in (VLM, CTC) if (saved := command.last_saved(config, overrides))
+    ]
     if stopped:
         checkpoint, config = max(stopped, key=lambda pair: pair[0].stat().st_mtime)
         return config, f"its run is not finished and goes on ({checkpoint.parent})"

@@ -25,9 +25,19 @@ class Client:
 
     def read(self, images: Sequence[bytes | Path | str]) -> list[Reading]:
         """One Reading per image (bytes of a file, or its path); UserError with the endpoint's own words for an image, or a request, that it refuses."""
-        files = [("image", (f"image {place}", image if isinstance(image, bytes) else Path(image).read_bytes())) for place, image in enumerate(images, start=1)]
+        files = [
+            (
+                "image",
+                (f"image {place}", image if isinstance(image, bytes) else Path(image).read_bytes()),
+            )
+            for place, image in enumerate(images, start=1)
+        ]
         results = self._posted(files)["results"]
-        refused = [f"{result['name']}: {result['error']['message']}" for result in results if "error" in result]
+        refused = [
+            f"{result['name']}: {result['error']['message']}"
+            for result in results
+            if "error" in result
+        ]
         if refused:
             raise UserError(f"{self.address}: {'; '.join(refused)}")
         return [Reading(result["text"], result["confidence"]) for result in results]
@@ -39,7 +49,9 @@ class Client:
             if trial:
                 time.sleep(min(8.0, 0.25 * 2**trial))
             try:
-                answered = requests.post(f"{self.address}/v1/ocr", files=files, headers=headers, timeout=self.timeout_s)
+                answered = requests.post(
+                    f"{self.address}/v1/ocr", files=files, headers=headers, timeout=self.timeout_s
+                )
             except requests.RequestException as failure:
                 problem = str(failure)
                 continue

@@ -9,7 +9,9 @@ import threading
 import time
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster started here; Ray's 15 lets everything else on the machine go first
+os.environ.setdefault(
+    "RAY_worker_niceness", "0"
+)  # of a cluster started here; Ray's 15 lets everything else on the machine go first
 
 import psutil
 import ray
@@ -57,10 +59,21 @@ def deploy(config: ServeConfig) -> None:
     try:
         end_promoter()  # of an application that this one replaces
         timeout = config.limits.request_timeout_s + 5
-        serve.start(http_options={"host": config.host, "port": config.port, "request_timeout_s": timeout}, logging_config={"log_level": "WARNING"})
+        serve.start(
+            http_options={"host": config.host, "port": config.port, "request_timeout_s": timeout},
+            logging_config={"log_level": "WARNING"},
+        )
         application = build_with(config, bundle, entry, entry)
-        serve.run(application, name=APPLICATION, route_prefix="/", logging_config={"enable_access_log": False, "log_level": "WARNING"})
-        print(f"{bundle} on http://{config.host}:{config.port}  (web page there; POST /v1/ocr, /v1/chat/completions; GET /docs)", flush=True)
+        serve.run(
+            application,
+            name=APPLICATION,
+            route_prefix="/",
+            logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        )
+        print(
+            f"{bundle} on http://{config.host}:{config.port}  (web page there; POST /v1/ocr, /v1/chat/completions; GET /docs)",
+            flush=True,
+        )
         stopped.wait()
     finally:
         _let_the_front_finish()
@@ -71,7 +84,11 @@ def deploy(config: ServeConfig) -> None:
 
 def _let_the_front_finish() -> None:
     """HAProxy, where it runs here, takes no more connections and answers what it took, before anything behind it ends."""
-    fronts = [process for process in psutil.Process().children(recursive=True) if process.name() == "haproxy"]
+    fronts = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.name() == "haproxy"
+    ]
     for front in fronts:
         with contextlib.suppress(psutil.NoSuchProcess):
             front.send_signal(signal.SIGUSR1)
@@ -93,7 +110,9 @@ def _promote(models: Models, bundle: str) -> None:
     while (outcome := models.outcome(promotion)) is None:
         time.sleep(0.2)
     if outcome["what"] != "live":
-        raise UserError(f"{bundle}: {outcome['what']}: {outcome['why']}; {outcome['bundle']} goes on reading")
+        raise UserError(
+            f"{bundle}: {outcome['what']}: {outcome['why']}; {outcome['bundle']} goes on reading"
+        )
     print(f"{bundle} is live: {outcome['why']}", flush=True)
 
 
@@ -103,4 +122,6 @@ def _require_port(config: ServeConfig) -> None:
         try:
             probe.bind((config.host, config.port))
         except OSError as problem:
-            raise UserError(f"{config.host}:{config.port}: {problem.strerror}; stop what listens there, or set port") from None
+            raise UserError(
+                f"{config.host}:{config.port}: {problem.strerror}; stop what listens there, or set port"
+            ) from None

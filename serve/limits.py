@@ -12,13 +12,22 @@ from starlette.responses import JSONResponse, Response
 class Refused(Exception):
     """A request that gets no reading; `code` is for programs, the message for people."""
 
-    def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+        self.status, self.code, self.message, self.retry_after_s = (
+            status,
+            code,
+            message,
+            retry_after_s,
+        )
 
     def response(self) -> Response:
         """`{"error": {"code", "message"}}`, as OpenAI's clients know it too."""
-        headers = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s is not None else None
+        headers = (
+            {"Retry-After": str(self.retry_after_s)} if self.retry_after_s is not None else None
+        )
         return JSONResponse(told(self), self.status, headers)
 
 
@@ -31,10 +40,16 @@ def require_key(authorization: Sequence[str], digests: Sequence[str]) -> None:
     """Refused 401 unless the one Authorization header is `Bearer KEY` with a known key; every digest is compared, in constant time."""
     if not digests:
         return
-    given = authorization[0].removeprefix("Bearer ") if len(authorization) == 1 and authorization[0].startswith("Bearer ") else ""
+    given = (
+        authorization[0].removeprefix("Bearer ")
+        if len(authorization) == 1 and authorization[0].startswith("Bearer ")
+        else ""
+    )
     digest = hashlib.sha256(given.encode()).hexdigest()
     if sum(hmac.compare_digest(digest, known) for known in digests) == 0 or not given:
-        raise Refused(401, "unauthorized", "send Authorization: Bearer KEY with a key that is known here")
+        raise Refused(
+            401, "unauthorized", "send Authorization: Bearer KEY with a key that is known here"
+        )
 
 
 async def read_body(chunks: AsyncIterator[bytes], most: int, deadline: float) -> bytes:
@@ -43,7 +58,9 @@ async def read_body(chunks: AsyncIterator[bytes], most: int, deadline: float) ->
     async for chunk in chunks:
         size += len(chunk)
         if size > most:
-            raise Refused(413, "body_too_large", f"more than {most:,} bytes; send fewer or smaller images")
+            raise Refused(
+                413, "body_too_large", f"more than {most:,} bytes; send fewer or smaller images"
+            )
         if time.monotonic() > deadline:
             raise Refused(408, "body_too_slow", "the request's body did not come in time")
         parts.append(chunk)

@@ -16,10 +16,19 @@ class Metrics:
     """Of one replica; Ray adds which one it is."""
 
     def __init__(self) -> None:
-        self._requests = Counter("lipi_requests", "requests, by route, status and model", ("route", "status", "model"))
-        self._seconds = Histogram("lipi_request_seconds", "from a request's first byte to its answer", _SECONDS, ("route",))
+        self._requests = Counter(
+            "lipi_requests", "requests, by route, status and model", ("route", "status", "model")
+        )
+        self._seconds = Histogram(
+            "lipi_request_seconds",
+            "from a request's first byte to its answer",
+            _SECONDS,
+            ("route",),
+        )
         self._images = Histogram("lipi_batch_images", "images that were read together", _IMAGES)
-        self._batch_seconds = Histogram("lipi_batch_seconds", "to decode and read a batch", _SECONDS)
+        self._batch_seconds = Histogram(
+            "lipi_batch_seconds", "to decode and read a batch", _SECONDS
+        )
         self._ongoing = Gauge("lipi_ongoing_requests", "requests that are read or wait")
 
     def request(self, route: str, status: int, model: str, seconds: float, ongoing: int) -> None:
@@ -37,8 +46,15 @@ class Metrics:
 async def scraped() -> str:
     """Ours and Ray Serve's, of every node that is there, in Prometheus's text format; they trail by up to ten seconds, Ray's own interval."""
     nodes = [node for node in ray.nodes() if node["Alive"] and node.get("MetricsExportPort")]
-    texts = await asyncio.gather(*[asyncio.to_thread(_scrape, node["NodeManagerAddress"], node["MetricsExportPort"]) for node in nodes])
-    return "\n".join(line for text in texts for line in text.splitlines() if _OURS.match(line)) + "\n"
+    texts = await asyncio.gather(
+        *[
+            asyncio.to_thread(_scrape, node["NodeManagerAddress"], node["MetricsExportPort"])
+            for node in nodes
+        ]
+    )
+    return (
+        "\n".join(line for text in texts for line in text.splitlines() if _OURS.match(line)) + "\n"
+    )
 
 
 def _scrape(host: str, port: int) -> str:

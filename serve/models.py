@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from ocr.bundle import MANIFEST, Bundle, open_bundle
 from ocr.errors import UserError
 from ocr.images import Pixels
-from ocr.recognizers.base import Recognizer, load_all
+from ocr.recognizers.recognizer import Recognizer, load_all
 from serve.store import Store
 
 JOURNAL = "journal"
@@ -50,23 +50,37 @@ class Models:
         name = f"{bundle.name}@{bundle.sha256[:12]}"
         if name in self.ids():
             return name
-        for path in sorted(file for file in bundle.path.iterdir() if file.is_file() and file.name != MANIFEST):
+        for path in sorted(
+            file for file in bundle.path.iterdir() if file.is_file() and file.name != MANIFEST
+        ):
             self.store.put(f"models/{name}/{path.name}", path.read_bytes())
-        self.store.put(f"models/{name}/{MANIFEST}", (bundle.path / MANIFEST).read_bytes())  # the last: with it the bundle is there
+        self.store.put(
+            f"models/{name}/{MANIFEST}", (bundle.path / MANIFEST).read_bytes()
+        )  # the last: with it the bundle is there
         return name
 
     def ids(self) -> list[str]:
         """Of the bundles that are there whole."""
-        return [name for name in self.store.folders("models") if MANIFEST in self.store.names(f"models/{name}")]
+        return [
+            name
+            for name in self.store.folders("models")
+            if MANIFEST in self.store.names(f"models/{name}")
+        ]
 
     def path(self, one: str) -> Path:
         """The folder of a bundle on this machine, opened and verified; UserError where it is missing or not what its id says."""
         if "/" in one or one not in self.store.folders("models"):
-            raise UserError(f"{one}: no such model here; there are: {', '.join(self.ids()) or 'none'}")
-        folder = Path(f"{self.store.root}/models/{one}") if self.store.is_local else self._fetched(one)
+            raise UserError(
+                f"{one}: no such model here; there are: {', '.join(self.ids()) or 'none'}"
+            )
+        folder = (
+            Path(f"{self.store.root}/models/{one}") if self.store.is_local else self._fetched(one)
+        )
         found = open_bundle(folder)
         if f"{found.name}@{found.sha256[:12]}" != one:
-            raise UserError(f"{folder}: holds {found.name}@{found.sha256[:12]}; add that bundle under its own id")
+            raise UserError(
+                f"{folder}: holds {found.name}@{found.sha256[:12]}; add that bundle under its own id"
+            )
         return folder
 
     def _fetched(self, one: str) -> Path:
@@ -74,61 +88,110 @@ class Models:
         if not (folder / MANIFEST).is_file():
             folder.parent.mkdir(parents=True, exist_ok=True)
             making = Path(tempfile.mkdtemp(dir=folder.parent))
-            pyarrow.fs.copy_files(f"{self.store.root}/models/{one}", str(making), self.store.files, pyarrow.fs.LocalFileSystem())
+            pyarrow.fs.copy_files(
+                f"{self.store.root}/models/{one}",
+                str(making),
+                self.store.files,
+                pyarrow.fs.LocalFileSystem(),
+            )
             shutil.rmtree(folder, ignore_errors=True)
             making.rename(folder)
         return folder
 
     def load(self, bundle: str, backend: str | None, device: str) -> Loaded:
         """Open, verify, and read the canaries; UserError where anything of it fails."""
-        recognizer = load_all(",".join(str(self.path(one)) for one in bundle.split(",")), backend, device)
+        recognizer = load_all(
+            ",".join(str(self.path(one)) for one in bundle.split(",")), backend, device
+        )
         require_reads(recognizer, bundle)
         return Loaded(bundle, recognizer)
 
     def card(self, one: str) -> dict[str, Any]:
         """What a bundle says of itself: its family, CER and what it was trained on."""
         description = json.loads(self.store.get(f"models/{one}/bundle.json") or b"{}")
-        return {"family": description.get("family"), "cer": description.get("backends", {}), "card": description.get("card", {})}
+        return {
+            "family": description.get("family"),
+            "cer": description.get("backends", {}),
+            "card": description.get("card", {}),
+        }
 
     def entries(self) -> list[dict[str, Any]]:
         """The journal."""
         return self.store.entries(JOURNAL)
 
-    def promote(self, bundle: str, why: str = "", what: Literal["promote", "traffic"] = "promote", **more: Any) -> str:
+    def promote(
+        self,
+        bundle: str,
+        why: str = "",
+        what: Literal["promote", "traffic"] = "promote",
+        **more: Any,
+    ) -> str:
         """Ask for another bundle, or for a share of the requests for it: an entry in the journal, on which the one actor acts. UserError for an id that is not here."""
         for one in bundle.split(","):
             if one not in self.ids():
-                raise UserError(f"{one}: no such model here; there are: {', '.join(self.ids()) or 'none'}")
+                raise UserError(
+                    f"{one}: no such model here; there are: {', '.join(self.ids()) or 'none'}"
+                )
         return self.store.append(JOURNAL, {"what": what, "bundle": bundle, "why": why, **more})
 
     def live(self, entries: list[dict[str, Any]] | None = None) -> str | None:
         """The bundle that is served, by the journal; None where there never was one."""
-        found = [entry["bundle"] for entry in (self.entries() if entries is None else entries) if entry["what"] == "live"]
+        found = [
+            entry["bundle"]
+            for entry in (self.entries() if entries is None else entries)
+            if entry["what"] == "live"
+        ]
         return found[-1] if found else None
 
     def candidate(self, entries: list[dict[str, Any]] | None = None) -> tuple[str, float]:
         """The bundle that is tried on a share of the requests, and the share; "" and 0 where none is."""
-        last: dict[str, Any] = next((entry for entry in reversed(self.entries() if entries is None else entries) if entry["what"] == "live"), {})
+        last: dict[str, Any] = next(
+            (
+                entry
+                for entry in reversed(self.entries() if entries is None else entries)
+                if entry["what"] == "live"
+            ),
+            {},
+        )
         return str(last.get("candidate", "")), float(last.get("share", 0.0))
 
     def pending(self) -> list[dict[str, Any]]:
         """Promotions and trials that nothing came of yet, from the oldest on."""
         entries = self.entries()
         done = {entry["of"] for entry in entries if entry["what"] in OUTCOMES}
-        return [entry for entry in entries if entry["what"] in ("promote", "traffic") and entry["id"] not in done]
+        return [
+            entry
+            for entry in entries
+            if entry["what"] in ("promote", "traffic") and entry["id"] not in done
+        ]
 
     def outcome(self, promotion: str) -> dict[str, Any] | None:
         """What came of a promotion; None while it is under way."""
-        return next((entry for entry in self.entries() if entry["what"] in OUTCOMES and entry["of"] == promotion), None)
+        return next(
+            (
+                entry
+                for entry in self.entries()
+                if entry["what"] in OUTCOMES and entry["of"] == promotion
+            ),
+            None,
+        )
 
     def say(self, promotion: str, replica: str, why: str | None) -> None:
         """A replica's word on a promotion: loaded, or why not."""
-        self.store.put(f"loaded/{promotion}/{replica}.json", json.dumps({"ok": why is None, "why": why}).encode())
+        self.store.put(
+            f"loaded/{promotion}/{replica}.json",
+            json.dumps({"ok": why is None, "why": why}).encode(),
+        )
 
     def said(self, promotion: str) -> dict[str, str | None]:
         """By replica: None where it has loaded the promotion's bundle, else why not."""
         folder = f"loaded/{promotion}"
-        return {name.removesuffix(".json"): json.loads(self.store.get(f"{folder}/{name}") or b"{}").get("why") for name in self.store.names(folder)}
+        return {
+            name.removesuffix(".json"): json.loads(self.store.get(f"{folder}/{name}") or b"{}").get(
+                "why"
+            )
+            for name in self.store.names(folder)
+        }
 
 
 def require_reads(recognizer: Recognizer, bundle: str) -> None:
@@ -138,14 +201,22 @@ def require_reads(recognizer: Recognizer, bundle: str) -> None:
         together = recognizer.read(canaries)
         alone = [recognizer.read([canary])[0] for canary in canaries]
     except Exception as problem:
-        raise UserError(f"{bundle}: does not read: {type(problem).__name__}: {problem}") from problem
-    if len(together) != len(canaries) or not all(0 <= reading.confidence <= 1 for reading in (*together, *alone)):
+        raise UserError(
+            f"{bundle}: does not read: {type(problem).__name__}: {problem}"
+        ) from problem
+    if len(together) != len(canaries) or not all(
+        0 <= reading.confidence <= 1 for reading in (*together, *alone)
+    ):
         raise UserError(f"{bundle}: reads, but without one confidence in [0, 1] for each image")
-    if [reading.text for reading in together] != [reading.text for reading in alone] and recognizer.image_mode == "L":
+    if [reading.text for reading in together] != [
+        reading.text for reading in alone
+    ] and recognizer.image_mode == "L":
         raise UserError(f"{bundle}: reads an image among others otherwise than alone")
 
 
 def _drawn(text: str, height: int, mode: str) -> Pixels:
     image = Image.new(mode, (height * len(text) // 2 + height, height), "white")
-    ImageDraw.Draw(image).text((height // 2, height // 8), text, fill="black", font_size=height * 0.7)
+    ImageDraw.Draw(image).text(
+        (height // 2, height // 8), text, fill="black", font_size=height * 0.7
+    )
     return np.asarray(image)

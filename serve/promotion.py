@@ -13,8 +13,8 @@ from ray import serve
 from ocr.errors import UserError
 from serve.config import ServeConfig
 from serve.corrections import Corrections
-from serve.learning import Learning
 from serve.models import JOURNAL, Models
+from serve.retraining import Learning
 
 APPLICATION, DEPLOYMENT, NAMESPACE = "lipi", "ocr", "lipi"
 _POLL_S = 1.0
@@ -23,7 +23,14 @@ _log = logging.getLogger("ray.serve")
 
 def promoter(config: ServeConfig, revision: str) -> Any:
     """The actor of this cluster, started where there is none; it survives its own death and everyone else's."""
-    options = {"name": "lipi-promoter", "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True, "max_restarts": -1, "num_cpus": 0}
+    options = {
+        "name": "lipi-promoter",
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "num_cpus": 0,
+    }
     return ray.remote(Promoter).options(**options).remote(config, revision)
 
 
@@ -65,7 +72,9 @@ class Promoter:
                 if pending := self._learning.pending():
                     self._learning.advance(pending[0])
                 if self._config.promote_when_sure and (better := self._learning.better()):
-                    self._models.promote(better[1], "a retraining found it better", retraining=better[0])
+                    self._models.promote(
+                        better[1], "a retraining found it better", retraining=better[0]
+                    )
                     self._woken.set()
             except Exception:  # noqa: BLE001  as above
                 _log.exception("retraining: looked at again")
@@ -89,7 +98,13 @@ class Promoter:
         began = time.monotonic()
         problem = self._deployed(bundle, asked["id"], candidate)
         if problem is None:
-            self._note("live", asked, bundle, f"every replica had it after {time.monotonic() - began:.1f} s", candidate)
+            self._note(
+                "live",
+                asked,
+                bundle,
+                f"every replica had it after {time.monotonic() - began:.1f} s",
+                candidate,
+            )
             return
         if before is not None:
             self._deployed(before, asked["id"] + "-back", tried)
@@ -107,7 +122,11 @@ class Promoter:
         """Redeploy with it, and a candidate with its share of the requests; None once every replica has said that it reads with it, else why not."""
         from serve.app import build_with
 
-        serve.run(build_with(self._config, bundle, promotion, self._revision, candidate=candidate), name=APPLICATION, route_prefix="/")
+        serve.run(
+            build_with(self._config, bundle, promotion, self._revision, candidate=candidate),
+            name=APPLICATION,
+            route_prefix="/",
+        )
         deadline = time.monotonic() + self._config.promote_timeout_s
         while time.monotonic() < deadline:
             said = self._models.said(promotion)
@@ -115,12 +134,23 @@ class Promoter:
             if failed:
                 return "; ".join(failed)
             status = serve.status().applications[APPLICATION].deployments[DEPLOYMENT]
-            running = sum(count for state, count in status.replica_states.items() if state == "RUNNING")
+            running = sum(
+                count for state, count in status.replica_states.items() if state == "RUNNING"
+            )
             if status.status == "HEALTHY" and 0 < running <= len(said):
                 return None
             time.sleep(0.1)
         return f"after {self._config.promote_timeout_s:g} s not every replica had loaded it"
 
-    def _note(self, what: str, asked: dict[str, Any], bundle: str | None, why: str, candidate: tuple[str, float]) -> None:
+    def _note(
+        self,
+        what: str,
+        asked: dict[str, Any],
+        bundle: str | None,
+        why: str,
+        candidate: tuple[str, float],
+    ) -> None:
         tried = {"candidate": candidate[0], "share": candidate[1]} if candidate[0] else {}
-        self._models.store.append(JOURNAL, {"what": what, "of": asked["id"], "bundle": bundle, "why": why, **tried})
+        self._models.store.append(
+            JOURNAL, {"what": what, "of": asked["id"], "bundle": bundle, "why": why, **tried}
+        )

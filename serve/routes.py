@@ -13,10 +13,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.corrections import Corrected
-from serve.learning import RETRAINED
+from serve.docs_page import page
 from serve.limits import Refused
 from serve.metrics import scraped
-from serve.page import page
+from serve.retraining import RETRAINED
 
 if TYPE_CHECKING:
     from serve.app import Endpoint
@@ -83,7 +83,9 @@ class Trial(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    candidate: str = pydantic.Field(min_length=1, max_length=300, examples=["base-odia-r1@0123456789ab"])
+    candidate: str = pydantic.Field(
+        min_length=1, max_length=300, examples=["base-odia-r1@0123456789ab"]
+    )
     share: float = pydantic.Field(ge=0, le=0.5, examples=[0.1])
 
 
@@ -102,12 +104,22 @@ _OCR_BODY = {
     "content": {
         "image/png": {"schema": _IMAGE},
         "application/pdf": {"schema": _IMAGE},
-        "multipart/form-data": {"schema": {"type": "object", "properties": {"image": {"type": "array", "items": _IMAGE}}, "required": ["image"]}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {"image": {"type": "array", "items": _IMAGE}},
+                "required": ["image"],
+            }
+        },
         "application/json": {
             "schema": {
                 "anyOf": [
                     {"type": "object", "properties": {"image": _BASE64}, "required": ["image"]},
-                    {"type": "object", "properties": {"images": {"type": "array", "items": _BASE64}}, "required": ["images"]},
+                    {
+                        "type": "object",
+                        "properties": {"images": {"type": "array", "items": _BASE64}},
+                        "required": ["images"],
+                    },
                 ]
             }
         },
@@ -116,29 +128,51 @@ _OCR_BODY = {
 _URL = {"type": "string", "examples": ["data:image/png;base64,iVBORw0KGgo="]}
 _PART = {
     "anyOf": [
-        {"type": "object", "properties": {"type": {"const": "text"}, "text": {"type": "string"}}, "required": ["type", "text"]},
         {
             "type": "object",
-            "properties": {"type": {"const": "image_url"}, "image_url": {"type": "object", "properties": {"url": _URL}, "required": ["url"]}},
+            "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+            "required": ["type", "text"],
+        },
+        {
+            "type": "object",
+            "properties": {
+                "type": {"const": "image_url"},
+                "image_url": {"type": "object", "properties": {"url": _URL}, "required": ["url"]},
+            },
             "required": ["type", "image_url"],
         },
     ]
 }
 _MESSAGE = {
     "type": "object",
-    "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]}},
+    "properties": {
+        "role": {"enum": ["system", "user", "assistant"]},
+        "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]},
+    },
     "required": ["role", "content"],
 }
 _CHAT_SCHEMA = {
     "type": "object",
-    "properties": {"model": {"type": "string"}, "messages": {"type": "array", "items": _MESSAGE}, "level": {"enum": ["line", "page"]}},
+    "properties": {
+        "model": {"type": "string"},
+        "messages": {"type": "array", "items": _MESSAGE},
+        "level": {"enum": ["line", "page"]},
+    },
     "required": ["messages"],
 }
 _CHAT_BODY = {"required": True, "content": {"application/json": {"schema": _CHAT_SCHEMA}}}
-_READ_ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (400, 401, 408, 413, 415, 422, 503, 504)}
-_ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (400, 401, 404, 409, 413, 422)}
+_READ_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal} for status in (400, 401, 408, 413, 415, 422, 503, 504)
+}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal} for status in (400, 401, 404, 409, 413, 422)
+}
 _WEB = Path(__file__).parent / "web"
-_TYPES = {"index.html": "text/html; charset=utf-8", "app.js": "text/javascript; charset=utf-8", "style.css": "text/css; charset=utf-8"}
+_TYPES = {
+    "index.html": "text/html; charset=utf-8",
+    "app.js": "text/javascript; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -149,16 +183,33 @@ _HEADERS = {
 
 def routes(endpoint: "Endpoint") -> FastAPI:
     """The application behind a replica."""
-    app = FastAPI(title="Lipi OCR", version="1", docs_url=None, redoc_url=None, description="Text recognition for the scripts that large OCR leaves behind.")
+    app = FastAPI(
+        title="Lipi OCR",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        description="Text recognition for the scripts that large OCR leaves behind.",
+    )
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, problem: HTTPException) -> JSONResponse:
-        refused = Refused(problem.status_code, _CODES.get(problem.status_code, "refused"), f"{problem.detail}; GET /docs tells what there is")
-        return JSONResponse({"error": {"code": refused.code, "message": refused.message}}, refused.status, problem.headers)
+        refused = Refused(
+            problem.status_code,
+            _CODES.get(problem.status_code, "refused"),
+            f"{problem.detail}; GET /docs tells what there is",
+        )
+        return JSONResponse(
+            {"error": {"code": refused.code, "message": refused.message}},
+            refused.status,
+            problem.headers,
+        )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, problem: RequestValidationError) -> Response:
-        said = "; ".join(f"{'.'.join(map(str, error['loc'][1:])) or 'body'}: {error['msg']}" for error in problem.errors()[:10])
+        said = "; ".join(
+            f"{'.'.join(map(str, error['loc'][1:])) or 'body'}: {error['msg']}"
+            for error in problem.errors()[:10]
+        )
         return Refused(422, "invalid", said).response()
 
     @app.exception_handler(Refused)
@@ -198,7 +249,12 @@ def _operation(app: FastAPI, endpoint: "Endpoint") -> None:
             raise Refused(503, "loading", "no model is loaded yet", retry_after_s=1)
         return {"status": "ready", "model": endpoint.model, "storage": endpoint.storage_digest}
 
-    @app.get("/metrics", tags=["operation"], response_class=PlainTextResponse, responses={401: {"model": Refusal}})
+    @app.get(
+        "/metrics",
+        tags=["operation"],
+        response_class=PlainTextResponse,
+        responses={401: {"model": Refusal}},
+    )
     async def metrics() -> PlainTextResponse:
         """Counts, seconds and batches of every replica, for Prometheus; Ray collects them every few seconds."""
         return PlainTextResponse(await scraped(), media_type="text/plain; version=0.0.4")
@@ -211,14 +267,25 @@ def _operation(app: FastAPI, endpoint: "Endpoint") -> None:
 def _reading(app: FastAPI, _: "Endpoint") -> None:
     """Described for OpenAPI; `serve/app.py` answers them."""
 
-    @app.post("/v1/ocr", tags=["reading"], response_model=Answer, responses=_READ_ERRORS, openapi_extra={"requestBody": _OCR_BODY})
+    @app.post(
+        "/v1/ocr",
+        tags=["reading"],
+        response_model=Answer,
+        responses=_READ_ERRORS,
+        openapi_extra={"requestBody": _OCR_BODY},
+    )
     async def ocr(level: Literal["line", "page"] = "line", detail: str | None = None) -> None:
         """Read one image (a raw body), or several (a form of files, or JSON with base64). `level=page`: pages, PDF and TIFF files with several too, are cut into lines first.
 
         `detail=lines` adds an image's line with its box, `detail=images` each page as it was read.
         """
 
-    @app.post("/v1/chat/completions", tags=["reading"], responses=_READ_ERRORS, openapi_extra={"requestBody": _CHAT_BODY})
+    @app.post(
+        "/v1/chat/completions",
+        tags=["reading"],
+        responses=_READ_ERRORS,
+        openapi_extra={"requestBody": _CHAT_BODY},
+    )
     async def chat() -> dict[str, Any]:
         """As OpenAI's: the images of the last user message, as data URIs, are read; their texts are the answer."""
         return {}
@@ -232,7 +299,9 @@ def _models(app: FastAPI, endpoint: "Endpoint") -> None:
         """The models that are kept here, in OpenAI's shape; `live` is the one that reads."""
         entries = endpoint.models.entries()
         live, (candidate, share) = endpoint.models.live(entries), endpoint.models.candidate(entries)
-        verdicts = {entry["bundle"]: entry["verdict"] for entry in entries if entry["what"] == RETRAINED}
+        verdicts = {
+            entry["bundle"]: entry["verdict"] for entry in entries if entry["what"] == RETRAINED
+        }
         since = {entry["bundle"]: entry["at"] for entry in entries if entry["what"] == "live"}
         found = [
             {
@@ -305,7 +374,12 @@ def _learning(app: FastAPI, endpoint: "Endpoint") -> None:
         """Its status (waiting, running, done, failed), progress in [0, 1], verdict, candidate, and the end of its log."""
         return endpoint.learning.state(one)
 
-    @app.get("/v1/retrain/{one}/log", tags=["learning"], response_class=PlainTextResponse, responses=_ERRORS)
+    @app.get(
+        "/v1/retrain/{one}/log",
+        tags=["learning"],
+        response_class=PlainTextResponse,
+        responses=_ERRORS,
+    )
     def log(one: str) -> PlainTextResponse:
         """All that its job printed."""
         endpoint.learning.state(one)
@@ -331,7 +405,9 @@ async def forwarded(app: ASGIApp, request: Request, body: bytes) -> Response:
     async def receive() -> Any:
         nonlocal given
         if given:
-            await asyncio.Event().wait()  # whoever listens for a disconnect, which is not his to handle
+            await (
+                asyncio.Event().wait()
+            )  # whoever listens for a disconnect, which is not his to handle
         given = True
         return {"type": "http.request", "body": body, "more_body": False}
 

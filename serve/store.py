@@ -16,7 +16,10 @@ from ocr.files import write_atomically
 
 def stamp(now_ns: int) -> str:
     """A time in UTC, to the millisecond, as ISO 8601."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_ns / 1e9)) + f".{now_ns // 1_000_000 % 1000:03d}Z"
+    return (
+        time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_ns / 1e9))
+        + f".{now_ns // 1_000_000 % 1000:03d}Z"
+    )
 
 
 class Store:
@@ -54,24 +57,37 @@ class Store:
 
     def stamps(self, folder: str) -> dict[str, int]:
         """The same, each with when it was written, in nanoseconds."""
-        return {info.base_name: info.mtime_ns for info in self._listed(folder, pyarrow.fs.FileType.File)}
+        return {
+            info.base_name: info.mtime_ns for info in self._listed(folder, pyarrow.fs.FileType.File)
+        }
 
     def folders(self, folder: str) -> list[str]:
         """The folders in a folder, sorted."""
-        return sorted(info.base_name for info in self._listed(folder, pyarrow.fs.FileType.Directory))
+        return sorted(
+            info.base_name for info in self._listed(folder, pyarrow.fs.FileType.Directory)
+        )
 
     def _listed(self, folder: str, kind: Any) -> list[Any]:
-        found = self.files.get_file_info(pyarrow.fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True))
+        found = self.files.get_file_info(
+            pyarrow.fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True)
+        )
         return [info for info in found if info.type == kind and not info.base_name.startswith(".")]
 
     def append(self, journal: str, entry: dict[str, Any]) -> str:
         """One more entry of a journal; its name, which sorts by time."""
         now = time.time_ns()
         name = f"{now:020d}-{uuid.uuid4().hex[:8]}"
-        self.put(f"{journal}/{name}.json", json.dumps({"at": stamp(now), **entry}, ensure_ascii=False).encode())
+        self.put(
+            f"{journal}/{name}.json",
+            json.dumps({"at": stamp(now), **entry}, ensure_ascii=False).encode(),
+        )
         return name
 
     def entries(self, journal: str) -> list[dict[str, Any]]:
         """A journal's entries from the oldest on, each with its `id`."""
         found = [(name, self.get(f"{journal}/{name}")) for name in self.names(journal)]
-        return [{"id": name.removesuffix(".json"), **json.loads(content)} for name, content in found if content is not None]
+        return [
+            {"id": name.removesuffix(".json"), **json.loads(content)}
+            for name, content in found
+            if content is not None
+        ]

@@ -10,17 +10,32 @@ PROJECT = Path(__file__).parent.parent
 
 def environment(**more: str) -> dict[str, str]:
     """This process's, without what would lead to another Ray or another storage."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "LIPI_STORAGE", "LIPI_KILL_AT")}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("RAY_ADDRESS", "LIPI_STORAGE", "LIPI_KILL_AT")
+    }
     return {**kept, **more}
 
 
-def start(script: str, *words: str | Path, cwd: Path = PROJECT, **env: str) -> "subprocess.Popen[str]":
+def start(
+    script: str, *words: str | Path, cwd: Path = PROJECT, **env: str
+) -> "subprocess.Popen[str]":
     """`python ray_jobs/SCRIPT.py WORDS`, running."""
     command = [sys.executable, str(PROJECT / "ray_jobs" / f"{script}.py"), *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment(**env))
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env=environment(**env),
+    )
 
 
-def call(script: str, *words: str | Path, cwd: Path = PROJECT, **env: str) -> "subprocess.CompletedProcess[str]":
+def call(
+    script: str, *words: str | Path, cwd: Path = PROJECT, **env: str
+) -> "subprocess.CompletedProcess[str]":
     """The same to its end."""
     process = start(script, *words, cwd=cwd, **env)
     out, error = process.communicate(timeout=400)

@@ -9,6 +9,9 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache() -> object:
     """Subprocesses and Ray workers inherit it."""
-    with tempfile.TemporaryDirectory(prefix="lipi-cache-") as folder, pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory(prefix="lipi-cache-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setitem(os.environ, "LIPI_CACHE", folder)
         yield

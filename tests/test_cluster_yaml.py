@@ -24,5 +24,9 @@ def test_what_rays_validation_misses() -> None:
     assert types["gpu"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert types["gpu"]["resources"]["GPU"] == 1
     starts = CLUSTER["head_start_ray_commands"] + CLUSTER["worker_start_ray_commands"]
-    assert all("RAY_AUTH_MODE=token" in command and "LIPI_STORAGE=/mnt/" in command for command in starts if "ray start" in command)
+    assert all(
+        "RAY_AUTH_MODE=token" in command and "LIPI_STORAGE=/mnt/" in command
+        for command in starts
+        if "ray start" in command
+    )
     assert any("make setup" in command for command in CLUSTER["setup_commands"])

@@ -21,7 +21,9 @@ COLUMNS = ("id", "image", "text", "level", "group", "source")
 _FINEVISION = ("id", "images", "texts", "level", "group", "source")
 _ROWS = 1_000
 _SPARE_BYTES = 64_000_000
-_SCHEMA = pa.schema([(name, pa.large_binary() if name == "image" else pa.large_string()) for name in COLUMNS])
+_SCHEMA = pa.schema(
+    [(name, pa.large_binary() if name == "image" else pa.large_string()) for name in COLUMNS]
+)
 
 
 def cache_dir() -> Path:
@@ -52,31 +54,46 @@ def filesystem(location: str) -> tuple[Any, str]:
     try:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if location.startswith("s3://") and endpoint:
-            return pyarrow.fs.S3FileSystem(endpoint_override=endpoint), location.removeprefix("s3://")
+            return pyarrow.fs.S3FileSystem(endpoint_override=endpoint), location.removeprefix(
+                "s3://"
+            )
         files, path = pyarrow.fs.FileSystem.from_uri(location)
         return files, str(path)
     except (pa.ArrowException, OSError) as problem:
-        raise UserError(f"{location}: cannot be opened: {problem}; a folder, s3://bucket/folder or gs://bucket/folder is expected") from None
+        raise UserError(
+            f"{location}: cannot be opened: {problem}; a folder, s3://bucket/folder or gs://bucket/folder is expected"
+        ) from None
 
 
 def _make(files: pyarrow.fs.FileSystem, path: str, location: str, target: Path) -> None:
     fingerprint, temporary = Fingerprint(), target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with files.open_input_file(path) as source, pq.ParquetFile(source, pre_buffer=False) as parquet:
+        with (
+            files.open_input_file(path) as source,
+            pq.ParquetFile(source, pre_buffer=False) as parquet,
+        ):
             read = _reader(parquet, location)
             _need_room(parquet, target.parent, location)
             with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-                for batch in (batch for group in range(parquet.num_row_groups) for batch in parquet.iter_batches(_ROWS, [group])):
+                for batch in (
+                    batch
+                    for group in range(parquet.num_row_groups)
+                    for batch in parquet.iter_batches(_ROWS, [group])
+                ):
                     rows = [read(row) for row in batch.to_pylist()]
                     for row in rows:
                         fingerprint.add(row["id"], row["text"], row["image"])
                     writer.write_batch(pa.RecordBatch.from_pylist(rows, _SCHEMA))
         sync(temporary)
-        write_json(target.with_suffix(".json"), {"fingerprint": fingerprint.hexdigest(), "from": location})
+        write_json(
+            target.with_suffix(".json"), {"fingerprint": fingerprint.hexdigest(), "from": location}
+        )
         os.replace(temporary, target)
         sync(target.parent)
     except (OSError, pa.ArrowException) as problem:
-        raise UserError(f"{location}: cannot be read as parquet: {problem}; make it again with ray_jobs/prepare.py") from None
+        raise UserError(
+            f"{location}: cannot be read as parquet: {problem}; make it again with ray_jobs/prepare.py"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -85,11 +102,15 @@ def _reader(parquet: pq.ParquetFile, location: str) -> Any:
     """What turns a row of the file into one with our columns; UserError names the columns that are missing."""
     there = parquet.schema_arrow.names
     if parquet.metadata.num_rows == 0:
-        raise UserError(f"{location}: the data set is empty; see dataset.json beside it for what was skipped")
+        raise UserError(
+            f"{location}: the data set is empty; see dataset.json beside it for what was skipped"
+        )
     fine = "images" in there and "image" not in there
     missing = [name for name in (_FINEVISION if fine else COLUMNS) if name not in there]
     if missing:
-        raise UserError(f"{location}: columns missing: {', '.join(missing)}; the file has {', '.join(there)}; import it with ray_jobs/prepare.py")
+        raise UserError(
+            f"{location}: columns missing: {', '.join(missing)}; the file has {', '.join(there)}; import it with ray_jobs/prepare.py"
+        )
     return _from_finevision if fine else _from_simple
 
 
@@ -98,12 +119,19 @@ def _from_simple(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_finevision(row: dict[str, Any]) -> dict[str, Any]:
-    return {**{name: row.get(name) for name in COLUMNS}, "image": row["images"][0]["bytes"], "text": row["texts"][0]["assistant"]}
+    return {
+        **{name: row.get(name) for name in COLUMNS},
+        "image": row["images"][0]["bytes"],
+        "text": row["texts"][0]["assistant"],
+    }
 
 
 def _need_room(parquet: pq.ParquetFile, folder: Path, location: str) -> None:
     metadata = parquet.metadata
-    needed = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)) + _SPARE_BYTES
+    needed = (
+        sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+        + _SPARE_BYTES
+    )
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(

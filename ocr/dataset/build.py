@@ -75,13 +75,21 @@ def build(config: PrepareConfig, map_units: MapUnits = in_this_process) -> Summa
 
 def signature(config: PrepareConfig) -> str:
     """A hash of the settings that shape the parts, and of the size and time of every file that the sources name."""
-    shaping = config.model_dump(mode="json", include={"sources", "images", "lint"}) | {"split": config.split.model_dump(mode="json", exclude={"on_leak"})}
+    shaping = config.model_dump(mode="json", include={"sources", "images", "lint"}) | {
+        "split": config.split.model_dump(mode="json", exclude={"on_leak"})
+    }
     stamps = [sorted(_stamps(source)) for source in config.sources]
-    return hashlib.sha256(json.dumps([_VERSION, shaping, stamps], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([_VERSION, shaping, stamps], sort_keys=True).encode()
+    ).hexdigest()
 
 
 def _planned(config: PrepareConfig) -> list[Work]:
-    units = [(index, unit) for index, source in enumerate(config.sources) for unit in sources.plan(source)]
+    units = [
+        (index, unit)
+        for index, source in enumerate(config.sources)
+        for unit in sources.plan(source)
+    ]
     return [Work(number, index, unit) for number, (index, unit) in enumerate(units)]
 
 
@@ -116,7 +124,9 @@ def _held(folder: Path, output: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise UserError(f"{output}: another job is preparing it now; wait for it, or choose another output") from None
+        raise UserError(
+            f"{output}: another job is preparing it now; wait for it, or choose another output"
+        ) from None
     finally:
         os.close(descriptor)
 
@@ -124,13 +134,17 @@ def _held(folder: Path, output: Path) -> Iterator[None]:
 def _written(config: PrepareConfig, output: Path, staging: Path, works: list[Work]) -> Summary:
     temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".new", dir=output.parent))
     try:
-        table = Table([work.file(staging) for work in works], [work.source for work in works], config.split.by)
+        table = Table(
+            [work.file(staging) for work in works], [work.source for work in works], config.split.by
+        )
         _check_facts(config, works, staging, table)
         verdicts = judge(table, config.split)
         tally = write_splits(config, temporary, staging, works, table, verdicts)
         _check(config, tally)
         value = described(config, tally, table, verdicts)
-        (temporary / "dataset.json").write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (temporary / "dataset.json").write_text(
+            json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+        )
         (temporary / "README.md").write_text(card(config, value), encoding="utf-8")
         temporary.chmod(0o755)
         _replace(output, temporary)
@@ -141,24 +155,46 @@ def _written(config: PrepareConfig, output: Path, staging: Path, works: list[Wor
 
 def _check_facts(config: PrepareConfig, works: Sequence[Work], staging: Path, table: Table) -> None:
     """UserError for a fact of `split.by`, as given by hand, that no sample has."""
-    missing = [name for index, name in enumerate(config.split.by) if "by" in config.split.model_fields_set and not table.has(f"by_{index}")]
+    missing = [
+        name
+        for index, name in enumerate(config.split.by)
+        if "by" in config.split.model_fields_set and not table.has(f"by_{index}")
+    ]
     if missing and len(table):
-        there = sorted({fact for work in works for fact in read_json(work.file(staging).with_suffix(".json"))["facts"]} | {"id", "text", "source"})
+        there = sorted(
+            {
+                fact
+                for work in works
+                for fact in read_json(work.file(staging).with_suffix(".json"))["facts"]
+            }
+            | {"id", "text", "source"}
+        )
         close = difflib.get_close_matches(missing[0], there, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else "; group_pattern and group_columns name others"
-        raise UserError(f"split.by: no sample has {', '.join(missing)}; the facts there are: {', '.join(there)}{hint}")
+        hint = (
+            f"; did you mean {close[0]!r}?"
+            if close
+            else "; group_pattern and group_columns name others"
+        )
+        raise UserError(
+            f"split.by: no sample has {', '.join(missing)}; the facts there are: {', '.join(there)}{hint}"
+        )
 
 
 def _check(config: PrepareConfig, tally: Tally) -> None:
     max_skipped = config.max_skipped
     for index, source in enumerate(config.sources):
         if not tally.kept_of(index) and (faults := tally.faults_of(index)):
-            reason = next(reason for (where, reason), _ in tally.skipped.most_common() if where == index)
+            reason = next(
+                reason for (where, reason), _ in tally.skipped.most_common() if where == index
+            )
             raise UserError(
                 f"source {index + 1} ({source.format}): no sample was kept of {faults:,}; {reason}, such as {tally.examples[reason]}; no data set was written"
             )
     kept, reasons, faults = sum(tally.kept_by_split.values()), tally.reasons, tally.faults
-    listed = "".join(f"\n  {count:,} {reason}, such as {tally.examples[reason]}" for reason, count in reasons.most_common(5))
+    listed = "".join(
+        f"\n  {count:,} {reason}, such as {tally.examples[reason]}"
+        for reason, count in reasons.most_common(5)
+    )
     if not kept:
         raise UserError(f"no sample was kept of {reasons.total():,}; nothing was written{listed}")
     if faults > max_skipped * (faults + kept):
@@ -176,8 +212,12 @@ def _refuse_foreign_folder(output: Path) -> None:
         raise UserError(f"{output}: is a file; choose another output")
     others = sorted(entry.name for entry in output.iterdir() if entry.name not in FILES)
     if others or (any(output.iterdir()) and not _is_ours(output)):
-        found = f"it holds {', '.join(others[:3])}" if others else "its dataset.json is not one of ours"
-        raise UserError(f"{output}: exists and is no data set, or more than one: {found}; so it is not replaced; choose another output or move it away")
+        found = (
+            f"it holds {', '.join(others[:3])}" if others else "its dataset.json is not one of ours"
+        )
+        raise UserError(
+            f"{output}: exists and is no data set, or more than one: {found}; so it is not replaced; choose another output or move it away"
+        )
 
 
 def _is_ours(folder: Path) -> bool:
@@ -193,7 +233,9 @@ def _refuse_sources_inside(config: PrepareConfig, output: Path) -> None:
     for index, source in enumerate(config.sources, start=1):
         for path in sources.paths_of(source):
             if path.resolve().is_relative_to(output.resolve()):
-                raise UserError(f"{output}: source {index} reads {path}, which lies in it and would be replaced; choose another output")
+                raise UserError(
+                    f"{output}: source {index} reads {path}, which lies in it and would be replaced; choose another output"
+                )
 
 
 def _replace(output: Path, temporary: Path) -> None:

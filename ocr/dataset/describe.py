@@ -17,10 +17,15 @@ from ocr.text import describe_character
 _PERCENTILES = (0, 50, 90, 99, 100)
 
 
-def described(config: PrepareConfig, tally: Tally, table: Table, verdicts: Verdicts) -> dict[str, Any]:
+def described(
+    config: PrepareConfig, tally: Tally, table: Table, verdicts: Verdicts
+) -> dict[str, Any]:
     """The value of dataset.json: a function of the sources and the settings alone."""
     train, validation = (tally.splits[split] for split in SPLITS)
-    places = {split: verdicts.kept[table.validation[verdicts.kept] == (split == "validation")] for split in SPLITS}
+    places = {
+        split: verdicts.kept[table.validation[verdicts.kept] == (split == "validation")]
+        for split in SPLITS
+    }
     learnt, judged = (table["text_key"][places[split]] for split in SPLITS)
     held_out = {
         "faces": sorted(validation.faces - train.faces),
@@ -34,7 +39,10 @@ def described(config: PrepareConfig, tally: Tally, table: Table, verdicts: Verdi
         "copies": int(table.copies[verdicts.kept].sum()),
         "skipped": dict(tally.reasons.most_common()),
         "examples": tally.examples,
-        "sources": [{**source, **_of_source(tally, index)} for index, source in enumerate(resolved(config)["sources"])],
+        "sources": [
+            {**source, **_of_source(tally, index)}
+            for index, source in enumerate(resolved(config)["sources"])
+        ],
         "split": resolved(config.split),
         "images": resolved(config.images),
         "lint_settings": resolved(config.lint),
@@ -44,10 +52,15 @@ def described(config: PrepareConfig, tally: Tally, table: Table, verdicts: Verdi
         "faces": {split: sorted(tally.splits[split].faces) for split in SPLITS},
         "characters": dict(sorted(train.characters.items())),
         "graphemes": dict(sorted(train.graphemes.items())),
-        "characters_only_in_validation": _only_in_validation(train.characters, validation.characters),
+        "characters_only_in_validation": _only_in_validation(
+            train.characters, validation.characters
+        ),
         "graphemes_only_in_validation": _only_in_validation(train.graphemes, validation.graphemes),
         "held_out": held_out,
-        "lint": {kind: {"count": count, "examples": tally.lint_examples.get(kind, [])} for kind, count in tally.lint.most_common()},
+        "lint": {
+            kind: {"count": count, "examples": tally.lint_examples.get(kind, [])}
+            for kind, count in tally.lint.most_common()
+        },
         "near_duplicates": _pairs(verdicts.near, table),
         "same_image_other_text": _pairs(verdicts.conflicts, table),
         "dimensions": _dimensions(config, table.sizes_px[verdicts.kept]),
@@ -56,8 +69,13 @@ def described(config: PrepareConfig, tally: Tally, table: Table, verdicts: Verdi
 
 
 def _of_source(tally: Tally, index: int) -> dict[str, Any]:
-    skipped = Counter({reason: count for (source, reason), count in tally.skipped.items() if source == index})
-    return {"kept": {split: tally.kept[index, split] for split in SPLITS}, "skipped": dict(skipped.most_common())}
+    skipped = Counter(
+        {reason: count for (source, reason), count in tally.skipped.items() if source == index}
+    )
+    return {
+        "kept": {split: tally.kept[index, split] for split in SPLITS},
+        "skipped": dict(skipped.most_common()),
+    }
 
 
 def _only_in_validation(train: Counter[str], validation: Counter[str]) -> dict[str, int]:
@@ -76,7 +94,10 @@ def _dimensions(config: PrepareConfig, sizes_px: NDArray[np.int32]) -> dict[str,
         return {}
     width, height = sizes_px.T
     measures = {"width_px": width, "height_px": height, "aspect": width / height}
-    shown = {name: {f"p{p}": round(float(np.percentile(values, p)), 2) for p in _PERCENTILES} for name, values in measures.items()}
+    shown = {
+        name: {f"p{p}": round(float(np.percentile(values, p)), 2) for p in _PERCENTILES}
+        for name, values in measures.items()
+    }
     canvas = [int(np.ceil(side.max() * config.padding_buffer)) for side in (width, height)]
     return {"samples": len(sizes_px), **shown, "canvas_px": canvas}
 
@@ -88,23 +109,46 @@ def table_of(value: dict[str, Any]) -> str:
         name = source.get("path") or ", ".join(source.get("texts", []))
         kept = ", ".join(f"{count:,} {split}" for split, count in source["kept"].items() if count)
         lines.append(f"source {number}, {source['format']} {name}: kept {kept or 'none'}")
-        lines += [f"     left out {count:>8,}  {reason}, such as {value['examples'][reason][:150]}" for reason, count in source["skipped"].items()]
+        lines += [
+            f"     left out {count:>8,}  {reason}, such as {value['examples'][reason][:150]}"
+            for reason, count in source["skipped"].items()
+        ]
     for name, measure in (("width", "width_px"), ("height", "height_px"), ("aspect", "aspect")):
         if value["dimensions"]:
-            lines.append(f"{name:<7}" + "  ".join(f"{label} {number:g}" for label, number in value["dimensions"][measure].items()))
-    lines += [f"label: {kind}: {found['count']:,} times, such as {found['examples'][0][:150]}" for kind, found in value["lint"].items()]
-    lines += [f"{value[key]['pairs']:,} pairs: {said}" for key, said in _PAIR_WORDS if value[key]["pairs"]]
+            lines.append(
+                f"{name:<7}"
+                + "  ".join(
+                    f"{label} {number:g}" for label, number in value["dimensions"][measure].items()
+                )
+            )
+    lines += [
+        f"label: {kind}: {found['count']:,} times, such as {found['examples'][0][:150]}"
+        for kind, found in value["lint"].items()
+    ]
+    lines += [
+        f"{value[key]['pairs']:,} pairs: {said}" for key, said in _PAIR_WORDS if value[key]["pairs"]
+    ]
     if value["copies"]:
-        lines.append(f"{value['copies']:,} of the training samples are degraded copies (aug_copies)")
+        lines.append(
+            f"{value['copies']:,} of the training samples are degraded copies (aug_copies)"
+        )
     lines += _splits_told(value)
     rare = sorted(value["characters"].items(), key=lambda pair: pair[1])[:5]
     if rare:
-        listed = ", ".join(f"{describe_character(character)} ({count}×)" for character, count in rare)
-        lines.append(f"{len(value['characters']):,} characters, {len(value['graphemes']):,} grapheme clusters in training; rarest: {listed}")
+        listed = ", ".join(
+            f"{describe_character(character)} ({count}×)" for character, count in rare
+        )
+        lines.append(
+            f"{len(value['characters']):,} characters, {len(value['graphemes']):,} grapheme clusters in training; rarest: {listed}"
+        )
     if value["characters_only_in_validation"]:
         unseen = list(value["characters_only_in_validation"].items())
-        listed = ", ".join(f"{describe_character(character)} ({count}×)" for character, count in unseen[:10])
-        lines.append(f"validation has, training lacks {len(unseen)} characters: {listed}{' …' if len(unseen) > 10 else ''}")
+        listed = ", ".join(
+            f"{describe_character(character)} ({count}×)" for character, count in unseen[:10]
+        )
+        lines.append(
+            f"validation has, training lacks {len(unseen)} characters: {listed}{' …' if len(unseen) > 10 else ''}"
+        )
     return "\n".join(lines)
 
 
@@ -114,7 +158,9 @@ def _splits_told(value: dict[str, Any]) -> list[str]:
     empty = [name for name in SPLITS if not kept[name]]
     if empty:
         advice = f"split.validation_ratio={split['validation_ratio']:g}, split.by={split['by']}, split.seed={split['seed']}"
-        return [f"NO {' AND NO '.join(empty)} SAMPLES: no file is written for an empty split; change {advice}, or give sources a `split`"]
+        return [
+            f"NO {' AND NO '.join(empty)} SAMPLES: no file is written for an empty split; change {advice}, or give sources a `split`"
+        ]
     share = kept["validation"] / sum(kept.values())
     return [
         f"validation: {kept['validation']:,} samples ({share:.1%} of all), {held_out['texts']:,} different texts; "
@@ -131,14 +177,26 @@ _PAIR_WORDS = (
 def card(config: PrepareConfig, value: dict[str, Any]) -> str:
     """README.md of the folder, with the metadata that the hub reads; no `configs:`, by which `datasets` 5.2 mistakes a folder for an older one of its name."""
     total = sum(value["kept"].values())
-    bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    bounds = (
+        (1_000, "n<1K"),
+        (10_000, "1K<n<10K"),
+        (100_000, "10K<n<100K"),
+        (1_000_000, "100K<n<1M"),
+    )
     size = next((name for bound, name in bounds if total < bound), "1M<n<10M")
-    metadata: dict[str, Any] = {"task_categories": ["image-to-text"], "tags": ["ocr", "lipi"], "size_categories": [size]}
+    metadata: dict[str, Any] = {
+        "task_categories": ["image-to-text"],
+        "tags": ["ocr", "lipi"],
+        "size_categories": [size],
+    }
     sources = "\n".join(
         f"| {source['format']} | {source.get('path') or ', '.join(source.get('texts', []))} | {sum(source['kept'].values()):,} | {sum(source['skipped'].values()):,} |"
         for source in value["sources"]
     )
-    reasons = "\n".join(f"| {reason} | {count:,} |" for reason, count in value["skipped"].items()) or "| none | 0 |"
+    reasons = (
+        "\n".join(f"| {reason} | {count:,} |" for reason, count in value["skipped"].items())
+        or "| none | 0 |"
+    )
     return f"""---
 {yaml.safe_dump(metadata, allow_unicode=True, sort_keys=False).strip()}
 ---

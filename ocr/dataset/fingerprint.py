@@ -12,7 +12,9 @@ class Fingerprint:
 
     def add(self, id: str, text: str, image: bytes) -> None:
         """Count one more sample in."""
-        self._digest.update(json.dumps([id, text, hashlib.sha256(image).hexdigest()]).encode() + b"\n")
+        self._digest.update(
+            json.dumps([id, text, hashlib.sha256(image).hexdigest()]).encode() + b"\n"
+        )
 
     def hexdigest(self) -> str:
         """The fingerprint of all samples so far."""

@@ -12,7 +12,9 @@ class Joined:
     def __init__(self, first: Dataset, second: Dataset) -> None:
         self.first, self.second = first, second
         self.location = f"{first.location} and {second.location}"
-        self.fingerprint = hashlib.sha256(f"{first.fingerprint}+{second.fingerprint}".encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(
+            f"{first.fingerprint}+{second.fingerprint}".encode()
+        ).hexdigest()
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
@@ -29,4 +31,8 @@ class Joined:
 
     def image_bytes(self, index: int) -> bytes:
         """The encoded image file of one sample."""
-        return self.first.image_bytes(index) if index < len(self.first) else self.second.image_bytes(index - len(self.first))
+        return (
+            self.first.image_bytes(index)
+            if index < len(self.first)
+            else self.second.image_bytes(index - len(self.first))
+        )

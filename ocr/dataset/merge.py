@@ -31,7 +31,9 @@ class Verdicts:
     validation: NDArray[np.bool_]
     left_out: NDArray[np.uint8]  # KEPT, DUPLICATE_ID, DUPLICATE_SAMPLE or LEAK
     leaks: dict[int, str]  # place → what it shares with validation
-    near: tuple[int, list[tuple[int, int]]]  # how many pairs look alike with the same text, and the first of them
+    near: tuple[
+        int, list[tuple[int, int]]
+    ]  # how many pairs look alike with the same text, and the first of them
     conflicts: tuple[int, list[tuple[int, int]]]  # the same image with another text
     first_of: dict[int, int]  # place of a duplicate → place of what it repeats
     renamed: frozenset[int]  # places whose id an earlier source has used
@@ -47,20 +49,35 @@ class Table:
 
     def __init__(self, files: Sequence[Path], sources: Sequence[int], by: Sequence[str]) -> None:
         self.files, self.by = list(files), list(by)
-        names = ["id_key", "content_key", "image_key", "text_key", "look", *(f"by_{index}" for index in range(len(by)))]
+        names = [
+            "id_key",
+            "content_key",
+            "image_key",
+            "text_key",
+            "look",
+            *(f"by_{index}" for index in range(len(by))),
+        ]
         columns: dict[str, list[Keys]] = {name: [] for name in names}
         validation, copies, sizes, self.starts = [], [], [], [0]
         for file in self.files:
             part = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
             for name in names:
                 columns[name].append(_keys(part[name]))
-            validation.append(np.array([split == "validation" for split in part["split"].to_pylist()], dtype=np.bool_))
+            validation.append(
+                np.array(
+                    [split == "validation" for split in part["split"].to_pylist()], dtype=np.bool_
+                )
+            )
             copies.append(np.asarray(part["is_copy"].to_pylist(), dtype=np.bool_))
             sizes.append(np.stack([part["width"].to_numpy(), part["height"].to_numpy()], axis=1))
             self.starts.append(self.starts[-1] + part.num_rows)
         self._columns = {name: np.concatenate(parts) for name, parts in columns.items()}
         self.sources = np.repeat(np.array(sources), np.diff(self.starts))
-        self.validation, self.copies, self.sizes_px = np.concatenate(validation), np.concatenate(copies), np.concatenate(sizes)
+        self.validation, self.copies, self.sizes_px = (
+            np.concatenate(validation),
+            np.concatenate(copies),
+            np.concatenate(sizes),
+        )
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -92,17 +109,33 @@ def judge(table: Table, settings: SplitSettings) -> Verdicts:
     first_of: dict[int, int] = {}
     everything = np.arange(len(table))
     for source in np.unique(table.sources):
-        _mark_repeats(table["id_key"], everything[table.sources == source], left_out, DUPLICATE_ID, first_of)
+        _mark_repeats(
+            table["id_key"], everything[table.sources == source], left_out, DUPLICATE_ID, first_of
+        )
     staying = everything[left_out == KEPT]
-    staying = staying[np.argsort(~table.validation[staying], kind="stable")]  # of equal samples the one in validation stays
+    staying = staying[
+        np.argsort(~table.validation[staying], kind="stable")
+    ]  # of equal samples the one in validation stays
     _mark_repeats(table["content_key"], staying, left_out, DUPLICATE_SAMPLE, first_of)
     leaks = _leaks(table, left_out)
     if leaks and settings.on_leak == "fail":
-        raise UserError(_leak_message(table, leaks, left=int(((left_out == KEPT) & ~table.validation).sum()) - len(leaks)))
+        raise UserError(
+            _leak_message(
+                table, leaks, left=int(((left_out == KEPT) & ~table.validation).sum()) - len(leaks)
+            )
+        )
     left_out[list(leaks)] = LEAK
     kept = np.flatnonzero(left_out == KEPT)
     renamed = frozenset(kept[_repeats(table["id_key"][kept])[0]].tolist())
-    return Verdicts(table.validation, left_out, leaks, _look_alikes(table, kept[~table.copies[kept]]), _conflicts(table, kept), first_of, renamed)
+    return Verdicts(
+        table.validation,
+        left_out,
+        leaks,
+        _look_alikes(table, kept[~table.copies[kept]]),
+        _conflicts(table, kept),
+        first_of,
+        renamed,
+    )
 
 
 def rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -118,7 +151,9 @@ def _keys(column: pa.ChunkedArray) -> Keys:
     array = array.chunk(0) if isinstance(array, pa.ChunkedArray) and array.num_chunks else array
     if not len(array):
         return np.empty(0, dtype=f"V{KEY_BYTES}")
-    return np.frombuffer(array.buffers()[1], dtype=f"V{KEY_BYTES}", count=len(array), offset=array.offset * KEY_BYTES).copy()
+    return np.frombuffer(
+        array.buffers()[1], dtype=f"V{KEY_BYTES}", count=len(array), offset=array.offset * KEY_BYTES
+    ).copy()
 
 
 def _repeats(keys: Keys) -> tuple[Places, Places]:
@@ -128,7 +163,9 @@ def _repeats(keys: Keys) -> tuple[Places, Places]:
     return repeats, firsts[inverse[repeats]]
 
 
-def _mark_repeats(keys: Keys, places: Places, left_out: NDArray[np.uint8], verdict: int, first_of: dict[int, int]) -> None:
+def _mark_repeats(
+    keys: Keys, places: Places, left_out: NDArray[np.uint8], verdict: int, first_of: dict[int, int]
+) -> None:
     """Of equal keys the first in `places` stays."""
     repeats, firsts = _repeats(keys[places])
     left_out[places[repeats]] = verdict
@@ -137,18 +174,27 @@ def _mark_repeats(keys: Keys, places: Places, left_out: NDArray[np.uint8], verdi
 
 def _leaks(table: Table, left_out: NDArray[np.uint8]) -> dict[int, str]:
     """Training samples that share their image, or one of `by`, with validation → what they share."""
-    training, judging = (np.flatnonzero((left_out == KEPT) & (table.validation == side)) for side in (False, True))
+    training, judging = (
+        np.flatnonzero((left_out == KEPT) & (table.validation == side)) for side in (False, True)
+    )
     shared: dict[int, str] = {}
-    for name, column in [("image", "image_key"), *((name, f"by_{index}") for index, name in enumerate(table.by))]:
+    for name, column in [
+        ("image", "image_key"),
+        *((name, f"by_{index}") for index, name in enumerate(table.by)),
+    ]:
         there = table[column][judging]
-        there = there[there != np.zeros(1, there.dtype)] if len(there) else there  # zeros: the sample has no such fact
+        there = (
+            there[there != np.zeros(1, there.dtype)] if len(there) else there
+        )  # zeros: the sample has no such fact
         for place in training[np.isin(table[column][training], there)]:
             shared.setdefault(int(place), name)
     return dict(sorted(shared.items()))
 
 
 def _leak_message(table: Table, leaks: dict[int, str], left: int) -> str:
-    counts = ", ".join(f"{count:,} by {name}" for name, count in Counter(leaks.values()).most_common())
+    counts = ", ".join(
+        f"{count:,} by {name}" for name, count in Counter(leaks.values()).most_common()
+    )
     ids = ", ".join(id for id, _ in table.described(list(leaks)[:3]).values())
     return (
         f"{len(leaks):,} training samples leak into validation ({counts}), such as {ids}; set split.on_leak=drop_from_train to leave them out "
@@ -172,10 +218,19 @@ def _look_alikes(table: Table, kept: Places) -> tuple[int, list[tuple[int, int]]
     for band in range(_BANDS):
         order = np.lexsort((np.arange(len(kept)), *looks.T, looks[:, band], texts))
         one, other = order[:-1], order[1:]
-        alike = (texts[one] == texts[other]) & (looks[one, band] == looks[other, band]) & (_differing_bits(looks[one], looks[other]) <= _NEAR_BITS)
-        pairs.update((min(a, b), max(a, b)) for a, b in zip(kept[one[alike]].tolist(), kept[other[alike]].tolist(), strict=True))
+        alike = (
+            (texts[one] == texts[other])
+            & (looks[one, band] == looks[other, band])
+            & (_differing_bits(looks[one], looks[other]) <= _NEAR_BITS)
+        )
+        pairs.update(
+            (min(a, b), max(a, b))
+            for a, b in zip(kept[one[alike]].tolist(), kept[other[alike]].tolist(), strict=True)
+        )
     return len(pairs), sorted(pairs)[:_EXAMPLES]
 
 
 def _differing_bits(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> NDArray[np.int64]:
-    return np.asarray(np.unpackbits((one ^ other).view(np.uint8), axis=1).sum(axis=1), dtype=np.int64)
+    return np.asarray(
+        np.unpackbits((one ^ other).view(np.uint8), axis=1).sum(axis=1), dtype=np.int64
+    )

@@ -41,7 +41,17 @@ def schema(config: PrepareConfig) -> pa.Schema:
     texts = [(name, pa.string()) for name in ("id", "text", "level", "group", "source", "split")]
     keys = [(name, _KEY) for name in ("id_key", "content_key", "image_key", "text_key", "look")]
     groups = [(f"by_{index}", _KEY) for index in range(len(config.split.by))]
-    return pa.schema([*texts, *keys, *groups, ("is_copy", pa.bool_()), ("width", pa.int32()), ("height", pa.int32()), ("image", pa.binary())])
+    return pa.schema(
+        [
+            *texts,
+            *keys,
+            *groups,
+            ("is_copy", pa.bool_()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("image", pa.binary()),
+        ]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +96,17 @@ class _Notes:
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
-        skips = [[storable(said) for said in (skip.where, skip.reason, skip.detail)] for skip in self.skips]
-        return {"kept": self.kept, "skips": skips, "lint": dict(self.found), "lint_examples": self.examples, "facts": sorted(self.facts)}
+        skips = [
+            [storable(said) for said in (skip.where, skip.reason, skip.detail)]
+            for skip in self.skips
+        ]
+        return {
+            "kept": self.kept,
+            "skips": skips,
+            "lint": dict(self.found),
+            "lint_examples": self.examples,
+            "facts": sorted(self.facts),
+        }
 
     def note(self, kind: str, example: str) -> None:
         """Count a finding; the first few of a kind are kept."""
@@ -120,24 +139,39 @@ def _rows(config: PrepareConfig, work: Work, notes: _Notes) -> Iterator[dict[str
             notes.skips.append(checked)
             continue
         sample, pixels = checked
-        split = source.split if source.split != "auto" else work.unit.split or split_of(sample, config.split)
+        split = (
+            source.split
+            if source.split != "auto"
+            else work.unit.split or split_of(sample, config.split)
+        )
         for copy in (sample, *_copies(sample, pixels, source, split)):
             notes.kept += 1
             notes.facts |= set(dict(copy.group))
             yield _row(copy, pixels, split, config.split.by, names_pages)
 
 
-def _checked(sample: Sample, config: PrepareConfig, source: SourceSettings, notes: _Notes) -> tuple[Sample, Pixels] | Skip:
+def _checked(
+    sample: Sample, config: PrepareConfig, source: SourceSettings, notes: _Notes
+) -> tuple[Sample, Pixels] | Skip:
     """The sample with its text normalised and its image within the limits, and that image decoded; or why it is left out."""
     text = sample.text
     if len(text) > _LONGEST_TEXT:
-        return Skip(sample.id, "label too long", f"{len(text):,} characters; the limit is {_LONGEST_TEXT:,}")
+        return Skip(
+            sample.id, "label too long", f"{len(text):,} characters; the limit is {_LONGEST_TEXT:,}"
+        )
     findings = lint(text)
     for finding in findings:
         notes.note(finding.kind, f"{sample.id}: {finding.detail} in “{storable(text[:40])}”")
     if config.lint.fix and findings:
         text = fix(text)
-    bad = next((found for found in (lint(text) if findings else []) if KINDS[found.kind].severity == "fatal" or found.kind in config.lint.leave_out), None)
+    bad = next(
+        (
+            found
+            for found in (lint(text) if findings else [])
+            if KINDS[found.kind].severity == "fatal" or found.kind in config.lint.leave_out
+        ),
+        None,
+    )
     if bad is not None:
         asked = bad.kind in config.lint.leave_out
         return Skip(sample.id, f"{LEFT_OUT if asked else 'label: '}{bad.kind}", bad.detail)
@@ -149,49 +183,91 @@ def _checked(sample: Sample, config: PrepareConfig, source: SourceSettings, note
         image, pixels = _fitting(sample, config.images)
     except ImageRefused as refused:
         return Skip(sample.id, refused.reason, refused.detail)
-    return Sample(storable(sample.id), image, text, sample.level, _grouped(sample, source), storable(sample.source)), pixels
+    return Sample(
+        storable(sample.id),
+        image,
+        text,
+        sample.level,
+        _grouped(sample, source),
+        storable(sample.source),
+    ), pixels
 
 
 def _fitting(sample: Sample, settings: ImageSettings) -> tuple[bytes, Pixels]:
     limits = ImageLimits(settings.max_pixels, settings.max_side_px, settings.min_side_px)
     if settings.max_image_edge is None:
         return sample.image, open_image(sample.image, "as it is", limits, sample.id)
-    pixels = open_image(sample.image, "as it is", ImageLimits(5 * settings.max_pixels, 65_535, settings.min_side_px), sample.id)
+    pixels = open_image(
+        sample.image,
+        "as it is",
+        ImageLimits(5 * settings.max_pixels, 65_535, settings.min_side_px),
+        sample.id,
+    )
     fitted = scale_to_fit(pixels, settings.max_image_edge)
     return (sample.image, pixels) if fitted is pixels else (encode_image(fitted), fitted)
 
 
 def _grouped(sample: Sample, source: SourceSettings) -> tuple[tuple[str, str], ...]:
     found = re.search(source.group_pattern, sample.id) if source.group_pattern else None
-    named = {key: value for key, value in found.groupdict().items() if value is not None} if found else {}
+    named = (
+        {key: value for key, value in found.groupdict().items() if value is not None}
+        if found
+        else {}
+    )
     return tuple((key, storable(value)) for key, value in {**dict(sample.group), **named}.items())
 
 
 def _copies(sample: Sample, pixels: Pixels, source: SourceSettings, split: str) -> Iterator[Sample]:
     for number in range(1, source.aug_copies + 1 if split == "train" else 0):
         id = f"{sample.id}~{number}"
-        yield Sample(id, encode_image(degraded(pixels, id)), sample.text, sample.level, (*sample.group, ("copy_of", sample.id)), sample.source)
+        yield Sample(
+            id,
+            encode_image(degraded(pixels, id)),
+            sample.text,
+            sample.level,
+            (*sample.group, ("copy_of", sample.id)),
+            sample.source,
+        )
 
 
 def split_of(sample: Sample, settings: SplitSettings) -> str:
     """`validation` or `train` by a hash of the first of `by` that the sample has, else of its text (a single letter: its id): more samples never move one to the other split."""
     facts = _facts(sample)
-    otherwise = "id" if sample.level == "character" else "text"  # letters are few: by their text, validation would have some that training lacks
+    otherwise = (
+        "id" if sample.level == "character" else "text"
+    )  # letters are few: by their text, validation would have some that training lacks
     name = next((name for name in settings.by if name in facts), otherwise)
     key = sample.text if name == "text" else f"{name}={facts[name]}"
-    digest = hashlib.blake2b(key.encode(), digest_size=8, key=f"split {settings.seed}".encode()).digest()
-    return "validation" if int.from_bytes(digest, "big") / 2**64 < settings.validation_ratio else "train"
+    digest = hashlib.blake2b(
+        key.encode(), digest_size=8, key=f"split {settings.seed}".encode()
+    ).digest()
+    return (
+        "validation"
+        if int.from_bytes(digest, "big") / 2**64 < settings.validation_ratio
+        else "train"
+    )
 
 
 def _facts(sample: Sample) -> dict[str, str]:
     return {**dict(sample.group), "id": sample.id, "text": sample.text, "source": sample.source}
 
 
-def _row(sample: Sample, pixels: Pixels, split: str, by: tuple[str, ...], names_pages: bool) -> dict[str, Any]:
+def _row(
+    sample: Sample, pixels: Pixels, split: str, by: tuple[str, ...], names_pages: bool
+) -> dict[str, Any]:
     """`names_pages`: a person named the pages, so equal names mean one page in all sources; else two folders may each have an f10.xml."""
     facts, image = _facts(sample), hashlib.sha256(sample.image).digest()
-    named = {"page": f"{sample.source}\x1f{facts['page']}"} if "page" in facts and not names_pages else {}
-    groups = {f"by_{index}": key_of(name, named.get(name, facts[name])) if name in facts else bytes(KEY_BYTES) for index, name in enumerate(by)}
+    named = (
+        {"page": f"{sample.source}\x1f{facts['page']}"}
+        if "page" in facts and not names_pages
+        else {}
+    )
+    groups = {
+        f"by_{index}": key_of(name, named.get(name, facts[name]))
+        if name in facts
+        else bytes(KEY_BYTES)
+        for index, name in enumerate(by)
+    }
     return {
         "id": sample.id,
         "text": sample.text,
@@ -224,5 +300,7 @@ def storable(text: str) -> str:
 
 def look_of(pixels: Pixels) -> bytes:
     """A 128-bit difference hash (dHash): whether each of 16 × 8 coarse pixels is brighter than its left neighbour."""
-    grey: NDArray[np.uint8] = np.asarray(Image.fromarray(pixels).convert("L").resize(_HASH_SIDE, Image.Resampling.BOX))
+    grey: NDArray[np.uint8] = np.asarray(
+        Image.fromarray(pixels).convert("L").resize(_HASH_SIDE, Image.Resampling.BOX)
+    )
     return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()

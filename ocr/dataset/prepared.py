@@ -15,7 +15,9 @@ Data = str | Sequence[SourceSettings]
 _SPLITS_TRIED, _FEW = 10, 1000  # seeds; samples up to which more than one is tried
 
 
-def open_splits(train: Data, validation: Data | None, validation_ratio: float, max_skipped: float) -> tuple[Dataset, Dataset]:
+def open_splits(
+    train: Data, validation: Data | None, validation_ratio: float, max_skipped: float
+) -> tuple[Dataset, Dataset]:
     """Both splits, of a folder or of sources, prepared where they are new or changed; UserError as by `build` and `Dataset.open`.
 
     Sources of `validation` all judge, and those of `train` then all train, where they do not say themselves.
@@ -24,7 +26,9 @@ def open_splits(train: Data, validation: Data | None, validation_ratio: float, m
         folder = train if isinstance(train, str) else _divided(train, validation_ratio, max_skipped)
         return Dataset.open(folder, "train"), Dataset.open(folder, "validation")
     folders = [
-        data if isinstance(data, str) else _prepared([_into(split, source) for source in data], validation_ratio, max_skipped)
+        data
+        if isinstance(data, str)
+        else _prepared([_into(split, source) for source in data], validation_ratio, max_skipped)
         for data, split in ((train, "train"), (validation, "validation"))
     ]
     return Dataset.open(folders[0], "train"), Dataset.open(folders[1], "validation")
@@ -32,14 +36,24 @@ def open_splits(train: Data, validation: Data | None, validation_ratio: float, m
 
 def open_training(data: Data, max_skipped: float) -> Dataset:
     """The training split alone; sources that do not say all train."""
-    folder = data if isinstance(data, str) else _prepared([_into("train", source) for source in data], 0.0, max_skipped)
+    folder = (
+        data
+        if isinstance(data, str)
+        else _prepared([_into("train", source) for source in data], 0.0, max_skipped)
+    )
     return Dataset.open(folder, "train")
 
 
-def _divided(sources: Sequence[SourceSettings], validation_ratio: float, max_skipped: float) -> Path:
+def _divided(
+    sources: Sequence[SourceSettings], validation_ratio: float, max_skipped: float
+) -> Path:
     """The prepared folder. A dozen samples may all fall into one split: of few, the first of ten seeds that comes near the ratio divides them, else the nearest."""
     folder = _prepared(sources, validation_ratio, max_skipped)
-    if validation_ratio == 0 or all(source.split != "auto" for source in sources) or _kept(folder)[1] > _FEW:
+    if (
+        validation_ratio == 0
+        or all(source.split != "auto" for source in sources)
+        or _kept(folder)[1] > _FEW
+    ):
         return folder
 
     def distance(found: Path) -> float:
@@ -51,7 +65,10 @@ def _divided(sources: Sequence[SourceSettings], validation_ratio: float, max_ski
     best = min(tried, key=distance)
     if best != folder:
         share, count = _kept(best)
-        print(f"{best}: divided anew, {round(share * count)} of {count} samples judge, since the first division was far from {validation_ratio:g}", flush=True)
+        print(
+            f"{best}: divided anew, {round(share * count)} of {count} samples judge, since the first division was far from {validation_ratio:g}",
+            flush=True,
+        )
     return best
 
 
@@ -68,13 +85,24 @@ def _into(split: str, source: SourceSettings) -> SourceSettings:
 
 def told(data: Data) -> str:
     """The data in a line, for reports and messages."""
-    return data if isinstance(data, str) else ", ".join(f"{source.format}:{getattr(source, 'path', '')}" for source in data)
+    return (
+        data
+        if isinstance(data, str)
+        else ", ".join(f"{source.format}:{getattr(source, 'path', '')}" for source in data)
+    )
 
 
-def _prepared(sources: Sequence[SourceSettings], validation_ratio: float, max_skipped: float, seed: int = 0) -> Path:
+def _prepared(
+    sources: Sequence[SourceSettings], validation_ratio: float, max_skipped: float, seed: int = 0
+) -> Path:
     """The folder in LIPI_CACHE of these sources as their files are now; processes of one node wait for one another."""
     split = {"validation_ratio": validation_ratio, "seed": seed}
-    values = {"output": "unnamed", "sources": [source.model_dump() for source in sources], "split": split, "max_skipped": max_skipped}
+    values = {
+        "output": "unnamed",
+        "sources": [source.model_dump() for source in sources],
+        "split": split,
+        "max_skipped": max_skipped,
+    }
     config = PrepareConfig.model_validate(values)
     folder = cache_dir() / "datasets" / signature(config)[:32]
     folder.parent.mkdir(parents=True, exist_ok=True)

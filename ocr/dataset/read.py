@@ -13,7 +13,10 @@ from ocr.dataset.arrow_cache import COLUMNS, cached, filesystem
 from ocr.errors import UserError
 from ocr.sample import Sample
 
-EMBEDDED = {name: Path(__file__).parent / name for name in ("odia_words", "odia_few_words", "odia_few_words_base")}
+EMBEDDED = {
+    name: Path(__file__).parent.parent / "assets" / "datasets" / name
+    for name in ("odia_words", "odia_few_words", "odia_few_words_base")
+}
 
 
 class Dataset:
@@ -21,7 +24,9 @@ class Dataset:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self._file, self.fingerprint = cached(location)  # SHA-256 of the content: equal content elsewhere has the same one
+        self._file, self.fingerprint = cached(
+            location
+        )  # SHA-256 of the content: equal content elsewhere has the same one
         with pa.memory_map(str(self._file)) as mapped:
             reader = pa.ipc.open_file(mapped)
             self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
@@ -40,9 +45,13 @@ class Dataset:
             raise UserError(f"{folder}: cannot be listed: {problem}") from None
         names = sorted(info.base_name for info in found)
         if not names:
-            raise UserError(f"{folder}: no such data set; make it with ray_jobs/prepare.py, or use an embedded one: {', '.join(EMBEDDED)}")
+            raise UserError(
+                f"{folder}: no such data set; make it with ray_jobs/prepare.py, or use an embedded one: {', '.join(EMBEDDED)}"
+            )
         if f"{split}.parquet" not in names:
-            there = ", ".join(name for name in names if name.endswith(".parquet")) or "no parquet file"
+            there = (
+                ", ".join(name for name in names if name.endswith(".parquet")) or "no parquet file"
+            )
             raise UserError(f"{folder}/{split}.parquet: missing or empty; the folder holds {there}")
         return cls(f"{folder}/{split}.parquet")
 
@@ -83,7 +92,14 @@ class Dataset:
     def sample(self, index: int) -> Sample:
         """One sample as a whole."""
         id, text, level = (self._value(name, index) for name in ("id", "text", "level"))
-        return Sample(id, self.image_bytes(index), text, level, tuple(self.group(index).items()), self.source(index))
+        return Sample(
+            id,
+            self.image_bytes(index),
+            text,
+            level,
+            tuple(self.group(index).items()),
+            self.source(index),
+        )
 
     def row(self, index: int) -> dict[str, Any]:
         """One sample as the columns of the file."""

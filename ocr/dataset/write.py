@@ -64,12 +64,17 @@ class Tally:
     examples: dict[str, str] = field(default_factory=dict)
     lint: Counter[str] = field(default_factory=Counter)
     lint_examples: dict[str, list[str]] = field(default_factory=dict)
-    splits: dict[str, SplitCounts] = field(default_factory=lambda: {split: SplitCounts() for split in SPLITS})
+    splits: dict[str, SplitCounts] = field(
+        default_factory=lambda: {split: SplitCounts() for split in SPLITS}
+    )
 
     @property
     def kept_by_split(self) -> dict[str, int]:
         """Samples in each split."""
-        return {split: sum(count for (_, into), count in self.kept.items() if into == split) for split in SPLITS}
+        return {
+            split: sum(count for (_, into), count in self.kept.items() if into == split)
+            for split in SPLITS
+        }
 
     @property
     def reasons(self) -> Counter[str]:
@@ -86,7 +91,11 @@ class Tally:
 
     def faults_of(self, source: int) -> int:
         """The same of one source."""
-        return sum(count for (where, reason), count in self.skipped.items() if where == source and _is_fault(reason))
+        return sum(
+            count
+            for (where, reason), count in self.skipped.items()
+            if where == source and _is_fault(reason)
+        )
 
     def kept_of(self, source: int) -> int:
         """Samples of one source that stay."""
@@ -94,10 +103,19 @@ class Tally:
 
 
 def _is_fault(reason: str) -> bool:
-    return reason not in EXPECTED and not reason.endswith(SHARED) and not reason.startswith(LEFT_OUT)
+    return (
+        reason not in EXPECTED and not reason.endswith(SHARED) and not reason.startswith(LEFT_OUT)
+    )
 
 
-def write_splits(config: PrepareConfig, folder: Path, staging: Path, works: list[Work], table: Table, verdicts: Verdicts) -> Tally:
+def write_splits(
+    config: PrepareConfig,
+    folder: Path,
+    staging: Path,
+    works: list[Work],
+    table: Table,
+    verdicts: Verdicts,
+) -> Tally:
     """Stream the parts in their order into one parquet file a split and skipped.jsonl; the same parts give the same bytes."""
     tally, earlier = Tally(), table.described(verdicts.first_of.values())
     writers = {split: _Writer(folder / f"{split}.parquet", config) for split in SPLITS}
@@ -128,7 +146,9 @@ def _keep(tally: Tally, writers: dict[str, "_Writer"], source: int, row: dict[st
     writers[row["split"]].write(row)
 
 
-def _reason(place: int, verdicts: Verdicts, earlier: dict[int, tuple[str, str]]) -> tuple[str, str] | None:
+def _reason(
+    place: int, verdicts: Verdicts, earlier: dict[int, tuple[str, str]]
+) -> tuple[str, str] | None:
     """Why the second pass leaves a sample out; None when it stays."""
     verdict = verdicts.left_out[place]
     if verdict == KEPT:
@@ -136,7 +156,11 @@ def _reason(place: int, verdicts: Verdicts, earlier: dict[int, tuple[str, str]])
     if verdict == LEAK:
         return verdicts.leaks[place] + SHARED, "split.on_leak is drop_from_train"
     id, text = earlier[verdicts.first_of[place]]
-    return ("duplicate id", f"a sample with the text {text[:40]!r} has it") if verdict == DUPLICATE_ID else ("duplicate sample", f"same image and text as {id}")
+    return (
+        ("duplicate id", f"a sample with the text {text[:40]!r} has it")
+        if verdict == DUPLICATE_ID
+        else ("duplicate sample", f"same image and text as {id}")
+    )
 
 
 def _note(counts: dict[str, Any], source: int, tally: Tally, skips: TextIO) -> None:
@@ -151,7 +175,12 @@ def _note(counts: dict[str, Any], source: int, tally: Tally, skips: TextIO) -> N
 def _skip(tally: Tally, skips: TextIO, source: int, where: str, reason: str, detail: str) -> None:
     tally.skipped[source, reason] += 1
     tally.examples.setdefault(reason, f"{where}: {detail}" if detail else where)
-    skips.write(storable(json.dumps({"where": where, "reason": reason, "detail": detail}, ensure_ascii=False)) + "\n")
+    skips.write(
+        storable(
+            json.dumps({"where": where, "reason": reason, "detail": detail}, ensure_ascii=False)
+        )
+        + "\n"
+    )
 
 
 class _Writer:
@@ -161,18 +190,46 @@ class _Writer:
         self._fine = config.output_format == "finevision"
         self._instruction = config.instruction
         self._schema = _schema(config.output_format)
-        bytes_column, path_column = ("images.list.element.bytes", "images.list.element.path") if self._fine else ("image.bytes", "image.path")
-        light = {"texts.list.element.user": "ZSTD", "texts.list.element.assistant": "ZSTD"} if self._fine else {"text": "ZSTD"}
-        compression = {bytes_column: "NONE", path_column: "ZSTD", **light} | {name: "ZSTD" for name in COLUMNS if name not in ("image", "text")}
-        self._writer = pq.ParquetWriter(file, self._schema, compression=compression, use_dictionary=["level", "group", "source"], write_statistics=False)
+        bytes_column, path_column = (
+            ("images.list.element.bytes", "images.list.element.path")
+            if self._fine
+            else ("image.bytes", "image.path")
+        )
+        light = (
+            {"texts.list.element.user": "ZSTD", "texts.list.element.assistant": "ZSTD"}
+            if self._fine
+            else {"text": "ZSTD"}
+        )
+        compression = {bytes_column: "NONE", path_column: "ZSTD", **light} | {
+            name: "ZSTD" for name in COLUMNS if name not in ("image", "text")
+        }
+        self._writer = pq.ParquetWriter(
+            file,
+            self._schema,
+            compression=compression,
+            use_dictionary=["level", "group", "source"],
+            write_statistics=False,
+        )
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one sample, a row of a part."""
         image = {"bytes": row["image"], "path": None}
-        shown = {"images": [image], "texts": [{"user": self._instruction, "assistant": row["text"]}]} if self._fine else {"image": image, "text": row["text"]}
-        self._rows.append({"id": row["id"], **shown, "level": row["level"], "group": row["group"], "source": row["source"]})
+        shown = (
+            {"images": [image], "texts": [{"user": self._instruction, "assistant": row["text"]}]}
+            if self._fine
+            else {"image": image, "text": row["text"]}
+        )
+        self._rows.append(
+            {
+                "id": row["id"],
+                **shown,
+                "level": row["level"],
+                "group": row["group"],
+                "source": row["source"],
+            }
+        )
         self._bytes += len(row["image"])
         if len(self._rows) >= _ROWS_PER_GROUP or self._bytes >= _BYTES_PER_GROUP:
             self._flush()
@@ -197,9 +254,15 @@ def _schema(output_format: str) -> pa.Schema:
     else:
         shown = [("image", _IMAGE), ("text", pa.string())]
         features = {"image": {"_type": "Image"}, "text": text}
-    names = [("id", pa.string()), *shown, *((name, pa.string()) for name in ("level", "group", "source"))]
+    names = [
+        ("id", pa.string()),
+        *shown,
+        *((name, pa.string()) for name in ("level", "group", "source")),
+    ]
     features = {name: features.get(name, text) for name, _ in names}
-    return pa.schema(names, metadata={"huggingface": json.dumps({"info": {"features": features}})})  # what `datasets` reads, so images show as images
+    return pa.schema(
+        names, metadata={"huggingface": json.dumps({"info": {"features": features}})}
+    )  # what `datasets` reads, so images show as images
 
 
 def described_places(pairs: list[tuple[int, int]], table: Table) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ocr.errors import UserError
 from ocr.images import Pixels
-from ocr.recognizers.base import Recognizer
+from ocr.recognizers.recognizer import Recognizer
 from ocr.sample import Reading
 
 
@@ -19,13 +19,18 @@ class Ensemble:
         self.name = "+".join(member.name for member in members)
         modes: set[Literal["L", "RGB"]] = {member.image_mode for member in members}
         if len(modes) > 1:
-            raise UserError(f"{self.name}: some read grey images and some colour; an ensemble takes members of one kind")
+            raise UserError(
+                f"{self.name}: some read grey images and some colour; an ensemble takes members of one kind"
+            )
         self.image_mode = modes.pop()
         self.reads_pages = all(member.reads_pages for member in members)
 
     def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
         """One Reading per image; of equal votes the text of the first member wins."""
-        return [self._vote(readings) for readings in zip(*(member.read(images) for member in self.members), strict=True)]
+        return [
+            self._vote(readings)
+            for readings in zip(*(member.read(images) for member in self.members), strict=True)
+        ]
 
     def _vote(self, readings: Sequence[Reading]) -> Reading:
         votes: defaultdict[str, float] = defaultdict(float)

@@ -25,7 +25,7 @@ _READERS = {
     "corrections": "ocr.sources.corrections",
     "huggingface": "ocr.sources.huggingface",
     "pairs": "ocr.sources.pairs",
-    "synthetic": "ocr.sources.synthetic",
+    "synthetic": "ocr.rendering.synthetic",
 }
 
 
@@ -60,7 +60,11 @@ def paths_of(settings: "SourceSettings") -> Iterator[Path]:
     """The files and folders that a source's settings name; a font family or a hub name is a path that is not there."""
     for setting in _HOLDS_FILES:
         value = getattr(settings, setting, None)
-        yield from (Path(path) for path in ([value] if isinstance(value, str) else value or ()) if Path(path).exists())
+        yield from (
+            Path(path)
+            for path in ([value] if isinstance(value, str) else value or ())
+            if Path(path).exists()
+        )
 
 
 def _files_at(path: Path) -> Iterator[Path]:
@@ -76,7 +80,9 @@ def read_source(settings: "SourceSettings") -> Iterator[Sample | Skip]:
         yield from read(settings, unit)
 
 
-def in_rows(name: str, count: int, split: str | None = None, rows: int = ROWS_PER_UNIT) -> list[Unit]:
+def in_rows(
+    name: str, count: int, split: str | None = None, rows: int = ROWS_PER_UNIT
+) -> list[Unit]:
     """Units of at most `rows` rows that cover `count` rows."""
     return [Unit(name, start, min(start + rows, count), split) for start in range(0, count, rows)]
 

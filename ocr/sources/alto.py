@@ -8,7 +8,16 @@ import numpy as np
 from ocr.images import Polygon
 from ocr.sample import Sample, Skip
 from ocr.sources import Unit
-from ocr.sources.layout import NotThisFormat, Page, Piece, direction_of, name_of, plan_layout, points_of, read_layout
+from ocr.sources.layout import (
+    NotThisFormat,
+    Page,
+    Piece,
+    direction_of,
+    name_of,
+    plan_layout,
+    points_of,
+    read_layout,
+)
 from ocr.sources.settings import AltoSettings
 
 _SOFT_HYPHEN = "\u00ad"
@@ -30,14 +39,21 @@ def parse(root: Element) -> Page:
     Coordinates in any unit (pixel, mm10, inch1200) mean shares of the page's WIDTH and HEIGHT, which are in the same unit.
     """
     if name_of(root) != "alto":
-        raise NotThisFormat(f"the root element is {name_of(root)}" + ("; use format: page" if name_of(root) == "PcGts" else ""))
+        raise NotThisFormat(
+            f"the root element is {name_of(root)}"
+            + ("; use format: page" if name_of(root) == "PcGts" else "")
+        )
     pages = [element for element in root.iter() if name_of(element) == "Page"]
     if len(pages) != 1:
         raise NotThisFormat(f"{len(pages)} Page elements; one file describes one page")
-    unit = next((element.text for element in root.iter() if name_of(element) == "MeasurementUnit"), "pixel")
+    unit = next(
+        (element.text for element in root.iter() if name_of(element) == "MeasurementUnit"), "pixel"
+    )
     width, height = (_number(pages[0], key) or 0.0 for key in ("WIDTH", "HEIGHT"))
     if (unit or "").strip() != "pixel" and not (width and height):
-        raise NotThisFormat(f"measured in {unit}, but the page has no WIDTH and HEIGHT to scale it by")
+        raise NotThisFormat(
+            f"measured in {unit}, but the page has no WIDTH and HEIGHT to scale it by"
+        )
     image = next((element.text for element in root.iter() if name_of(element) == "fileName"), None)
     regions = list(_regions(pages[0]))
     order = {reference: place for place, reference in enumerate(_reading_order(root))}
@@ -51,7 +67,14 @@ def _regions(parent: Element, degrees: float = 0.0) -> Iterator[Piece]:
         turned = _rotation(element, degrees)
         if name_of(element) == "TextBlock":
             yield _region(element, element.get("ID", f"block{number}"), turned)
-        elif name_of(element) in ("TopMargin", "LeftMargin", "RightMargin", "BottomMargin", "PrintSpace", "ComposedBlock"):
+        elif name_of(element) in (
+            "TopMargin",
+            "LeftMargin",
+            "RightMargin",
+            "BottomMargin",
+            "PrintSpace",
+            "ComposedBlock",
+        ):
             yield from _regions(element, turned)
 
 
@@ -63,17 +86,37 @@ def _rotation(element: Element, otherwise: float) -> float:
 
 def _region(element: Element, id: str, degrees: float) -> Piece:
     lines = [child for child in element if name_of(child) == "TextLine"]
-    pieces = tuple(_line(line, line.get("ID", f"{id}.line{number}"), degrees) for number, line in enumerate(lines))
-    return Piece(id, _polygon(element) if _polygon(element) is not None else _around(pieces), None, None, degrees, pieces)
+    pieces = tuple(
+        _line(line, line.get("ID", f"{id}.line{number}"), degrees)
+        for number, line in enumerate(lines)
+    )
+    return Piece(
+        id,
+        _polygon(element) if _polygon(element) is not None else _around(pieces),
+        None,
+        None,
+        degrees,
+        pieces,
+    )
 
 
 def _line(element: Element, id: str, degrees: float) -> Piece:
     strings = [child for child in element if name_of(child) == "String"]
-    words = tuple(_word(string, string.get("ID", f"{id}.word{number}"), degrees) for number, string in enumerate(strings))
+    words = tuple(
+        _word(string, string.get("ID", f"{id}.word{number}"), degrees)
+        for number, string in enumerate(strings)
+    )
     sure = [word.confidence for word in words if word.confidence is not None]
     polygon = _polygon(element)
     direction = direction_of(points_of(element.get("BASELINE")), degrees)
-    return Piece(id, _around(words) if polygon is None else polygon, _line_text(element), float(np.mean(sure)) if sure else None, direction, words)
+    return Piece(
+        id,
+        _around(words) if polygon is None else polygon,
+        _line_text(element),
+        float(np.mean(sure)) if sure else None,
+        direction,
+        words,
+    )
 
 
 def _line_text(element: Element) -> str | None:
@@ -97,14 +140,27 @@ def _word(element: Element, id: str, degrees: float) -> Piece:
 
 def _polygon(element: Element) -> Polygon | None:
     """The Shape's polygon where there is one, else the box."""
-    shape = next((inner for child in element if name_of(child) == "Shape" for inner in child if name_of(inner) == "Polygon"), None)
+    shape = next(
+        (
+            inner
+            for child in element
+            if name_of(child) == "Shape"
+            for inner in child
+            if name_of(inner) == "Polygon"
+        ),
+        None,
+    )
     points = points_of(shape.get("POINTS")) if shape is not None else None
     if points is not None:
         return points
-    left, top, width, height = (_number(element, key) for key in ("HPOS", "VPOS", "WIDTH", "HEIGHT"))
+    left, top, width, height = (
+        _number(element, key) for key in ("HPOS", "VPOS", "WIDTH", "HEIGHT")
+    )
     if left is None or top is None or width is None or height is None:
         return None
-    return np.array([(left, top), (left + width, top), (left + width, top + height), (left, top + height)])
+    return np.array(
+        [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
+    )
 
 
 def _around(pieces: tuple[Piece, ...]) -> Polygon | None:
@@ -112,7 +168,10 @@ def _around(pieces: tuple[Piece, ...]) -> Polygon | None:
     points = [piece.polygon for piece in pieces if piece.polygon is not None]
     if not points:
         return None
-    (left, top), (right, bottom) = np.concatenate(points).min(axis=0), np.concatenate(points).max(axis=0)
+    (left, top), (right, bottom) = (
+        np.concatenate(points).min(axis=0),
+        np.concatenate(points).max(axis=0),
+    )
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 

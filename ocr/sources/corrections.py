@@ -25,12 +25,18 @@ _FACTS = {
 
 def plan(settings: CorrectionsSettings) -> list[Unit]:
     """JSON files in the order of their paths; UserError when there is none."""
-    return plan_files(settings.path, ".json", "a folder of corrections: x.png with x.json, which holds corrected_text (docs/formats.md)")
+    return plan_files(
+        settings.path,
+        ".json",
+        "a folder of corrections: x.png with x.json, which holds corrected_text (docs/formats.md)",
+    )
 
 
 def read(settings: CorrectionsSettings, unit: Unit) -> Iterator[Sample | Skip]:
     """A Sample or a Skip for every JSON file; the original reading, who and when stand in the sample's group."""
-    yield from read_files(settings.path, ".json", unit, lambda name: _correction(Path(settings.path), name, settings))
+    yield from read_files(
+        settings.path, ".json", unit, lambda name: _correction(Path(settings.path), name, settings)
+    )
 
 
 def _correction(root: Path, name: str, settings: CorrectionsSettings) -> Sample | Skip:
@@ -40,16 +46,31 @@ def _correction(root: Path, name: str, settings: CorrectionsSettings) -> Sample 
     except (ValueError, RecursionError) as problem:  # ValueError: also UnicodeDecodeError
         return Skip(where, "not valid JSON", str(problem))
     if not isinstance(record, dict):
-        return Skip(where, "not a correction", f"a JSON object was expected, found {type(record).__name__}")
+        return Skip(
+            where, "not a correction", f"a JSON object was expected, found {type(record).__name__}"
+        )
     text = _first(record, _CORRECTED)
     if not isinstance(text, str):
-        return Skip(where, "no corrected text", f"none of {', '.join(_CORRECTED)} holds a text; the keys are {', '.join(map(str, record))[:200]}")
+        return Skip(
+            where,
+            "no corrected text",
+            f"none of {', '.join(_CORRECTED)} holds a text; the keys are {', '.join(map(str, record))[:200]}",
+        )
     image = _image_of(root, name, record)
     if image is None:
-        return Skip(where, "missing image", "no key `image`, and no image of the same name beside it")
+        return Skip(
+            where, "missing image", "no key `image`, and no image of the same name beside it"
+        )
     facts = [(fact, _first(record, keys)) for fact, keys in _FACTS.items()]
     group = tuple((fact, str(value)) for fact, value in facts if value is not None and value != "")
-    return Sample(name.removesuffix(".json"), read_inside(root, image), text, settings.level, group, f"corrections:{settings.path}")
+    return Sample(
+        name.removesuffix(".json"),
+        read_inside(root, image),
+        text,
+        settings.level,
+        group,
+        f"corrections:{settings.path}",
+    )
 
 
 def _image_of(root: Path, name: str, record: dict[str, Any]) -> str | None:

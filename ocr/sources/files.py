@@ -31,7 +31,9 @@ def read_inside(root: Path, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes
         if not stat.S_ISREG(found.st_mode):
             raise FileRefused("not an ordinary file", f"{path}: a folder, pipe or device")
         if found.st_size > max_bytes:
-            raise FileRefused("file too large", f"{path}: {found.st_size:,} bytes; the limit is {max_bytes:,}")
+            raise FileRefused(
+                "file too large", f"{path}: {found.st_size:,} bytes; the limit is {max_bytes:,}"
+            )
         return path.read_bytes()
     except OSError as problem:
         raise FileRefused("missing image", f"{path}: {problem.strerror or problem}") from None
@@ -55,7 +57,9 @@ def plan_files(path: str, ending: str, holds: str) -> list[Unit]:
     return in_rows("", len(names))
 
 
-def read_files(path: str, ending: str, unit: Unit, make: Callable[[str], Sample | Skip]) -> Iterator[Sample | Skip]:
+def read_files(
+    path: str, ending: str, unit: Unit, make: Callable[[str], Sample | Skip]
+) -> Iterator[Sample | Skip]:
     """What `make` says of each file of the unit, by its path relative to the folder; a Skip where a file is refused."""
     for name in _listed(path, ending)[unit.start : unit.stop]:
         try:

@@ -19,7 +19,10 @@ from ocr.sources.huggingface_splits import load, must_be_there
 from ocr.sources.settings import HuggingFaceSettings
 
 _ROWS_AT_ONCE = 16
-_OTHER_NAMES = {"image": ("images",), "text": ("texts", "messages")}  # FineVision's and conversations', where the setting keeps its default
+_OTHER_NAMES = {
+    "image": ("images",),
+    "text": ("texts", "messages"),
+}  # FineVision's and conversations', where the setting keeps its default
 _FOR_VALIDATION = ("validation", "valid", "val", "dev", "test")
 
 
@@ -41,7 +44,11 @@ class _Columns:
 
     def names(self) -> list[str]:
         single = (self.text, self.image, self.id, self.klass)
-        return list(dict.fromkeys([name for name in single if name is not None] + [name for _, name in self.groups]))
+        return list(
+            dict.fromkeys(
+                [name for name in single if name is not None] + [name for _, name in self.groups]
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,9 @@ def plan(settings: HuggingFaceSettings) -> list[Unit]:
     for name, split in splits.items():
         goes_to = None if settings.dataset_split is not None else _goes_to(name, len(splits))
         if split.kept is None:
-            units += [Unit(name, shard, shard + 1, goes_to) for shard in range(split.data.num_shards)]
+            units += [
+                Unit(name, shard, shard + 1, goes_to) for shard in range(split.data.num_shards)
+            ]
         else:
             units += in_rows(name, len(split.kept), goes_to)
     return units
@@ -75,7 +84,9 @@ def read(settings: HuggingFaceSettings, unit: Unit) -> Iterator[Sample | Skip]:
     for number, row in _rows(settings, split, unit):
         columns = split.columns
         id = f"{Path(settings.path).name}:{unit.name}#{row[columns.id] if columns.id else number}"
-        group = tuple((name, str(row[column])) for name, column in columns.groups if row[column] is not None)
+        group = tuple(
+            (name, str(row[column])) for name, column in columns.groups if row[column] is not None
+        )
         try:
             text, image = _text(row[columns.text]), _image(settings, row, columns)
             yield Sample(id, image, text, settings.level, group, f"huggingface:{settings.path}")
@@ -89,20 +100,30 @@ def _goes_to(split: str, splits: int) -> str | None:
     return "train" if split == "train" and splits > 1 else None
 
 
-def _rows(settings: HuggingFaceSettings, split: _Split, unit: Unit) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(
+    settings: HuggingFaceSettings, split: _Split, unit: Unit
+) -> Iterator[tuple[str, dict[str, Any]]]:
     if split.kept is not None:
         for start in range(unit.start, unit.stop, _ROWS_AT_ONCE):
             numbers = list(split.kept[start : min(start + _ROWS_AT_ONCE, unit.stop)])
             for number, row in zip(numbers, split.data[numbers].to_pylist(), strict=True):
                 yield str(number), split.features.decode_example(row)
         return
-    shard, klass = split.data.shard(num_shards=split.data.num_shards, index=unit.start), split.columns.klass
+    shard, klass = (
+        split.data.shard(num_shards=split.data.num_shards, index=unit.start),
+        split.columns.klass,
+    )
     try:
         for number, row in enumerate(shard):
-            if not settings.dataset_classes or _class_name(split.class_labels, row[klass]) in settings.dataset_classes:
+            if (
+                not settings.dataset_classes
+                or _class_name(split.class_labels, row[klass]) in settings.dataset_classes
+            ):
                 yield f"{unit.start}-{number}", row
     except ValueError as problem:  # a damaged file, or a file_name that leaves the folder; lost connections are other errors
-        raise UserError(f"{settings.path}: shard {unit.start} of {unit.name!r} cannot be read: {problem}") from None
+        raise UserError(
+            f"{settings.path}: shard {unit.start} of {unit.name!r} cannot be read: {problem}"
+        ) from None
 
 
 def _text(value: Any) -> str:
@@ -127,7 +148,9 @@ def _said(turn: dict[str, Any]) -> list[Any]:
 
 
 def _parts(content: list[Any], kind: str) -> list[Any]:
-    return [part.get(kind) for part in content if isinstance(part, dict) and part.get("type") == kind]
+    return [
+        part.get(kind) for part in content if isinstance(part, dict) and part.get("type") == kind
+    ]
 
 
 def _image(settings: HuggingFaceSettings, row: dict[str, Any], columns: _Columns) -> bytes:
@@ -135,7 +158,12 @@ def _image(settings: HuggingFaceSettings, row: dict[str, Any], columns: _Columns
         value = row[columns.image]
     else:
         contents = [turn.get("content") for turn in row[columns.text]]
-        value = [image for content in contents if isinstance(content, list) for image in _parts(content, "image")]
+        value = [
+            image
+            for content in contents
+            if isinstance(content, list)
+            for image in _parts(content, "image")
+        ]
     if isinstance(value, list):
         if len(value) > 1:
             raise _Unusable("more than one image", f"{len(value)} images")
@@ -158,11 +186,18 @@ def _read_file(settings: HuggingFaceSettings, path: str) -> bytes:
     if place.exists():
         return read_inside(place if place.is_dir() else place.parent, path)
     if "://" not in path:
-        kept = [Path(huggingface_hub.constants.HF_HUB_CACHE), Path(datasets.config.DOWNLOADED_DATASETS_PATH)]
+        kept = [
+            Path(huggingface_hub.constants.HF_HUB_CACHE),
+            Path(datasets.config.DOWNLOADED_DATASETS_PATH),
+        ]
         if Path(path).is_absolute():
-            return read_inside(next((root for root in kept if Path(path).is_relative_to(root)), kept[0]), path)
+            return read_inside(
+                next((root for root in kept if Path(path).is_relative_to(root)), kept[0]), path
+            )
         return read_inside(_whole(settings.path), path)
-    if ".." in path or not re.fullmatch(rf"(zip://[^:]+::)?hf://datasets/{re.escape(settings.path)}@[^:]+", path):
+    if ".." in path or not re.fullmatch(
+        rf"(zip://[^:]+::)?hf://datasets/{re.escape(settings.path)}@[^:]+", path
+    ):
         raise _Unusable("path outside the images folder", f"{path} is not of {settings.path}")
     try:
         with datasets.utils.file_utils.xopen(path, "rb") as file:
@@ -179,7 +214,9 @@ def _whole(name: str) -> Path:
     try:
         return Path(snapshot_download(name, repo_type="dataset"))
     except OSError as problem:  # what the hub's client raises derives from it
-        raise UserError(f"{name}: its rows name image files, and the data set cannot be downloaded: {str(problem).splitlines()[0]}") from None
+        raise UserError(
+            f"{name}: its rows name image files, and the data set cannot be downloaded: {str(problem).splitlines()[0]}"
+        ) from None
 
 
 @functools.lru_cache(maxsize=8)
@@ -187,11 +224,15 @@ def _open(settings_json: str) -> dict[str, _Split]:
     settings = HuggingFaceSettings.model_validate_json(settings_json)
     loaded = load(settings)
     if settings.dataset_split is not None:
-        must_be_there(settings.dataset_split, list(loaded), f"{settings.path}: dataset_split: no split")
+        must_be_there(
+            settings.dataset_split, list(loaded), f"{settings.path}: dataset_split: no split"
+        )
         loaded = {settings.dataset_split: loaded[settings.dataset_split]}
     splits = {name: _prepared(settings, data) for name, data in loaded.items()}
     classes = list(dict.fromkeys(name for split in splits.values() for name in split.classes))
-    for name in settings.dataset_classes if classes or not settings.streaming else ():  # a stream's classes are known only from its schema
+    for name in (
+        settings.dataset_classes if classes or not settings.streaming else ()
+    ):  # a stream's classes are known only from its schema
         must_be_there(name, classes, f"{settings.path}: dataset_classes: no class")
     return splits
 
@@ -203,15 +244,25 @@ def _prepared(settings: HuggingFaceSettings, data: Any) -> _Split:
     streamed = isinstance(data, datasets.IterableDataset)
     columns = _columns(settings, data.column_names or list(next(iter(data), {})), data)
     data = data.select_columns(columns.names())
-    features = datasets.Features({name: _undecoded(data.features[name]) for name in columns.names()}) if data.features else None
-    named = tuple(getattr(features[columns.klass], "names", ())) if features and columns.klass else ()
+    features = (
+        datasets.Features({name: _undecoded(data.features[name]) for name in columns.names()})
+        if data.features
+        else None
+    )
+    named = (
+        tuple(getattr(features[columns.klass], "names", ())) if features and columns.klass else ()
+    )
     if streamed:
-        return _Split(data.cast(features) if features else data, features, columns, None, named, named)
+        return _Split(
+            data.cast(features) if features else data, features, columns, None, named, named
+        )
     if columns.klass is None:
         return _Split(data.with_format("arrow"), features, columns, range(len(data)))
     classes = [_class_name(named, value) for value in _values(data, columns.klass)]
     known = tuple(dict.fromkeys([*named, *(name for name in classes if name is not None)]))
-    return _Split(data.with_format("arrow"), features, columns, _kept(settings, classes), named, known)
+    return _Split(
+        data.with_format("arrow"), features, columns, _kept(settings, classes), named, known
+    )
 
 
 def _undecoded(feature: Any) -> Any:
@@ -229,19 +280,30 @@ def _undecoded(feature: Any) -> Any:
 
 def _columns(settings: HuggingFaceSettings, there: list[str], data: Any) -> _Columns:
     def found(setting: str, wanted: str) -> str:
-        name = next((name for name in (wanted, *_OTHER_NAMES.get(wanted, ())) if name in there), wanted)
+        name = next(
+            (name for name in (wanted, *_OTHER_NAMES.get(wanted, ())) if name in there), wanted
+        )
         must_be_there(name, there, f"{settings.path}: {setting}: no column")
         return name
 
     text = found("text_column", settings.text_column)
-    image_is_inside = settings.image_column == "image" and not {"image", "images"} & set(there) and _comes_in_parts((data.features or {}).get(text))
+    image_is_inside = (
+        settings.image_column == "image"
+        and not {"image", "images"} & set(there)
+        and _comes_in_parts((data.features or {}).get(text))
+    )
     chosen_by_class = bool(settings.dataset_classes) or settings.samples_per_class != "all"
     return _Columns(
         text,
         None if image_is_inside else found("image_column", settings.image_column),
-        "id" if not settings.streaming and "id" in there and _are_unique_texts(_values(data, "id")) else None,
+        "id"
+        if not settings.streaming and "id" in there and _are_unique_texts(_values(data, "id"))
+        else None,
         found("class_column", settings.class_column) if chosen_by_class else None,
-        tuple((name, found(f"group_columns.{name}", column)) for name, column in settings.group_columns.items()),
+        tuple(
+            (name, found(f"group_columns.{name}", column))
+            for name, column in settings.group_columns.items()
+        ),
     )
 
 
@@ -250,7 +312,10 @@ def _comes_in_parts(feature: Any) -> bool:
     import datasets
 
     turn = getattr(feature, "feature", None)
-    return isinstance(turn, datasets.Json) or (isinstance(turn, dict) and not isinstance(turn.get("content", datasets.Value("string")), datasets.Value))
+    return isinstance(turn, datasets.Json) or (
+        isinstance(turn, dict)
+        and not isinstance(turn.get("content", datasets.Value("string")), datasets.Value)
+    )
 
 
 def _kept(settings: HuggingFaceSettings, classes: Sequence[str | None]) -> list[int]:
@@ -259,7 +324,9 @@ def _kept(settings: HuggingFaceSettings, classes: Sequence[str | None]) -> list[
     kept = []
     for number, name in enumerate(classes):
         wanted = not settings.dataset_classes or name in settings.dataset_classes
-        if wanted and (settings.samples_per_class == "all" or seen[name] < settings.samples_per_class):
+        if wanted and (
+            settings.samples_per_class == "all" or seen[name] < settings.samples_per_class
+        ):
             seen[name] += 1
             kept.append(number)
     return kept
@@ -277,4 +344,6 @@ def _values(data: Any, column: str) -> list[Any]:
 
 
 def _are_unique_texts(values: list[Any]) -> bool:
-    return all(isinstance(value, str) and value for value in values) and len(set(values)) == len(values)
+    return all(isinstance(value, str) and value for value in values) and len(set(values)) == len(
+        values
+    )

@@ -21,7 +21,11 @@ from ocr.sources.files import names_below
 from ocr.sources.settings import HuggingFaceSettings
 
 _SHOWN = 20
-_SPLIT_FOLDERS = {"train": "train", "test": "test", **dict.fromkeys(("validation", "valid", "val", "dev"), "validation")}
+_SPLIT_FOLDERS = {
+    "train": "train",
+    "test": "test",
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _FORMS = "a save_to_disk folder, .parquet or .arrow files, or images with a metadata.csv or .jsonl (columns file_name and text)"
@@ -34,10 +38,18 @@ def load(settings: HuggingFaceSettings) -> dict[str, Any]:
     place = Path(settings.path)
     local = place.exists()
     if not local and not _HUB_NAME.fullmatch(settings.path):
-        raise UserError(f"{settings.path}: no such folder or file; `path` names one, or a data set of the hub as owner/name")
+        raise UserError(
+            f"{settings.path}: no such folder or file; `path` names one, or a data set of the hub as owner/name"
+        )
     try:
         with _quiet():
-            loaded = _load_local(settings, place) if local else datasets.load_dataset(settings.path, settings.subset, streaming=settings.streaming)
+            loaded = (
+                _load_local(settings, place)
+                if local
+                else datasets.load_dataset(
+                    settings.path, settings.subset, streaming=settings.streaming
+                )
+            )
     except UserError:
         raise
     except Exception as problem:  # noqa: BLE001  the library raises anything from ConnectionError to pandas' own
@@ -45,7 +57,9 @@ def load(settings: HuggingFaceSettings) -> dict[str, Any]:
         if local:
             raise UserError(f"{settings.path}: `datasets` cannot open it: {said}") from None
         advice = "check the name, the network, and HF_TOKEN if the set is gated or private"
-        raise UserError(f"{settings.path}: no folder here, and the hub did not give it: {said}; {advice}") from None
+        raise UserError(
+            f"{settings.path}: no folder here, and the hub did not give it: {said}; {advice}"
+        ) from None
     splits = loaded if isinstance(loaded, dict) else {loaded.split or "train": loaded}
     return {str(name): data.with_format(None) for name, data in splits.items()}
 
@@ -56,7 +70,9 @@ def _load_local(settings: HuggingFaceSettings, place: Path) -> Any:
     load = functools.partial(datasets.load_dataset, streaming=settings.streaming)
     if place.is_file():
         if place.suffix not in (".parquet", ".arrow"):
-            raise UserError(f"{place}: found a {place.suffix or 'nameless'} file; expected {_FORMS}")
+            raise UserError(
+                f"{place}: found a {place.suffix or 'nameless'} file; expected {_FORMS}"
+            )
         return load(place.suffix[1:], data_files=str(place))
     if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
         return datasets.load_from_disk(str(place))  # mapped from where it lies: nothing to stream
@@ -65,14 +81,29 @@ def _load_local(settings: HuggingFaceSettings, place: Path) -> Any:
     files = [place / name for name in names_below(place, [""])]
     if metadata := [file for file in files if file.name in _METADATA]:
         return _load_imagefolder(place, metadata)
-    suffix = next((suffix for suffix in (".parquet", ".arrow") if any(file.suffix == suffix for file in files)), None)
+    suffix = next(
+        (
+            suffix
+            for suffix in (".parquet", ".arrow")
+            if any(file.suffix == suffix for file in files)
+        ),
+        None,
+    )
     if suffix is None:
         held = Counter(file.suffix or "nameless" for file in files).most_common(5)
-        raise UserError(f"{place}: found {', '.join(f'{count} {suffix}' for suffix, count in held) or 'no files'}; expected {_FORMS}")
-    patterns = datasets.data_files.get_data_patterns(str(place))  # splits by the names of files and folders
-    named = datasets.data_files.DataFilesDict.from_patterns(patterns, base_path=str(place), allowed_extensions=[suffix])
+        raise UserError(
+            f"{place}: found {', '.join(f'{count} {suffix}' for suffix, count in held) or 'no files'}; expected {_FORMS}"
+        )
+    patterns = datasets.data_files.get_data_patterns(
+        str(place)
+    )  # splits by the names of files and folders
+    named = datasets.data_files.DataFilesDict.from_patterns(
+        patterns, base_path=str(place), allowed_extensions=[suffix]
+    )
     by_split = {split: list(names) for split, names in named.items() if names}
-    return load(suffix[1:], data_files=by_split or [str(file) for file in files if file.suffix == suffix])
+    return load(
+        suffix[1:], data_files=by_split or [str(file) for file in files if file.suffix == suffix]
+    )
 
 
 def _load_imagefolder(place: Path, metadata: list[Path]) -> Any:
@@ -82,13 +113,21 @@ def _load_imagefolder(place: Path, metadata: list[Path]) -> Any:
     splits: dict[str, list[dict[str, Any]]] = {}
     for file in metadata:
         folder = file.parent.relative_to(place)
-        rows = splits.setdefault(next((_SPLIT_FOLDERS[part] for part in folder.parts if part in _SPLIT_FOLDERS), "train"), [])
+        rows = splits.setdefault(
+            next(
+                (_SPLIT_FOLDERS[part] for part in folder.parts if part in _SPLIT_FOLDERS), "train"
+            ),
+            [],
+        )
         for row in _metadata_rows(file):
             must_be_there("file_name", list(row), f"{file}: no column")
             name = row.pop("file_name")
             rows.append({**row, "image": str(folder / str(name)) if name else None})
     names = dict.fromkeys(name for rows in splits.values() for row in rows for name in row)
-    return {split: datasets.Dataset.from_dict({name: [row.get(name) for row in rows] for name in names}) for split, rows in splits.items()}
+    return {
+        split: datasets.Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
+        for split, rows in splits.items()
+    }
 
 
 def _metadata_rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -98,7 +137,9 @@ def _metadata_rows(file: Path) -> Iterator[dict[str, Any]]:
         yield from pyarrow.parquet.read_table(file).to_pylist()
         return
     with open(file, encoding="utf-8-sig", newline="") as lines:
-        yield from csv.DictReader(lines, restkey="") if file.suffix == ".csv" else _json_rows(file, lines)
+        yield from (
+            csv.DictReader(lines, restkey="") if file.suffix == ".csv" else _json_rows(file, lines)
+        )
 
 
 def _json_rows(file: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -108,7 +149,9 @@ def _json_rows(file: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         except ValueError as problem:
             raise UserError(f"{file}:{number}: not valid JSON: {problem}") from None
         if row is not None and not isinstance(row, dict):
-            raise UserError(f"{file}:{number}: a JSON object was expected, found {type(row).__name__}")
+            raise UserError(
+                f"{file}:{number}: a JSON object was expected, found {type(row).__name__}"
+            )
         if row:
             yield row
 
@@ -117,13 +160,23 @@ def _cache_of(place: Path) -> Path:
     """A cache for this folder as it is: with `configs:` in the card, `datasets` 5.2 takes another folder of the same name, or its older files, for this one."""
     import datasets
 
-    stamps = [(name, found.st_size, found.st_mtime_ns) for name in names_below(place, [""]) if (found := (place / name).stat())]
+    stamps = [
+        (name, found.st_size, found.st_mtime_ns)
+        for name in names_below(place, [""])
+        if (found := (place / name).stat())
+    ]
     digest = hashlib.sha256(json.dumps([str(place.resolve()), stamps]).encode()).hexdigest()
     return Path(datasets.config.HF_DATASETS_CACHE) / f"lipi-{digest[:16]}"
 
 
 def _has_configurations(readme: Path) -> bool:
-    return readme.is_file() and re.search(r"^configs:", readme.read_text(encoding="utf-8", errors="replace"), re.MULTILINE) is not None
+    return (
+        readme.is_file()
+        and re.search(
+            r"^configs:", readme.read_text(encoding="utf-8", errors="replace"), re.MULTILINE
+        )
+        is not None
+    )
 
 
 @contextmanager
@@ -131,7 +184,10 @@ def _quiet() -> Iterator[None]:
     """No bars and warnings of `datasets` inside; as before outside."""
     import datasets
 
-    bars_were_off, verbosity = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
+    bars_were_off, verbosity = (
+        datasets.are_progress_bars_disabled(),
+        datasets.logging.get_verbosity(),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         datasets.disable_progress_bars()
@@ -149,4 +205,7 @@ def must_be_there(wanted: str, there: list[str], what: str) -> None:
     if wanted not in there:
         close = difflib.get_close_matches(wanted, there, n=1)
         more = f" … ({len(there)} in all)" if len(there) > _SHOWN else ""
-        raise UserError(f"{what} {wanted!r}; there are {', '.join(there[:_SHOWN])}{more}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise UserError(
+            f"{what} {wanted!r}; there are {', '.join(there[:_SHOWN])}{more}"
+            + (f"; did you mean {close[0]!r}?" if close else "")
+        )

@@ -10,7 +10,16 @@ import numpy as np
 from defusedxml import DefusedXmlException
 
 from ocr.errors import UserError
-from ocr.images import FORMATS, SUFFIXES, ImageRefused, Pixels, Polygon, cut, encode_image, open_image
+from ocr.images import (
+    FORMATS,
+    SUFFIXES,
+    ImageRefused,
+    Pixels,
+    Polygon,
+    cut,
+    encode_image,
+    open_image,
+)
 from ocr.limits import ImageLimits
 from ocr.sample import Level, Sample, Skip
 from ocr.sources import Unit
@@ -57,7 +66,12 @@ def plan_layout(settings: LayoutSettings) -> list[Unit]:
     path = Path(settings.path)
     if path.is_file():
         return [Unit(path.name)]
-    names = names_below(folder(settings.path, "path", f"a folder of {settings.format.upper()} files with their images"), [".xml"])
+    names = names_below(
+        folder(
+            settings.path, "path", f"a folder of {settings.format.upper()} files with their images"
+        ),
+        [".xml"],
+    )
     if not names:
         raise UserError(f"{path}: no XML file in it or below it")
     return [Unit(name) for name in names]
@@ -70,12 +84,21 @@ def read_layout(settings: LayoutSettings, unit: Unit, parse: Parser) -> Iterator
     try:
         page = parse(_parsed(read_inside(root, unit.name, _MAX_XML_BYTES)))
     except FileRefused as refused:
-        yield Skip(where, "missing XML" if refused.reason == "missing image" else refused.reason, refused.detail)
+        yield Skip(
+            where,
+            "missing XML" if refused.reason == "missing image" else refused.reason,
+            refused.detail,
+        )
     except NotThisFormat as problem:
         yield Skip(where, f"not {settings.format.upper()}", str(problem))
     except DefusedXmlException as problem:
         yield Skip(where, "XML with entities or a DTD", f"refused unread: {type(problem).__name__}")
-    except (ParseError, ValueError, LookupError, RecursionError) as problem:  # LookupError: an unknown encoding
+    except (
+        ParseError,
+        ValueError,
+        LookupError,
+        RecursionError,
+    ) as problem:  # LookupError: an unknown encoding
         yield Skip(where, "not valid XML", str(problem))
     else:
         yield from _samples(settings, root, unit, page)
@@ -88,7 +111,11 @@ def points_of(text: str | None) -> Polygon | None:
     except ValueError:
         return None
     points = np.array(numbers, dtype=np.float64)
-    return points.reshape(-1, 2) if len(points) >= 4 and len(points) % 2 == 0 and np.isfinite(points).all() else None
+    return (
+        points.reshape(-1, 2)
+        if len(points) >= 4 and len(points) % 2 == 0 and np.isfinite(points).all()
+        else None
+    )
 
 
 def direction_of(baseline: Polygon | None, otherwise: float = 0.0) -> float:
@@ -118,16 +145,28 @@ class _Wanted:
     piece: Piece
 
 
-def _samples(settings: LayoutSettings, root: Path, unit: Unit, page: Page) -> Iterator[Sample | Skip]:
+def _samples(
+    settings: LayoutSettings, root: Path, unit: Unit, page: Page
+) -> Iterator[Sample | Skip]:
     wanted = list(_wanted(settings, page))
     images = Path(settings.images) if settings.images else root
     try:
-        name = find_image(images, "" if settings.images else str(PurePosixPath(unit.name).parent), page.image, PurePosixPath(unit.name).stem)
+        name = find_image(
+            images,
+            "" if settings.images else str(PurePosixPath(unit.name).parent),
+            page.image,
+            PurePosixPath(unit.name).stem,
+        )
         data = read_inside(images, name)
-        pixels = open_image(data, "as it is", ImageLimits(settings.max_page_pixels, max_side_px=65_535), name)
+        pixels = open_image(
+            data, "as it is", ImageLimits(settings.max_page_pixels, max_side_px=65_535), name
+        )
         scale = _scale(page, pixels)
     except (FileRefused, ImageRefused) as refused:
-        yield from (Skip(f"{root / unit.name}#{one.where}", refused.reason, refused.detail) for one in wanted)
+        yield from (
+            Skip(f"{root / unit.name}#{one.where}", refused.reason, refused.detail)
+            for one in wanted
+        )
         return
     for one in wanted:
         yield _sample(settings, f"{unit.name}#{one.where}", one, pixels, data, scale)
@@ -135,10 +174,16 @@ def _samples(settings: LayoutSettings, root: Path, unit: Unit, page: Page) -> It
 
 def _wanted(settings: LayoutSettings, page: Page) -> Iterator[_Wanted]:
     if "page" in settings.levels:
-        yield _Wanted("page", "page", Piece("page", None, _joined(page.regions), _least_sure(page.regions)))
+        yield _Wanted(
+            "page", "page", Piece("page", None, _joined(page.regions), _least_sure(page.regions))
+        )
     for region in page.regions:
         if "paragraph" in settings.levels:
-            yield _Wanted("paragraph", region.id, replace(region, text=region.text if not region.pieces else _joined([region])))
+            yield _Wanted(
+                "paragraph",
+                region.id,
+                replace(region, text=region.text if not region.pieces else _joined([region])),
+            )
         for line in region.pieces:
             if "line" in settings.levels:
                 yield _Wanted("line", line.id, line)
@@ -151,22 +196,43 @@ def _joined(regions: tuple[Piece, ...] | list[Piece]) -> str | None:
 
     A region without lines and text, such as a drawing's, says nothing.
     """
-    texts = [line.text for region in regions for line in (region.pieces or ((region,) if region.text else ()))]
-    return None if any(not text or not text.strip() for text in texts) else "\n".join(text for text in texts if text)
+    texts = [
+        line.text
+        for region in regions
+        for line in (region.pieces or ((region,) if region.text else ()))
+    ]
+    return (
+        None
+        if any(not text or not text.strip() for text in texts)
+        else "\n".join(text for text in texts if text)
+    )
 
 
 def _least_sure(pieces: tuple[Piece, ...]) -> float | None:
     return min((piece.confidence for piece in pieces if piece.confidence is not None), default=None)
 
 
-def _sample(settings: LayoutSettings, id: str, wanted: _Wanted, page: Pixels, file: bytes, scale: tuple[float, float]) -> Sample | Skip:
+def _sample(
+    settings: LayoutSettings,
+    id: str,
+    wanted: _Wanted,
+    page: Pixels,
+    file: bytes,
+    scale: tuple[float, float],
+) -> Sample | Skip:
     piece = wanted.piece
     if piece.text is None or not piece.text.strip():
         return _untranscribed(id, wanted)
     if piece.confidence is not None and piece.confidence < settings.min_confidence:
-        return Skip(id, "text not sure enough", f"confidence {piece.confidence:g}, min_confidence is {settings.min_confidence:g}")
+        return Skip(
+            id,
+            "text not sure enough",
+            f"confidence {piece.confidence:g}, min_confidence is {settings.min_confidence:g}",
+        )
     if wanted.level == "page":
-        image = file if any(file.startswith(magic) for magic in _KEPT_FORMATS) else encode_image(page)
+        image = (
+            file if any(file.startswith(magic) for magic in _KEPT_FORMATS) else encode_image(page)
+        )
     elif piece.polygon is None:
         return Skip(id, "no place on the page", "neither a polygon nor a box")
     else:
@@ -175,14 +241,23 @@ def _sample(settings: LayoutSettings, id: str, wanted: _Wanted, page: Pixels, fi
             image = encode_image(cut(page, piece.polygon * scale, degrees))
         except ImageRefused as refused:
             return Skip(id, refused.reason, refused.detail)
-    return Sample(id, image, piece.text, wanted.level, (("page", id.rpartition("#")[0]),), f"{settings.format}:{settings.path}")
+    return Sample(
+        id,
+        image,
+        piece.text,
+        wanted.level,
+        (("page", id.rpartition("#")[0]),),
+        f"{settings.format}:{settings.path}",
+    )
 
 
 def _untranscribed(id: str, wanted: _Wanted) -> Skip:
     if wanted.level in ("word", "line"):
         return Skip(id, "empty text")
     if wanted.piece.text is None and (wanted.level == "page" or wanted.piece.pieces):
-        return Skip(id, "a line in it has no text", "transcribe it, or leave this level out of `levels`")
+        return Skip(
+            id, "a line in it has no text", "transcribe it, or leave this level out of `levels`"
+        )
     return Skip(id, NO_TEXT)
 
 
@@ -193,7 +268,10 @@ def _scale(page: Page, pixels: Pixels) -> tuple[float, float]:
         return 1.0, 1.0
     across, down = width / page.width, height / page.height
     if abs(across / down - 1) > _SAME_ASPECT:
-        raise FileRefused("image of another shape", f"{width}×{height} pixels; the XML describes {page.width:g}×{page.height:g}")
+        raise FileRefused(
+            "image of another shape",
+            f"{width}×{height} pixels; the XML describes {page.width:g}×{page.height:g}",
+        )
     return across, down
 
 
@@ -210,10 +288,17 @@ def find_image(root: Path, beside: str, named: str, stem: str) -> str:
             if found:
                 return found
     candidates = {f"{start}{suffix}" for start in (stem, stem.split(".")[0]) for suffix in SUFFIXES}
-    beside_it = [entry.name for entry in sorted((root / beside).iterdir()) if entry.name.lower() in {name.lower() for name in candidates}]
+    beside_it = [
+        entry.name
+        for entry in sorted((root / beside).iterdir())
+        if entry.name.lower() in {name.lower() for name in candidates}
+    ]
     if len(beside_it) == 1:
         return (PurePosixPath(beside) / beside_it[0]).as_posix()
-    raise FileRefused("missing image", f"{named or 'no name given'}: neither beside the XML nor up to {root}; formats: {', '.join(FORMATS)}")
+    raise FileRefused(
+        "missing image",
+        f"{named or 'no name given'}: neither beside the XML nor up to {root}; formats: {', '.join(FORMATS)}",
+    )
 
 
 def _in_any_case(root: Path, path: PurePosixPath) -> str | None:
@@ -223,5 +308,13 @@ def _in_any_case(root: Path, path: PurePosixPath) -> str | None:
     if (root / path).is_file():
         return str(path)
     parent = root / path.parent
-    alike = [entry.name for entry in sorted(parent.iterdir()) if entry.name.lower() == path.name.lower()] if parent.is_dir() else []
+    alike = (
+        [
+            entry.name
+            for entry in sorted(parent.iterdir())
+            if entry.name.lower() == path.name.lower()
+        ]
+        if parent.is_dir()
+        else []
+    )
     return str(path.parent / alike[0]) if alike else None

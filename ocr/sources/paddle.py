@@ -37,22 +37,41 @@ def plan(settings: PaddleSettings) -> list[Unit]:
             _tell_what_it_lacks(dictionary, settings)
         count = sum(1 for _ in _lines(labels))
     except OSError as problem:
-        raise UserError(f"{labels}: {problem.strerror}; `path` names a PaddleOCR label file, one `path<TAB>text` a line") from None
-    return in_rows("", count, rows=_PAGES_PER_UNIT) if settings.labels == "detection" else in_rows("", count)
+        raise UserError(
+            f"{labels}: {problem.strerror}; `path` names a PaddleOCR label file, one `path<TAB>text` a line"
+        ) from None
+    return (
+        in_rows("", count, rows=_PAGES_PER_UNIT)
+        if settings.labels == "detection"
+        else in_rows("", count)
+    )
 
 
 def _tell_what_it_lacks(dictionary: Dictionary, settings: PaddleSettings) -> None:
-    labels = (line.decode("utf-8", "replace").partition(settings.delimiter)[2] for line in _lines(Path(settings.path)))
-    lacking = Counter(name for text in labels if (missing := dictionary.missing(normalise(text))) for name in missing.split(", "))
+    labels = (
+        line.decode("utf-8", "replace").partition(settings.delimiter)[2]
+        for line in _lines(Path(settings.path))
+    )
+    lacking = Counter(
+        name
+        for text in labels
+        if (missing := dictionary.missing(normalise(text)))
+        for name in missing.split(", ")
+    )
     if lacking:
         listed = ", ".join(f"{name} ({count:,} labels)" for name, count in lacking.most_common(20))
-        print(f"{settings.character_dict_path} lacks: {listed}{' …' if len(lacking) > 20 else ''}", flush=True)
+        print(
+            f"{settings.character_dict_path} lacks: {listed}{' …' if len(lacking) > 20 else ''}",
+            flush=True,
+        )
 
 
 def read(settings: PaddleSettings, unit: Unit) -> Iterator[Sample | Skip]:
     """A Sample or a Skip for every line that is not blank, or for every box of it."""
     labels = Path(settings.path)
-    for number, line in enumerate(islice(_lines(labels), unit.start, unit.stop), start=unit.start + 1):
+    for number, line in enumerate(
+        islice(_lines(labels), unit.start, unit.stop), start=unit.start + 1
+    ):
         line = line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
         if line.strip():
             yield from _read_line(line, f"{labels}:{number}", settings)
@@ -63,7 +82,9 @@ def files(settings: PaddleSettings) -> Iterator[Path]:
     root = _root(settings)
     for line in _lines(Path(settings.path)):
         with contextlib.suppress(ValueError):  # not UTF-8, or a NUL: a Skip when it is read
-            yield root / line.decode("utf-8").partition(settings.delimiter)[0].strip().replace("\0", "")
+            yield root / line.decode("utf-8").partition(settings.delimiter)[0].strip().replace(
+                "\0", ""
+            )
 
 
 def _lines(labels: Path) -> Iterator[bytes]:
@@ -86,7 +107,11 @@ def _read_line(line: bytes, where: str, settings: PaddleSettings) -> Iterator[Sa
         yield Skip(where, "label not UTF-8", str(problem))
         return
     if not delimiter:
-        yield Skip(where, "malformed label line", f"no {settings.delimiter!r} between path and text in {path[:80]!r}")
+        yield Skip(
+            where,
+            "malformed label line",
+            f"no {settings.delimiter!r} between path and text in {path[:80]!r}",
+        )
     elif settings.labels == "detection":
         yield from _boxes(path.strip(), text, where, settings)
     else:
@@ -101,25 +126,54 @@ def _whole_image(path: str, text: str, where: str, settings: PaddleSettings) -> 
         data = read_inside(_root(settings), path)
     except FileRefused as refused:
         return Skip(where, refused.reason, refused.detail)
-    return Sample(f"{Path(settings.path).name}#{path}", data, text, settings.level, (("file", path),), f"paddle:{settings.path}")
+    return Sample(
+        f"{Path(settings.path).name}#{path}",
+        data,
+        text,
+        settings.level,
+        (("file", path),),
+        f"paddle:{settings.path}",
+    )
 
 
 def _boxes(path: str, text: str, where: str, settings: PaddleSettings) -> Iterator[Sample | Skip]:
     try:
-        boxes = [(str(box["transcription"]), np.array(box["points"], dtype=np.float64).reshape(-1, 2)) for box in json.loads(text)]
+        boxes = [
+            (str(box["transcription"]), np.array(box["points"], dtype=np.float64).reshape(-1, 2))
+            for box in json.loads(text)
+        ]
     except (ValueError, TypeError, KeyError, RecursionError) as problem:
-        yield Skip(where, "malformed label line", f'[{{"transcription": …, "points": [[x, y], …]}}, …] was expected: {problem!r}')
+        yield Skip(
+            where,
+            "malformed label line",
+            f'[{{"transcription": …, "points": [[x, y], …]}}, …] was expected: {problem!r}',
+        )
         return
     try:
-        page = open_image(read_inside(_root(settings), path), "as it is", ImageLimits(settings.max_page_pixels, max_side_px=65_535), path)
+        page = open_image(
+            read_inside(_root(settings), path),
+            "as it is",
+            ImageLimits(settings.max_page_pixels, max_side_px=65_535),
+            path,
+        )
     except (FileRefused, ImageRefused) as refused:
-        yield from (Skip(f"{where}[{index}]", refused.reason, refused.detail) for index in range(len(boxes)))
+        yield from (
+            Skip(f"{where}[{index}]", refused.reason, refused.detail) for index in range(len(boxes))
+        )
         return
     for index, (transcription, polygon) in enumerate(boxes):
         yield _box(page, polygon, transcription, path, f"{where}[{index}]", index, settings)
 
 
-def _box(page: Pixels, polygon: Polygon, text: str, path: str, where: str, index: int, settings: PaddleSettings) -> Sample | Skip:
+def _box(
+    page: Pixels,
+    polygon: Polygon,
+    text: str,
+    path: str,
+    where: str,
+    index: int,
+    settings: PaddleSettings,
+) -> Sample | Skip:
     if text.strip() in _UNREADABLE:
         return Skip(where, "marked unreadable", text.strip())
     problem = _unspellable(text, where, settings)
@@ -130,7 +184,12 @@ def _box(page: Pixels, polygon: Polygon, text: str, path: str, where: str, index
     except ImageRefused as refused:
         return Skip(where, refused.reason, refused.detail)
     return Sample(
-        f"{Path(settings.path).name}#{path}#{index}", encode_image(pixels), text, settings.level, (("page", Path(path).stem),), f"paddle:{settings.path}"
+        f"{Path(settings.path).name}#{path}#{index}",
+        encode_image(pixels),
+        text,
+        settings.level,
+        (("page", Path(path).stem),),
+        f"paddle:{settings.path}",
     )
 
 
@@ -151,18 +210,28 @@ def _unspellable(text: str, where: str, settings: PaddleSettings) -> Skip | None
         return Skip(where, "characters outside the dictionary", f"{text[:40]!r}: {missing}")
     length = len(text) if dictionary is None else len(dictionary.spell(text))
     if settings.max_text_length is not None and length > settings.max_text_length:
-        return Skip(where, "text too long", f"{text[:40]!r}: {length}, max_text_length is {settings.max_text_length}")
+        return Skip(
+            where,
+            "text too long",
+            f"{text[:40]!r}: {length}, max_text_length is {settings.max_text_length}",
+        )
     return None
 
 
 def _root(settings: PaddleSettings) -> Path:
     if settings.images is None:
         return Path(settings.path).parent
-    return folder(settings.images, "images", f"the one that the paths in {settings.path} start from")
+    return folder(
+        settings.images, "images", f"the one that the paths in {settings.path} start from"
+    )
 
 
 def _dictionary(settings: PaddleSettings) -> Dictionary | None:
-    return _opened(settings.character_dict_path, settings.use_space_char) if settings.character_dict_path else None
+    return (
+        _opened(settings.character_dict_path, settings.use_space_char)
+        if settings.character_dict_path
+        else None
+    )
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,16 @@ import numpy as np
 from ocr.images import Polygon
 from ocr.sample import Sample, Skip
 from ocr.sources import Unit
-from ocr.sources.layout import NotThisFormat, Page, Piece, direction_of, name_of, plan_layout, points_of, read_layout
+from ocr.sources.layout import (
+    NotThisFormat,
+    Page,
+    Piece,
+    direction_of,
+    name_of,
+    plan_layout,
+    points_of,
+    read_layout,
+)
 from ocr.sources.settings import PageSettings
 
 _CUSTOM_ORDER = re.compile(r"readingOrder\s*\{\s*index\s*:\s*(\d+)")
@@ -29,11 +38,21 @@ def parse(root: Element) -> Page:
     """A PcGts element as a Page; NotThisFormat for any other, ValueError for attributes that are no numbers."""
     page = _child(root, "Page")
     if name_of(root) != "PcGts" or page is None:
-        raise NotThisFormat(f"the root element is {name_of(root)}" + ("; use format: alto" if name_of(root) == "alto" else ""))
+        raise NotThisFormat(
+            f"the root element is {name_of(root)}"
+            + ("; use format: alto" if name_of(root) == "alto" else "")
+        )
     regions = list(_regions(page, 0.0))
     order = {id: place for place, id in enumerate(_reading_order(_child(page, "ReadingOrder")))}
-    regions.sort(key=lambda region: order.get(region[0], len(order)))  # stable: what the order leaves out keeps its place, last
-    return Page(page.get("imageFilename", ""), float(page.get("imageWidth", 0)), float(page.get("imageHeight", 0)), tuple(region for _, region in regions))
+    regions.sort(
+        key=lambda region: order.get(region[0], len(order))
+    )  # stable: what the order leaves out keeps its place, last
+    return Page(
+        page.get("imageFilename", ""),
+        float(page.get("imageWidth", 0)),
+        float(page.get("imageHeight", 0)),
+        tuple(region for _, region in regions),
+    )
 
 
 def _regions(parent: Element, degrees: float) -> Iterator[tuple[str, Piece]]:
@@ -42,7 +61,9 @@ def _regions(parent: Element, degrees: float) -> Iterator[tuple[str, Piece]]:
         if not name_of(element).endswith("Region"):
             continue
         id = element.get("id", f"region{number}")
-        turned = -float(element.get("orientation", -degrees))  # PAGE turns the region clockwise by it to make it upright
+        turned = -float(
+            element.get("orientation", -degrees)
+        )  # PAGE turns the region clockwise by it to make it upright
         if name_of(element) == "TextRegion":
             yield id, _region(element, id, turned)
         yield from ((inner, piece) for inner, piece in _regions(element, turned))
@@ -52,8 +73,17 @@ def _region(element: Element, id: str, degrees: float) -> Piece:
     lines = [child for child in _children(element) if name_of(child) == "TextLine"]
     places = [_CUSTOM_ORDER.search(line.get("custom", "")) for line in lines]
     if lines and all(places):
-        lines = [line for _, line in sorted(zip([int(place[1]) for place in places if place], lines, strict=True), key=lambda pair: pair[0])]
-    pieces = tuple(_line(line, line.get("id", f"{id}.line{number}"), degrees) for number, line in enumerate(lines))
+        lines = [
+            line
+            for _, line in sorted(
+                zip([int(place[1]) for place in places if place], lines, strict=True),
+                key=lambda pair: pair[0],
+            )
+        ]
+    pieces = tuple(
+        _line(line, line.get("id", f"{id}.line{number}"), degrees)
+        for number, line in enumerate(lines)
+    )
     text, confidence = _text(element)
     return Piece(id, _polygon(element), text, confidence, degrees, pieces)
 
@@ -61,7 +91,9 @@ def _region(element: Element, id: str, degrees: float) -> Piece:
 def _line(element: Element, id: str, degrees: float) -> Piece:
     words = tuple(
         _word(word, word.get("id", f"{id}.word{number}"), degrees)
-        for number, word in enumerate(child for child in _children(element) if name_of(child) == "Word")
+        for number, word in enumerate(
+            child for child in _children(element) if name_of(child) == "Word"
+        )
     )
     text, confidence = _text(element)
     if text is None and words and all(word.text for word in words):
@@ -86,7 +118,9 @@ def _text(element: Element) -> tuple[str | None, float | None]:
         return None, None
     best = min(equivalents, key=lambda equivalent: int(equivalent.get("index", "0")))
     confidence, unicode = best.get("conf"), _child(best, "Unicode")
-    return (unicode.text or "") if unicode is not None else "", float(confidence) if confidence else None
+    return (unicode.text or "") if unicode is not None else "", float(
+        confidence
+    ) if confidence else None
 
 
 def _reading_order(element: Element | None) -> Iterator[str]:
@@ -112,7 +146,11 @@ def _points(element: Element) -> Polygon | None:
     """`points="x,y …"` (2013 on), or Point elements (2010)."""
     if element.get("points") is not None:
         return points_of(element.get("points"))
-    points = [(float(point.get("x", "nan")), float(point.get("y", "nan"))) for point in _children(element) if name_of(point) == "Point"]
+    points = [
+        (float(point.get("x", "nan")), float(point.get("y", "nan")))
+        for point in _children(element)
+        if name_of(point) == "Point"
+    ]
     return np.array(points) if len(points) >= 2 and np.isfinite(points).all() else None
 
 

@@ -14,12 +14,21 @@ _MAX_TEXT_BYTES = 1_000_000
 
 def plan(settings: PairsSettings) -> list[Unit]:
     """Text files in the order of their paths; UserError when there is none."""
-    return plan_files(settings.path, settings.suffix, f"a folder of images x.png, each with its text in x{settings.suffix}")
+    return plan_files(
+        settings.path,
+        settings.suffix,
+        f"a folder of images x.png, each with its text in x{settings.suffix}",
+    )
 
 
 def read(settings: PairsSettings, unit: Unit) -> Iterator[Sample | Skip]:
     """A Sample or a Skip for every text file."""
-    yield from read_files(settings.path, settings.suffix, unit, lambda name: _pair(Path(settings.path), name, settings))
+    yield from read_files(
+        settings.path,
+        settings.suffix,
+        unit,
+        lambda name: _pair(Path(settings.path), name, settings),
+    )
 
 
 def _pair(root: Path, name: str, settings: PairsSettings) -> Sample | Skip:
@@ -30,8 +39,17 @@ def _pair(root: Path, name: str, settings: PairsSettings) -> Sample | Skip:
     stem = name[: -len(settings.suffix)]
     image = image_beside(root, stem)
     if image is None:
-        return Skip(f"{root / name}", "missing image", f"no {stem} with one of {', '.join(SUFFIXES)}")
-    return Sample(stem, read_inside(root, image), text, settings.level, (("file", image),), f"pairs:{settings.path}")
+        return Skip(
+            f"{root / name}", "missing image", f"no {stem} with one of {', '.join(SUFFIXES)}"
+        )
+    return Sample(
+        stem,
+        read_inside(root, image),
+        text,
+        settings.level,
+        (("file", image),),
+        f"pairs:{settings.path}",
+    )
 
 
 def image_beside(root: Path, stem: str) -> str | None:

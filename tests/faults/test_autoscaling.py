@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from tests.benchmarks.load import odia_words
+from benchmarks.load import odia_words
 from tests.serve.running import Running, endpoint, loaded, word_shots
 
 
@@ -19,8 +19,14 @@ def seconds_until(running: Running, count: int, timeout_s: float) -> float:
     return time.monotonic() - began
 
 
-def test_load_adds_a_replica_and_its_end_takes_it_away_and_no_request_is_lost(tmp_path: Path) -> None:
-    scaling = ["autoscaling.max_replicas=2", "autoscaling.upscale_delay_s=2", "autoscaling.downscale_delay_s=10"]
+def test_load_adds_a_replica_and_its_end_takes_it_away_and_no_request_is_lost(
+    tmp_path: Path,
+) -> None:
+    scaling = [
+        "autoscaling.max_replicas=2",
+        "autoscaling.upscale_delay_s=2",
+        "autoscaling.downscale_delay_s=10",
+    ]
     with endpoint(tmp_path / "serve", *scaling) as running:
         assert replicas(running) == 1
         with loaded(running, word_shots(*odia_words(60)), clients=16, pause_s=0.0) as busy:
@@ -29,7 +35,9 @@ def test_load_adds_a_replica_and_its_end_takes_it_away_and_no_request_is_lost(tm
         with loaded(running, word_shots(*odia_words(60)), rate=2) as calm:
             down = seconds_until(running, 1, 180)
             time.sleep(3)
-        print(f"\nload up: a second replica after {up:.1f} s; load away: gone after {down:.1f} s; {busy.summary()}; then {calm.summary()}")
+        print(
+            f"\nload up: a second replica after {up:.1f} s; load away: gone after {down:.1f} s; {busy.summary()}; then {calm.summary()}"
+        )
         for outcome in (busy, calm):
             assert set(outcome.statuses) == {200}
             assert (outcome.lost, outcome.wrong) == (0, 0)

@@ -16,11 +16,18 @@ from tests.faults.test_vlm_kills import assert_equal_to
 from tests.trainers.test_on_ray import wait_for
 from tests.trainers.test_resume import assert_equal_at
 from tests.trainers.together import fit_together
-from trainers.checkpoint import directory_of
 from trainers.config import TrainConfig
+from trainers.loop.checkpoint import directory_of
 
 STEPS = 12
-CTC_WORDS = [f"train.max_steps={STEPS}", "train.save_steps=3", "train.eval_steps=6", "train.save_total_limit=20", "workers=2", "threads_per_worker=1"]
+CTC_WORDS = [
+    f"train.max_steps={STEPS}",
+    "train.save_steps=3",
+    "train.eval_steps=6",
+    "train.save_total_limit=20",
+    "workers=2",
+    "threads_per_worker=1",
+]
 CASES = [("vlm", 1), ("vlm", 2), ("vlm", 3), ("ctc", 2), ("ctc", 3)]
 
 
@@ -28,8 +35,15 @@ def command(family: str, stage: int, storage: Path) -> list[str]:
     """The arguments of train.py; under stage 3 small tensors are divided too, as those of a large network are."""
     content = json.loads((PROJECT / f"configs/deepspeed/zero{stage}.json").read_text())
     content["zero_optimization"] |= {"stage3_param_persistence_threshold": 0} if stage == 3 else {}
-    divided = ["engine=deepspeed", f"deepspeed.config={yaml.safe_dump(content, default_flow_style=True, width=10**6).strip()}"]
-    config, words = ("configs/tiny_vlm.yaml", VLM_WORDS) if family == "vlm" else ("configs/tiny.yaml", CTC_WORDS)
+    divided = [
+        "engine=deepspeed",
+        f"deepspeed.config={yaml.safe_dump(content, default_flow_style=True, width=10**6).strip()}",
+    ]
+    config, words = (
+        ("configs/tiny_vlm.yaml", VLM_WORDS)
+        if family == "vlm"
+        else ("configs/tiny.yaml", CTC_WORDS)
+    )
     return [config, *words, *divided, f"storage_path={storage}"]
 
 
@@ -55,15 +69,21 @@ def assert_same_run(family: str, golden: Path, run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(("family", "stage"), CASES)
-def test_sigkill_of_a_worker_changes_no_bit(family: str, stage: int, golden: dict[tuple[str, int], Path], tmp_path: Path) -> None:
-    done = call("train", *command(family, stage, tmp_path), LIPI_KILL_AT=f"step:8:1:{tmp_path / 'killed'}")
+def test_sigkill_of_a_worker_changes_no_bit(
+    family: str, stage: int, golden: dict[tuple[str, int], Path], tmp_path: Path
+) -> None:
+    done = call(
+        "train", *command(family, stage, tmp_path), LIPI_KILL_AT=f"step:8:1:{tmp_path / 'killed'}"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "killed").exists()
     assert_same_run(family, golden[family, stage], next(tmp_path.glob("tiny*")))
 
 
 @pytest.mark.parametrize(("family", "stage"), CASES)
-def test_sigkill_of_the_driver_and_the_same_command_again_change_no_bit(family: str, stage: int, golden: dict[tuple[str, int], Path], tmp_path: Path) -> None:
+def test_sigkill_of_the_driver_and_the_same_command_again_change_no_bit(
+    family: str, stage: int, golden: dict[tuple[str, int], Path], tmp_path: Path
+) -> None:
     words = command(family, stage, tmp_path)
     driver = start("train", *words)
     wait_for(directory_of(tmp_path / ("tiny-vlm" if family == "vlm" else "tiny"), 3))

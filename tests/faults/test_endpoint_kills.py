@@ -13,10 +13,19 @@ import psutil
 import pytest
 import requests
 
+from benchmarks.load import odia_words
 from ocr.errors import UserError
 from serve.client import Client
-from tests.benchmarks.load import odia_words
-from tests.serve.running import CONTROLLER, PROMOTER, PROXY, REPLICA, Running, endpoint, loaded, word_shots
+from tests.serve.running import (
+    CONTROLLER,
+    PROMOTER,
+    PROXY,
+    REPLICA,
+    Running,
+    endpoint,
+    loaded,
+    word_shots,
+)
 from tests.serve.test_models import shots_by_model
 
 KILLS, PAUSE_S = 10, 6.0
@@ -27,7 +36,9 @@ def words() -> tuple[list[bytes], list[str]]:
     return odia_words(100)
 
 
-def test_replicas_that_die_under_load_lose_nothing_with_our_client_or_without(tmp_path: Path, words: tuple[list[bytes], list[str]]) -> None:
+def test_replicas_that_die_under_load_lose_nothing_with_our_client_or_without(
+    tmp_path: Path, words: tuple[list[bytes], list[str]]
+) -> None:
     images, texts = words
     found, over = list[str](), threading.Event()
     with endpoint(tmp_path, "autoscaling.min_replicas=2") as running:
@@ -72,11 +83,17 @@ def _ready_replicas(running: Running) -> list[psutil.Process]:
     return [
         process
         for process in running.processes(REPLICA)
-        if any(30000 <= found.laddr.port < 31000 for found in process.net_connections() if found.status == "LISTEN")
+        if any(
+            30000 <= found.laddr.port < 31000
+            for found in process.net_connections()
+            if found.status == "LISTEN"
+        )
     ]
 
 
-def test_without_its_controller_an_endpoint_goes_on_reading(tmp_path: Path, words: tuple[list[bytes], list[str]]) -> None:
+def test_without_its_controller_an_endpoint_goes_on_reading(
+    tmp_path: Path, words: tuple[list[bytes], list[str]]
+) -> None:
     with endpoint(tmp_path, "autoscaling.min_replicas=2") as running:
         with loaded(running, word_shots(*words)) as outcome:
             for _ in range(3):
@@ -106,7 +123,9 @@ def test_a_killed_front_comes_back(tmp_path: Path, words: tuple[list[bytes], lis
             assert set(outcome.statuses) <= {200, 503}
 
 
-def test_with_all_replicas_dead_it_says_so_and_comes_back(tmp_path: Path, words: tuple[list[bytes], list[str]]) -> None:
+def test_with_all_replicas_dead_it_says_so_and_comes_back(
+    tmp_path: Path, words: tuple[list[bytes], list[str]]
+) -> None:
     with endpoint(tmp_path, "autoscaling.min_replicas=2") as running:
         with loaded(running, word_shots(*words)) as outcome:
             time.sleep(2)
@@ -126,7 +145,14 @@ def test_models_swap_ten_times_under_load_and_a_bad_one_changes_nothing(tmp_path
     with endpoint(tmp_path, "autoscaling.min_replicas=2", bundle="thai"):
         pass  # so that both are kept
     with endpoint(tmp_path, "autoscaling.min_replicas=2") as running:
-        odia, thai = (next(model["id"] for model in running.get("/v1/models")["data"] if model["id"].startswith(name)) for name in ("base-odia", "base-thai"))
+        odia, thai = (
+            next(
+                model["id"]
+                for model in running.get("/v1/models")["data"]
+                if model["id"].startswith(name)
+            )
+            for name in ("base-odia", "base-thai")
+        )
         seconds = list[float]()
         with loaded(running, shots) as outcome:
             for turn in range(10):
@@ -134,7 +160,9 @@ def test_models_swap_ten_times_under_load_and_a_bad_one_changes_nothing(tmp_path
                 assert running.promote(thai if turn % 2 == 0 else odia)["what"] == "live"
                 seconds.append(time.monotonic() - began)
         print(f"\n10 swaps: {outcome.summary()}; {min(seconds):.1f} to {max(seconds):.1f} s each")
-        assert (set(outcome.statuses), outcome.wrong, outcome.lost) == ({200}, 0, 0), outcome.wrong_bodies[:3]
+        assert (set(outcome.statuses), outcome.wrong, outcome.lost) == ({200}, 0, 0), (
+            outcome.wrong_bodies[:3]
+        )
 
 
 def test_a_promotion_ends_however_often_its_processes_die(tmp_path: Path) -> None:
@@ -142,9 +170,15 @@ def test_a_promotion_ends_however_often_its_processes_die(tmp_path: Path) -> Non
     with endpoint(tmp_path, "autoscaling.min_replicas=2", bundle="thai"):
         pass
     with endpoint(tmp_path, "autoscaling.min_replicas=2") as running:
-        thai = next(model["id"] for model in running.get("/v1/models")["data"] if model["id"].startswith("base-thai"))
+        thai = next(
+            model["id"]
+            for model in running.get("/v1/models")["data"]
+            if model["id"].startswith("base-thai")
+        )
         with loaded(running, shots) as outcome:
-            promotion = requests.post(f"{running.address}/v1/models/promote", json={"bundle": thai}, timeout=10).json()["promotion"]
+            promotion = requests.post(
+                f"{running.address}/v1/models/promote", json={"bundle": thai}, timeout=10
+            ).json()["promotion"]
             for kind in (PROMOTER, REPLICA, PROMOTER):
                 time.sleep(random.uniform(0.2, 1.5))
                 for process in running.processes(kind)[:1]:
@@ -153,10 +187,14 @@ def test_a_promotion_ends_however_often_its_processes_die(tmp_path: Path) -> Non
             time.sleep(3)
         print(f"\nkilled in a promotion: {found}; {outcome.summary()}")
         assert found["what"] == "live"
-        assert (set(outcome.statuses), outcome.wrong, outcome.lost) == ({200}, 0, 0), outcome.wrong_bodies[:3]
+        assert (set(outcome.statuses), outcome.wrong, outcome.lost) == ({200}, 0, 0), (
+            outcome.wrong_bodies[:3]
+        )
 
 
-def test_sigterm_answers_what_was_taken(tmp_path: Path, words: tuple[list[bytes], list[str]]) -> None:
+def test_sigterm_answers_what_was_taken(
+    tmp_path: Path, words: tuple[list[bytes], list[str]]
+) -> None:
     with endpoint(tmp_path, "autoscaling.min_replicas=2") as running:
         with loaded(running, word_shots(*words)) as outcome:
             time.sleep(3)

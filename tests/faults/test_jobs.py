@@ -14,10 +14,16 @@ import pytest
 
 from tests.commands import PROJECT, environment
 from tests.trainers.test_on_ray import wait_for
-from trainers.checkpoint import directory_of
+from trainers.loop.checkpoint import directory_of
 
 RAY = str(Path(sys.executable).parent / "ray")
-TINY = ["train.save_steps=5", "data.max_train_samples=300", "data.max_validation_samples=50", "model.size=small", "threads_per_worker=1"]
+TINY = [
+    "train.save_steps=5",
+    "data.max_train_samples=300",
+    "data.max_validation_samples=50",
+    "model.size=small",
+    "threads_per_worker=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +32,26 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("storage")
     temp = Path("/tmp/lipi-ray")
     shutil.rmtree(temp, ignore_errors=True)
-    env = environment(LIPI_STORAGE=str(path), LIPI_ACCELERATOR="cpu", RAY_AUTH_MODE="token", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    command = [RAY, "start", "--head", "--port=6399", "--dashboard-host=127.0.0.1", "--dashboard-port=8399", f"--temp-dir={temp}", "--num-cpus=2"]
+    env = environment(
+        LIPI_STORAGE=str(path),
+        LIPI_ACCELERATOR="cpu",
+        RAY_AUTH_MODE="token",
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    )
+    command = [
+        RAY,
+        "start",
+        "--head",
+        "--port=6399",
+        "--dashboard-host=127.0.0.1",
+        "--dashboard-port=8399",
+        f"--temp-dir={temp}",
+        "--num-cpus=2",
+    ]
     if not (Path.home() / ".ray" / "auth_token").exists():
-        subprocess.run([RAY, "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
+        subprocess.run(
+            [RAY, "get-auth-token", "--generate"], env=env, check=True, capture_output=True
+        )
     subprocess.run(command, env=env, cwd=PROJECT, check=True, capture_output=True, timeout=120)
     yield path
     for process in psutil.process_iter(["cmdline"]):
@@ -37,17 +59,45 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             process.kill()
 
 
-def submit(*words: str, working_dir: Path | None = PROJECT, **env: str) -> "subprocess.CompletedProcess[str]":
+def submit(
+    *words: str, working_dir: Path | None = PROJECT, **env: str
+) -> "subprocess.CompletedProcess[str]":
     """`ray job submit [--working-dir DIR] -- python ray_jobs/train_odia.py WORDS`."""
     where = ["--working-dir", str(working_dir)] if working_dir else []
-    command = [RAY, "job", "submit", "--address", "http://127.0.0.1:8399", *where, "--", "python", "ray_jobs/train_odia.py", *words]
-    return subprocess.run(command, env=environment(RAY_AUTH_MODE="token", **env), cwd=PROJECT, capture_output=True, text=True, timeout=500)
+    command = [
+        RAY,
+        "job",
+        "submit",
+        "--address",
+        "http://127.0.0.1:8399",
+        *where,
+        "--",
+        "python",
+        "ray_jobs/train_odia.py",
+        *words,
+    ]
+    return subprocess.run(
+        command,
+        env=environment(RAY_AUTH_MODE="token", **env),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
 
 
-def test_a_job_runs_to_its_end_and_submitted_again_says_it_is_finished(storage: Path, tmp_path: Path) -> None:
+def test_a_job_runs_to_its_end_and_submitted_again_says_it_is_finished(
+    storage: Path, tmp_path: Path
+) -> None:
     words = ("train.max_steps=20", *TINY)
     copy = tmp_path / "project"
-    shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(".venv", "runs", ".git", "fonts", ".mypy_cache", ".ruff_cache"))
+    shutil.copytree(
+        PROJECT,
+        copy,
+        ignore=shutil.ignore_patterns(
+            ".venv", "runs", ".git", "fonts", ".mypy_cache", ".ruff_cache"
+        ),
+    )
     done = submit(*words, working_dir=copy)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "odia-ctc: CER" in done.stdout
@@ -69,8 +119,26 @@ def test_the_jobs_exit_status_is_the_runs(storage: Path) -> None:
 
 def test_a_killed_job_driver_submitted_again_continues(storage: Path) -> None:
     words = ("train.max_steps=60", "run_name=killed", *TINY)
-    command = [RAY, "job", "submit", "--no-wait", "--address", "http://127.0.0.1:8399", "--", "python", "ray_jobs/train_odia.py", *words]
-    subprocess.run(command, env=environment(RAY_AUTH_MODE="token"), cwd=PROJECT, check=True, capture_output=True, timeout=120)
+    command = [
+        RAY,
+        "job",
+        "submit",
+        "--no-wait",
+        "--address",
+        "http://127.0.0.1:8399",
+        "--",
+        "python",
+        "ray_jobs/train_odia.py",
+        *words,
+    ]
+    subprocess.run(
+        command,
+        env=environment(RAY_AUTH_MODE="token"),
+        cwd=PROJECT,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
     wait_for(directory_of(storage / "runs" / "killed", 10), seconds=180)
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []

@@ -11,8 +11,8 @@ from tests.commands import call, start
 from tests.trainers.test_on_ray import TINY_YAML, assert_equal_to, wait_for
 from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
 from tests.trainers.together import fit_together
-from trainers.checkpoint import directory_of
-from trainers.loop import fit
+from trainers.loop.checkpoint import directory_of
+from trainers.loop.loop import fit
 
 POINTS = {
     "a worker in a step": "step:22:{last}",
@@ -36,17 +36,23 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("what", POINTS)
-def test_sigkill_changes_no_bit(what: str, workers: int, golden: dict[int, Path], tmp_path: Path) -> None:
+def test_sigkill_changes_no_bit(
+    what: str, workers: int, golden: dict[int, Path], tmp_path: Path
+) -> None:
     marker = tmp_path / "killed"
     kill = POINTS[what].format(last=workers - 1) + f":{marker}"
-    done = call("train", TINY_YAML, f"storage_path={tmp_path}", f"workers={workers}", LIPI_KILL_AT=kill)
+    done = call(
+        "train", TINY_YAML, f"storage_path={tmp_path}", f"workers={workers}", LIPI_KILL_AT=kill
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert marker.exists()
     assert_equal_to(golden[workers], tmp_path / "tiny")
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_sigkill_of_the_driver_and_the_same_command_again_change_no_bit(workers: int, golden: dict[int, Path], tmp_path: Path) -> None:
+def test_sigkill_of_the_driver_and_the_same_command_again_change_no_bit(
+    workers: int, golden: dict[int, Path], tmp_path: Path
+) -> None:
     words = (TINY_YAML, f"storage_path={tmp_path}", f"workers={workers}")
     for step in (10, 30):
         driver = start("train", *words)
@@ -58,8 +64,16 @@ def test_sigkill_of_the_driver_and_the_same_command_again_change_no_bit(workers:
     assert_equal_to(golden[workers], tmp_path / "tiny")
 
 
-def test_a_run_that_dies_at_the_same_place_every_time_is_given_up_and_says_what_to_do(tmp_path: Path) -> None:
-    done = call("train", TINY_YAML, f"storage_path={tmp_path}", "max_failures=1", LIPI_KILL_AT="before_rename:10:0:")
+def test_a_run_that_dies_at_the_same_place_every_time_is_given_up_and_says_what_to_do(
+    tmp_path: Path,
+) -> None:
+    done = call(
+        "train",
+        TINY_YAML,
+        f"storage_path={tmp_path}",
+        "max_failures=1",
+        LIPI_KILL_AT="before_rename:10:0:",
+    )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "give the same command again" in done.stderr
     assert "Traceback" not in done.stderr

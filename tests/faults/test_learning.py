@@ -12,10 +12,10 @@ import psutil
 import pytest
 import requests
 
+from benchmarks.load import odia_words
 from ocr.scoring import score_all
 from ocr.text import normalise
 from serve.client import Client
-from tests.benchmarks.load import odia_words
 from tests.serve.browser import PHONE, browser, correct, opened, read, until
 from tests.serve.running import Running, endpoint, loaded, word_shots
 
@@ -36,8 +36,12 @@ def lines(count: int) -> list[tuple[Path, str]]:
 def errors(address: str, pairs: list[tuple[Path, str]]) -> tuple[int, int]:
     """Lines read all right, and wrong characters in all."""
     readings = Client(address).read([path for path, _ in pairs])
-    counts = score_all((text, reading.text) for (_, text), reading in zip(pairs, readings, strict=True))
-    return sum(reading.text == text for (_, text), reading in zip(pairs, readings, strict=True)), counts.character_edits
+    counts = score_all(
+        (text, reading.text) for (_, text), reading in zip(pairs, readings, strict=True)
+    )
+    return sum(
+        reading.text == text for (_, text), reading in zip(pairs, readings, strict=True)
+    ), counts.character_edits
 
 
 @pytest.mark.skipif(not THAI.is_dir(), reason="real lines lie beside the project")
@@ -45,7 +49,10 @@ def errors(address: str, pairs: list[tuple[Path, str]]) -> tuple[int, int]:
 def test_ten_lines_corrected_in_a_browser_are_read_right_and_others_better(tmp_path: Path) -> None:
     twenty = lines(20)
     corrected, others = twenty[::2], twenty[1::2]
-    with endpoint(tmp_path / "serve", "autoscaling.max_replicas=1", bundle="thai") as running, browser() as chromium:
+    with (
+        endpoint(tmp_path / "serve", "autoscaling.max_replicas=1", bundle="thai") as running,
+        browser() as chromium,
+    ):
         before = errors(running.address, corrected), errors(running.address, others)
         with opened(chromium, running.address) as page:
             page.check("input[value=line]")
@@ -61,7 +68,9 @@ def test_ten_lines_corrected_in_a_browser_are_read_right_and_others_better(tmp_p
             page.screenshot(path=tmp_path / "training.png", full_page=True)
             until(page, "!document.querySelector('#verdict').hidden", 1200)
             page.screenshot(path=tmp_path / "verdict.png", full_page=True)
-            assert "Too few to be sure: you decide" in page.inner_text("#verdict"), page.inner_text("#verdict")
+            assert "Too few to be sure: you decide" in page.inner_text("#verdict"), page.inner_text(
+                "#verdict"
+            )
             page.click("#promote-candidate")
             until(page, "document.querySelector('#message').textContent.endsWith('is live.')", 60)
             seconds = time.monotonic() - began
@@ -83,7 +92,10 @@ def words() -> tuple[list[bytes], list[str]]:
 
 
 def told(image: bytes, text: str) -> dict[str, Any]:
-    return {"images": {"word": base64.b64encode(image).decode()}, "corrections": [{"image": "word", "text": text, "reading": text, "model": "m"}]}
+    return {
+        "images": {"word": base64.b64encode(image).decode()},
+        "corrections": [{"image": "word", "text": text, "reading": text, "model": "m"}],
+    }
 
 
 def until_stored(running: Running, image: bytes, text: str) -> None:
@@ -91,7 +103,12 @@ def until_stored(running: Running, image: bytes, text: str) -> None:
     deadline = time.monotonic() + 90
     while True:
         try:
-            if requests.post(f"{running.address}/v1/corrections", json=told(image, text), timeout=10).status_code == 201:
+            if (
+                requests.post(
+                    f"{running.address}/v1/corrections", json=told(image, text), timeout=10
+                ).status_code
+                == 201
+            ):
                 return
         except requests.RequestException:
             pass  # the kill itself
@@ -115,23 +132,40 @@ def retraining(running: Running, one: str, timeout_s: float = 600) -> dict[str, 
 
 def training(running: Running) -> list[psutil.Process]:
     """The processes of the retraining's job, its driver first."""
-    return [process for kind in ("ray_jobs/retrain.py", "RayTrainWorker") for process in running.processes(kind)]
+    return [
+        process
+        for kind in ("ray_jobs/retrain.py", "RayTrainWorker")
+        for process in running.processes(kind)
+    ]
 
 
 @pytest.mark.timeout(1500)
-def test_under_load_with_kills_in_every_step_nothing_is_lost_or_doubled(tmp_path: Path, words: tuple[list[bytes], list[str]]) -> None:
+def test_under_load_with_kills_in_every_step_nothing_is_lost_or_doubled(
+    tmp_path: Path, words: tuple[list[bytes], list[str]]
+) -> None:
     images, texts = words
-    with endpoint(tmp_path / "serve", "autoscaling.min_replicas=2", "autoscaling.max_replicas=2") as running:
+    with endpoint(
+        tmp_path / "serve", "autoscaling.min_replicas=2", "autoscaling.max_replicas=2"
+    ) as running:
         first = running.get("/readyz")["model"]
         with loaded(running, word_shots(*odia_words(60)), rate=20) as outcome:
             for place, (image, text) in enumerate(zip(images[:30], texts[:30], strict=True)):
                 if place == 15:
                     running.processes("ServeReplica")[0].kill()
                 until_stored(running, image, text)
-            asked = requests.post(f"{running.address}/v1/retrain", json=QUICK, timeout=10).json()["retraining"]
-            assert requests.post(f"{running.address}/v1/retrain", json=QUICK, timeout=10).status_code == 409, "one at a time"
+            asked = requests.post(f"{running.address}/v1/retrain", json=QUICK, timeout=10).json()[
+                "retraining"
+            ]
+            assert (
+                requests.post(f"{running.address}/v1/retrain", json=QUICK, timeout=10).status_code
+                == 409
+            ), "one at a time"
             killed = list[str]()
-            for what, kind in (("driver", "ray_jobs/retrain.py"), ("worker", "RayTrainWorker"), ("promoter", "Promoter")):
+            for what, kind in (
+                ("driver", "ray_jobs/retrain.py"),
+                ("worker", "RayTrainWorker"),
+                ("promoter", "Promoter"),
+            ):
                 deadline = time.monotonic() + 240
                 while not (found := running.processes(kind)):
                     assert time.monotonic() < deadline, (kind, running.get(f"/v1/retrain/{asked}"))
@@ -146,14 +180,21 @@ def test_under_load_with_kills_in_every_step_nothing_is_lost_or_doubled(tmp_path
             assert came["status"] == "done", came
             candidate = came["candidate"]
             if came["verdict"]["verdict"] != "better":
-                promotion = requests.post(f"{running.address}/v1/models/promote", json={"bundle": candidate}, timeout=10).json()["promotion"]
+                promotion = requests.post(
+                    f"{running.address}/v1/models/promote", json={"bundle": candidate}, timeout=10
+                ).json()["promotion"]
                 running.processes("ServeReplica")[0].kill()
                 assert running.outcome(promotion)["what"] == "live"
             assert running.promote(first)["what"] == "live", "rolled back"
-        print(f"\nkilled: a replica, {', '.join(killed)}, a replica; {outcome.summary()}; attempts {came['attempts']}; {came['why']}")
+        print(
+            f"\nkilled: a replica, {', '.join(killed)}, a replica; {outcome.summary()}; attempts {came['attempts']}; {came['why']}"
+        )
         assert set(outcome.statuses) == {200}, outcome.statuses
         assert outcome.lost == 0
-        stored = {json.loads(file.read_text())["corrected_text"] for file in (tmp_path / "serve/corrections").glob("*.json")}
+        stored = {
+            json.loads(file.read_text())["corrected_text"]
+            for file in (tmp_path / "serve/corrections").glob("*.json")
+        }
         assert stored == {text for text in texts[:30]}
         assert len(list((tmp_path / "serve/corrections").glob("*.json"))) == len(set(images[:30]))
         journal = [entry["what"] for entry in running.get("/v1/models/journal")]
@@ -161,23 +202,34 @@ def test_under_load_with_kills_in_every_step_nothing_is_lost_or_doubled(tmp_path
 
 
 @pytest.mark.timeout(1500)
-def test_a_server_that_dies_in_a_retraining_goes_on_with_it_when_it_is_started_again(tmp_path: Path, words: tuple[list[bytes], list[str]]) -> None:
+def test_a_server_that_dies_in_a_retraining_goes_on_with_it_when_it_is_started_again(
+    tmp_path: Path, words: tuple[list[bytes], list[str]]
+) -> None:
     images, texts = words
     with endpoint(tmp_path / "serve", "autoscaling.max_replicas=1") as running:
         for image, text in zip(images[:12], texts[:12], strict=True):
             until_stored(running, image, text)
-        asked = requests.post(f"{running.address}/v1/retrain", json=QUICK, timeout=10).json()["retraining"]
+        asked = requests.post(f"{running.address}/v1/retrain", json=QUICK, timeout=10).json()[
+            "retraining"
+        ]
         deadline = time.monotonic() + 240
         while running.get(f"/v1/retrain/{asked}")["progress"] < 0.2:
             assert time.monotonic() < deadline
             time.sleep(0.5)
-        family = [psutil.Process(running.process.pid), *psutil.Process(running.process.pid).children(recursive=True)]
+        family = [
+            psutil.Process(running.process.pid),
+            *psutil.Process(running.process.pid).children(recursive=True),
+        ]
         for process in family:
             try:
                 process.kill()
             except psutil.NoSuchProcess:
                 continue
-    runs = sorted(path.name for path in (tmp_path / "serve/retrain" / asked / "run").iterdir() if (path / "report.json").is_file())
+    runs = sorted(
+        path.name
+        for path in (tmp_path / "serve/retrain" / asked / "run").iterdir()
+        if (path / "report.json").is_file()
+    )
     with endpoint(tmp_path / "serve", "autoscaling.max_replicas=1") as running:
         came = retraining(running, asked)
         assert came["status"] == "done", came

@@ -19,7 +19,10 @@ SWEEP: dict[str, Any] = {
     "sweep_name": "tiny",
     "base": str(PROJECT / "configs" / "tiny.yaml"),
     "overrides": ["train.eval_steps=8", "train.save_steps=8"],
-    "space": {"optimizer.learning_rate": {"log_uniform": [1e-4, 1e-2]}, "loss.focal_gamma": {"uniform": [0, 2]}},
+    "space": {
+        "optimizer.learning_rate": {"log_uniform": [1e-4, 1e-2]},
+        "loss.focal_gamma": {"uniform": [0, 2]},
+    },
     "trials": 5,
 }
 ASHA = {"scheduler": "asha", "asha": {"grace_steps": 8, "reduction_factor": 2}, "trials": 8}
@@ -36,7 +39,10 @@ def table(folder: Path) -> dict[str, Any]:
     """Every trial with what it was and what it found."""
     found = json.loads((folder / "tiny" / "sweep.json").read_text())
     kept = ("status", "values", "evaluations", "metrics")
-    return {trial["id"]: {key: trial[key] for key in kept} for trial in found["trials"]} | {"best": found["best"], "best_value": found["best_value"]}
+    return {trial["id"]: {key: trial[key] for key in kept} for trial in found["trials"]} | {
+        "best": found["best"],
+        "best_value": found["best_value"],
+    }
 
 
 def killed_at(lines: int, folder: Path, words: list[str]) -> None:
@@ -60,7 +66,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("lines", [3, 9, 16])
-def test_sigkill_of_the_driver_and_the_same_command_again_give_the_same_table(lines: int, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+def test_sigkill_of_the_driver_and_the_same_command_again_give_the_same_table(
+    lines: int, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
     words = written(tmp_path)
     killed_at(lines, tmp_path, words)
     done = call("sweep", *words)
@@ -68,7 +76,9 @@ def test_sigkill_of_the_driver_and_the_same_command_again_give_the_same_table(li
     assert table(tmp_path) == undisturbed
 
 
-def test_sigkill_of_a_trials_process_gives_the_same_table(undisturbed: dict[str, Any], tmp_path: Path) -> None:
+def test_sigkill_of_a_trials_process_gives_the_same_table(
+    undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
     done = call("sweep", *written(tmp_path), LIPI_KILL_AT=f"step:19:0:{tmp_path / 'killed'}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "killed").exists()
@@ -76,7 +86,9 @@ def test_sigkill_of_a_trials_process_gives_the_same_table(undisturbed: dict[str,
 
 
 @pytest.mark.parametrize("lines", [6, 14])
-def test_with_early_stopping_nothing_finished_is_run_again_and_the_rungs_agree(lines: int, tmp_path: Path) -> None:
+def test_with_early_stopping_nothing_finished_is_run_again_and_the_rungs_agree(
+    lines: int, tmp_path: Path
+) -> None:
     words = written(tmp_path, **ASHA)
     killed_at(lines, tmp_path, words)
     ledger = tmp_path / "tiny" / "ledger.jsonl"
@@ -86,8 +98,14 @@ def test_with_early_stopping_nothing_finished_is_run_again_and_the_rungs_agree(l
     assert done.returncode == 0, done.stdout + done.stderr
     after = Ledger(ledger)
     assert ledger.read_text().startswith(kept[: kept.rfind("\n") + 1])
-    assert {id: attempt_of(tmp_path, id) for id in attempts if id != json.loads((tmp_path / "tiny" / "sweep.json").read_text())["best"]} == {
-        id: attempt for id, attempt in attempts.items() if id != json.loads((tmp_path / "tiny" / "sweep.json").read_text())["best"]
+    assert {
+        id: attempt_of(tmp_path, id)
+        for id in attempts
+        if id != json.loads((tmp_path / "tiny" / "sweep.json").read_text())["best"]
+    } == {
+        id: attempt
+        for id, attempt in attempts.items()
+        if id != json.loads((tmp_path / "tiny" / "sweep.json").read_text())["best"]
     }
     assert len(after.ended()) == ASHA["trials"]
     sweep = load_settings(SweepConfig, tmp_path / "sweep.yaml")

@@ -12,8 +12,8 @@ from tests.commands import PROJECT, call, start
 from tests.trainers.test_on_ray import wait_for
 from tests.trainers.test_resume import assert_equal_at
 from tests.trainers.together import fit_together
-from trainers.checkpoint import directory_of, evaluations
 from trainers.config import TrainConfig
+from trainers.loop.checkpoint import directory_of, evaluations
 
 CONFIG = "configs/tiny_vlm.yaml"
 STEPS = 12
@@ -45,7 +45,11 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.set_num_threads(1)
     runs = {}
     for optimizer in OPTIMIZERS:
-        words = [*WORDS, f"optimizer.name={optimizer}", f"storage_path={tmp_path_factory.mktemp(optimizer)}"]
+        words = [
+            *WORDS,
+            f"optimizer.name={optimizer}",
+            f"storage_path={tmp_path_factory.mktemp(optimizer)}",
+        ]
         config = load_settings(TrainConfig, PROJECT / CONFIG, words)
         fit_together(config)
         runs[optimizer] = config.local_run_dir
@@ -59,17 +63,32 @@ def assert_equal_to(golden: Path, run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("point", ["step:8:1", "before_evaluation:6:1"], ids=["a worker in a step", "before an evaluation"])
-def test_sigkill_of_a_worker_changes_no_bit(point: str, optimizer: str, golden: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "point",
+    ["step:8:1", "before_evaluation:6:1"],
+    ids=["a worker in a step", "before an evaluation"],
+)
+def test_sigkill_of_a_worker_changes_no_bit(
+    point: str, optimizer: str, golden: dict[str, Path], tmp_path: Path
+) -> None:
     marker = tmp_path / "killed"
-    done = call("train", CONFIG, *WORDS, f"optimizer.name={optimizer}", f"storage_path={tmp_path}", LIPI_KILL_AT=f"{point}:{marker}")
+    done = call(
+        "train",
+        CONFIG,
+        *WORDS,
+        f"optimizer.name={optimizer}",
+        f"storage_path={tmp_path}",
+        LIPI_KILL_AT=f"{point}:{marker}",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert marker.exists()
     assert_equal_to(golden[optimizer], tmp_path / "tiny-vlm")
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_sigkill_of_the_driver_and_the_same_command_again_change_no_bit(optimizer: str, golden: dict[str, Path], tmp_path: Path) -> None:
+def test_sigkill_of_the_driver_and_the_same_command_again_change_no_bit(
+    optimizer: str, golden: dict[str, Path], tmp_path: Path
+) -> None:
     words = (CONFIG, *WORDS, f"optimizer.name={optimizer}", f"storage_path={tmp_path}")
     driver = start("train", *words)
     wait_for(directory_of(tmp_path / "tiny-vlm", 3))

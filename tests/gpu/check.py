@@ -128,7 +128,9 @@ class Table:
         return [row for row in self.rows if not row.good]
 
 
-def check(phases: Iterable[Phase], seconds: float, table: Table, words: Sequence[str], at_once: int = 1) -> None:
+def check(
+    phases: Iterable[Phase], seconds: float, table: Table, words: Sequence[str], at_once: int = 1
+) -> None:
     """Run the phases in order, until they or the seconds end; a GPU bears one at once."""
     deadline = time.monotonic() + seconds
 
@@ -177,7 +179,9 @@ def run(phase: Phase, limit_s: float, words: Sequence[str]) -> Iterator[Row]:
     status = process.wait()
     timer.cancel()
     if status or overtime.is_set():
-        why = f"hung: killed after {limit_s:.0f} s" if overtime.is_set() else f"died: status {status}"
+        why = (
+            f"hung: killed after {limit_s:.0f} s" if overtime.is_set() else f"died: status {status}"
+        )
         trace = "".join(lines[-TRACEBACK_LINES:])
         yield Row(phase.name, "end", why, time.monotonic() - began, False, trace)
 

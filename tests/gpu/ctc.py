@@ -16,15 +16,15 @@ from ocr.settings import parse_settings
 from tests.gpu.phase import Found, Setup
 from tests.gpu.preflight import synchronise
 from tests.support.pasted import pasted_line
-from trainers.batches import turns_of
 from trainers.config import TrainConfig
-from trainers.ctc import CtcTask
-from trainers.launch import Data, Job
-from trainers.loop import fit, plan_of
-from trainers.losses import ctc_losses
+from trainers.families.ctc.losses import ctc_losses
+from trainers.families.ctc.task import CtcTask
+from trainers.loop.batches import turns_of
+from trainers.loop.loop import fit, plan_of
+from trainers.loop.workers import Workers
 from trainers.on_ray import placed
-from trainers.run import identity
-from trainers.workers import Workers
+from trainers.runs.identity import identity
+from trainers.runs.launch import Data, Job
 
 WORDS_A_LINE, HEIGHT_PX, WARM_UP = 6, 48, 3
 
@@ -38,7 +38,9 @@ def rows(setup: Setup) -> Iterator[Found]:
     ratio = on_device / on_core
     figures = f"{on_device:,.0f} samples/s; one CPU core {on_core:,.1f}: {ratio:.1f} ×"
     yield Found(f"compact base, {HEIGHT_PX} px lines", figures)
-    yield Found("where it waits", f"{waits:.0%} of the time for batches; {parts(task, setup, batch)}")
+    yield Found(
+        "where it waits", f"{waits:.0%} of the time for batches; {parts(task, setup, batch)}"
+    )
 
 
 def lines(setup: Setup) -> str:
@@ -55,11 +57,15 @@ def lines(setup: Setup) -> str:
             (folder / f"{number:03}.gt.txt").write_text(text, encoding="utf-8")
         source = {"format": "pairs", "path": str(folder), "split": split, "level": "line"}
         sources.append(source)
-    build(parse_settings(PrepareConfig, {"output": str(setup.work / "set"), "sources": sources}, ""))
+    build(
+        parse_settings(PrepareConfig, {"output": str(setup.work / "set"), "sources": sources}, "")
+    )
     return str(setup.work / "set")
 
 
-def trained(data: str, setup: Setup, device: str, steps: int, batch: int) -> tuple[float, float, CtcTask]:
+def trained(
+    data: str, setup: Setup, device: str, steps: int, batch: int
+) -> tuple[float, float, CtcTask]:
     """Median samples a second and the share of waiting after the warm-up, and the task."""
     values: dict[str, Any] = {
         "run_name": f"ctc-{device}-{batch}-{steps}",
@@ -87,7 +93,10 @@ def trained(data: str, setup: Setup, device: str, steps: int, batch: int) -> tup
     fit(config, task, place)
     found = [json.loads(line) for line in (run_dir / "timings.jsonl").read_text().splitlines()]
     speeds = [line for line in found if "samples_per_second" in line][WARM_UP:]
-    rate, waits = (statistics.median(line[key] for line in speeds) for key in ("samples_per_second", "loader_wait_share"))
+    rate, waits = (
+        statistics.median(line[key] for line in speeds)
+        for key in ("samples_per_second", "loader_wait_share")
+    )
     return rate, waits, task
 
 
@@ -100,9 +109,13 @@ def parts(task: CtcTask, setup: Setup, batch: int) -> str:
         (turn,) = turns_of(plan, step, 0, 1)
         made = task.batch(turn, plan.epoch_of(step))
         clock.mark("batch on one CPU thread")
-        logits_TBK, lengths_B = task.network(made.ink_BCHW.to(task.device), made.widths_B.to(task.device))
+        logits_TBK, lengths_B = task.network(
+            made.ink_BCHW.to(task.device), made.widths_B.to(task.device)
+        )
         clock.mark("forward")
-        loss = ctc_losses(logits_TBK, lengths_B, made.targets_S, made.target_lengths_B, task.config.loss).sum()
+        loss = ctc_losses(
+            logits_TBK, lengths_B, made.targets_S, made.target_lengths_B, task.config.loss
+        ).sum()
         clock.mark("loss on the CPU")
         loss.backward()
         clock.mark("backward")

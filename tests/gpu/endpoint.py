@@ -4,17 +4,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.load import Outcome
 from ocr.dataset.read import Dataset
 from ocr.images import open_image
-from ocr.recognizers.base import load
+from ocr.recognizers.recognizer import load
 from ocr.settings import load_settings
-from tests.benchmarks.load import Outcome
 from tests.commands import PROJECT
 from tests.gpu.phase import Found, Setup
 from tests.serve.running import endpoint, loaded, word_shots
 from trainers.config import TrainConfig
 from trainers.families import card_of, export
-from trainers.launch import Data
+from trainers.runs.launch import Data
 
 TIMEOUT_S = 60
 
@@ -27,7 +27,10 @@ def rows(setup: Setup) -> Iterator[Found]:
 
 def merged(setup: Setup) -> Path:
     """The tiny base with an adapter as it is before training, as one model."""
-    words = [f"storage_path={setup.work}", *setup.size((), ("model.base_steps=80", "export.max_cer_difference=1"))]
+    words = [
+        f"storage_path={setup.work}",
+        *setup.size((), ("model.base_steps=80", "export.max_cer_difference=1")),
+    ]
     config = load_settings(TrainConfig, PROJECT / "configs" / "tiny_vlm.yaml", words)
     data = Data.open(config)
     task = data.task(config, setup.device, "fp32")
@@ -46,7 +49,9 @@ def served(name: str, bundle: Path, data: str, mode: str, setup: Setup) -> Found
     texts = [reading.text for reading in reader.read(pixels)]
     began = time.monotonic()
     words = ("backend=torch", f"num_gpus={setup.size(1, 0)}", "autoscaling.max_replicas=1")
-    with endpoint(setup.work / name.split(",")[0].replace(" ", "-"), *words, bundle=str(bundle)) as up:
+    with endpoint(
+        setup.work / name.split(",")[0].replace(" ", "-"), *words, bundle=str(bundle)
+    ) as up:
         started = time.monotonic() - began
         with loaded(up, word_shots(images, texts), clients=8, pause_s=0) as outcome:
             deadline = time.monotonic() + TIMEOUT_S

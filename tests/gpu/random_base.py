@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ocr.recognizers.vlm.base import Base, find_base
+from ocr.recognizers.vlm.base_model import Base, find_base
 from ocr.recognizers.vlm.settings import TinyVlmSettings
 
 VOCABULARY = 151_936
@@ -92,7 +92,11 @@ def make_folder(sizes: dict[str, Any], folder: Path, small: bool) -> Path:
     tiny = find_base(TinyVlmSettings(architecture=architecture, base_steps=0))
     kind = transformers.Qwen3VLConfig if is_qwen3 else transformers.Qwen2_5_VLConfig
     text, vision = _parts(sizes, is_qwen3, small)
-    ids = {key: value for key, value in tiny.config.items() if key.endswith("_token_id") and key != "eos_token_id"}
+    ids = {
+        key: value
+        for key, value in tiny.config.items()
+        if key.endswith("_token_id") and key != "eos_token_id"
+    }
     tied = text["tie_word_embeddings"]
     config = kind(text_config=text, vision_config=vision, tie_word_embeddings=tied, **ids)
     config.architectures, config.dtype = tiny.config["architectures"], torch.bfloat16

@@ -8,12 +8,12 @@ import torch
 
 from tests.gpu.phase import Found, Setup
 from tests.trainers.tiny import tiny_config, tiny_place, tiny_vlm_config
-from trainers.checkpoint import directory_of, verify
 from trainers.config import TrainConfig
-from trainers.launch import Job
-from trainers.loop import fit
+from trainers.loop.checkpoint import directory_of, verify
+from trainers.loop.loop import fit
+from trainers.loop.workers import Workers
 from trainers.on_ray import placed
-from trainers.workers import Workers
+from trainers.runs.launch import Job
 
 DEEPSPEED = "configs/deepspeed/zero{}.json"
 
@@ -86,7 +86,9 @@ def first_difference(one: Any, other: Any, where: str = "") -> str:
     elif isinstance(one, list):
         if len(one) != len(other):
             return f"{where}: {len(one)} and {len(other)} values"
-        pairs = ((f"{where}.{index}", *pair) for index, pair in enumerate(zip(one, other, strict=True)))
+        pairs = (
+            (f"{where}.{index}", *pair) for index, pair in enumerate(zip(one, other, strict=True))
+        )
     else:
         return "" if one == other else f"{where}: {one!r:.80} and {other!r:.80}"
     found = (first_difference(left, right, path) for path, left, right in pairs)

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocr.recognizers.vlm.base import find_base
+from ocr.recognizers.vlm.base_model import find_base
 from ocr.recognizers.vlm.settings import TinyVlmSettings
 from tests.commands import PROJECT, environment
 from tests.gpu import check, random_base
 from tests.gpu.resume import first_difference
 
-FAULTY = [check.Phase(name, f"tests.gpu.faulty:{name}", 1, limit_s) for name, limit_s in (("hanging", 18), ("crashing", 60), ("raising", 60), ("good", 60))]
+FAULTY = [
+    check.Phase(name, f"tests.gpu.faulty:{name}", 1, limit_s)
+    for name, limit_s in (("hanging", 18), ("crashing", 60), ("raising", 60), ("good", 60))
+]
 
 
 def test_the_rehearsal_is_green(tmp_path: Path) -> None:
@@ -52,7 +55,9 @@ def test_the_estimates_fit_nine_minutes_and_four_take_the_most_important() -> No
     assert few == ["preflight", "resume", "user", "odia"]
     assert check.__doc__
     told = dict(re.findall(r"^    (\w+) +(\d+)  \S", check.__doc__, re.MULTILINE))
-    assert {phase.name: told[phase.name] for phase in check.PHASES} == {phase.name: str(phase.seconds) for phase in check.PHASES}
+    assert {phase.name: told[phase.name] for phase in check.PHASES} == {
+        phase.name: str(phase.seconds) for phase in check.PHASES
+    }
 
 
 def test_what_travels_is_told_and_too_much_is_refused() -> None:
@@ -73,7 +78,9 @@ def test_the_first_difference_is_named() -> None:
 
 @pytest.mark.parametrize("architecture", ["qwen3_vl", "qwen2_5_vl"])
 @pytest.mark.parametrize("in_4_bits", [False, True])
-def test_a_random_base_is_built_as_transformers_loads_one(architecture: str, in_4_bits: bool) -> None:
+def test_a_random_base_is_built_as_transformers_loads_one(
+    architecture: str, in_4_bits: bool
+) -> None:
     settings = TinyVlmSettings(
         architecture=architecture,  # type: ignore[arg-type]
         base_steps=0,
@@ -83,8 +90,14 @@ def test_a_random_base_is_built_as_transformers_loads_one(architecture: str, in_
     loaded = base.load(settings, torch.bfloat16, "cpu")
     with random_base.random_weights("cpu"):
         made = base.load(settings, torch.bfloat16, "cpu")
-    kinds = [{name: type(module).__name__ for name, module in model.named_modules()} for model in (made, loaded)]
+    kinds = [
+        {name: type(module).__name__ for name, module in model.named_modules()}
+        for model in (made, loaded)
+    ]
     assert kinds[0] == kinds[1]
     for tensors in ("named_parameters", "named_buffers"):
-        shapes = [{name: (tensor.dtype, tensor.shape) for name, tensor in getattr(model, tensors)()} for model in (made, loaded)]
+        shapes = [
+            {name: (tensor.dtype, tensor.shape) for name, tensor in getattr(model, tensors)()}
+            for model in (made, loaded)
+        ]
         assert shapes[0] == shapes[1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ocr.dataset.read import Dataset
 from ocr.images import open_image
-from ocr.recognizers.base import load
+from ocr.recognizers.recognizer import load
 from tests.commands import call
 from tests.gpu.phase import Found, Setup
 
@@ -39,7 +39,10 @@ def _read_on_both(bundle: Path, setup: Setup) -> Found:
     """The same images on this device and on the CPU; other kernels may round another way."""
     data = Dataset.open("odia_few_words", "validation")
     images = [open_image(data.image_bytes(index), "RGB") for index in range(setup.size(64, 8))]
-    ours, theirs = ([reading.text for reading in load(bundle, device=device).read(images)] for device in (setup.device, "cpu"))
+    ours, theirs = (
+        [reading.text for reading in load(bundle, device=device).read(images)]
+        for device in (setup.device, "cpu")
+    )
     differing = sum(one != other for one, other in zip(ours, theirs, strict=True))
     share = differing / len(images)
     figures = f"{differing} of {len(images)} texts differ ({share:.1%})"

@@ -21,7 +21,7 @@ import torch
 from ocr.dataset.build import build
 from ocr.dataset.config import PrepareConfig
 from ocr.dataset.read import Dataset
-from ocr.recognizers.vlm.base import Base
+from ocr.recognizers.vlm.base_model import Base
 from ocr.recognizers.vlm.inputs import grid, patches
 from ocr.settings import load_settings, parse_settings
 from tests.commands import PROJECT
@@ -29,14 +29,14 @@ from tests.gpu import random_base
 from tests.gpu.phase import Found, Setup
 from tests.gpu.preflight import product_rate, synchronise
 from tests.support.pasted import pasted_page
-from trainers.batches import turns_of
 from trainers.config import TrainConfig
-from trainers.launch import Data, Job
-from trainers.loop import fit, plan_of
+from trainers.families.vlm.task import VlmTask
+from trainers.loop.batches import turns_of
+from trainers.loop.loop import fit, plan_of
+from trainers.loop.workers import Workers
 from trainers.on_ray import placed
-from trainers.run import identity
-from trainers.vlm_lora import VlmTask
-from trainers.workers import Workers
+from trainers.runs.identity import identity
+from trainers.runs.launch import Data, Job
 
 WARM_UP = 3
 PAGES = {"odia": ((768, 512), 256), "chandra": ((1152, 832), 900)}  # pixels, tokens of text
@@ -134,7 +134,9 @@ def make_pages(name: str, base: Base, setup: Setup) -> str:
     return str(setup.work / "set")
 
 
-def config_of(name: str, base: Path, data: str, setup: Setup, steps: int, *words: str) -> TrainConfig:
+def config_of(
+    name: str, base: Path, data: str, setup: Setup, steps: int, *words: str
+) -> TrainConfig:
     """The config as it stands but for its base, its data, and its length."""
     storage = setup.work / "-".join(["runs", *[word.replace("/", "_") for word in words]])
     changes = [
@@ -188,7 +190,10 @@ class Run:
 
     def pauses(self) -> str:
         """The seconds that training stood still at its end."""
-        (saved,), (judged,) = ([line[key] for line in self._timings(key)] for key in ("checkpoint_seconds", "evaluation_seconds"))
+        (saved,), (judged,) = (
+            [line[key] for line in self._timings(key)]
+            for key in ("checkpoint_seconds", "evaluation_seconds")
+        )
         return f"{saved:.2f} s for the copy of a checkpoint, {judged:.2f} s for an evaluation"
 
     def free(self) -> None:
@@ -269,7 +274,9 @@ def operations(task: VlmTask) -> float:
             part = "vision" if "visual" in name else "language"
             frozen[part] += module.in_features * module.out_features
     widths, checked = task.widths, task.checked
-    answers = statistics.mean(len(task.fitting.answer(task.train.texts[index])) for index in checked.train)
+    answers = statistics.mean(
+        len(task.fitting.answer(task.train.texts[index])) for index in checked.train
+    )
     tokens = statistics.mean(widths)
     image = tokens - answers - (task.fitting.prompt.length(1) - 1)
     attention = 6 * text["num_hidden_layers"] * text["hidden_size"]

@@ -8,24 +8,32 @@ import pytest
 
 from ocr.bundle import BASES, base_names, open_bundle
 from ocr.images import encode_image
-from ocr.recognizers.base import load
+from ocr.recognizers.recognizer import load
+from ocr.rendering.draws import Draws
+from ocr.rendering.fonts import find_faces
+from ocr.rendering.scripts import script_named
 from ocr.scoring import score_all
-from ocr.sources.draws import Draws
-from ocr.sources.fonts import find_faces
-from ocr.sources.scripts import script_named
 
 WORDS = {
     "odia": ("Oriya", "Noto Sans Oriya", "ଓଡ଼ିଶା ଭାଷା ପୁସ୍ତକ ନଦୀ ଶିକ୍ଷକ ବିଦ୍ୟାଳୟ ସ୍ୱାଧୀନତା ଆକାଶ ପରିବାର ମନ୍ଦିର"),
-    "bangla": ("Bengali", "Noto Sans Bengali", "বাংলা ভাষা পুস্তক নদী শিক্ষক বিদ্যালয় স্বাধীনতা আকাশ পরিবার মন্দির"),
-    "thai": ("Thai", "Noto Sans Thai", "ภาษาไทย หนังสือ แม่น้ำ โรงเรียน ประเทศ ครอบครัว เสรีภาพ ท้องฟ้า ผู้สอน น้ำใจ"),
+    "bangla": (
+        "Bengali",
+        "Noto Sans Bengali",
+        "বাংলা ভাষা পুস্তক নদী শিক্ষক বিদ্যালয় স্বাধীনতা আকাশ পরিবার মন্দির",
+    ),
+    "thai": (
+        "Thai",
+        "Noto Sans Thai",
+        "ภาษาไทย หนังสือ แม่น้ำ โรงเรียน ประเทศ ครอบครัว เสรีภาพ ท้องฟ้า ผู้สอน น้ำใจ",
+    ),
 }
 
 
 def drawn(name: str) -> tuple[list[object], list[str]]:
     """Ten words, clean, in a face that Debian's fonts-noto-core has."""
-    from ocr.sources.clutter import Clutter, choose_clutter
+    from ocr.rendering.clutter import Clutter, choose_clutter
+    from ocr.rendering.synthetic import render
     from ocr.sources.settings import SyntheticSettings
-    from ocr.sources.synthetic import render
 
     script, family, words = WORDS[name]
     face = find_faces(script_named(script), [family])[0]
@@ -43,7 +51,10 @@ def test_a_base_is_small_and_reads_words_of_its_script(name: str) -> None:
     assert sum(sizes.values()) - replayed <= 2_000_000
     assert replayed <= 2_500_000
     bundle = open_bundle(Path(name))
-    assert set(bundle.backends) == {"torch", "onnx-int8"} and bundle.default_backend("cpu") == "onnx-int8"
+    assert (
+        set(bundle.backends) == {"torch", "onnx-int8"}
+        and bundle.default_backend("cpu") == "onnx-int8"
+    )
     assert not str(bundle.card["data"]).startswith("/")
     images, texts = drawn(name)
     for backend in bundle.backends:
@@ -55,6 +66,11 @@ def test_reading_with_a_base_needs_no_torch(tmp_path: Path) -> None:
     images, _ = drawn("thai")
     (tmp_path / "word.png").write_bytes(encode_image(images[0]))  # type: ignore[arg-type]
     code = "import sys; sys.argv = ['read.py', 'thai', sys.argv[1]]\nimport runpy\ntry:\n    runpy.run_path('ray_jobs/read.py', run_name='__main__')\nexcept SystemExit as end:\n    assert not end.code\nprint('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "word.png")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "word.png")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     text, torch_was_imported = done.stdout.strip().split("\n")
     assert text and torch_was_imported == "False"

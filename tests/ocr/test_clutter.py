@@ -6,14 +6,24 @@ import numpy as np
 import pytest
 
 from ocr.errors import UserError
-from ocr.sources.clutter import Neighbour, Rule, ShowThrough, Stamp
-from ocr.sources.draws import Draws
-from ocr.sources.fonts import Face, find_faces
-from ocr.sources.ink import Layout, composed, shaped
-from ocr.sources.scripts import SCRIPTS
+from ocr.rendering.clutter import Neighbour, Rule, ShowThrough, Stamp
+from ocr.rendering.draws import Draws
+from ocr.rendering.fonts import Face, find_faces
+from ocr.rendering.ink import Layout, composed, shaped
+from ocr.rendering.scripts import SCRIPTS
 
 SIZE_PX = 32
-LEVEL = Layout(np.eye(2), np.array([-20.0, -32.0]), 1.0, 200, 48, 48, (20.0, 12.0, 180.0, 36.0), slope=0.0, baseline=32.0)
+LEVEL = Layout(
+    np.eye(2),
+    np.array([-20.0, -32.0]),
+    1.0,
+    200,
+    48,
+    48,
+    (20.0, 12.0, 180.0, 36.0),
+    slope=0.0,
+    baseline=32.0,
+)
 TRIES = range(50)
 
 
@@ -28,18 +38,25 @@ def face() -> Face:
 
 
 @pytest.mark.parametrize("above", [True, False])
-def test_less_than_half_of_a_neighbour_shows_and_none_of_it_in_the_text(face: Face, above: bool) -> None:
+def test_less_than_half_of_a_neighbour_shows_and_none_of_it_in_the_text(
+    face: Face, above: bool
+) -> None:
     own = [shaped(face, SIZE_PX, "ଓଡ଼ିଶା")]
     for key in TRIES:
         piece = Neighbour.drawn(Draws(key), "ପ୍ରଧାନମନ୍ତ୍ରୀ").piece(face, SIZE_PX, own, LEVEL, above)
-        top_edge, bottom_edge = own[0].top - 1 - 12, own[0].bottom + 1 + 12  # the layout leaves 12 px clear on both sides
+        top_edge, bottom_edge = (
+            own[0].top - 1 - 12,
+            own[0].bottom + 1 + 12,
+        )  # the layout leaves 12 px clear on both sides
         shown_px = piece.bottom - top_edge if above else bottom_edge - piece.top
         assert 1 <= shown_px <= 0.4 * (piece.bottom - piece.top) + 1
         assert piece.bottom <= own[0].top if above else piece.top >= own[0].bottom
 
 
 def test_sides_of_a_cell_stay_out_of_the_text_and_reach_the_edges() -> None:
-    for rule in (rule for key in TRIES for rule in Rule.all_drawn(Draws(key)) if rule.side != "under"):
+    for rule in (
+        rule for key in TRIES for rule in Rule.all_drawn(Draws(key)) if rule.side != "under"
+    ):
         ink = np.broadcast_to(rule.coverage(LEVEL), (48, 200))
         assert ink[14:34, 22:178].max() == 0
         assert (ink.max(axis=0) if rule.side in ("top", "bottom") else ink.max(axis=1)).min() >= 0.3
@@ -47,7 +64,9 @@ def test_sides_of_a_cell_stay_out_of_the_text_and_reach_the_edges() -> None:
 
 def test_a_rule_under_the_text_runs_below_the_baseline_solid_or_dotted() -> None:
     kinds = set()
-    for rule in (rule for key in TRIES for rule in Rule.all_drawn(Draws(key)) if rule.side == "under"):
+    for rule in (
+        rule for key in TRIES for rule in Rule.all_drawn(Draws(key)) if rule.side == "under"
+    ):
         ink = rule.coverage(LEVEL)
         assert ink[:31].max() == 0 and ink.max() > 0.2
         assert ((ink.max(axis=0) == 0).mean() > 0.3) == (rule.dash > 0)
@@ -56,7 +75,17 @@ def test_a_rule_under_the_text_runs_below_the_baseline_solid_or_dotted() -> None
 
 
 def test_a_rule_follows_a_tilted_line() -> None:
-    tilted = Layout(np.eye(2), np.array([-20.0, -32.0]), 1.0, 200, 48, 48, (20.0, 12.0, 180.0, 36.0), slope=0.05, baseline=32.0)
+    tilted = Layout(
+        np.eye(2),
+        np.array([-20.0, -32.0]),
+        1.0,
+        200,
+        48,
+        48,
+        (20.0, 12.0, 180.0, 36.0),
+        slope=0.05,
+        baseline=32.0,
+    )
     ink = Rule("under", 0.1, 0.5, 0.05, 1.0).coverage(tilted)
     assert ink[:, 180].argmax() - ink[:, 20].argmax() == pytest.approx(0.05 * 160, abs=1)
 

@@ -28,23 +28,36 @@ def labels(folder: Path, lines: list[tuple[str, bytes, str]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, image, _ in lines:
         (folder / name).write_bytes(image)
-    (folder / "labels.txt").write_text("".join(f"{name}\t{text}\n" for name, _, text in lines), encoding="utf-8")
+    (folder / "labels.txt").write_text(
+        "".join(f"{name}\t{text}\n" for name, _, text in lines), encoding="utf-8"
+    )
 
 
 def config(folder: Path, **values: Any) -> PrepareConfig:
     source = {"format": "paddle", "path": str(folder / "in" / "labels.txt"), "level": "word"}
-    return PrepareConfig.model_validate({"output": str(folder / "out"), "sources": [source], "split": {"validation_ratio": 0.3}, **values})
+    return PrepareConfig.model_validate(
+        {
+            "output": str(folder / "out"),
+            "sources": [source],
+            "split": {"validation_ratio": 0.3},
+            **values,
+        }
+    )
 
 
 def hundred(folder: Path) -> None:
-    labels(folder / "in", [(f"{number}.png", png(number), f"word {number}") for number in range(100)])
+    labels(
+        folder / "in", [(f"{number}.png", png(number), f"word {number}") for number in range(100)]
+    )
 
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     hundred(tmp_path)
     summary = build(config(tmp_path))
     splits = [Dataset.open(tmp_path / "out", split) for split in ("train", "validation")]
-    assert [len(split) for split in splits] == list(summary.kept.values()) and sum(summary.kept.values()) == 100
+    assert [len(split) for split in splits] == list(summary.kept.values()) and sum(
+        summary.kept.values()
+    ) == 100
     assert 15 <= summary.kept["validation"] <= 45
     for split in splits:
         sample = split.sample(3)
@@ -65,36 +78,60 @@ def test_the_same_input_gives_the_same_bytes_and_fingerprint(tmp_path: Path) -> 
 
 
 def test_a_text_is_never_in_both_splits(tmp_path: Path) -> None:
-    labels(tmp_path / "in", [(f"{number}.png", png(number), f"word {number % 20}") for number in range(100)])
+    labels(
+        tmp_path / "in",
+        [(f"{number}.png", png(number), f"word {number % 20}") for number in range(100)],
+    )
     build(config(tmp_path))
-    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["held_out"]["texts_also_in_train"] == 0
+    assert (
+        json.loads((tmp_path / "out" / "dataset.json").read_text())["held_out"][
+            "texts_also_in_train"
+        ]
+        == 0
+    )
 
 
 def test_labels_are_normalised_and_unseen_characters_named(tmp_path: Path) -> None:
     labels(tmp_path / "in", [("a.png", png(1), " \u09df  \u09a4\u09cd\u200d ")])
     labels(tmp_path / "val", [("b.png", png(2), "z")])
     sources = [
-        {"format": "paddle", "path": str(tmp_path / folder / "labels.txt"), "split": split} for folder, split in (("in", "train"), ("val", "validation"))
+        {"format": "paddle", "path": str(tmp_path / folder / "labels.txt"), "split": split}
+        for folder, split in (("in", "train"), ("val", "validation"))
     ]
     build(config(tmp_path, sources=sources))
     assert Dataset.open(tmp_path / "out", "train").texts == ["\u09af\u09bc \u09ce"]
-    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["characters_only_in_validation"] == {"z": 1}
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())[
+        "characters_only_in_validation"
+    ] == {"z": 1}
 
 
 def test_every_skip_has_a_reason_and_a_count(tmp_path: Path) -> None:
     good = [(f"{number}.png", png(number), f"word {number}") for number in range(20)]
-    bad = [("dup.png", png(3), "word 3"), ("torn.png", png(5)[:40], "torn"), ("tiny.png", png(5, (2, 2)), "tiny"), ("bom.png", png(6), "\ufeff")]
+    bad = [
+        ("dup.png", png(3), "word 3"),
+        ("torn.png", png(5)[:40], "torn"),
+        ("tiny.png", png(5, (2, 2)), "tiny"),
+        ("bom.png", png(6), "\ufeff"),
+    ]
     labels(tmp_path / "in", good + bad)
     with open(tmp_path / "in" / "labels.txt", "a", encoding="utf-8") as file:
         file.write("0.png\tanother text for a used id\n")
     summary = build(config(tmp_path, max_skipped=0.5))
-    assert summary.skipped == {"duplicate sample": 1, "not a readable image": 1, "image too small": 1, "empty text": 1, "duplicate id": 1}
+    assert summary.skipped == {
+        "duplicate sample": 1,
+        "not a readable image": 1,
+        "image too small": 1,
+        "empty text": 1,
+        "duplicate id": 1,
+    }
     assert "kept" in str(summary) and "1 duplicate id" in str(summary)
 
 
 def test_too_many_skips_stop_before_anything_is_written(tmp_path: Path) -> None:
     labels(tmp_path / "in", [("a.png", png(1), "a"), ("b.png", b"not an image", "b")])
-    with pytest.raises(UserError, match=r"(?s)1 of 2 samples \(50\.0%\).*max_skipped=0\.01.*not a readable image"):
+    with pytest.raises(
+        UserError, match=r"(?s)1 of 2 samples \(50\.0%\).*max_skipped=0\.01.*not a readable image"
+    ):
         build(config(tmp_path))
     assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".parts")] == ["in"]
     labels(tmp_path / "in", [("b.png", b"not an image", "b")])
@@ -114,18 +151,35 @@ def test_a_folder_that_is_no_data_set_is_not_replaced(tmp_path: Path) -> None:
 def test_hugging_face_datasets_shows_the_images(tmp_path: Path) -> None:
     hundred(tmp_path)
     build(config(tmp_path))
-    features = json.loads(pq.read_schema(tmp_path / "out" / "train.parquet").metadata[b"huggingface"])["info"]["features"]
-    assert features["image"] == {"_type": "Image"} and list(features) == ["id", "image", "text", "level", "group", "source"]
+    features = json.loads(
+        pq.read_schema(tmp_path / "out" / "train.parquet").metadata[b"huggingface"]
+    )["info"]["features"]
+    assert features["image"] == {"_type": "Image"} and list(features) == [
+        "id",
+        "image",
+        "text",
+        "level",
+        "group",
+        "source",
+    ]
     datasets = pytest.importorskip("datasets")
-    loaded = datasets.Dataset.from_parquet(str(tmp_path / "out" / "train.parquet"), cache_dir=str(tmp_path / "cache"))
-    assert isinstance(loaded.features["image"], datasets.Image) and loaded[0]["image"].size == (40, 20)
+    loaded = datasets.Dataset.from_parquet(
+        str(tmp_path / "out" / "train.parquet"), cache_dir=str(tmp_path / "cache")
+    )
+    assert isinstance(loaded.features["image"], datasets.Image) and loaded[0]["image"].size == (
+        40,
+        20,
+    )
 
 
 def test_reading_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such data set"):
         Dataset.open(tmp_path / "none", "train")
     pq.write_table(pa.table({"id": ["a"], "label": ["x"]}), tmp_path / "train.parquet")
-    with pytest.raises(UserError, match="columns missing: image, text, level, group, source; the file has id, label"):
+    with pytest.raises(
+        UserError,
+        match="columns missing: image, text, level, group, source; the file has id, label",
+    ):
         Dataset.open(tmp_path, "train")
     with pytest.raises(UserError, match=r"the folder holds train\.parquet"):
         Dataset.open(tmp_path, "validation")
@@ -149,10 +203,20 @@ def test_a_data_set_travels_to_another_process(tmp_path: Path) -> None:
 
 
 def test_the_embedded_odia_words_hold_out_a_face_and_every_text() -> None:
-    train, validation = Dataset.open("odia_words", "train"), Dataset.open("odia_words", "validation")
+    train, validation = (
+        Dataset.open("odia_words", "train"),
+        Dataset.open("odia_words", "validation"),
+    )
     assert (len(train), len(validation)) == (16_000, 2_000)
     assert not set(train.texts) & set(validation.texts)
-    assert not {train.group(i)["face"] for i in range(len(train))} & {validation.group(i)["face"] for i in range(len(validation))}
+    assert not {train.group(i)["face"] for i in range(len(train))} & {
+        validation.group(i)["face"] for i in range(len(validation))
+    }
     assert set("".join(validation.texts)) <= set("".join(train.texts))
-    described = json.loads((Path(train.location).parent / "dataset.json").read_text(encoding="utf-8"))
-    assert described["fingerprint"] == {"train": train.fingerprint, "validation": validation.fingerprint}
+    described = json.loads(
+        (Path(train.location).parent / "dataset.json").read_text(encoding="utf-8")
+    )
+    assert described["fingerprint"] == {
+        "train": train.fingerprint,
+        "validation": validation.fingerprint,
+    }

@@ -17,17 +17,31 @@ from ocr.recognizers.ctc.settings import DecodingSettings
 ALPHABET = Alphabet(("କ", "ଖ", "ଗ"))
 
 
-def random_log_probs(columns: int, batch: int, classes: int, seed: int, sharpness: float = 2.0) -> np.ndarray:
+def random_log_probs(
+    columns: int, batch: int, classes: int, seed: int, sharpness: float = 2.0
+) -> np.ndarray:
     draw = np.random.default_rng(seed)
-    return log_softmax((sharpness * draw.standard_normal((columns, batch, classes))).astype(np.float32))
+    return log_softmax(
+        (sharpness * draw.standard_normal((columns, batch, classes))).astype(np.float32)
+    )
 
 
 def test_likelihoods_are_torchs_ctc_loss() -> None:
     log_probs_TBK, lengths_B = random_log_probs(20, 6, 8, 1), np.array([20, 3, 12, 20, 1, 7])
     targets = [[1, 2, 2, 3], [1, 1], [], [5, 4, 3, 2, 1, 1, 7], [2], [3, 3, 3]]
     ours = log_likelihoods(log_probs_TBK, lengths_B, targets)
-    flat, target_lengths = torch.tensor([i for target in targets for i in target]), torch.tensor([len(target) for target in targets])
-    theirs = torch.nn.functional.ctc_loss(torch.from_numpy(log_probs_TBK).double(), flat, torch.from_numpy(lengths_B), target_lengths, 0, "none")
+    flat, target_lengths = (
+        torch.tensor([i for target in targets for i in target]),
+        torch.tensor([len(target) for target in targets]),
+    )
+    theirs = torch.nn.functional.ctc_loss(
+        torch.from_numpy(log_probs_TBK).double(),
+        flat,
+        torch.from_numpy(lengths_B),
+        target_lengths,
+        0,
+        "none",
+    )
     np.testing.assert_allclose(-ours, theirs.numpy(), rtol=1e-6)
 
 
@@ -37,8 +51,12 @@ def test_what_a_network_cannot_write_is_impossible() -> None:
 
 
 def test_a_wide_beam_without_language_model_finds_the_most_likely_text() -> None:
-    decoder = Decoder(ALPHABET, DecodingSettings(method="beam", beam_width=200, lm_order=0, length_bonus=0.0))
-    texts = [list(ids) for length in range(5) for ids in itertools.product((1, 2, 3), repeat=length)]
+    decoder = Decoder(
+        ALPHABET, DecodingSettings(method="beam", beam_width=200, lm_order=0, length_bonus=0.0)
+    )
+    texts = [
+        list(ids) for length in range(5) for ids in itertools.product((1, 2, 3), repeat=length)
+    ]
     for seed in range(10):
         log_probs_TBK = random_log_probs(4, 1, 4, seed, 1.0)
         best = max(texts, key=lambda ids: log_likelihoods(log_probs_TBK, np.array([4]), [ids])[0])
@@ -48,8 +66,12 @@ def test_a_wide_beam_without_language_model_finds_the_most_likely_text() -> None
 def test_the_beam_and_the_best_path_agree_where_the_network_is_sure() -> None:
     log_probs_TBK = random_log_probs(30, 8, 4, 3, 20.0)
     lengths_B = np.arange(23, 31)
-    beam = Decoder(ALPHABET, DecodingSettings(method="beam", lm_order=0, length_bonus=0.0)).read(log_probs_TBK, lengths_B)
-    assert [reading.text for reading in beam] == [reading.text for reading in Decoder(ALPHABET).read(log_probs_TBK, lengths_B)]
+    beam = Decoder(ALPHABET, DecodingSettings(method="beam", lm_order=0, length_bonus=0.0)).read(
+        log_probs_TBK, lengths_B
+    )
+    assert [reading.text for reading in beam] == [
+        reading.text for reading in Decoder(ALPHABET).read(log_probs_TBK, lengths_B)
+    ]
 
 
 def test_the_language_model_decides_what_the_image_leaves_open() -> None:
@@ -58,13 +80,20 @@ def test_the_language_model_decides_what_the_image_leaves_open() -> None:
     logits_TBK[2, 0, 2], logits_TBK[2, 0, 3] = 0.1, 0.0  # ଖ a little likelier than ଗ
     model = CharacterModel.trained(["କଗ"] * 5 + ["ଖ"])
     assert Decoder(ALPHABET).read(log_softmax(logits_TBK), np.array([3]))[0].text == "କଖ"
-    assert Decoder(ALPHABET, DecodingSettings(method="beam"), model).read(log_softmax(logits_TBK), np.array([3]))[0].text == "କଗ"
+    assert (
+        Decoder(ALPHABET, DecodingSettings(method="beam"), model)
+        .read(log_softmax(logits_TBK), np.array([3]))[0]
+        .text
+        == "କଗ"
+    )
 
 
 def test_probabilities_of_a_context_add_up_to_one() -> None:
     model = CharacterModel.trained(["ab", "ac", "abc", "b"], order=3)
     for context in ("", "a", "ab", "zz"):
-        seen = sum(math.exp(model.log_prob(context, character)) for character in ("a", "b", "c", ""))
+        seen = sum(
+            math.exp(model.log_prob(context, character)) for character in ("a", "b", "c", "")
+        )
         assert seen == pytest.approx(1 - math.exp(model.log_prob(context, "never seen")), abs=1e-9)
 
 
@@ -78,7 +107,9 @@ def test_witten_bell_as_worked_by_hand() -> None:
 def test_a_language_model_comes_back_from_its_file() -> None:
     model = CharacterModel.trained(["ଓଡ଼ିଆ ଲିପି", "ลิปิ"], order=4)
     again = CharacterModel.from_bytes(model.to_bytes())
-    assert again.counts == model.counts and again.order == 4 and again.to_bytes() == model.to_bytes()
+    assert (
+        again.counts == model.counts and again.order == 4 and again.to_bytes() == model.to_bytes()
+    )
 
 
 def test_new_texts_join_a_language_model_and_weigh_half_of_it() -> None:
@@ -101,15 +132,22 @@ def test_calibration_makes_confidence_the_share_that_is_right() -> None:
     truth = draw.uniform(0.05, 0.95, 4000)
     right = (draw.random(4000) < truth).tolist()
     overconfident = (1 / (1 + np.exp(-(2 * np.log(truth / (1 - truth)) + 1)))).tolist()
-    before, after = reliability(overconfident, right), reliability(cross_fitted(overconfident, right), right)
+    before, after = (
+        reliability(overconfident, right),
+        reliability(cross_fitted(overconfident, right), right),
+    )
     assert before.expected_error > 0.1 > 0.03 > after.expected_error
     fitted = Calibration.fitted(overconfident, right)
-    assert fitted.slope == pytest.approx(0.5, abs=0.05) and fitted.intercept == pytest.approx(-0.5, abs=0.1)
+    assert fitted.slope == pytest.approx(0.5, abs=0.05) and fitted.intercept == pytest.approx(
+        -0.5, abs=0.1
+    )
 
 
 def test_calibration_does_not_run_away_where_the_sure_readings_are_nearly_all_right() -> None:
     draw = np.random.default_rng(6)
-    p = np.concatenate([draw.uniform(0.0, 0.3, 150), draw.uniform(0.3, 0.9, 250), 1 - draw.exponential(1e-4, 1600)]).clip(1e-9, 1 - 1e-9)
+    p = np.concatenate(
+        [draw.uniform(0.0, 0.3, 150), draw.uniform(0.3, 0.9, 250), 1 - draw.exponential(1e-4, 1600)]
+    ).clip(1e-9, 1 - 1e-9)
     truth = np.concatenate([np.full(150, 0.45), np.full(250, 0.8), np.full(1600, 0.998)])
     right = (draw.random(2000) < truth).tolist()
     order = draw.permutation(2000)

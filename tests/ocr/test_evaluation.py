@@ -8,7 +8,12 @@ from ocr.evaluation import Evaluation, Line, compare
 
 
 def evaluation(readings: list[str], reference: str = "abcdefghij") -> Evaluation:
-    return Evaluation(tuple(Line(number, f"line {number}", reference, reading, 1.0) for number, reading in enumerate(readings)))
+    return Evaluation(
+        tuple(
+            Line(number, f"line {number}", reference, reading, 1.0)
+            for number, reading in enumerate(readings)
+        )
+    )
 
 
 def spoilt(errors: int) -> str:
@@ -23,9 +28,17 @@ def test_equal_readings_differ_by_nothing() -> None:
 def test_one_line_in_fifty_is_chance_and_every_second_is_none() -> None:
     old = evaluation([spoilt(1)] * 50)
     chance = compare(old, evaluation([spoilt(0)] + [spoilt(1)] * 49))
-    assert chance.difference == pytest.approx(-0.002) and chance.low < 0 <= chance.high + 1e-12 and "no difference that these samples show" in str(chance)
+    assert (
+        chance.difference == pytest.approx(-0.002)
+        and chance.low < 0 <= chance.high + 1e-12
+        and "no difference that these samples show" in str(chance)
+    )
     sure = compare(old, evaluation([spoilt(0), spoilt(1)] * 25))
-    assert sure.difference == pytest.approx(-0.05) and sure.high < 0 and "the new one is better" in str(sure)
+    assert (
+        sure.difference == pytest.approx(-0.05)
+        and sure.high < 0
+        and "the new one is better" in str(sure)
+    )
     assert "the new one is worse" in str(compare(evaluation([spoilt(0)] * 50), old))
 
 
@@ -36,11 +49,16 @@ def test_the_interval_is_the_one_that_theory_gives() -> None:
     old, new = (evaluation([spoilt(int(count)) for count in row]) for row in errors)
     found, gained = compare(old, new), errors[1] - errors[0]
     half = 1.96 * gained.std() / 20 / 10
-    assert found.low == pytest.approx(found.difference - half, abs=0.1 * half) and found.high == pytest.approx(found.difference + half, abs=0.1 * half)
+    assert found.low == pytest.approx(
+        found.difference - half, abs=0.1 * half
+    ) and found.high == pytest.approx(found.difference + half, abs=0.1 * half)
 
 
 def test_changed_lines_come_with_the_worst_first() -> None:
-    old, new = evaluation([spoilt(1), spoilt(2), spoilt(0), spoilt(3)]), evaluation([spoilt(0), spoilt(2), spoilt(5), "y" + spoilt(3)[1:]])
+    old, new = (
+        evaluation([spoilt(1), spoilt(2), spoilt(0), spoilt(3)]),
+        evaluation([spoilt(0), spoilt(2), spoilt(5), "y" + spoilt(3)[1:]]),
+    )
     found = compare(old, new)
     assert [line.id for line, _ in found.changed] == ["line 2", "line 3", "line 0"]
     assert "3 of 4 lines changed: 1 better, 1 worse" in str(found)

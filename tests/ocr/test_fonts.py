@@ -5,10 +5,13 @@ import shutil
 import pytest
 
 from ocr.errors import UserError
-from ocr.sources.fonts import Face, _main, find_faces, judge, usable_faces
-from ocr.sources.scripts import SCRIPTS
+from ocr.rendering.fonts import Face, _main, find_faces, judge, usable_faces
+from ocr.rendering.scripts import SCRIPTS
 
-pytestmark = pytest.mark.skipif(shutil.which("fc-list") is None, reason="fontconfig is not installed (apt-get install fontconfig)")
+pytestmark = pytest.mark.skipif(
+    shutil.which("fc-list") is None,
+    reason="fontconfig is not installed (apt-get install fontconfig)",
+)
 
 
 def face_of(family: str, script: str, stem: str = "") -> Face:
@@ -22,7 +25,13 @@ def face_of(family: str, script: str, stem: str = "") -> Face:
 
 
 @pytest.mark.parametrize(
-    ("family", "script"), [("Lohit Odia", "Oriya"), ("Noto Sans Oriya", "Oriya"), ("Noto Sans Bengali", "Bengali"), ("Noto Sans Thai", "Thai")]
+    ("family", "script"),
+    [
+        ("Lohit Odia", "Oriya"),
+        ("Noto Sans Oriya", "Oriya"),
+        ("Noto Sans Bengali", "Bengali"),
+        ("Noto Sans Thai", "Thai"),
+    ],
 )
 def test_a_sound_face_passes_and_may_draw_everything(family: str, script: str) -> None:
     verdict = judge(face_of(family, script), SCRIPTS[script])
@@ -35,7 +44,10 @@ def test_a_thai_face_that_drops_tone_marks_is_refused() -> None:
 
 
 def test_a_face_without_conjuncts_is_refused() -> None:
-    assert "does not form କ୍ଷ" in judge(face_of("FreeSerif", "Oriya", "FreeSerif"), SCRIPTS["Oriya"]).reason
+    assert (
+        "does not form କ୍ଷ"
+        in judge(face_of("FreeSerif", "Oriya", "FreeSerif"), SCRIPTS["Oriya"]).reason
+    )
 
 
 def test_utkal_is_kept_from_words_with_its_dotted_ya_phala() -> None:
@@ -70,7 +82,18 @@ def test_a_web_font_is_unpacked_under_its_new_name(tmp_path) -> None:  # type: i
     font = TTFont(original.path)
     font.flavor = "woff2"
     font.save(tmp_path / "web.woff2")
-    assert _main(["convert", str(tmp_path / "web.woff2"), str(tmp_path / "lohit-web.ttf"), "--family", "My Lohit"]) == 0
+    assert (
+        _main(
+            [
+                "convert",
+                str(tmp_path / "web.woff2"),
+                str(tmp_path / "lohit-web.ttf"),
+                "--family",
+                "My Lohit",
+            ]
+        )
+        == 0
+    )
     (face,) = find_faces(SCRIPTS["Oriya"], [str(tmp_path)])
     assert (face.family, face.name) == ("My Lohit", "lohit-web")
     assert judge(face, SCRIPTS["Oriya"]).reason == ""

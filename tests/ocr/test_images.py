@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocr.images import ImageRefused, edge_grey, encode_image, image_size, open_image, scale_to_height, to_ink, trim_rows
+from ocr.images import (
+    ImageRefused,
+    edge_grey,
+    encode_image,
+    image_size,
+    open_image,
+    scale_to_height,
+    to_ink,
+    trim_rows,
+)
 
 
 def png(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -51,7 +60,11 @@ def test_a_small_file_of_81_megapixels_is_refused_before_it_is_decoded(tmp_path:
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"try:\n    open_image(Path({str(bomb)!r}))\nexcept ImageRefused:\n    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
-    grown_kib = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    grown_kib = int(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
     assert grown_kib < 20_000
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
 

@@ -14,7 +14,9 @@ from ocr.text import normalise
 REAL_TEXT = Path(__file__).parents[3] / "shared" / "data" / "text"
 
 CHARACTERS = (
-    st.sampled_from("ক্তরেোািঁংঃ়ৎঅକତଡ୍ାିେ଼ଁଂଅกนำเแ่้ัิุู์ํา\u200c\u200d\u200d \t\r\n\ufeff\u200b\u00ad\ufe0f\u202e\x00\x1c\x85\u0301\u25ccaе1১୧❤👨")
+    st.sampled_from(
+        "ক্তরেোািঁংঃ়ৎঅକତଡ୍ାିେ଼ଁଂଅกนำเแ่้ัิุู์ํา\u200c\u200d\u200d \t\r\n\ufeff\u200b\u00ad\ufe0f\u202e\x00\x1c\x85\u0301\u25ccaе1১୧❤👨"
+    )
     | st.characters(min_codepoint=0x0900, max_codepoint=0x09FF)
     | st.characters(min_codepoint=0x0B00, max_codepoint=0x0B7F)
     | st.characters(min_codepoint=0x0E00, max_codepoint=0x0E7F)
@@ -49,7 +51,11 @@ MENDED = [
     ("joiner out of place", "ক্\u200c\u200cষ", "ক্\u200cষ"),
     ("joiner out of place", "ก\u200dข", "กข"),
     ("marks in wrong order", "ওড\u09bf\u09bcশা", "ওড\u09bc\u09bfশা"),
-    ("marks in wrong order", "ଓଡ\u0b3f\u0b3cଶା", "ଓଡ\u0b3c\u0b3fଶା"),  # as in langdata.ori.training_text
+    (
+        "marks in wrong order",
+        "ଓଡ\u0b3f\u0b3cଶା",
+        "ଓଡ\u0b3c\u0b3fଶା",
+    ),  # as in langdata.ori.training_text
     ("marks in wrong order", "ত\u0981\u09beরা", "তাঁরা"),  # as in langdata.ben.training_text
     ("marks in wrong order", "ท\u0e48\u0e35", "ที่"),
     ("marks in wrong order", "สิทธ\u0e4c\u0e34", "สิทธิ์"),
@@ -84,7 +90,10 @@ LEFT_TO_A_PERSON = [
     ("orphan mark", "เ\u0e34"),
     ("orphan mark", "2\u0e31"),
     ("orphan mark", "a \u0301e"),
-    ("impossible pair", "পা\u09c7র"),  # vowel signs stored as they are seen, as in langdata.ben.training_text
+    (
+        "impossible pair",
+        "পা\u09c7র",
+    ),  # vowel signs stored as they are seen, as in langdata.ben.training_text
     ("impossible pair", "ই\u09bfতহাস"),
     ("impossible pair", "জাতিসং\u09c7ঘ"),
     ("impossible pair", "সন\u09c7\u09cdদহ"),
@@ -96,7 +105,10 @@ LEFT_TO_A_PERSON = [
     ("impossible pair", "ที\u0e48\u0e49"),
     ("impossible pair", "อยุ\u0e39ธยา"),
     ("impossible pair", "คา\u0e40\u0e41ร็ก"),
-    ("C1 control", "ଅ\x81ଳ"),  # ଅଞ୍ଚଳ in mannkibaat: without the control it would be another wrong word
+    (
+        "C1 control",
+        "ଅ\x81ଳ",
+    ),  # ଅଞ୍ଚଳ in mannkibaat: without the control it would be another wrong word
     ("lone surrogate", "ক\ud800"),
     ("replacement character", "ก\ufffd"),
     ("unassigned code point", "କ\u0b7f"),
@@ -123,7 +135,9 @@ def kinds(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("kind", "text", "mended"), MENDED)
-def test_a_fault_that_a_rule_can_mend_is_found_and_mended(kind: str, text: str, mended: str) -> None:
+def test_a_fault_that_a_rule_can_mend_is_found_and_mended(
+    kind: str, text: str, mended: str
+) -> None:
     assert kind in kinds(text)
     assert fix(text) == mended
     assert not lint(mended)
@@ -142,22 +156,34 @@ def test_right_spelling_raises_no_alarm(text: str) -> None:
 
 def test_every_kind_has_a_worked_example_and_a_meaning() -> None:
     assert {kind for kind, *_ in MENDED} == {name for name, kind in KINDS.items() if kind.fix_mends}
-    assert {kind for kind, _ in LEFT_TO_A_PERSON} == {name for name, kind in KINDS.items() if not kind.fix_mends}
+    assert {kind for kind, _ in LEFT_TO_A_PERSON} == {
+        name for name, kind in KINDS.items() if not kind.fix_mends
+    }
     assert all(kind.meaning.endswith(".") for kind in KINDS.values())
 
 
 def test_what_cannot_be_stored_is_fatal() -> None:
-    assert {name for name, kind in KINDS.items() if kind.severity == "fatal"} == {"NUL", "lone surrogate"}
+    assert {name for name, kind in KINDS.items() if kind.severity == "fatal"} == {
+        "NUL",
+        "lone surrogate",
+    }
 
 
 def test_a_finding_says_where_and_what() -> None:
-    assert lint("ক \u09bf") == [Finding("orphan mark", 2, "U+09BF BENGALI VOWEL SIGN I, after U+0020 SPACE")]
+    assert lint("ক \u09bf") == [
+        Finding("orphan mark", 2, "U+09BF BENGALI VOWEL SIGN I, after U+0020 SPACE")
+    ]
     assert lint("\ufeffก")[0].detail == "U+FEFF ZERO WIDTH NO-BREAK SPACE, at the start"
 
 
 def test_findings_stand_in_the_order_of_the_text() -> None:
     found = lint("\u09beক ปี256\u0e55 ท\u0e48\u0e35\x00")
-    assert [finding.kind for finding in found] == ["orphan mark", "mixed digits", "marks in wrong order", "NUL"]
+    assert [finding.kind for finding in found] == [
+        "orphan mark",
+        "mixed digits",
+        "marks in wrong order",
+        "NUL",
+    ]
     assert [finding.position for finding in found] == [0, 5, 11, 13]
 
 
@@ -192,7 +218,13 @@ def test_a_fixed_label_has_one_normal_form(text: str) -> None:
 
 
 @settings(deadline=None)
-@given(LABELS.map(lambda text: "".join(character for character in text if unicodedata.category(character) != "Cc")))
+@given(
+    LABELS.map(
+        lambda text: "".join(
+            character for character in text if unicodedata.category(character) != "Cc"
+        )
+    )
+)
 def test_normalise_mends_what_the_table_says_it_mends(text: str) -> None:
     assert not {kind for kind in kinds(normalise(text)) if KINDS[kind].normalise_mends}
 
@@ -205,12 +237,22 @@ def test_normalise_mends_what_the_table_says_it_mends(text: str) -> None:
         ("ori/mannkibaat.lines.txt", 0.2, {}),
         ("ori/langdata.ori.training_text", 0.2, {"marks in wrong order": 2.0}),
         ("ben/langdata_lstm.ben.wordlist", 0.2, {"joiner at a token's end": 3.0}),
-        ("ben/langdata.ben.training_text", 0.2, {"impossible pair": 35.0, "marks in wrong order": 3.0, "orphan mark": 2.0}),
+        (
+            "ben/langdata.ben.training_text",
+            0.2,
+            {"impossible pair": 35.0, "marks in wrong order": 3.0, "orphan mark": 2.0},
+        ),
         ("tha/thaigov.lines.txt", 0.4, {"SARA AM in two parts": 1.5, "C1 control": 1.0}),
     ],
 )
-def test_running_text_raises_few_alarms(file: str, per_mille: float, known: dict[str, float]) -> None:
+def test_running_text_raises_few_alarms(
+    file: str, per_mille: float, known: dict[str, float]
+) -> None:
     words = (REAL_TEXT / file).read_text(encoding="utf-8").replace("\n", " ").split(" ")
     flagged = Counter(kind for word in words for kind in kinds(word))
-    too_many = {kind: count for kind, count in flagged.items() if 1000 * count > known.get(kind, per_mille) * len(words)}
+    too_many = {
+        kind: count
+        for kind, count in flagged.items()
+        if 1000 * count > known.get(kind, per_mille) * len(words)
+    }
     assert not too_many

@@ -14,7 +14,9 @@ def read(folder: Path, content: bytes, **settings: str) -> list[Sample | Skip]:
     (folder / "images").mkdir(exist_ok=True)
     (folder / "images" / "a.png").write_bytes(b"PNG bytes")
     (folder / "labels.txt").write_bytes(content)
-    return list(read_source(PaddleSettings.model_validate({"path": str(folder / "labels.txt"), **settings})))
+    return list(
+        read_source(PaddleSettings.model_validate({"path": str(folder / "labels.txt"), **settings}))
+    )
 
 
 def test_a_line_is_path_tab_text_and_a_byte_order_mark_does_not_count(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.pages import drawn_page, matches
 from ocr.dataset.read import Dataset
 from ocr.documents import open_pages
 from ocr.images import ImageRefused, Pixels, open_image
 from ocr.limits import ImageLimits
 from ocr.pages import cut_lines, find_lines, read_page
-from ocr.recognizers.base import load
+from ocr.recognizers.recognizer import load
 from ocr.scoring import score_all
-from tests.benchmarks.pages import drawn_page, matches
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
 
@@ -25,8 +25,13 @@ def words() -> tuple[list[Pixels], list[str]]:
     return [open_image(data.image_bytes(index)) for index in range(400)], data.texts[:400]
 
 
-@pytest.mark.parametrize(("columns", "degrees", "dark"), [(1, 0.0, False), (2, 0.0, False), (2, 2.4, False), (1, -3.0, False), (3, 0.0, True)])
-def test_pasted_lines_are_found(words: tuple[list[Pixels], list[str]], columns: int, degrees: float, dark: bool) -> None:
+@pytest.mark.parametrize(
+    ("columns", "degrees", "dark"),
+    [(1, 0.0, False), (2, 0.0, False), (2, 2.4, False), (1, -3.0, False), (3, 0.0, True)],
+)
+def test_pasted_lines_are_found(
+    words: tuple[list[Pixels], list[str]], columns: int, degrees: float, dark: bool
+) -> None:
     page, boxes, _ = drawn_page(*words, columns=columns, degrees=degrees, seed=columns)
     found = find_lines(255 - page if dark else page)
     hits = matches(boxes, [line.box for line in found])
@@ -44,11 +49,23 @@ def test_lines_come_column_by_column_from_the_top(words: tuple[list[Pixels], lis
     assert [box[1] for box in left] == sorted(box[1] for box in left)
 
 
-def test_a_page_of_a_turned_scan_is_read_nearly_as_its_lines_are(words: tuple[list[Pixels], list[str]]) -> None:
+def test_a_page_of_a_turned_scan_is_read_nearly_as_its_lines_are(
+    words: tuple[list[Pixels], list[str]],
+) -> None:
     recognizer = load(Path("odia"))
     straight, _, texts = drawn_page(*words, columns=1, degrees=0.0, seed=3)
     turned, _, _ = drawn_page(*words, columns=1, degrees=2.0, seed=3)
-    rates = [score_all([("\n".join(texts), "\n".join(reading.text for _, reading in read_page(recognizer, page)))]).cer for page in (straight, turned)]
+    rates = [
+        score_all(
+            [
+                (
+                    "\n".join(texts),
+                    "\n".join(reading.text for _, reading in read_page(recognizer, page)),
+                )
+            ]
+        ).cer
+        for page in (straight, turned)
+    ]
     assert rates[0] < 0.25, rates
     assert rates[1] < rates[0] + 0.1, rates
 
@@ -68,7 +85,13 @@ def test_more_lines_than_allowed_are_refused(words: tuple[list[Pixels], list[str
 
 def file_of(pages: list[Image.Image], kind: str) -> bytes:
     buffer = io.BytesIO()
-    pages[0].save(buffer, kind, save_all=True, append_images=pages[1:], **({"resolution": 100} if kind == "PDF" else {}))
+    pages[0].save(
+        buffer,
+        kind,
+        save_all=True,
+        append_images=pages[1:],
+        **({"resolution": 100} if kind == "PDF" else {}),
+    )
     return buffer.getvalue()
 
 
@@ -101,7 +124,7 @@ def test_what_is_no_document_is_named() -> None:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="real pages lie beside the project")
 def test_lines_of_a_real_printed_page_are_found() -> None:
-    from tests.benchmarks.pages import pages_of
+    from benchmarks.pages import pages_of
 
     _, page, truth = next(iter(pages_of("alto_french_print")))
     assert matches(truth, [line.box for line in find_lines(page)]) >= 0.8 * len(truth)

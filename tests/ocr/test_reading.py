@@ -11,11 +11,17 @@ from ocr.bundle import WEIGHTS, Bundle, open_bundle, weights_file, write_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import Pixels, open_image
-from ocr.recognizers.base import load
 from ocr.recognizers.ctc.decoding import Decoder
 from ocr.recognizers.ctc.networks import CtcNetwork, MicroBatchNorm, TorchBackend, build_network
 from ocr.recognizers.ctc.reading import CtcRecognizer, as_line, collate
-from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, MobileNetSettings, NetworkSettings, SvtrSettings
+from ocr.recognizers.ctc.settings import (
+    CompactSettings,
+    CrnnSettings,
+    MobileNetSettings,
+    NetworkSettings,
+    SvtrSettings,
+)
+from ocr.recognizers.recognizer import load
 from ocr.settings import resolved
 
 SETTINGS: dict[str, NetworkSettings] = {
@@ -50,18 +56,29 @@ def recognizer(kind: str) -> CtcRecognizer:
 @torch.no_grad()
 def gather_statistics(network: CtcNetwork, settings: NetworkSettings) -> None:
     """So many layers with the statistics of nothing would give the same for every image."""
-    network(torch.rand(4, 3, settings.height_px, settings.fixed_width_px or 96), torch.tensor([96, 80, 64, 96]))
+    network(
+        torch.rand(4, 3, settings.height_px, settings.fixed_width_px or 96),
+        torch.tensor([96, 80, 64, 96]),
+    )
     for norm in (module for module in network.modules() if isinstance(module, MicroBatchNorm)):
         norm.momentum = 1.0
         norm.absorb(norm.step_sums.clone())
 
 
 def in_mode(kind: str, images: list[Pixels]) -> list[Pixels]:
-    return images if kind == "compact" else [np.repeat(image[:, :, None], 3, axis=2) for image in images]
+    return (
+        images
+        if kind == "compact"
+        else [np.repeat(image[:, :, None], 3, axis=2) for image in images]
+    )
 
 
-@pytest.mark.parametrize(("kind", "count"), [("compact", 2000), ("crnn", 60), ("mobilenet_v3_crnn", 60), ("svtr", 40)])
-def test_an_image_reads_the_same_alone_and_in_any_batch(kind: str, count: int, words: list[Pixels]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "count"), [("compact", 2000), ("crnn", 60), ("mobilenet_v3_crnn", 60), ("svtr", 40)]
+)
+def test_an_image_reads_the_same_alone_and_in_any_batch(
+    kind: str, count: int, words: list[Pixels]
+) -> None:
     reader, images = recognizer(kind), in_mode(kind, words[:count])
     order = np.random.default_rng(1).permutation(count)
     together = reader.read([images[i] for i in order])
@@ -89,20 +106,29 @@ def test_a_wide_image_does_not_pad_the_narrow_ones(words: list[Pixels]) -> None:
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_nothing_beyond_an_images_own_width_reaches_its_logits(kind: str, words: list[Pixels]) -> None:
+def test_nothing_beyond_an_images_own_width_reaches_its_logits(
+    kind: str, words: list[Pixels]
+) -> None:
     reader, images = recognizer(kind), in_mode(kind, words[:8])
-    line, wide = (as_line(np.concatenate([images[0]] * times, axis=1), reader.settings) for times in (1, 3))
+    line, wide = (
+        as_line(np.concatenate([images[0]] * times, axis=1), reader.settings) for times in (1, 3)
+    )
     near_TBK, lengths_B = reader.backend.logits(*collate([line], reader.settings))
     far_TBK, far_lengths_B = reader.backend.logits(*collate([line, wide], reader.settings))
     assert lengths_B.tolist() == far_lengths_B[:1].tolist() == [near_TBK.shape[0]]
-    assert np.allclose(near_TBK, far_TBK[: near_TBK.shape[0], :1], atol=1e-5 * float(np.abs(near_TBK).max()))
+    assert np.allclose(
+        near_TBK, far_TBK[: near_TBK.shape[0], :1], atol=1e-5 * float(np.abs(near_TBK).max())
+    )
 
 
 def test_the_thai_systems_network_weighs_what_paddleocrs_does() -> None:
     """The original's best_accuracy.pdparams is 9,205,880 bytes: weights and running statistics in fp32, Paddle's second, flat copy of the LSTM, and names."""
     network = build_network(SETTINGS["mobilenet_v3_crnn"], 881)
     numbers = {name: tensor.numel() for name, tensor in network.state_dict().items()}
-    stored = 4 * (sum(numbers.values()) + sum(count for name, count in numbers.items() if name.startswith("lstm.")))
+    stored = 4 * (
+        sum(numbers.values())
+        + sum(count for name, count in numbers.items() if name.startswith("lstm."))
+    )
     assert 0.995 < stored / 9_205_880 < 1
     logits_TBK, lengths_B = network.eval()(torch.zeros(1, 3, 32, 320), torch.tensor([320]))
     assert logits_TBK.shape == (80, 1, 881) and lengths_B.tolist() == [80]
@@ -112,7 +138,10 @@ def bundle_at(path: Path, reader: CtcRecognizer) -> None:
     model = resolved(SETTINGS["compact"])
     characters = list(reader.decoder.alphabet.characters)
     weights = weights_file(reader.backend.network.state_dict())  # type: ignore[attr-defined]
-    write_bundle(Bundle(path, "ctc", "test", model, characters, {"torch": 0.5}, {"cpu": "torch"}), {WEIGHTS: weights})
+    write_bundle(
+        Bundle(path, "ctc", "test", model, characters, {"torch": 0.5}, {"cpu": "torch"}),
+        {WEIGHTS: weights},
+    )
 
 
 def test_a_bundle_reads_what_its_network_reads(tmp_path: Path, words: list[Pixels]) -> None:

@@ -10,7 +10,7 @@ from ocr.bundle import base_names, open_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import open_image
-from ocr.recognizers.base import load
+from ocr.recognizers.recognizer import load
 from ocr.replay import MOST, TRAIN, VALIDATION, few, replay_files, replay_of, rows_file, with_replay
 
 
@@ -19,7 +19,11 @@ def test_every_recogniser_that_ships_carries_its_replay() -> None:
         bundle = open_bundle(Path(name))
         data = replay_of(bundle)
         train, validation = Dataset.open(data, "train"), Dataset.open(data, "validation")
-        assert (data, len(train) <= MOST[TRAIN], len(validation) <= MOST[VALIDATION]) == (str(bundle.path), True, True)
+        assert (data, len(train) <= MOST[TRAIN], len(validation) <= MOST[VALIDATION]) == (
+            str(bundle.path),
+            True,
+            True,
+        )
         assert min(len(train), len(validation)) >= 500
         assert not set(train.texts) & set(validation.texts)
 

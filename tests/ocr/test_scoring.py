@@ -9,7 +9,11 @@ from ocr.scoring import Counts, confusions, score, score_all
 from ocr.text import normalise
 
 TEXTS = st.text(alphabet="କଖଗ୍ାି ড়ঢনที่ abc", min_size=1, max_size=15).map(normalise).filter(bool)
-PAIRS = st.lists(st.tuples(TEXTS, st.text(alphabet="କଖଗ୍ାି ড়ঢনที่ abc", max_size=15).map(normalise)), min_size=1, max_size=8)
+PAIRS = st.lists(
+    st.tuples(TEXTS, st.text(alphabet="କଖଗ୍ାି ড়ঢনที่ abc", max_size=15).map(normalise)),
+    min_size=1,
+    max_size=8,
+)
 
 
 @given(PAIRS)
@@ -23,7 +27,9 @@ def test_cer_and_wer_are_jiwers(pairs: list[tuple[str, str]]) -> None:
 @given(PAIRS)
 def test_counts_add_up_over_any_division(pairs: list[tuple[str, str]]) -> None:
     assert score_all(pairs[::2]) + score_all(pairs[1::2]) == score_all(pairs)
-    assert Counts.from_vector([float(value) for value in score_all(pairs).as_vector()]) == score_all(pairs)
+    assert Counts.from_vector(
+        [float(value) for value in score_all(pairs).as_vector()]
+    ) == score_all(pairs)
 
 
 def test_one_missing_nukta_is_one_error() -> None:
@@ -47,4 +53,8 @@ def test_a_reading_gone_into_a_loop_is_counted() -> None:
 
 
 def test_confusions_name_what_was_expected_and_read() -> None:
-    assert confusions([("କଖ", "କଗ"), ("କଖ", "କ"), ("କ", "କଘ")]) == {("ଖ", "ଗ"): 1, ("ଖ", ""): 1, ("", "ଘ"): 1}
+    assert confusions([("କଖ", "କଗ"), ("କଖ", "କ"), ("କ", "କଘ")]) == {
+        ("ଖ", "ଗ"): 1,
+        ("ଖ", ""): 1,
+        ("", "ଘ"): 1,
+    }

@@ -18,7 +18,10 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
-    file = written(tmp_path, "run_name: x\ndata: {trian: odia_words}\ntrain: {max_stepps: 3, seed: -1}\nmodel: {kind: compact, sise: base}\nworkers: two\n")
+    file = written(
+        tmp_path,
+        "run_name: x\ndata: {trian: odia_words}\ntrain: {max_stepps: 3, seed: -1}\nmodel: {kind: compact, sise: base}\nworkers: two\n",
+    )
     with pytest.raises(UserError) as caught:
         load_settings(TrainConfig, file)
     message = str(caught.value)
@@ -38,14 +41,28 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
 
 
 def test_an_override_wins_over_the_file(tmp_path: Path) -> None:
-    file = written(tmp_path, "run_name: x\ndata: {train: odia_words}\ntrain: {max_steps: 3}\nmodel: {kind: compact}\n")
-    config = load_settings(TrainConfig, file, ["train.max_steps=7", "model.size=small", "optimizer.learning_rate=1e-4"])
-    assert (config.train.max_steps, config.model.kind, config.optimizer.learning_rate) == (7, "compact", 1e-4)
+    file = written(
+        tmp_path,
+        "run_name: x\ndata: {train: odia_words}\ntrain: {max_steps: 3}\nmodel: {kind: compact}\n",
+    )
+    config = load_settings(
+        TrainConfig, file, ["train.max_steps=7", "model.size=small", "optimizer.learning_rate=1e-4"]
+    )
+    assert (config.train.max_steps, config.model.kind, config.optimizer.learning_rate) == (
+        7,
+        "compact",
+        1e-4,
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "part"),
-    [("a: [", "not valid YAML"), ("- 1", "a mapping of settings"), ("a: 1\na: 2\n", "stands twice"), (None, "No such file")],
+    [
+        ("a: [", "not valid YAML"),
+        ("- 1", "a mapping of settings"),
+        ("a: 1\na: 2\n", "stands twice"),
+        (None, "No such file"),
+    ],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str | None, part: str) -> None:
     file = tmp_path / "config.yaml" if text is None else written(tmp_path, text)
@@ -67,15 +84,27 @@ def test_exactly_one_length_is_needed() -> None:
 
 
 def test_changed_settings_carry_their_rule(tmp_path: Path) -> None:
-    old, new = tiny_config(tmp_path), tiny_config(tmp_path, train={"max_steps": 50, "seed": 3}, workers=2)
-    assert changed_settings(old, new) == {"train.max_steps": "free", "train.seed": "refuse", "workers": "rounding"}
+    old, new = (
+        tiny_config(tmp_path),
+        tiny_config(tmp_path, train={"max_steps": 50, "seed": 3}, workers=2),
+    )
+    assert changed_settings(old, new) == {
+        "train.max_steps": "free",
+        "train.seed": "refuse",
+        "workers": "rounding",
+    }
 
 
 def test_an_override_reaches_into_a_list_by_place(tmp_path: Path) -> None:
     file = tmp_path / "prepare.yaml"
     file.write_text("output: out\nsources: [{format: pairs, path: a}, {format: pairs, path: b}]\n")
-    assert [source.path for source in load_settings(PrepareConfig, file, ["sources.1.path=c"]).sources] == ["a", "c"]
-    for wrong, says in (("sources.2.path=c", "the places 0 to 1, found '2'"), ("sources.first.path=c", "a list is meant here")):
+    assert [
+        source.path for source in load_settings(PrepareConfig, file, ["sources.1.path=c"]).sources
+    ] == ["a", "c"]
+    for wrong, says in (
+        ("sources.2.path=c", "the places 0 to 1, found '2'"),
+        ("sources.first.path=c", "a list is meant here"),
+    ):
         with pytest.raises(UserError, match=says):
             load_settings(PrepareConfig, file, [wrong])
 
@@ -83,9 +112,15 @@ def test_an_override_reaches_into_a_list_by_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("{format: pags, path: a}", "sources.0.format: 'pags' is none of page, alto, paddle, corrections, huggingface, pairs, synthetic; did you mean 'page'?"),
+        (
+            "{format: pags, path: a}",
+            "sources.0.format: 'pags' is none of page, alto, paddle, corrections, huggingface, pairs, synthetic; did you mean 'page'?",
+        ),
         ("{path: a}", "sources.0.format: missing; it says which kind of settings these are"),
-        ("{format: page, path: a, levels: line}", "sources.0.page.levels: a list is expected, such as [a, b], found 'line'"),
+        (
+            "{format: page, path: a, levels: line}",
+            "sources.0.page.levels: a list is expected, such as [a, b], found 'line'",
+        ),
     ],
 )
 def test_a_source_that_is_none_is_told_in_our_words(source: str, says: str, tmp_path: Path) -> None:

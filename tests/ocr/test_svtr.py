@@ -37,7 +37,9 @@ def test_the_network_weighs_what_paddleocrs_does() -> None:
     head          192 → 881                                       169,152 + 881                               170,033
     """
     network = build_network(SvtrSettings(), 881)
-    by_hand = 19_584 + 65_536 + 149_952 + 74_112 + 1_189_632 + 295_680 + 2_369_280 + 49_152 + 170_033
+    by_hand = (
+        19_584 + 65_536 + 149_952 + 74_112 + 1_189_632 + 295_680 + 2_369_280 + 49_152 + 170_033
+    )
     assert sum(parameter.numel() for parameter in network.parameters()) == by_hand == 4_382_961
     logits_TBK, lengths_B = network.eval()(torch.zeros(2, 3, 64, 256), torch.tensor([256, 256]))
     assert logits_TBK.shape == (25, 2, 881) and lengths_B.tolist() == [25, 25]
@@ -47,7 +49,11 @@ def test_the_network_weighs_what_paddleocrs_does() -> None:
 def test_a_line_wider_than_the_input_is_squeezed_into_it_whole(width_px: int, columns: int) -> None:
     line = as_line(black_at_the_end(width_px), SvtrSettings())
     ink_BCHW, widths_B = collate([line], SvtrSettings())
-    assert line.shape == (64, columns, 3) and ink_BCHW.shape == (1, 3, 64, 256) and widths_B.tolist() == [256]
+    assert (
+        line.shape == (64, columns, 3)
+        and ink_BCHW.shape == (1, 3, 64, 256)
+        and widths_B.tolist() == [256]
+    )
     inked = np.flatnonzero(ink_BCHW[0, 0, 32] > 0.5)
     assert inked[-1] == MARGIN_PX + columns - 1 and len(inked) == pytest.approx(columns / 10, abs=1)
     assert not ink_BCHW[0, :, :, MARGIN_PX + columns :].any()
@@ -59,10 +65,15 @@ def test_every_backend_reads_the_same_alone_and_in_a_batch() -> None:
     ink_BCHW, widths_B = collate([as_line(image, SHORT) for image in images], SHORT)
     expected_TBK, _ = TorchBackend(network).logits(ink_BCHW, widths_B)
     exported = to_onnx(network, SHORT)
-    for content, close in ((exported, 1e-4), (with_half_weights(to_int8(exported, images[:8], SHORT)), 0.3)):
+    for content, close in (
+        (exported, 1e-4),
+        (with_half_weights(to_int8(exported, images[:8], SHORT)), 0.3),
+    ):
         backend = OnnxBackend(content)
         logits_TBK, lengths_B = backend.logits(ink_BCHW, widths_B)
-        alone = [backend.logits(ink_BCHW[i : i + 1], widths_B[i : i + 1])[0] for i in range(len(images))]
+        alone = [
+            backend.logits(ink_BCHW[i : i + 1], widths_B[i : i + 1])[0] for i in range(len(images))
+        ]
         assert lengths_B.tolist() == [16] * len(images)
         assert np.array_equal(np.concatenate(alone, axis=1), logits_TBK)
         assert np.abs(logits_TBK - expected_TBK).max() < close * np.abs(expected_TBK).max()
@@ -78,5 +89,7 @@ def varied() -> CtcNetwork:
 
 
 def test_more_outputs_than_patches_are_refused() -> None:
-    with pytest.raises(UserError, match="out_char_num=25 outputs, but width_px=96 has 24 patches in a row"):
+    with pytest.raises(
+        UserError, match="out_char_num=25 outputs, but width_px=96 has 24 patches in a row"
+    ):
         network_settings({"kind": "svtr", "width_px": 96}, "here")

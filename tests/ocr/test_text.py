@@ -52,7 +52,9 @@ def test_normalising_twice_is_normalising_once(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
 
-@pytest.mark.parametrize(("text", "count"), [("କ୍ଷେ", 1), ("ସ୍ତ୍ରୀ", 1), ("ক্ষ", 1), ("ที่", 1), ("କୋଣାର୍କ", 3)])
+@pytest.mark.parametrize(
+    ("text", "count"), [("କ୍ଷେ", 1), ("ସ୍ତ୍ରୀ", 1), ("ক্ষ", 1), ("ที่", 1), ("କୋଣାର୍କ", 3)]
+)
 def test_a_conjunct_with_its_vowel_is_one_written_unit(text: str, count: int) -> None:
     assert len(graphemes(text)) == count
 

@@ -16,16 +16,23 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import open_image
-from ocr.recognizers.base import load
+from ocr.recognizers.recognizer import load
 from ocr.recognizers.vlm.adapter import ADAPTER, read_adapter
-from ocr.recognizers.vlm.base import Base, find_base
+from ocr.recognizers.vlm.base_model import Base, find_base
 from ocr.recognizers.vlm.inputs import Patching, Prompt, fitted_size, grid, patches, resized
 from ocr.recognizers.vlm.reading import VlmRecognizer, _Loop
-from ocr.recognizers.vlm.settings import GenerationSettings, ImageSettings, TinyVlmSettings, VlmSettings
+from ocr.recognizers.vlm.settings import (
+    GenerationSettings,
+    ImageSettings,
+    TinyVlmSettings,
+    VlmSettings,
+)
 
 IMAGES = ImageSettings(max_side_px=160, min_pixels=1024, max_pixels=8192)
 TAUGHT = TinyVlmSettings(instruction="OCR")
-QWEN3, QWEN2_5 = (Patching(patch, 2, 2, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)) for patch in (16, 14))
+QWEN3, QWEN2_5 = (
+    Patching(patch, 2, 2, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)) for patch in (16, 14)
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +43,13 @@ def base() -> Base:
 @pytest.fixture(scope="module")
 def reader(base: Base) -> VlmRecognizer:
     torch.set_num_threads(1)
-    return VlmRecognizer(base.load(TAUGHT, torch.float32, "cpu").eval(), base, TAUGHT, IMAGES, GenerationSettings(max_new_tokens=24))
+    return VlmRecognizer(
+        base.load(TAUGHT, torch.float32, "cpu").eval(),
+        base,
+        TAUGHT,
+        IMAGES,
+        GenerationSettings(max_new_tokens=24),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,33 +63,52 @@ def pictures(words: Dataset, count: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("patching", [QWEN3, QWEN2_5], ids=["qwen3", "qwen2.5"])
 @pytest.mark.parametrize("size", [(640, 480), (31, 500), (3000, 90), (57, 57), (1280, 960)])
-def test_images_become_the_patches_of_transformers_own_processor(patching: Patching, size: tuple[int, int]) -> None:
+def test_images_become_the_patches_of_transformers_own_processor(
+    patching: Patching, size: tuple[int, int]
+) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
     limits = ImageSettings(max_side_px=10_000, min_pixels=56 * 56, max_pixels=200_000)
-    theirs = Qwen2VLImageProcessorPil(patch_size=patching.patch_px, image_mean=patching.mean, image_std=patching.std)
-    expected = theirs(Image.fromarray(pixels), size={"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}, return_tensors="pt")
+    theirs = Qwen2VLImageProcessorPil(
+        patch_size=patching.patch_px, image_mean=patching.mean, image_std=patching.std
+    )
+    expected = theirs(
+        Image.fromarray(pixels),
+        size={"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels},
+        return_tensors="pt",
+    )
     image = resized(pixels, fitted_size(*size, limits, patching))
     assert [grid(image, patching)] == expected["image_grid_thw"].tolist()
     assert torch.allclose(patches(image, patching), expected["pixel_values"], atol=2e-5)
 
 
 def test_the_longer_side_and_the_area_are_different_limits() -> None:
-    assert fitted_size(4000, 3000, ImageSettings(max_side_px=2048, max_pixels=10_000_000), QWEN3) == (2048, 1536)
-    wide, high = fitted_size(4000, 3000, ImageSettings(max_side_px=2048, max_pixels=1_000_000), QWEN3)
+    assert fitted_size(
+        4000, 3000, ImageSettings(max_side_px=2048, max_pixels=10_000_000), QWEN3
+    ) == (2048, 1536)
+    wide, high = fitted_size(
+        4000, 3000, ImageSettings(max_side_px=2048, max_pixels=1_000_000), QWEN3
+    )
     assert 900_000 < wide * high <= 1_000_000
 
 
 def test_the_prompt_is_the_chat_template_with_one_placeholder_for_each_token(base: Base) -> None:
     prompt = base.prompt(TAUGHT)
     told = base.tokenizer.decode(prompt.ids(3))
-    assert told == "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * 3 + "<|vision_end|>OCR<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        told
+        == "<|im_start|>user\n<|vision_start|>"
+        + "<|image_pad|>" * 3
+        + "<|vision_end|>OCR<|im_end|>\n<|im_start|>assistant\n"
+    )
     first = Prompt.of(base.tokenizer, "OCR", True, base.config["image_token_id"])
     assert base.tokenizer.decode(first.ids(1)).startswith("<|im_start|>user\nOCR<|vision_start|>")
     assert len(prompt.ids(3)) == prompt.length(3)
     assert "<|image_pad|>" not in base.tokenizer.decode(prompt.ids(0))
 
 
-def test_the_taught_base_reads_its_words_and_says_how_sure_it_is(reader: VlmRecognizer, words: Dataset) -> None:
+def test_the_taught_base_reads_its_words_and_says_how_sure_it_is(
+    reader: VlmRecognizer, words: Dataset
+) -> None:
     readings = reader.read(pictures(words, 93))
     right = [reading.text == text for reading, text in zip(readings, words.texts, strict=True)]
     assert np.mean(right) >= 0.85
@@ -92,19 +124,39 @@ def test_neighbours_in_a_batch_change_no_text(reader: VlmRecognizer, words: Data
     together = reader.read(images)
     alone = [reader.read([image])[0] for image in images]
     assert [reading.text for reading in together] == [reading.text for reading in alone]
-    assert np.allclose([reading.confidence for reading in together], [reading.confidence for reading in alone], atol=1e-4)
-    assert [reading.text for reading in reader.read(images[::-1])] == [reading.text for reading in together][::-1]
+    assert np.allclose(
+        [reading.confidence for reading in together],
+        [reading.confidence for reading in alone],
+        atol=1e-4,
+    )
+    assert [reading.text for reading in reader.read(images[::-1])] == [
+        reading.text for reading in together
+    ][::-1]
 
 
-def test_batches_hold_so_many_image_tokens_and_change_no_text(base: Base, reader: VlmRecognizer, words: Dataset) -> None:
+def test_batches_hold_so_many_image_tokens_and_change_no_text(
+    base: Base, reader: VlmRecognizer, words: Dataset
+) -> None:
     images = [open_image(words.image_bytes(index), "RGB") for index in range(6)]
-    few = VlmRecognizer(reader.model, base, reader.settings, reader.images, reader.generation.model_copy(update={"batch_tokens": 1}))
+    few = VlmRecognizer(
+        reader.model,
+        base,
+        reader.settings,
+        reader.images,
+        reader.generation.model_copy(update={"batch_tokens": 1}),
+    )
     assert [len(batch) for batch in few._batches([9, 4, 6])] == [1, 1, 1]
-    assert [reading.text for reading in few.read(images)] == [reading.text for reading in reader.read(images)]
+    assert [reading.text for reading in few.read(images)] == [
+        reading.text for reading in reader.read(images)
+    ]
 
 
-def test_sampled_text_is_a_function_of_the_image_and_leaves_the_generator_alone(base: Base, reader: VlmRecognizer, words: Dataset) -> None:
-    hot = VlmRecognizer(reader.model, base, TAUGHT, IMAGES, GenerationSettings(max_new_tokens=24, temperature=1.5))
+def test_sampled_text_is_a_function_of_the_image_and_leaves_the_generator_alone(
+    base: Base, reader: VlmRecognizer, words: Dataset
+) -> None:
+    hot = VlmRecognizer(
+        reader.model, base, TAUGHT, IMAGES, GenerationSettings(max_new_tokens=24, temperature=1.5)
+    )
     images = pictures(words, 6)
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
@@ -122,7 +174,13 @@ def test_a_reading_that_repeats_itself_is_stopped() -> None:
 
 def test_a_page_gives_way_to_max_length(base: Base, reader: VlmRecognizer) -> None:
     page = np.full((600, 800, 3), 255, np.uint8)
-    small = VlmRecognizer(reader.model, base, TAUGHT.model_copy(update={"max_length": 64}), ImageSettings(), GenerationSettings(max_new_tokens=2))
+    small = VlmRecognizer(
+        reader.model,
+        base,
+        TAUGHT.model_copy(update={"max_length": 64}),
+        ImageSettings(),
+        GenerationSettings(max_new_tokens=2),
+    )
     image = small.prepared(page)
     assert base.patching.tokens(image.shape[2], image.shape[1]) + small.prompt.length(0) <= 64
     assert len(small.read([page])) == 1
@@ -132,7 +190,7 @@ def test_a_page_gives_way_to_max_length(base: Base, reader: VlmRecognizer) -> No
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps with a drawn base."""
     from tests.trainers.tiny import tiny_vlm_config, train_here
-    from trainers.launch import launch
+    from trainers.runs.launch import launch
 
     config = tiny_vlm_config(tmp_path_factory.mktemp("vlm"), train={"max_steps": 4})
     return launch(config, train_here, "test").run_dir / "bundle"
@@ -144,7 +202,9 @@ def test_a_bundle_is_an_adapter_that_peft_opens_by_itself(bundle: Path) -> None:
 
     ours = load(bundle)
     assert isinstance(ours, VlmRecognizer)
-    plain = PeftModel.from_pretrained(ours.base.load(ours.settings, torch.float32, "cpu"), str(bundle)).eval()
+    plain = PeftModel.from_pretrained(
+        ours.base.load(ours.settings, torch.float32, "cpu"), str(bundle)
+    ).eval()
     ids = torch.tensor([[1, 7, 8, 9]])
     with torch.no_grad():
         assert torch.equal(plain(input_ids=ids).logits, ours.model(input_ids=ids).logits)
@@ -166,15 +226,26 @@ def resealed(bundle: Path, target: Path, change: "callable") -> Path:
 
     shutil.copytree(bundle, target)
     change(target)
-    write_json(target / "manifest.json", {name: sha256_of(target / name) for name in json.loads((target / "manifest.json").read_text())})
+    write_json(
+        target / "manifest.json",
+        {
+            name: sha256_of(target / name)
+            for name in json.loads((target / "manifest.json").read_text())
+        },
+    )
     return target
 
 
-def test_keys_of_an_older_layout_are_an_error_and_not_a_warning(bundle: Path, tmp_path: Path) -> None:
+def test_keys_of_an_older_layout_are_an_error_and_not_a_warning(
+    bundle: Path, tmp_path: Path
+) -> None:
     from safetensors.torch import save_file
 
     def rename(folder: Path) -> None:
-        save_file({f"old.{name}": tensor for name, tensor in read_adapter(folder).items()}, folder / ADAPTER)
+        save_file(
+            {f"old.{name}": tensor for name, tensor in read_adapter(folder).items()},
+            folder / ADAPTER,
+        )
 
     with pytest.raises(UserError, match="an adapter of another shape"):
         load(resealed(bundle, tmp_path / "renamed", rename))
@@ -200,7 +271,10 @@ def test_one_damaged_byte_is_refused(bundle: Path, tmp_path: Path) -> None:
         load(copy)
 
 
-@pytest.mark.parametrize(("name", "message"), [("/no/such/folder", "no such folder"), ("nonsense", "no such folder, nor a name of the hub")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("/no/such/folder", "no such folder"), ("nonsense", "no such folder, nor a name of the hub")],
+)
 def test_a_base_that_is_not_there_is_told(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         find_base(VlmSettings(name_or_path=name))
@@ -219,13 +293,20 @@ def test_a_torchvision_that_does_not_fit_torch_is_named(base: Base, tmp_path: Pa
     package, about = tmp_path / "torchvision", tmp_path / "torchvision-0.99.0.dist-info"
     package.mkdir()
     about.mkdir()
-    (package / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    (package / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.99.0\n")
     code = (
-        "import torch; from ocr.recognizers.vlm.base import find_base\n"
+        "import torch; from ocr.recognizers.vlm.base_model import find_base\n"
         "from ocr.recognizers.vlm.settings import *\n"
         "s = TinyVlmSettings(instruction='OCR'); b = find_base(s)\n"
         "b.load(s, torch.float32, 'cpu')"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**__import__("os").environ, "PYTHONPATH": f"{tmp_path}:."})
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**__import__("os").environ, "PYTHONPATH": f"{tmp_path}:."},
+    )
     assert "the installed torchvision does not fit torch" in ran.stderr

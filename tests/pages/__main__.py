@@ -9,7 +9,10 @@ from PIL import Image, ImageDraw, ImageFont
 from ocr.images import Pixels, encode_image
 from tests.pages import FOLDER
 
-FACES = {"ଓ": "/usr/share/fonts/truetype/freefont/FreeSerif.ttf", "ท": "/usr/share/fonts/truetype/noto/NotoSansThai-Regular.ttf"}
+FACES = {
+    "ଓ": "/usr/share/fonts/truetype/freefont/FreeSerif.ttf",
+    "ท": "/usr/share/fonts/truetype/noto/NotoSansThai-Regular.ttf",
+}
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,10 @@ def page_xml(page: Page) -> str:
         inner = "".join(region(child) for child, parent in page.inside if parent == id)
         return f'<TextRegion id="{id}"{turned}>{points(page.box(id))}{inner}{"".join(map(line, page.of(id)))}</TextRegion>'
 
-    order = "".join(f'<RegionRefIndexed index="{place}" regionRef="{id}"/>' for place, id in enumerate(page.reading_order))
+    order = "".join(
+        f'<RegionRefIndexed index="{place}" regionRef="{id}"/>'
+        for place, id in enumerate(page.reading_order)
+    )
     regions = "".join(region(id) for id in page.document_order if id not in dict(page.inside))
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15">'
@@ -129,14 +135,19 @@ def alto(page: Page, unit: str, per_px: int) -> str:
 
     def line(one: Line) -> str:
         hyphen = '<HYP CONTENT="\u00ad"/>' if one.text.endswith("-") else ""
-        words = "<SP/>".join(f'<String CONTENT="{word}" {place(one.box)} WC="0.9"/>' for word in one.text.removesuffix("-").split(" "))
+        words = "<SP/>".join(
+            f'<String CONTENT="{word}" {place(one.box)} WC="0.9"/>'
+            for word in one.text.removesuffix("-").split(" ")
+        )
         return f'<TextLine ID="{one.id}" {place(one.box)}>{words}{hyphen}</TextLine>'
 
     def block(id: str) -> str:
         turned = ' ROTATION="-90"' if page.of(id)[0].turned else ""
         return f'<TextBlock ID="{id}"{turned} {place(page.box(id))}>{"".join(map(line, page.of(id)))}</TextBlock>'
 
-    order = "".join(f'<ElementRef ID="ref{place}" REF="{id}"/>' for place, id in enumerate(page.reading_order))
+    order = "".join(
+        f'<ElementRef ID="ref{place}" REF="{id}"/>' for place, id in enumerate(page.reading_order)
+    )
     blocks = "".join(block(id) for id in page.document_order)
     return (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<alto xmlns="http://www.loc.gov/standards/alto/ns-v4#"><Description><MeasurementUnit>{unit}</MeasurementUnit>'
@@ -176,13 +187,28 @@ def main() -> None:
             write(f"pairs/{name}.png", image)
             write(f"pairs/{name}.gt.txt", line.text + "\n")
             write(f"corrections/{name}.png", image)
-            write(f"corrections/{name}.json", json.dumps({"original_text": "ଓ", "corrected_text": line.text, "user": "a"}, ensure_ascii=False))
+            write(
+                f"corrections/{name}.json",
+                json.dumps(
+                    {"original_text": "ଓ", "corrected_text": line.text, "user": "a"},
+                    ensure_ascii=False,
+                ),
+            )
             rows.append({"image": {"bytes": image, "path": None}, "text": line.text})
     write("detection/Label.txt", detection(ODIA) + detection(THAI))
-    write("paddle/rec_gt_train.txt", "".join(f"crops/{page.name}_{line.id}.png\t{line.text}\n" for page in (ODIA, THAI) for line in page.lines))
+    write(
+        "paddle/rec_gt_train.txt",
+        "".join(
+            f"crops/{page.name}_{line.id}.png\t{line.text}\n"
+            for page in (ODIA, THAI)
+            for line in page.lines
+        ),
+    )
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
     (FOLDER / "huggingface").mkdir(exist_ok=True)
-    datasets.Dataset.from_list(rows, features=features).to_parquet(FOLDER / "huggingface" / "train.parquet")
+    datasets.Dataset.from_list(rows, features=features).to_parquet(
+        FOLDER / "huggingface" / "train.parquet"
+    )
 
 
 if __name__ == "__main__":

@@ -27,9 +27,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """5,000 labelled images, some of them faulty."""
     folder = tmp_path_factory.mktemp("prepare")
     for n in range(5_000):
-        pixels = np.random.Generator(np.random.Philox(key=n)).integers(0, 255, (16, 48), dtype=np.uint8)
+        pixels = np.random.Generator(np.random.Philox(key=n)).integers(
+            0, 255, (16, 48), dtype=np.uint8
+        )
         (folder / f"{n}.png").write_bytes(encode_image(pixels) if n % 20 else b"torn")
-    (folder / "labels.txt").write_text("".join(f"{n}.png\tକଖ{n}\n" for n in range(5_000)), encoding="utf-8")
+    (folder / "labels.txt").write_text(
+        "".join(f"{n}.png\tକଖ{n}\n" for n in range(5_000)), encoding="utf-8"
+    )
     values = {
         "output": "out",
         "max_skipped": 0.2,
@@ -52,7 +56,9 @@ def alone(config: Path) -> Path:
     return config.parent / "alone" / "set"
 
 
-def test_ray_tasks_write_the_same_bytes_and_survive_the_death_of_a_worker(config: Path, alone: Path) -> None:
+def test_ray_tasks_write_the_same_bytes_and_survive_the_death_of_a_worker(
+    config: Path, alone: Path
+) -> None:
     output = config.parent / "ray" / "set"
     process = start("prepare", config, f"output={output}", "workers=2")
     killed = False
@@ -85,7 +91,11 @@ def test_a_killed_command_given_again_writes_the_same_bytes(config: Path, alone:
 def test_the_hub_says_no_and_the_folder_stays(config: Path) -> None:
     output = config.parent / "hub" / "set"
     words = [f"output={output}", "format=hub", "hub_repo=someone/set"]
-    assert_refused(call("prepare", config, *words, HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_secret"), "is written", "someone/set was not pushed")
+    assert_refused(
+        call("prepare", config, *words, HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_secret"),
+        "is written",
+        "someone/set was not pushed",
+    )
     assert (output / "dataset.json").is_file()
     assert_refused(call("prepare", config, f"output={output}", "format=hub"), "hub_repo=owner/name")
 
@@ -107,7 +117,9 @@ def bucket(alone: Path) -> Iterator[str]:
         client = boto3.client("s3", region_name="us-east-1")
         client.create_bucket(Bucket="lipi")
         for name in FILES:
-            client.put_object(Bucket="lipi", Key=f"sets/words/{name}", Body=(alone / name).read_bytes())
+            client.put_object(
+                Bucket="lipi", Key=f"sets/words/{name}", Body=(alone / name).read_bytes()
+            )
         yield "s3://lipi/sets/words"
         client.close()
     server.stop()
@@ -123,7 +135,14 @@ def test_a_data_set_on_s3_is_the_same_and_is_fetched_once(bucket: str, alone: Pa
 
 
 def test_training_takes_s3_and_names_what_is_not_there(bucket: str, tmp_path: Path) -> None:
-    words = ["configs/tiny.yaml", f"storage_path={tmp_path}", "train.max_steps=2", "train.eval_steps=2", "data.max_validation_samples=8", "workers=1"]
+    words = [
+        "configs/tiny.yaml",
+        f"storage_path={tmp_path}",
+        "train.max_steps=2",
+        "train.eval_steps=2",
+        "data.max_validation_samples=8",
+        "workers=1",
+    ]
     assert_refused(call("train", *words, f"data.train={bucket}/nothing"), "no such data set")
     done = call("train", *words, f"data.train={bucket}")
     assert done.returncode == 0, done.stderr
@@ -132,13 +151,18 @@ def test_training_takes_s3_and_names_what_is_not_there(bucket: str, tmp_path: Pa
 
 def test_training_takes_the_sources_themselves(config: Path, tmp_path: Path) -> None:
     training = yaml.safe_load(Path("configs/tiny.yaml").read_text())
-    training["data"] = {"train": yaml.safe_load(config.read_text())["sources"], "validation_ratio": 0.2}
+    training["data"] = {
+        "train": yaml.safe_load(config.read_text())["sources"],
+        "validation_ratio": 0.2,
+    }
     training |= {"storage_path": str(tmp_path / "runs"), "workers": 1, "max_skipped": 0.2}
     training["train"] |= {"max_steps": 2, "eval_steps": 2}
     training["data"] |= {"max_validation_samples": 8}
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(training))
     done = call("train", tmp_path / "train.yaml")
-    assert done.returncode == 0 and "step 2" in done.stdout.splitlines()[-1], done.stdout + done.stderr
+    assert done.returncode == 0 and "step 2" in done.stdout.splitlines()[-1], (
+        done.stdout + done.stderr
+    )
     training["data"]["validation"] = training["data"]["train"]
     training["data"]["train"] = [training["data"]["train"][0] | {"pth": "x"}]
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(training))

@@ -33,7 +33,14 @@ def opened(started: Any, address: str, **options: Any) -> Iterator[Any]:
     context = started.new_context(viewport=DESKTOP, **options)
     page, problems = context.new_page(), list[str]()
     page.on("pageerror", lambda problem: problems.append(str(problem)))
-    page.on("console", lambda said: problems.append(said.text) if said.type == "error" and "Failed to load resource" not in said.text else None)
+    page.on(
+        "console",
+        lambda said: (
+            problems.append(said.text)
+            if said.type == "error" and "Failed to load resource" not in said.text
+            else None
+        ),
+    )
     page.goto(address)
     page.wait_for_selector(".dot.on")
     try:
@@ -55,7 +62,11 @@ def read(page: Any, files: Sequence[Path], timeout_s: float = 60) -> None:
     """Choose files and wait for their lines."""
     before = page.locator("#lines li").count()
     page.set_input_files("#files", [str(file) for file in files])
-    until(page, f"document.querySelectorAll('#lines li').length > {before} && document.querySelector('#message').hidden", timeout_s)
+    until(
+        page,
+        f"document.querySelectorAll('#lines li').length > {before} && document.querySelector('#message').hidden",
+        timeout_s,
+    )
 
 
 def correct(page: Any, texts: dict[str, str]) -> None:

@@ -12,10 +12,15 @@ from typing import Any
 import psutil
 import requests
 
-from tests.benchmarks import load
+from benchmarks import load
 from tests.commands import start
 
-REPLICA, CONTROLLER, PROMOTER, PROXY = "ServeReplica", "ServeController", "Promoter", "HAProxyManager"
+REPLICA, CONTROLLER, PROMOTER, PROXY = (
+    "ServeReplica",
+    "ServeController",
+    "Promoter",
+    "HAProxyManager",
+)
 
 
 @dataclass
@@ -37,7 +42,9 @@ class Running:
 
     def promote(self, bundle: str, timeout_s: float = 120) -> dict[str, Any]:
         """Over HTTP; what came of it."""
-        answered = requests.post(f"{self.address}/v1/models/promote", json={"bundle": bundle}, timeout=10)
+        answered = requests.post(
+            f"{self.address}/v1/models/promote", json={"bundle": bundle}, timeout=10
+        )
         assert answered.status_code == 202, answered.text
         return self.outcome(answered.json()["promotion"], timeout_s)
 
@@ -79,7 +86,11 @@ def endpoint(storage: Path, *words: str, bundle: str = "odia", **env: str) -> It
     from tests.serve.test_endpoint import free_port
 
     port = free_port()
-    running = Running(start("deploy", bundle, f"port={port}", f"storage_path={storage}", *words, **env), port, storage)
+    running = Running(
+        start("deploy", bundle, f"port={port}", f"storage_path={storage}", *words, **env),
+        port,
+        storage,
+    )
     try:
         running.wait_up()
         yield running
@@ -90,10 +101,20 @@ def endpoint(storage: Path, *words: str, bundle: str = "odia", **env: str) -> It
 
 
 @contextlib.contextmanager
-def loaded(running: Running, shots: list[load.Shot], clients: int = 4, pause_s: float = 0.02, rate: float | None = None) -> Iterator[load.Outcome]:
+def loaded(
+    running: Running,
+    shots: list[load.Shot],
+    clients: int = 4,
+    pause_s: float = 0.02,
+    rate: float | None = None,
+) -> Iterator[load.Outcome]:
     """A load from a thread for as long as the block lasts; its outcome is whole when the block has ended."""
     traffic = load.Load("127.0.0.1", running.port, shots)
-    thread = threading.Thread(target=lambda: load.run(traffic.open(rate, 3600) if rate else traffic.closed(clients, 3600, pause_s)))
+    thread = threading.Thread(
+        target=lambda: load.run(
+            traffic.open(rate, 3600) if rate else traffic.closed(clients, 3600, pause_s)
+        )
+    )
     thread.start()
     try:
         yield traffic.outcome
@@ -104,4 +125,7 @@ def loaded(running: Running, shots: list[load.Shot], clients: int = 4, pause_s: 
 
 def word_shots(images: list[bytes], texts: list[str]) -> list[load.Shot]:
     """Single words as raw bodies; each answer must have its text."""
-    return [load.request("127.0.0.1", "/v1/ocr", image, "image/webp", load.reads(text)) for image, text in zip(images, texts, strict=True)]
+    return [
+        load.request("127.0.0.1", "/v1/ocr", image, "image/webp", load.reads(text))
+        for image, text in zip(images, texts, strict=True)
+    ]

@@ -21,7 +21,7 @@ from PIL import Image
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import open_image
-from ocr.recognizers.base import load
+from ocr.recognizers.recognizer import load
 from ocr.settings import parse_settings
 from serve.client import Client
 from serve.config import ServeConfig
@@ -29,7 +29,12 @@ from tests.commands import assert_refused, call, start
 from tests.serve.browser import browser
 
 KEY = "correct horse battery staple"
-LIMITS = ["limits.max_body_bytes=400000", "limits.max_images=8", "limits.max_pixels=1000000", "limits.request_timeout_s=5"]
+LIMITS = [
+    "limits.max_body_bytes=400000",
+    "limits.max_images=8",
+    "limits.max_pixels=1000000",
+    "limits.request_timeout_s=5",
+]
 
 
 def free_port() -> int:
@@ -39,10 +44,20 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def endpoint(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     port, digest = free_port(), hashlib.sha256(KEY.encode()).hexdigest()
     storage = tmp_path_factory.mktemp("serve")
-    process = start("deploy", "odia", f"port={port}", f"storage_path={storage}", f"api_keys_sha256=[{digest}]", "autoscaling.max_replicas=1", *LIMITS)
+    process = start(
+        "deploy",
+        "odia",
+        f"port={port}",
+        f"storage_path={storage}",
+        f"api_keys_sha256=[{digest}]",
+        "autoscaling.max_replicas=1",
+        *LIMITS,
+    )
     address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
     while True:
         assert process.poll() is None, process.communicate()
@@ -66,11 +81,23 @@ def images() -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def expected(images: list[bytes]) -> list[str]:
-    return [reading.text for reading in load(Path("odia")).read([open_image(image) for image in images])]
+    return [
+        reading.text for reading in load(Path("odia")).read([open_image(image) for image in images])
+    ]
 
 
-def post(endpoint: Any, body: Any = None, kind: str | None = "image/webp", path: str = "/v1/ocr", key: str | None = KEY, **more: Any) -> requests.Response:
-    headers = {**({"Content-Type": kind} if kind else {}), **({"Authorization": f"Bearer {key}"} if key else {})}
+def post(
+    endpoint: Any,
+    body: Any = None,
+    kind: str | None = "image/webp",
+    path: str = "/v1/ocr",
+    key: str | None = KEY,
+    **more: Any,
+) -> requests.Response:
+    headers = {
+        **({"Content-Type": kind} if kind else {}),
+        **({"Authorization": f"Bearer {key}"} if key else {}),
+    }
     return requests.post(endpoint[0] + path, data=body, headers=headers, timeout=30, **more)
 
 
@@ -80,7 +107,9 @@ def assert_error(answered: requests.Response, status: int, code: str) -> None:
     assert "Traceback" not in answered.text
 
 
-def test_a_posted_image_is_read_as_the_bundle_reads_it(endpoint: Any, images: list[bytes], expected: list[str]) -> None:
+def test_a_posted_image_is_read_as_the_bundle_reads_it(
+    endpoint: Any, images: list[bytes], expected: list[str]
+) -> None:
     for image, text in zip(images[:4], expected, strict=False):
         answered = post(endpoint, image)
         assert answered.status_code == 200
@@ -91,29 +120,56 @@ def test_a_posted_image_is_read_as_the_bundle_reads_it(endpoint: Any, images: li
         assert found["seconds"] < 5
 
 
-def test_many_images_at_once_in_every_shape_are_read_as_they_are_alone(endpoint: Any, images: list[bytes], expected: list[str]) -> None:
-    form = post(endpoint, kind=None, files=[("image", (f"{place}.webp", image)) for place, image in enumerate(images[:8])]).json()
+def test_many_images_at_once_in_every_shape_are_read_as_they_are_alone(
+    endpoint: Any, images: list[bytes], expected: list[str]
+) -> None:
+    form = post(
+        endpoint,
+        kind=None,
+        files=[("image", (f"{place}.webp", image)) for place, image in enumerate(images[:8])],
+    ).json()
     assert [result["text"] for result in form["results"]] == expected[:8]
     assert [result["name"] for result in form["results"]] == [f"{place}.webp" for place in range(8)]
     texts = [base64.b64encode(image).decode() for image in images[:3]]
     listed = post(endpoint, json.dumps({"images": texts}), "application/json").json()
     assert [result["text"] for result in listed["results"]] == expected[:3]
-    assert post(endpoint, json.dumps({"image": f"data:image/webp;base64,{texts[0]}"}), "application/json").json()["text"] == expected[0]
+    assert (
+        post(
+            endpoint,
+            json.dumps({"image": f"data:image/webp;base64,{texts[0]}"}),
+            "application/json",
+        ).json()["text"]
+        == expected[0]
+    )
     assert [reading.text for reading in Client(endpoint[0], KEY).read(images[:5])] == expected[:5]
 
 
-def test_clients_of_openais_vision_models_get_their_own_shape(endpoint: Any, images: list[bytes], expected: list[str]) -> None:
+def test_clients_of_openais_vision_models_get_their_own_shape(
+    endpoint: Any, images: list[bytes], expected: list[str]
+) -> None:
     url = f"data:image/webp;base64,{base64.b64encode(images[0]).decode()}"
-    content = [{"type": "text", "text": "Read this."}, {"type": "image_url", "image_url": {"url": url}}]
-    answered = post(endpoint, json.dumps({"model": "lipi", "messages": [{"role": "user", "content": content}]}), "application/json", "/v1/chat/completions")
+    content = [
+        {"type": "text", "text": "Read this."},
+        {"type": "image_url", "image_url": {"url": url}},
+    ]
+    answered = post(
+        endpoint,
+        json.dumps({"model": "lipi", "messages": [{"role": "user", "content": content}]}),
+        "application/json",
+        "/v1/chat/completions",
+    )
     assert answered.json()["choices"][0]["message"] == {"role": "assistant", "content": expected[0]}
     content[1]["image_url"] = {"url": "http://example.org/image.png"}
     asked = json.dumps({"messages": [{"role": "user", "content": content}]})
-    assert_error(post(endpoint, asked, "application/json", "/v1/chat/completions"), 400, "not_a_data_uri")
+    assert_error(
+        post(endpoint, asked, "application/json", "/v1/chat/completions"), 400, "not_a_data_uri"
+    )
     assert_error(post(endpoint, "{}", "application/json", "/v1/chat/completions"), 400, "no_image")
 
 
-def test_a_crowd_of_requests_gets_one_text_for_one_image(endpoint: Any, images: list[bytes], expected: list[str]) -> None:
+def test_a_crowd_of_requests_gets_one_text_for_one_image(
+    endpoint: Any, images: list[bytes], expected: list[str]
+) -> None:
     wrong: list[Any] = []
 
     def ask(place: int) -> None:
@@ -131,8 +187,14 @@ def test_a_crowd_of_requests_gets_one_text_for_one_image(endpoint: Any, images: 
     assert wrong == []
 
 
-def test_one_poisoned_image_spoils_no_other(endpoint: Any, images: list[bytes], expected: list[str]) -> None:
-    files = [("image", ("good.webp", images[0])), ("image", ("torn.webp", images[1][:40])), ("image", ("also good.webp", images[2]))]
+def test_one_poisoned_image_spoils_no_other(
+    endpoint: Any, images: list[bytes], expected: list[str]
+) -> None:
+    files = [
+        ("image", ("good.webp", images[0])),
+        ("image", ("torn.webp", images[1][:40])),
+        ("image", ("also good.webp", images[2])),
+    ]
     results = post(endpoint, kind=None, files=files).json()["results"]
     assert [result.get("text") for result in results] == [expected[0], None, expected[2]]
     assert results[1]["error"]["code"] == "not_a_readable_image"
@@ -146,10 +208,14 @@ def big_png(side: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_what_is_no_image_or_too_large_is_refused_with_a_code(endpoint: Any, images: list[bytes]) -> None:
+def test_what_is_no_image_or_too_large_is_refused_with_a_code(
+    endpoint: Any, images: list[bytes]
+) -> None:
     assert_error(post(endpoint, b""), 422, "empty_file")
     assert_error(post(endpoint, b"text"), 422, "not_a_readable_image")
-    assert_error(post(endpoint, big_png(1500)), 422, "image_too_large")  # a small file of many pixels
+    assert_error(
+        post(endpoint, big_png(1500)), 422, "image_too_large"
+    )  # a small file of many pixels
     assert_error(post(endpoint, images[0], "text/plain"), 415, "unsupported_media_type")
     assert_error(post(endpoint, images[0], None), 415, "unsupported_media_type")
     assert_error(post(endpoint, "{", "application/json"), 400, "bad_json")
@@ -158,15 +224,21 @@ def test_what_is_no_image_or_too_large_is_refused_with_a_code(endpoint: Any, ima
     assert_error(post(endpoint, '{"image": 7}', "application/json"), 400, "bad_base64")
     assert_error(post(endpoint, "{}", "application/json"), 400, "no_image")
     assert_error(post(endpoint, b"--x", "multipart/form-data"), 400, "bad_form")
-    assert_error(post(endpoint, kind=None, files=[("image", ("a", images[0]))] * 9), 413, "too_many_images")
+    assert_error(
+        post(endpoint, kind=None, files=[("image", ("a", images[0]))] * 9), 413, "too_many_images"
+    )
 
 
 def test_bodies_are_counted_while_they_come_in(endpoint: Any) -> None:
     assert_error(post(endpoint, b"x" * 500_000), 413, "body_too_large")
-    assert_error(post(endpoint, iter([b"x" * 50_000] * 20)), 413, "body_too_large")  # chunked: it says nothing of its length
+    assert_error(
+        post(endpoint, iter([b"x" * 50_000] * 20)), 413, "body_too_large"
+    )  # chunked: it says nothing of its length
 
 
-def test_a_slow_client_is_let_go_and_others_are_not_held_up(endpoint: Any, images: list[bytes]) -> None:
+def test_a_slow_client_is_let_go_and_others_are_not_held_up(
+    endpoint: Any, images: list[bytes]
+) -> None:
     host, port = endpoint[0].removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as slow:
         head = f"POST /v1/ocr HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nx"
@@ -200,37 +272,65 @@ def test_the_page_asks_for_a_key_and_keeps_it(endpoint: Any) -> None:
 
 def test_unknown_routes_and_methods_are_told_what_there_is(endpoint: Any) -> None:
     headers = {"Authorization": f"Bearer {KEY}"}
-    assert_error(requests.get(f"{endpoint[0]}/nowhere", timeout=5, headers=headers), 404, "not_found")
-    assert_error(requests.get(f"{endpoint[0]}/v1/ocr", timeout=5, headers=headers), 405, "method_not_allowed")
+    assert_error(
+        requests.get(f"{endpoint[0]}/nowhere", timeout=5, headers=headers), 404, "not_found"
+    )
+    assert_error(
+        requests.get(f"{endpoint[0]}/v1/ocr", timeout=5, headers=headers), 405, "method_not_allowed"
+    )
     assert_error(requests.get(f"{endpoint[0]}/nowhere", timeout=5), 401, "unauthorized")
 
 
 def test_other_origins_get_no_leave_to_read(endpoint: Any) -> None:
-    headers = {"Origin": "http://elsewhere.example", "Access-Control-Request-Method": "POST", "Authorization": f"Bearer {KEY}"}
+    headers = {
+        "Origin": "http://elsewhere.example",
+        "Access-Control-Request-Method": "POST",
+        "Authorization": f"Bearer {KEY}",
+    }
     answered = requests.options(f"{endpoint[0]}/v1/ocr", headers=headers, timeout=5)
     assert answered.status_code == 405
     assert not [name for name in answered.headers if name.lower().startswith("access-control")]
 
 
-def test_lines_come_with_their_boxes_where_they_are_asked_for(endpoint: Any, images: list[bytes], expected: list[str]) -> None:
+def test_lines_come_with_their_boxes_where_they_are_asked_for(
+    endpoint: Any, images: list[bytes], expected: list[str]
+) -> None:
     found = post(endpoint, images[0], path="/v1/ocr?detail=lines").json()
     height, width = open_image(images[0]).shape
-    assert found["lines"] == [{"text": expected[0], "confidence": found["confidence"], "box": [0, 0, width, height]}]
+    assert found["lines"] == [
+        {"text": expected[0], "confidence": found["confidence"], "box": [0, 0, width, height]}
+    ]
 
 
-def test_the_openapi_document_has_every_route_and_a_page_with_commands_for_them(endpoint: Any) -> None:
+def test_the_openapi_document_has_every_route_and_a_page_with_commands_for_them(
+    endpoint: Any,
+) -> None:
     document = requests.get(f"{endpoint[0]}/openapi.json", timeout=5).json()
-    assert {"/v1/ocr", "/v1/chat/completions", "/v1/models", "/v1/models/promote", "/metrics", "/healthz", "/readyz"} <= set(document["paths"])
+    assert {
+        "/v1/ocr",
+        "/v1/chat/completions",
+        "/v1/models",
+        "/v1/models/promote",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+    } <= set(document["paths"])
     page = requests.get(f"{endpoint[0]}/docs", timeout=5).text
     assert all(path in page for path in document["paths"])
     assert "curl -F image=@one.png" in page
-    assert "http" not in page.replace("http://127.0.0.1:8000", ""), "the page fetches nothing from elsewhere"
+    assert "http" not in page.replace("http://127.0.0.1:8000", ""), (
+        "the page fetches nothing from elsewhere"
+    )
 
 
 def test_prometheus_finds_the_requests_of_this_endpoint(endpoint: Any, images: list[bytes]) -> None:
     post(endpoint, images[0])
     deadline = time.monotonic() + 30
-    while "ray_lipi_requests_total{" not in (text := requests.get(f"{endpoint[0]}/metrics", headers={"Authorization": f"Bearer {KEY}"}, timeout=5).text):
+    while "ray_lipi_requests_total{" not in (
+        text := requests.get(
+            f"{endpoint[0]}/metrics", headers={"Authorization": f"Bearer {KEY}"}, timeout=5
+        ).text
+    ):
         assert time.monotonic() < deadline, text[-2000:]
         time.sleep(1)
     assert 'status="200"' in text
@@ -249,7 +349,9 @@ def test_sigterm_ends_it_and_frees_the_port(endpoint: Any) -> None:
 
 
 def test_an_endpoint_that_others_reach_needs_keys_and_digests_are_no_keys() -> None:
-    with pytest.raises(UserError, match=r"host 0\.0\.0\.0 is reached from elsewhere; set api_keys_sha256"):
+    with pytest.raises(
+        UserError, match=r"host 0\.0\.0\.0 is reached from elsewhere; set api_keys_sha256"
+    ):
         parse_settings(ServeConfig, {"bundle": "odia", "host": "0.0.0.0"}, "serve")
     with pytest.raises(UserError, match="are not SHA-256 in hex"):
         parse_settings(ServeConfig, {"bundle": "odia", "api_keys_sha256": ["secret"]}, "serve")
@@ -260,4 +362,8 @@ def test_a_bundle_that_is_not_there_and_a_port_that_is_taken_are_told_at_once() 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert_refused(call("deploy", "odia", f"port={taken.getsockname()[1]}"), "Address already in use", "set port")
+        assert_refused(
+            call("deploy", "odia", f"port={taken.getsockname()[1]}"),
+            "Address already in use",
+            "set port",
+        )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from serve.front import amended
+from serve.haproxy import amended
 
 RAYS = """global
     stats socket /x/admin.sock mode 666
@@ -29,11 +29,21 @@ listen stats
 
 def test_rays_configuration_is_amended_where_it_has_to_be() -> None:
     found = amended(RAYS, Path("/f"), 96, 30.0).splitlines()
-    assert [line.strip() for line in found if "bind" in line] == ["bind 127.0.0.1:9101", "bind 127.0.0.1:8000", "bind 127.0.0.1:8404"]
-    assert "    server one 127.0.0.1:30001 check observe layer4 error-limit 3 on-error mark-down maxconn 96" in found
+    assert [line.strip() for line in found if "bind" in line] == [
+        "bind 127.0.0.1:9101",
+        "bind 127.0.0.1:8000",
+        "bind 127.0.0.1:8404",
+    ]
+    assert (
+        "    server one 127.0.0.1:30001 check observe layer4 error-limit 3 on-error mark-down maxconn 96"
+        in found
+    )
     assert "    server fallback 127.0.0.1:8500 check backup" in found
     assert "    http-request return status 503 errorfile /f/503.http" in found
-    assert [line.strip() for line in found if "errorfile 50" in line] == ["errorfile 502 /f/503.http", "errorfile 503 /f/503.http"]
+    assert [line.strip() for line in found if "errorfile 50" in line] == [
+        "errorfile 502 /f/503.http",
+        "errorfile 503 /f/503.http",
+    ]
     assert found[found.index("defaults") + 1 :][:4] == [
         "    option http-buffer-request",
         "    timeout http-request 30000ms",

@@ -10,11 +10,11 @@ import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
+from benchmarks.load import Shot, odia_words, request
 from ocr.errors import UserError
 from ocr.images import open_image
-from ocr.recognizers.base import load
+from ocr.recognizers.recognizer import load
 from serve.models import Models
-from tests.benchmarks.load import Shot, odia_words, request
 from tests.commands import assert_refused, call
 from tests.serve.running import endpoint, loaded
 
@@ -22,19 +22,31 @@ from tests.serve.running import endpoint, loaded
 def shots_by_model() -> tuple[list[Shot], list[str]]:
     """Words whose answer must be what the model that it names reads; and the two models' names."""
     images, odia = odia_words(60)
-    thai = [reading.text for reading in load(Path("thai")).read([open_image(image) for image in images])]
+    thai = [
+        reading.text for reading in load(Path("thai")).read([open_image(image) for image in images])
+    ]
 
     def of_its_model(odia_text: str, thai_text: str) -> Callable[[bytes], bool]:
         def right(body: bytes) -> bool:
             found = json.loads(body)
-            return bool(found["text"] == {"base-odia": odia_text, "base-thai": thai_text}[found["model"].partition("@")[0]])
+            return bool(
+                found["text"]
+                == {"base-odia": odia_text, "base-thai": thai_text}[
+                    found["model"].partition("@")[0]
+                ]
+            )
 
         return right
 
-    return [request("x", "/v1/ocr", image, "image/webp", of_its_model(*texts)) for image, *texts in zip(images, odia, thai, strict=True)], odia
+    return [
+        request("x", "/v1/ocr", image, "image/webp", of_its_model(*texts))
+        for image, *texts in zip(images, odia, thai, strict=True)
+    ], odia
 
 
-def test_promoting_and_going_back_under_load_loses_nothing_and_a_bad_bundle_changes_nothing(tmp_path: Path) -> None:
+def test_promoting_and_going_back_under_load_loses_nothing_and_a_bad_bundle_changes_nothing(
+    tmp_path: Path,
+) -> None:
     shots, _ = shots_by_model()
     models = Models(str(tmp_path / "serve"))
     thai, broken = models.add("thai"), "base-thai@000000000000"
@@ -55,8 +67,12 @@ def test_promoting_and_going_back_under_load_loses_nothing_and_a_bad_bundle_chan
         assert set(outcome.statuses) == {200}
         assert (outcome.wrong, outcome.lost) == (0, 0), outcome.wrong_bodies[:3]
         assert outcome.statuses[200] > 100
-        assert {process.pid for process in running.processes("ServeReplica")} == replicas, "swapped in place"
-        unknown = requests.post(f"{running.address}/v1/models/promote", json={"bundle": "../../etc"}, timeout=10)
+        assert {process.pid for process in running.processes("ServeReplica")} == replicas, (
+            "swapped in place"
+        )
+        unknown = requests.post(
+            f"{running.address}/v1/models/promote", json={"bundle": "../../etc"}, timeout=10
+        )
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (400, "bad_request")
         told = [(entry["what"], entry["bundle"]) for entry in running.get("/v1/models/journal")]
         assert told == [
@@ -66,14 +82,22 @@ def test_promoting_and_going_back_under_load_loses_nothing_and_a_bad_bundle_chan
             ("promote", broken),
             ("refused", odia),
         ]
-        assert {model["id"]: model["live"] for model in running.get("/v1/models")["data"]}[odia] is True
-        again = call("deploy", "thai", f"port={running.port}", f"storage_path={tmp_path / 'serve'}")  # where it runs already
+        assert {model["id"]: model["live"] for model in running.get("/v1/models")["data"]}[
+            odia
+        ] is True
+        again = call(
+            "deploy", "thai", f"port={running.port}", f"storage_path={tmp_path / 'serve'}"
+        )  # where it runs already
         assert (again.returncode, running.get("/readyz")["model"]) == (0, thai), again.stderr
-    with endpoint(tmp_path / "serve", "autoscaling.max_replicas=1") as running:  # odia was deployed before, so what was promoted since goes on
+    with endpoint(
+        tmp_path / "serve", "autoscaling.max_replicas=1"
+    ) as running:  # odia was deployed before, so what was promoted since goes on
         assert running.get("/readyz")["model"] == thai
 
 
-def test_a_store_in_a_bucket_keeps_models_and_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_in_a_bucket_keeps_models_and_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = ThreadedMotoServer(port=0)
     server.start()
     try:
@@ -117,4 +141,8 @@ def test_models_are_what_their_ids_say(tmp_path: Path) -> None:
 
 def test_a_storage_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert_refused(call("deploy", "odia", f"storage_path={tmp_path / 'file'}"), "file/models/", "cannot be written")
+    assert_refused(
+        call("deploy", "odia", f"storage_path={tmp_path / 'file'}"),
+        "file/models/",
+        "cannot be written",
+    )

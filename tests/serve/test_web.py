@@ -10,9 +10,9 @@ import pytest
 import requests
 from PIL import Image
 
+from benchmarks.pages import drawn_page
 from ocr.dataset.read import Dataset
 from ocr.images import encode_image, open_image
-from tests.benchmarks.pages import drawn_page
 from tests.serve.browser import PHONE, browser, correct, opened, read, until
 from tests.serve.running import Running, endpoint
 
@@ -44,15 +44,21 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
 
 
 def records(running: Running) -> list[dict[str, Any]]:
-    return [json.loads(file.read_text()) for file in (running.storage / "corrections").glob("*.json")]
+    return [
+        json.loads(file.read_text()) for file in (running.storage / "corrections").glob("*.json")
+    ]
 
 
-def test_words_are_read_corrected_by_keyboard_and_saved_once(running: Running, chromium: Any, words: dict[Path, str], tmp_path: Path) -> None:
+def test_words_are_read_corrected_by_keyboard_and_saved_once(
+    running: Running, chromium: Any, words: dict[Path, str], tmp_path: Path
+) -> None:
     texts = {path.name: text for path, text in words.items()}
     with opened(chromium, running.address) as page:
         page.check("input[value=line]")
         read(page, list(words))
-        sure = [float(told.split()[0]) for told in page.locator("#lines .under b").all_inner_texts()]
+        sure = [
+            float(told.split()[0]) for told in page.locator("#lines .under b").all_inner_texts()
+        ]
         assert sure == sorted(sure), "least certain first"
         correct(page, texts)
         assert page.locator("#lines li.saved").count() == 6
@@ -62,7 +68,9 @@ def test_words_are_read_corrected_by_keyboard_and_saved_once(running: Running, c
         assert "10 are needed" in page.inner_text("#training-note")
         assert page.is_disabled("#start")
     assert {record["corrected_text"] for record in records(running)} == set(texts.values())
-    assert all({"original_text", "confidence", "model"} <= set(record) for record in records(running))
+    assert all(
+        {"original_text", "confidence", "model"} <= set(record) for record in records(running)
+    )
     with opened(chromium, running.address) as page:  # the same again is nothing new
         page.check("input[value=line]")
         read(page, list(words))
@@ -70,11 +78,21 @@ def test_words_are_read_corrected_by_keyboard_and_saved_once(running: Running, c
         assert page.inner_text("#message") == "0 saved, 6 were there already."
 
 
-def test_a_page_and_a_pdf_are_cut_into_lines_and_a_script_stays_text(running: Running, chromium: Any, tmp_path: Path) -> None:
+def test_a_page_and_a_pdf_are_cut_into_lines_and_a_script_stays_text(
+    running: Running, chromium: Any, tmp_path: Path
+) -> None:
     data = Dataset.open("odia_words", "validation")
-    pixels, boxes, _ = drawn_page([open_image(data.image_bytes(index)) for index in range(200)], data.texts[:200], columns=2, degrees=1.5, seed=4)
+    pixels, boxes, _ = drawn_page(
+        [open_image(data.image_bytes(index)) for index in range(200)],
+        data.texts[:200],
+        columns=2,
+        degrees=1.5,
+        seed=4,
+    )
     for name, kind in (("page.png", "PNG"), ("page.pdf", "PDF")):
-        Image.fromarray(pixels).save(tmp_path / name, kind, **({"resolution": 200} if kind == "PDF" else {}))
+        Image.fromarray(pixels).save(
+            tmp_path / name, kind, **({"resolution": 200} if kind == "PDF" else {})
+        )
     before = len(records(running))
     with opened(chromium, running.address, color_scheme="dark") as page:
         for name in ("page.png", "page.pdf"):
@@ -93,7 +111,9 @@ def test_a_page_and_a_pdf_are_cut_into_lines_and_a_script_stays_text(running: Ru
     assert (len(records(running)), len(stored)) == (before + 1, 1)
 
 
-def test_a_phone_shows_everything_within_its_width(running: Running, chromium: Any, words: dict[Path, str]) -> None:
+def test_a_phone_shows_everything_within_its_width(
+    running: Running, chromium: Any, words: dict[Path, str]
+) -> None:
     with opened(chromium, running.address) as page:
         page.set_viewport_size(PHONE)
         page.check("input[value=line]")
@@ -104,7 +124,9 @@ def test_a_phone_shows_everything_within_its_width(running: Running, chromium: A
             assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
-def test_what_cannot_be_read_is_told_and_nothing_is_fetched_from_elsewhere(running: Running, chromium: Any, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_told_and_nothing_is_fetched_from_elsewhere(
+    running: Running, chromium: Any, tmp_path: Path
+) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
     with opened(chromium, running.address) as page:
         asked = list[str]()
@@ -122,31 +144,58 @@ def test_what_cannot_be_read_is_told_and_nothing_is_fetched_from_elsewhere(runni
 def test_retraining_with_too_few_and_with_unknown_settings_is_refused(running: Running) -> None:
     few = requests.post(f"{running.address}/v1/retrain", json={}, timeout=10)
     assert (few.status_code, few.json()["error"]["code"]) == (422, "too_few_corrections")
-    for wrong in ({"epochs": 3}, {"num_epochs": 0}, {"learning_rate": "fast"}, {"global_batch_size": 100_000}):
-        assert requests.post(f"{running.address}/v1/retrain", json=wrong, timeout=10).json()["error"]["code"] == "invalid"
+    for wrong in (
+        {"epochs": 3},
+        {"num_epochs": 0},
+        {"learning_rate": "fast"},
+        {"global_batch_size": 100_000},
+    ):
+        assert (
+            requests.post(f"{running.address}/v1/retrain", json=wrong, timeout=10).json()["error"][
+                "code"
+            ]
+            == "invalid"
+        )
     assert requests.get(f"{running.address}/v1/retrain/nothing", timeout=10).status_code == 404
-    assert [entry for entry in running.get("/v1/models/journal") if entry["what"] == "retrain"] == []
+    assert [
+        entry for entry in running.get("/v1/models/journal") if entry["what"] == "retrain"
+    ] == []
 
 
-def test_a_candidate_reads_its_share_of_the_requests(running: Running, words: dict[Path, str]) -> None:
+def test_a_candidate_reads_its_share_of_the_requests(
+    running: Running, words: dict[Path, str]
+) -> None:
     from serve.models import Models
 
     thai, live = Models(str(running.storage)).add("thai"), running.get("/readyz")["model"]
-    asked = requests.post(f"{running.address}/v1/models/traffic", json={"candidate": thai, "share": 0.3}, timeout=10).json()
+    asked = requests.post(
+        f"{running.address}/v1/models/traffic", json={"candidate": thai, "share": 0.3}, timeout=10
+    ).json()
     assert running.outcome(asked["promotion"])["what"] == "live"
     image = next(iter(words)).read_bytes()
 
     def asked_for(count: int) -> list[str]:
         with requests.Session() as session:
             return [
-                session.post(f"{running.address}/v1/ocr", data=image, headers={"Content-Type": "image/png"}, timeout=10).json()["model"] for _ in range(count)
+                session.post(
+                    f"{running.address}/v1/ocr",
+                    data=image,
+                    headers={"Content-Type": "image/png"},
+                    timeout=10,
+                ).json()["model"]
+                for _ in range(count)
             ]
 
     found = asked_for(200)
     assert set(found) == {thai, live}
     assert 30 <= found.count(thai) <= 95
-    assert {model["id"]: model["share"] for model in running.get("/v1/models")["data"]} == {thai: 0.3, live: 0.0}
-    ended = requests.post(f"{running.address}/v1/models/traffic", json={"candidate": thai, "share": 0}, timeout=10).json()
+    assert {model["id"]: model["share"] for model in running.get("/v1/models")["data"]} == {
+        thai: 0.3,
+        live: 0.0,
+    }
+    ended = requests.post(
+        f"{running.address}/v1/models/traffic", json={"candidate": thai, "share": 0}, timeout=10
+    ).json()
     assert running.outcome(ended["promotion"])["what"] == "live"
     assert set(asked_for(30)) == {live}
 
@@ -155,18 +204,39 @@ def test_pages_over_http_and_as_a_chat(running: Running, tmp_path: Path) -> None
     import base64
 
     data = Dataset.open("odia_words", "validation")
-    pixels, boxes, _ = drawn_page([open_image(data.image_bytes(index)) for index in range(200)], data.texts[:200], columns=1, degrees=0.0, seed=6)
+    pixels, boxes, _ = drawn_page(
+        [open_image(data.image_bytes(index)) for index in range(200)],
+        data.texts[:200],
+        columns=1,
+        degrees=0.0,
+        seed=6,
+    )
     body = encode_image(pixels)
-    found = requests.post(f"{running.address}/v1/ocr?level=page", data=body, headers={"Content-Type": "image/png"}, timeout=30).json()
+    found = requests.post(
+        f"{running.address}/v1/ocr?level=page",
+        data=body,
+        headers={"Content-Type": "image/png"},
+        timeout=30,
+    ).json()
     (page,) = found["pages"]
     assert (page["width"], page["height"]) == (pixels.shape[1], pixels.shape[0])
     assert len(page["lines"]) == pytest.approx(len(boxes), abs=2)
     assert found["text"] == "\n".join(line["text"] for line in page["lines"])
     url = f"data:image/png;base64,{base64.b64encode(body).decode()}"
-    asked = {"level": "page", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
+    asked = {
+        "level": "page",
+        "messages": [
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}
+        ],
+    }
     chat = requests.post(f"{running.address}/v1/chat/completions", json=asked, timeout=30).json()
     assert chat["choices"][0]["message"]["content"] == found["text"]
-    wrong = requests.post(f"{running.address}/v1/ocr?level=book", data=body, headers={"Content-Type": "image/png"}, timeout=30)
+    wrong = requests.post(
+        f"{running.address}/v1/ocr?level=book",
+        data=body,
+        headers={"Content-Type": "image/png"},
+        timeout=30,
+    )
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "bad_level")
 
 
@@ -182,10 +252,22 @@ def test_no_other_machine_reaches_the_dashboard(running: Running) -> None:
     }
     assert ports
     host = next(
-        (address.address for name, addresses in psutil.net_if_addrs().items() for address in addresses if address.family == socket.AF_INET and name != "lo"),
+        (
+            address.address
+            for name, addresses in psutil.net_if_addrs().items()
+            for address in addresses
+            if address.family == socket.AF_INET and name != "lo"
+        ),
         None,
     )
-    asking = [port for port in ports if requests.post(f"http://127.0.0.1:{port}/api/jobs/", json={"entrypoint": "true"}, timeout=5).status_code == 401]
+    asking = [
+        port
+        for port in ports
+        if requests.post(
+            f"http://127.0.0.1:{port}/api/jobs/", json={"entrypoint": "true"}, timeout=5
+        ).status_code
+        == 401
+    ]
     assert asking, "jobs ask for the token"
     for port in asking:
         if host is not None:

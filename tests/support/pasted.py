@@ -13,7 +13,9 @@ from ocr.images import open_image
 LINE_PX, GAP_PX = 32, 8
 
 
-def pasted_page(words: Dataset, order: Sequence[int], size: tuple[int, int], fits: Callable[[str], bool]) -> tuple[Image.Image, str]:
+def pasted_page(
+    words: Dataset, order: Sequence[int], size: tuple[int, int], fits: Callable[[str], bool]
+) -> tuple[Image.Image, str]:
     """A page of `size` (width and height in pixels) and its text.
 
     Words are taken in this order, from left to right and from top to bottom, while there is room
@@ -38,7 +40,10 @@ def pasted_page(words: Dataset, order: Sequence[int], size: tuple[int, int], fit
 def pasted_line(words: Dataset, order: Sequence[int], height_px: int) -> tuple[Image.Image, str]:
     """One line of all these words, `height_px` high, and its text."""
     images = [Image.fromarray(open_image(words.image_bytes(index), "L")) for index in order]
-    scaled = [image.resize((max(1, round(image.width * height_px / image.height)), height_px)) for image in images]
+    scaled = [
+        image.resize((max(1, round(image.width * height_px / image.height)), height_px))
+        for image in images
+    ]
     gap = height_px // 3
     line = Image.new("L", (sum(image.width + gap for image in scaled) + gap, height_px), 255)
     x = gap

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainers.batches import Plan, Prefetcher, turns_of
+from trainers.loop.batches import Plan, Prefetcher, turns_of
 
 PLAN = Plan(tuple(20 + (i * 37) % 90 for i in range(203)), 12, 5, 7)
 

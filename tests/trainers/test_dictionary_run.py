@@ -8,10 +8,10 @@ import torch
 from ocr.bundle import open_bundle
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, Line
-from ocr.recognizers.base import load
+from ocr.recognizers.recognizer import load
 from tests.trainers.tiny import tiny_config, train_here
 from trainers.config import TrainConfig
-from trainers.launch import Data, launch
+from trainers.runs.launch import Data, launch
 
 ENTRIES = ["ก", "ข", "กี", "กี่", "ฎ", "๗"]
 
@@ -19,12 +19,30 @@ ENTRIES = ["ก", "ข", "กี", "กี่", "ฎ", "๗"]
 def config(storage: Path, entries: list[str], **changes: object) -> TrainConfig:
     dictionary = storage / "th_dict.txt"
     dictionary.write_text("\n".join(entries) + "\n", encoding="utf-8")
-    source = {"format": "synthetic", "level": "character", "dictionary": str(dictionary), "script": "Thai", "fonts": ["Noto Sans Thai"]}
-    data = {"train": [{**source, "count": 60, "split": "train", "seed": 1}, {**source, "count": 12, "split": "validation", "seed": 2}]}
+    source = {
+        "format": "synthetic",
+        "level": "character",
+        "dictionary": str(dictionary),
+        "script": "Thai",
+        "fonts": ["Noto Sans Thai"],
+    }
+    data = {
+        "train": [
+            {**source, "count": 60, "split": "train", "seed": 1},
+            {**source, "count": 12, "split": "validation", "seed": 2},
+        ]
+    }
     data |= {"max_train_samples": None, "max_validation_samples": None}  # type: ignore[dict-item]
     train = {"max_steps": 30, "save_steps": 30, "eval_steps": 30}
-    model = {"kind": "compact", "size": "small", "dropout": 0.0, "character_dict_path": str(dictionary)}
-    return tiny_config(storage, data=data, train=train, model=model, optimizer={"learning_rate": 3e-3}, **changes)
+    model = {
+        "kind": "compact",
+        "size": "small",
+        "dropout": 0.0,
+        "character_dict_path": str(dictionary),
+    }
+    return tiny_config(
+        storage, data=data, train=train, model=model, optimizer={"learning_rate": 3e-3}, **changes
+    )
 
 
 def test_a_single_character_is_read_as_an_entry_of_the_dictionary(tmp_path: Path) -> None:
@@ -40,14 +58,22 @@ def test_a_single_character_is_read_as_an_entry_of_the_dictionary(tmp_path: Path
     readings = recognizer.read([open_image(data.image_bytes(index)) for index in range(len(data))])
     assert {reading.text for reading in readings} <= set(ENTRIES)
     assert outcome.report["paddleocr"]["acc"] == outcome.report["eval_exact_match"]
-    assert outcome.report["samples_used"] == 72 and outcome.report["vocab_size"] == 1 + len(bundle.alphabet)
+    assert outcome.report["samples_used"] == 72 and outcome.report["vocab_size"] == 1 + len(
+        bundle.alphabet
+    )
 
 
 def test_a_label_that_the_dictionary_cannot_spell_is_named(tmp_path: Path) -> None:
     whole = config(tmp_path, ENTRIES)
     Data.open(whole)
     (tmp_path / "short.txt").write_text("ก\nข\nกี\n", encoding="utf-8")
-    short = whole.model_copy(update={"model": whole.model.model_copy(update={"character_dict_path": str(tmp_path / "short.txt")})})
+    short = whole.model_copy(
+        update={
+            "model": whole.model.model_copy(
+                update={"character_dict_path": str(tmp_path / "short.txt")}
+            )
+        }
+    )
     with pytest.raises(UserError, match=r"no entry spells .*U\+0E48 THAI CHARACTER MAI EK"):
         Data.open(short)
 
@@ -65,5 +91,8 @@ def test_paddleocrs_figures_leave_spaces_out() -> None:
 
 def test_samples_and_their_problems_are_listed_before_training(tmp_path: Path) -> None:
     told = Data.open(config(tmp_path, ENTRIES)).told
-    assert told.count("\ntrain ") + told.startswith("train ") == 60 and "72" not in told.splitlines()[-2].split()[0]
+    assert (
+        told.count("\ntrain ") + told.startswith("train ") == 60
+        and "72" not in told.splitlines()[-2].split()[0]
+    )
     assert told.endswith("60 samples train, 12 judge, 6 characters\nno problem found")

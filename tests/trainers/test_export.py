@@ -13,15 +13,15 @@ from ocr.bundle import open_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import open_image
-from ocr.recognizers.base import load, load_all
 from ocr.recognizers.ensemble import Ensemble
+from ocr.recognizers.recognizer import load, load_all
 from ocr.sample import Reading
 from tests.trainers.tiny import tiny_config, train_here
-from trainers.checkpoint import directory_of, verify
-from trainers.export import bundle as exporting
-from trainers.export.exported import GateFailed
-from trainers.export.run import averaged, export_run
-from trainers.launch import launch
+from trainers.families.ctc import export as exporting
+from trainers.families.export_gate import GateFailed
+from trainers.loop.checkpoint import directory_of, verify
+from trainers.runs.export import averaged, export_run
+from trainers.runs.launch import launch
 
 ALL = "format=onnx"
 
@@ -30,9 +30,22 @@ ALL = "format=onnx"
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 60 steps that writes something for every image, right or wrong."""
     torch.set_num_threads(1)
-    train = {"max_steps": 60, "save_steps": 20, "eval_steps": 20, "save_total_limit": 3, "global_batch_size": 24, "micro_batch_size": 12}
+    train = {
+        "max_steps": 60,
+        "save_steps": 20,
+        "eval_steps": 20,
+        "save_total_limit": 3,
+        "global_batch_size": 24,
+        "micro_batch_size": 12,
+    }
     data = {"max_train_samples": 1500, "max_validation_samples": 40}
-    config = tiny_config(tmp_path_factory.mktemp("export"), train=train, data=data, optimizer={"learning_rate": 4e-3}, model={"dropout": 0.0})
+    config = tiny_config(
+        tmp_path_factory.mktemp("export"),
+        train=train,
+        data=data,
+        optimizer={"learning_rate": 4e-3},
+        model={"dropout": 0.0},
+    )
     launch(config, train_here, "the command")
     return config.local_run_dir
 
@@ -45,24 +58,44 @@ def images(count: int) -> list[object]:
 def test_every_backend_reads_what_the_network_reads(run_dir: Path, tmp_path: Path) -> None:
     exported = export_run(run_dir, [f"output={tmp_path / 'bundle'}", ALL, "decoding.method=beam"])
     rates = exported.bundle.backends
-    assert set(rates) == {"torch", "onnx-fp32", "onnx-int8"} and max(rates.values()) - min(rates.values()) <= 0.003
+    assert (
+        set(rates) == {"torch", "onnx-fp32", "onnx-int8"}
+        and max(rates.values()) - min(rates.values()) <= 0.003
+    )
     assert exported.bundle.defaults == {"cpu": "onnx-int8", "cuda": "torch"}
-    torch_reads, onnx_reads = (load(tmp_path / "bundle", backend).read(images(40)) for backend in ("torch", "onnx-fp32"))
+    torch_reads, onnx_reads = (
+        load(tmp_path / "bundle", backend).read(images(40)) for backend in ("torch", "onnx-fp32")
+    )
     assert [reading.text for reading in torch_reads] == [reading.text for reading in onnx_reads]
-    assert [reading.confidence for reading in torch_reads] == pytest.approx([reading.confidence for reading in onnx_reads], abs=1e-4)
+    assert [reading.confidence for reading in torch_reads] == pytest.approx(
+        [reading.confidence for reading in onnx_reads], abs=1e-4
+    )
 
 
 def test_a_neighbour_never_changes_what_int8_reads(run_dir: Path, tmp_path: Path) -> None:
-    export_run(run_dir, [f"output={tmp_path / 'bundle'}", "export.backends=[onnx-int8]", "export.max_cer_difference=1"])
+    export_run(
+        run_dir,
+        [
+            f"output={tmp_path / 'bundle'}",
+            "export.backends=[onnx-int8]",
+            "export.max_cer_difference=1",
+        ],
+    )
     reader = load(tmp_path / "bundle")
     together = reader.read(images(40))
-    assert [reader.read([image])[0].text for image in images(40)] == [reading.text for reading in together]
+    assert [reader.read([image])[0].text for image in images(40)] == [
+        reading.text for reading in together
+    ]
 
 
-def test_the_gate_keeps_a_backend_that_reads_otherwise(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_keeps_a_backend_that_reads_otherwise(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def spoilt(network: object, settings: object) -> bytes:
         model = onnx.load_model_from_string(exported(network, settings))
-        bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("classes.bias"))
+        bias = next(
+            tensor for tensor in model.graph.initializer if tensor.name.endswith("classes.bias")
+        )
         values = onnx.numpy_helper.to_array(bias).copy()
         values[1::2] += 9.0
         bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
@@ -75,30 +108,54 @@ def test_the_gate_keeps_a_backend_that_reads_otherwise(run_dir: Path, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["onnx-int8.onnx", "language_model.txt.gz", "weights.safetensors", "bundle.json"])
-def test_one_wrong_bit_anywhere_and_the_bundle_is_refused(run_dir: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["onnx-int8.onnx", "language_model.txt.gz", "weights.safetensors", "bundle.json"]
+)
+def test_one_wrong_bit_anywhere_and_the_bundle_is_refused(
+    run_dir: Path, tmp_path: Path, name: str
+) -> None:
     whole = run_dir / "bundle-beam"
     if not whole.exists():
-        export_run(run_dir, [f"output={whole}", "export.backends=[torch, onnx-int8]", "decoding.method=beam", "export.max_cer_difference=1"])
+        export_run(
+            run_dir,
+            [
+                f"output={whole}",
+                "export.backends=[torch, onnx-int8]",
+                "decoding.method=beam",
+                "export.max_cer_difference=1",
+            ],
+        )
     shutil.copytree(whole, tmp_path / "bundle")
     content = bytearray((tmp_path / "bundle" / name).read_bytes())
     content[len(content) // 2] ^= 4
     (tmp_path / "bundle" / name).write_bytes(content)
-    with pytest.raises(UserError, match=re.escape(name) if name != "bundle.json" else "bundle is damaged|bundle.json"):
+    with pytest.raises(
+        UserError,
+        match=re.escape(name) if name != "bundle.json" else "bundle is damaged|bundle.json",
+    ):
         open_bundle(tmp_path / "bundle")
 
 
-def test_half_weights_halve_the_file_and_are_what_was_measured(run_dir: Path, tmp_path: Path) -> None:
+def test_half_weights_halve_the_file_and_are_what_was_measured(
+    run_dir: Path, tmp_path: Path
+) -> None:
     export_run(run_dir, [f"output={tmp_path / 'bundle'}", "export.half_weights=true"])
-    half, full = tmp_path / "bundle" / "weights.safetensors", run_dir / "bundle" / "weights.safetensors"
+    half, full = (
+        tmp_path / "bundle" / "weights.safetensors",
+        run_dir / "bundle" / "weights.safetensors",
+    )
     assert half.stat().st_size < 0.52 * full.stat().st_size
 
 
 def test_an_average_is_the_mean_of_the_checkpoints(run_dir: Path, tmp_path: Path) -> None:
     exported = export_run(run_dir, [f"output={tmp_path / 'bundle'}", "average=2", "of=last"])
     assert exported.bundle.card["averaged_steps"] == [40, 60]
-    first, second = (verify(directory_of(run_dir, step)).weights()["direct.weight"] for step in (40, 60))
-    assert torch.allclose(exported.bundle.weights()["direct.weight"], (first + second) / 2, atol=1e-7)
+    first, second = (
+        verify(directory_of(run_dir, step)).weights()["direct.weight"] for step in (40, 60)
+    )
+    assert torch.allclose(
+        exported.bundle.weights()["direct.weight"], (first + second) / 2, atol=1e-7
+    )
     assert averaged([{"n": torch.tensor(3)}, {"n": torch.tensor(5)}])["n"] == 5
     with pytest.raises(UserError, match=r"average=9 of=best: 3 such checkpoints"):
         export_run(run_dir, ["average=9"])
@@ -128,5 +185,10 @@ def test_an_ensemble_takes_the_text_that_its_members_are_together_surest_of() ->
 
 
 def test_bundles_read_together_by_their_paths(run_dir: Path) -> None:
-    alone, twice = load(run_dir / "bundle").read(images(5)), load_all(f"{run_dir / 'bundle'},{run_dir / 'bundle'}").read(images(5))
-    assert [replace(reading, confidence=0.0) for reading in alone] == [replace(reading, confidence=0.0) for reading in twice]
+    alone, twice = (
+        load(run_dir / "bundle").read(images(5)),
+        load_all(f"{run_dir / 'bundle'},{run_dir / 'bundle'}").read(images(5)),
+    )
+    assert [replace(reading, confidence=0.0) for reading in alone] == [
+        replace(reading, confidence=0.0) for reading in twice
+    ]

@@ -10,15 +10,15 @@ import pytest
 from ocr.dataset.prepared import open_splits
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
+from ocr.rendering.redraw import Drawer, Request
 from ocr.settings import parse_settings
-from ocr.sources.redraw import Drawer, Request
 from ocr.sources.settings import SyntheticSettings
 from tests.trainers.tiny import tiny_config
-from trainers.checkpoint import directory_of, verify
-from trainers.fresh import FreshImages
-from trainers.launch import Data, Job, launch
-from trainers.loop import Place, fit
-from trainers.run import environment
+from trainers.families.ctc.redrawn_images import FreshImages
+from trainers.loop.checkpoint import directory_of, verify
+from trainers.loop.loop import Place, fit
+from trainers.runs.identity import environment
+from trainers.runs.launch import Data, Job, launch
 
 WORDS = "ଓଡ଼ିଆ ଭାଷା ଲିପି ପଢ଼ିବା ଲେଖିବା ଗଛ ଫୁଲ ନଦୀ ପାହାଡ଼ ଆକାଶ ଘର ବହି କଲମ ପିଲା ମାଆ ବାପା ଗାଁ ସହର ରାସ୍ତା ପାଣି"
 
@@ -31,7 +31,16 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def source(texts: str, **changes: object) -> dict[str, object]:
-    return {"format": "synthetic", "texts": [texts], "script": "Oriya", "fonts": ["Noto Sans Oriya"], "count": 24, "seed": 7, "on_the_fly": True, **changes}
+    return {
+        "format": "synthetic",
+        "texts": [texts],
+        "script": "Oriya",
+        "fonts": ["Noto Sans Oriya"],
+        "count": 24,
+        "seed": 7,
+        "on_the_fly": True,
+        **changes,
+    }
 
 
 def test_every_pass_has_its_own_images_of_the_same_texts(texts: str) -> None:
@@ -39,14 +48,21 @@ def test_every_pass_has_its_own_images_of_the_same_texts(texts: str) -> None:
     train, _ = open_splits([settings], None, 0.2, 0.01)
     fresh = FreshImages(train)
     assert fresh.of(range(len(train)), 0) == {}
-    second, again, third = fresh.of(range(len(train)), 1), FreshImages(train).of([3, 1], 1), fresh.of([1, 3], 2)
+    second, again, third = (
+        fresh.of(range(len(train)), 1),
+        FreshImages(train).of([3, 1], 1),
+        fresh.of([1, 3], 2),
+    )
     assert set(second) == set(range(len(train)))
     assert np.array_equal(second[3], again[3]) and np.array_equal(second[1], again[1])
     assert not np.array_equal(second[1], third[1])
 
 
 def test_two_sources_of_one_seed_are_refused(texts: str) -> None:
-    settings = [parse_settings(SyntheticSettings, source(texts, level=level), "test") for level in ("word", "line")]
+    settings = [
+        parse_settings(SyntheticSettings, source(texts, level=level), "test")
+        for level in ("word", "line")
+    ]
     with pytest.raises(UserError, match="two on_the_fly sources have the seed 7"):
         FreshImages(open_splits(settings, None, 0.2, 0.5)[0])
 
@@ -55,12 +71,23 @@ def test_a_run_on_fresh_images_resumes_exactly(texts: str, tmp_path: Path) -> No
     ends = []
     for stops in ((), (3, 5)):
         data = {"train": [source(texts)], "validation_ratio": 0.3, "max_train_samples": None}
-        config = tiny_config(tmp_path / str(len(stops)), data=data, train={"max_steps": 8, "save_steps": 8, "eval_steps": 8, "global_batch_size": 8})
+        config = tiny_config(
+            tmp_path / str(len(stops)),
+            data=data,
+            train={"max_steps": 8, "save_steps": 8, "eval_steps": 8, "global_batch_size": 8},
+        )
 
         def train(job: Job, stops: tuple[int, ...] = stops) -> None:
             for stop in (*stops, None):
-                place = Place(job.run_dir, job.run, job.attempt, environment(job.config, 1, "cpu", "fp32"))
-                fit(job.config, Data.open(job.config).task(job.config, "cpu"), place, stop_after=stop)
+                place = Place(
+                    job.run_dir, job.run, job.attempt, environment(job.config, 1, "cpu", "fp32")
+                )
+                fit(
+                    job.config,
+                    Data.open(job.config).task(job.config, "cpu"),
+                    place,
+                    stop_after=stop,
+                )
 
         outcome = launch(config, train, "c")
         assert outcome.report["epoch"] > 2
@@ -70,14 +97,17 @@ def test_a_run_on_fresh_images_resumes_exactly(texts: str, tmp_path: Path) -> No
 
 def test_the_drawing_process_ends_with_the_one_that_started_it(texts: str) -> None:
     code = (
-        "import os; from ocr.sources.redraw import Drawer, Request; from ocr.sources.settings import SyntheticSettings; from ocr.settings import parse_settings\n"
+        "import os; from ocr.rendering.redraw import Drawer, Request; from ocr.sources.settings import SyntheticSettings; from ocr.settings import parse_settings\n"
         f"drawer = Drawer(); drawer.draw([Request(parse_settings(SyntheticSettings, {source(texts)!r}, 't'), 'ଘର', 0, 1)])\n"
         "print(drawer._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     pid = int(ended.stdout)
     for _ in range(100):
-        if not Path(f"/proc/{pid}").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+        if (
+            not Path(f"/proc/{pid}").exists()
+            or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+        ):
             return
         subprocess.run(["sleep", "0.1"], check=True)
     raise AssertionError(f"process {pid} lives on")

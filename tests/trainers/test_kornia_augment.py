@@ -10,10 +10,18 @@ from torch import Tensor
 
 from ocr.dataset.read import Dataset
 from ocr.images import open_image
-from trainers.kornia_augment import disturb
-from trainers.kornia_settings import KorniaSettings
+from trainers.config.kornia import KorniaSettings
+from trainers.families.vlm.augment import disturb
 
-OPERATIONS = ("rotation_degrees", "scale", "brightness", "contrast", "blur_px", "noise", "elastic_px")
+OPERATIONS = (
+    "rotation_degrees",
+    "scale",
+    "brightness",
+    "contrast",
+    "blur_px",
+    "noise",
+    "elastic_px",
+)
 NOTHING = dict.fromkeys(OPERATIONS, 0.0)
 FULL = KorniaSettings(strength=1)
 PAPER = (231, 214, 180)
@@ -27,24 +35,38 @@ def alone(**given: float) -> KorniaSettings:
 @pytest.fixture(scope="module")
 def words() -> list[Tensor]:
     data = Dataset.open("odia_few_words", "train")
-    return [torch.from_numpy(open_image(data.image_bytes(index), "RGB").copy()).permute(2, 0, 1) for index in range(0, 60, 10)]
+    return [
+        torch.from_numpy(open_image(data.image_bytes(index), "RGB").copy()).permute(2, 0, 1)
+        for index in range(0, 60, 10)
+    ]
 
 
 def written(height: int, width: int) -> Tensor:
     """Dark blue writing on yellowish paper, away from its corners."""
     image = Image.new("RGB", (width, height), PAPER)
-    ImageDraw.Draw(image).text((width // 4, height // 4), "lipi " * (width // height // 2), font=ImageFont.load_default(max(4, height // 2)), fill=(20, 20, 70))
+    ImageDraw.Draw(image).text(
+        (width // 4, height // 4),
+        "lipi " * (width // height // 2),
+        font=ImageFont.load_default(max(4, height // 2)),
+        fill=(20, 20, 70),
+    )
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def ink(image: Tensor) -> float:
     """The mean distance from the colour that most of the border has, in grey levels."""
     values = image.float()
-    border = torch.cat([values[:, 0], values[:, -1], values[:, :, 0], values[:, :, -1]], dim=1).median(dim=1).values
+    border = (
+        torch.cat([values[:, 0], values[:, -1], values[:, :, 0], values[:, :, -1]], dim=1)
+        .median(dim=1)
+        .values
+    )
     return float((values - border[:, None, None]).abs().mean())
 
 
-def test_the_same_key_gives_the_same_bits_and_another_key_another_image(words: list[Tensor]) -> None:
+def test_the_same_key_gives_the_same_bits_and_another_key_another_image(
+    words: list[Tensor],
+) -> None:
     once = disturb(words[0], FULL, 42, 0, "word-1")
     assert torch.equal(once, disturb(words[0], FULL, 42, 0, "word-1"))
     for key in [(43, 0, "word-1"), (42, 1, "word-1"), (42, 0, "word-2")]:
@@ -64,7 +86,9 @@ def test_torchs_own_generator_is_neither_used_nor_moved(words: list[Tensor]) -> 
     once = [disturb(words[0], FULL, index) for index in range(5)]
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert all(torch.equal(image, disturb(words[0], FULL, index)) for index, image in enumerate(once))
+    assert all(
+        torch.equal(image, disturb(words[0], FULL, index)) for index, image in enumerate(once)
+    )
 
 
 def test_no_strength_leaves_an_image_as_it_is_and_is_the_default(words: list[Tensor]) -> None:
@@ -82,17 +106,30 @@ def test_the_image_given_is_not_written_to(words: list[Tensor]) -> None:
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0, 2.0])
-@pytest.mark.parametrize("size", [(64, 256), (33, 71), (8, 8), (16, 600), (600, 16), (1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(64, 256), (33, 71), (8, 8), (16, 600), (600, 16), (1, 1)], ids=str
+)
 def test_size_and_range_stay_whatever_the_size(size: tuple[int, int], strength: float) -> None:
     image = written(*size)
     for key in range(6):
         out = disturb(image, KorniaSettings(strength=strength), key)
-        assert out.shape == image.shape and out.dtype == torch.float32 and out.device == image.device
+        assert (
+            out.shape == image.shape and out.dtype == torch.float32 and out.device == image.device
+        )
         assert out.isfinite().all() and out.min() >= 0 and out.max() <= 255
 
 
 def test_the_widest_settings_allowed_are_no_error() -> None:
-    widest = KorniaSettings(strength=2, rotation_degrees=15, scale=0.49, brightness=0.5, contrast=0.49, blur_px=5, noise=1, elastic_px=5)
+    widest = KorniaSettings(
+        strength=2,
+        rotation_degrees=15,
+        scale=0.49,
+        brightness=0.5,
+        contrast=0.49,
+        blur_px=5,
+        noise=1,
+        elastic_px=5,
+    )
     for size in [(64, 256), (8, 8), (16, 600)]:
         assert all(disturb(written(*size), widest, key).isfinite().all() for key in range(6))
 
@@ -131,7 +168,12 @@ def test_each_operation_alone_changes_the_image(name: str) -> None:
 
 def test_twice_the_strength_disturbs_more(words: list[Tensor]) -> None:
     def difference(strength: float) -> float:
-        return sum(float((disturb(words[0], KorniaSettings(strength=strength), key) - words[0]).abs().mean()) for key in range(12))
+        return sum(
+            float(
+                (disturb(words[0], KorniaSettings(strength=strength), key) - words[0]).abs().mean()
+            )
+            for key in range(12)
+        )
 
     assert difference(0.25) < difference(0.5) < difference(1) < difference(2)
 
@@ -146,14 +188,21 @@ def test_a_grey_page_stays_grey() -> None:
 def test_mixed_precision_around_it_changes_nothing(words: list[Tensor]) -> None:
     outside = [disturb(words[0], FULL, key) for key in range(6)]
     with torch.autocast("cpu", torch.bfloat16):
-        assert all(torch.equal(disturb(words[0], FULL, key), image) for key, image in enumerate(outside))
+        assert all(
+            torch.equal(disturb(words[0], FULL, key), image) for key, image in enumerate(outside)
+        )
 
 
 def test_everything_is_computed_where_the_image_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """The meta device holds no values, so a copy back to the CPU, or a field left there, would be an error."""
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it knows no meta device
+    monkeypatch.setattr(
+        torch, "autocast", lambda *_, **__: nullcontext()
+    )  # it knows no meta device
     for key in range(6):
-        assert disturb(torch.zeros(3, 40, 90, dtype=torch.uint8, device="meta"), FULL, key).device.type == "meta"
+        assert (
+            disturb(torch.zeros(3, 40, 90, dtype=torch.uint8, device="meta"), FULL, key).device.type
+            == "meta"
+        )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

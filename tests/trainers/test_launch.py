@@ -14,16 +14,16 @@ import torch
 
 from ocr.errors import UserError
 from ocr.files import write_json
-from ocr.recognizers.base import load
+from ocr.recognizers.recognizer import load
 from tests.trainers.tiny import tiny_config, tiny_place, tiny_task, train_here
-from trainers.batches import Plan, turns_of
-from trainers.checkpoint import directory_of, steps_of
 from trainers.config import TrainConfig
-from trainers.engines.engine import NotFiniteError
-from trainers.launch import Job, launch
-from trainers.lease import Lease, LostLease, Writer
-from trainers.loop import fit
-from trainers.schedule import learning_rate
+from trainers.loop.batches import Plan, turns_of
+from trainers.loop.checkpoint import directory_of, steps_of
+from trainers.loop.engines.engine import NotFiniteError
+from trainers.loop.lease import Lease, LostLease, Writer
+from trainers.loop.loop import fit
+from trainers.loop.schedule import learning_rate
+from trainers.runs.launch import Job, launch
 
 SHORT = {"max_steps": 15, "save_steps": 5, "eval_steps": 10, "log_samples": False}
 
@@ -63,7 +63,9 @@ def test_the_final_line_says_what_came_of_it(finished_run: Path) -> None:
     assert str(outcome).endswith(f"on 20 validation samples, step 10, {finished_run / 'bundle'}")
 
 
-def test_a_finished_run_says_so_and_trains_nothing(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_says_so_and_trains_nothing(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {file: file.stat().st_mtime_ns for file in run_dir.rglob("checkpoint_*/*")}
     launch(config_at(run_dir), never, "the command")
     assert "this run is finished" in capsys.readouterr().out
@@ -75,7 +77,9 @@ def test_the_bundle_reads_what_the_report_says(finished_run: Path) -> None:
     from ocr.dataset.read import Dataset
     from ocr.evaluation import evaluate
 
-    counts = evaluate(load(finished_run / "bundle"), Dataset.open("odia_words", "validation"), range(20)).counts
+    counts = evaluate(
+        load(finished_run / "bundle"), Dataset.open("odia_words", "validation"), range(20)
+    ).counts
     assert counts.cer == report["eval_cer"]
     assert (finished_run / "report.html").read_text().startswith("<!doctype html>")
 
@@ -85,11 +89,16 @@ def test_a_report_lost_in_the_last_second_is_made_again(run_dir: Path) -> None:
     (run_dir / "report.json").unlink()
     shutil.rmtree(run_dir / "bundle")
     launch(config_at(run_dir), never, "the command")
-    assert json.loads((run_dir / "report.json").read_text())["eval_cer"] == json.loads(report)["eval_cer"]
+    assert (
+        json.loads((run_dir / "report.json").read_text())["eval_cer"]
+        == json.loads(report)["eval_cer"]
+    )
     load(run_dir / "bundle")
 
 
-def test_a_last_line_of_metrics_lost_between_evaluation_and_log_is_written_again(run_dir: Path) -> None:
+def test_a_last_line_of_metrics_lost_between_evaluation_and_log_is_written_again(
+    run_dir: Path,
+) -> None:
     """make faults met it once: the driver and its three workers died after the last eval.json was there and before its line."""
     whole = (run_dir / "metrics.jsonl").read_text()
     (run_dir / "metrics.jsonl").write_text("".join(whole.splitlines(keepends=True)[:-1]))
@@ -144,21 +153,31 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "named"), DAMAGES, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("damage", "named"), DAMAGES, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_a_damaged_checkpoint_is_named_and_the_newest_good_one_used(
-    damage: Callable[[Path], None], named: str, run_dir: Path, finished_run: Path, capsys: pytest.CaptureFixture[str]
+    damage: Callable[[Path], None],
+    named: str,
+    run_dir: Path,
+    finished_run: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     damage(directory_of(run_dir, 15))
     launch(config_at(run_dir), train_here, "the command")
     assert f"passed over {directory_of(run_dir, 15)}" in (out := capsys.readouterr().out)
     assert named in out
     for name in ("model.safetensors", "metrics.jsonl"):
-        assert (directory_of(run_dir, 15) / name).read_bytes() == (directory_of(finished_run, 15) / name).read_bytes()
+        assert (directory_of(run_dir, 15) / name).read_bytes() == (
+            directory_of(finished_run, 15) / name
+        ).read_bytes()
     assert [entry.name for entry in (run_dir / "abandoned").iterdir()] == ["checkpoint_000015"]
 
 
 @pytest.mark.parametrize("lost", ["damaged", "deleted"])
-def test_with_no_good_checkpoint_the_run_stops_instead_of_starting_over(lost: str, run_dir: Path) -> None:
+def test_with_no_good_checkpoint_the_run_stops_instead_of_starting_over(
+    lost: str, run_dir: Path
+) -> None:
     for step in steps_of(run_dir):
         if lost == "damaged":
             flip_a_bit(directory_of(run_dir, step))
@@ -170,7 +189,9 @@ def test_with_no_good_checkpoint_the_run_stops_instead_of_starting_over(lost: st
     assert "put one back from a copy" in str(caught.value)
 
 
-def test_a_damaged_best_checkpoint_gives_way_to_the_next_best(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_best_checkpoint_gives_way_to_the_next_best(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (run_dir / "report.json").unlink()
     best = json.loads((run_dir / "checkpoint_000010.eval.json").read_text())
     write_json(run_dir / "checkpoint_000010.eval.json", {**best, "eval_cer": 0.001})
@@ -184,11 +205,16 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_next_best(run_dir: Path, cap
     ("changes", "keys"),
     [
         ({"model": {"size": "base"}}, ["model.size: small → base"]),
-        ({"train": {**SHORT, "seed": 3}, "optimizer": {"learning_rate": 0.1}}, ["train.seed: 42 → 3", "optimizer.learning_rate: 0.001 → 0.1"]),
+        (
+            {"train": {**SHORT, "seed": 3}, "optimizer": {"learning_rate": 0.1}},
+            ["train.seed: 42 → 3", "optimizer.learning_rate: 0.001 → 0.1"],
+        ),
         ({"data": {"max_train_samples": 100}}, ["data.max_train_samples: 200 → 100"]),
     ],
 )
-def test_a_changed_run_is_refused_and_every_key_named(changes: dict[str, Any], keys: list[str], run_dir: Path) -> None:
+def test_a_changed_run_is_refused_and_every_key_named(
+    changes: dict[str, Any], keys: list[str], run_dir: Path
+) -> None:
     with pytest.raises(UserError, match="another run than the one that is here") as caught:
         launch(config_at(run_dir, **changes), never, "the command")
     for key in keys:
@@ -207,7 +233,9 @@ def test_raising_max_steps_goes_on_from_the_end_and_the_report_says_so(run_dir: 
     launch(config_at(run_dir, train={**SHORT, "max_steps": 20}), train_here, "the command")
     report = json.loads((run_dir / "report.json").read_text())
     assert (report["step"], report["history"]["extended_at"]) == (20, [15])
-    steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == sorted(set(steps))
 
 
@@ -216,16 +244,20 @@ def test_a_length_below_the_steps_taken_is_refused(run_dir: Path) -> None:
         launch(config_at(run_dir, train={**SHORT, "max_steps": 12}), never, "the command")
 
 
-def test_going_back_sets_later_checkpoints_aside_and_only_once(run_dir: Path, finished_run: Path) -> None:
+def test_going_back_sets_later_checkpoints_aside_and_only_once(
+    run_dir: Path, finished_run: Path
+) -> None:
     back = config_at(run_dir, train={**SHORT, "resume_from": "checkpoint_000010"})
     launch(back, train_here, "the command")
     assert (run_dir / "abandoned" / "checkpoint_000015").is_dir()
-    assert (directory_of(run_dir, 15) / "model.safetensors").read_bytes() == (directory_of(finished_run, 15) / "model.safetensors").read_bytes()
+    assert (directory_of(run_dir, 15) / "model.safetensors").read_bytes() == (
+        directory_of(finished_run, 15) / "model.safetensors"
+    ).read_bytes()
     assert launch(back, never, "the command").was_finished
 
 
 def test_a_second_run_on_the_directory_refuses(run_dir: Path) -> None:
-    code = f"import sys, time; from pathlib import Path; from trainers.lease import Lease\nwith Lease(Path({str(run_dir)!r})): print('held', flush=True); time.sleep(60)"
+    code = f"import sys, time; from pathlib import Path; from trainers.loop.lease import Lease\nwith Lease(Path({str(run_dir)!r})): print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert other.stdout and other.stdout.readline() == "held\n"
     try:
@@ -263,31 +295,63 @@ def test_a_writer_of_an_older_attempt_or_group_never_publishes(tmp_path: Path) -
 
 
 def test_minutes_become_steps_once(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, train={"max_steps": None, "max_minutes": 0.05, "eval_steps": 1000, "save_steps": 1000})
+    config = tiny_config(
+        tmp_path,
+        train={"max_steps": None, "max_minutes": 0.05, "eval_steps": 1000, "save_steps": 1000},
+    )
     state = fit(config, tiny_task(config), tiny_place(config), stop_after=25)
     assert state.max_steps and state.max_steps > 25
     assert steps_of(config.local_run_dir) == [25]
-    assert fit(config, tiny_task(config), tiny_place(config), stop_after=26).max_steps == state.max_steps
+    assert (
+        fit(config, tiny_task(config), tiny_place(config), stop_after=26).max_steps
+        == state.max_steps
+    )
 
 
 def test_early_stopping_ends_the_run_when_nothing_gets_better(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, train={**SHORT, "max_steps": 40, "eval_steps": 2, "early_stopping_patience": 3, "early_stopping_threshold": 10.0})
+    config = tiny_config(
+        tmp_path,
+        train={
+            **SHORT,
+            "max_steps": 40,
+            "eval_steps": 2,
+            "early_stopping_patience": 3,
+            "early_stopping_threshold": 10.0,
+        },
+    )
     outcome = launch(config, train_here, "the command")
-    assert (outcome.report["step"], outcome.report["best_step"], outcome.report["status"]) == (8, 2, "stopped early")
+    assert (outcome.report["step"], outcome.report["best_step"], outcome.report["status"]) == (
+        8,
+        2,
+        "stopped early",
+    )
     assert launch(config, never, "the command").was_finished
 
 
 def test_a_rate_that_explodes_stops_before_a_nan_is_saved(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, train={**SHORT, "save_steps": 1}, optimizer={"learning_rate": 1e20, "warmup_steps": 0})
-    with pytest.raises(NotFiniteError, match=r"step \d+.*not finite.*lower optimizer\.learning_rate|not finite"):
+    config = tiny_config(
+        tmp_path,
+        train={**SHORT, "save_steps": 1},
+        optimizer={"learning_rate": 1e20, "warmup_steps": 0},
+    )
+    with pytest.raises(
+        NotFiniteError, match=r"step \d+.*not finite.*lower optimizer\.learning_rate|not finite"
+    ):
         launch(config, train_here, "the command")
     from safetensors.torch import load_file
 
     for step in steps_of(config.local_run_dir):
-        assert all(torch.isfinite(tensor).all() for tensor in load_file(directory_of(config.local_run_dir, step) / "model.safetensors").values())
+        assert all(
+            torch.isfinite(tensor).all()
+            for tensor in load_file(
+                directory_of(config.local_run_dir, step) / "model.safetensors"
+            ).values()
+        )
 
 
-def test_one_poisoned_sample_is_named_and_no_weight_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_poisoned_sample_is_named_and_no_weight_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tiny_config(tmp_path, train={"save_steps": 1, "save_total_limit": 40})
     task = tiny_task(config)
     poisoned = task.train_ids[Plan(task.widths, 12, 5, 42).step(5)[0][0]]
@@ -310,12 +374,19 @@ def test_one_poisoned_sample_is_named_and_no_weight_changed(tmp_path: Path, monk
 
 def test_the_engines_steps_are_torchs_own(tmp_path: Path) -> None:
     """A plain loop of forward, backward, clip and AdamW gives the weights that the loop gives: no gradient lands on another weight."""
-    config = tiny_config(tmp_path, train={"max_steps": 6, "micro_batch_size": 12, "save_steps": 100, "eval_steps": 100}, model={"dropout": 0.0})
+    config = tiny_config(
+        tmp_path,
+        train={"max_steps": 6, "micro_batch_size": 12, "save_steps": 100, "eval_steps": 100},
+        model={"dropout": 0.0},
+    )
     task, plain = tiny_task(config), tiny_task(config)
     fit(config, task, tiny_place(config))
     plan = Plan(plain.widths, 12, 12, 42)
     parameters = list(plain.network.parameters())
-    groups = [{"params": [p for p in parameters if p.ndim >= 2], "weight_decay": 0.01}, {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": 0.01},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, fused=False)
     for step in range(6):
         (turn,) = turns_of(plan, step, 0, 1)
@@ -330,7 +401,9 @@ def test_the_engines_steps_are_torchs_own(tmp_path: Path) -> None:
         assert (ours - theirs).norm() < 0.1 * (theirs - fresh[name]).norm(), name
 
 
-def test_a_full_disk_stops_the_run_and_leaves_the_checkpoints_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_the_run_and_leaves_the_checkpoints_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tiny_config(tmp_path, train=SHORT)
     save = torch.save
 

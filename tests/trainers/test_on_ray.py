@@ -13,10 +13,10 @@ from tests.commands import call, start
 from tests.trainers.test_resume import assert_same
 from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
 from tests.trainers.together import fit_together
-from trainers.checkpoint import directory_of, verify
-from trainers.launch import Job
-from trainers.loop import fit
+from trainers.loop.checkpoint import directory_of, verify
+from trainers.loop.loop import fit
 from trainers.on_ray import threads_of
+from trainers.runs.launch import Job
 
 TINY_YAML = "configs/tiny.yaml"
 STEPS = 40
@@ -50,12 +50,22 @@ def wait_for(path: Path, seconds: float = 120) -> None:
         time.sleep(0.01)
 
 
-def test_threads_given_by_hand_win_over_the_checkpoints_and_those_over_the_share_of_cores(tmp_path: Path) -> None:
-    asked, silent = tiny_config(tmp_path, threads_per_worker=3), tiny_config(tmp_path, threads_per_worker=None)
-    assert [threads_of(Job(config, tmp_path, "run", 1, saved), 8) for config, saved in ((asked, 2), (silent, 2), (silent, None))] == [3, 2, 8]
+def test_threads_given_by_hand_win_over_the_checkpoints_and_those_over_the_share_of_cores(
+    tmp_path: Path,
+) -> None:
+    asked, silent = (
+        tiny_config(tmp_path, threads_per_worker=3),
+        tiny_config(tmp_path, threads_per_worker=None),
+    )
+    assert [
+        threads_of(Job(config, tmp_path, "run", 1, saved), 8)
+        for config, saved in ((asked, 2), (silent, 2), (silent, None))
+    ] == [3, 2, 8]
 
 
-def test_a_killed_worker_is_restarted_and_changes_no_bit(golden: dict[int, Path], tmp_path: Path) -> None:
+def test_a_killed_worker_is_restarted_and_changes_no_bit(
+    golden: dict[int, Path], tmp_path: Path
+) -> None:
     kill = f"step:17:1:{tmp_path / 'killed'}"
     done = call("train", TINY_YAML, f"storage_path={tmp_path}", "workers=2", LIPI_KILL_AT=kill)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -66,7 +76,9 @@ def test_a_killed_worker_is_restarted_and_changes_no_bit(golden: dict[int, Path]
     assert report["history"]["resumed_at"] == [{"step": 16, "exactness": "exact"}]
 
 
-def test_a_killed_driver_and_the_same_command_again_change_no_bit(golden: dict[int, Path], tmp_path: Path) -> None:
+def test_a_killed_driver_and_the_same_command_again_change_no_bit(
+    golden: dict[int, Path], tmp_path: Path
+) -> None:
     words = (TINY_YAML, f"storage_path={tmp_path}")
     driver = start("train", *words)
     wait_for(directory_of(tmp_path / "tiny", 10))
@@ -84,8 +96,17 @@ def test_a_killed_driver_and_the_same_command_again_change_no_bit(golden: dict[i
     assert again.stdout.splitlines()[-1] == last
 
 
-def test_a_rate_that_explodes_stops_both_workers_at_once_with_exit_status_two(tmp_path: Path) -> None:
-    done = call("train", TINY_YAML, f"storage_path={tmp_path}", "workers=2", "optimizer.learning_rate=1e20", "optimizer.warmup_steps=0")
+def test_a_rate_that_explodes_stops_both_workers_at_once_with_exit_status_two(
+    tmp_path: Path,
+) -> None:
+    done = call(
+        "train",
+        TINY_YAML,
+        f"storage_path={tmp_path}",
+        "workers=2",
+        "optimizer.learning_rate=1e20",
+        "optimizer.warmup_steps=0",
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     assert "not finite" in done.stderr
     assert "Traceback" not in done.stderr

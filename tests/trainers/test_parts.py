@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from ocr.recognizers.ctc.networks import MicroBatchNorm
-from trainers.augment import augment
 from trainers.config import AugmentSettings, LossSettings, OptimizerSettings
-from trainers.losses import ctc_losses, outputs_needed
-from trainers.random import generator, key_of
-from trainers.schedule import learning_rate
+from trainers.families.ctc.augment import augment
+from trainers.families.ctc.losses import ctc_losses, outputs_needed
+from trainers.loop.keyed_random import generator, key_of
+from trainers.loop.schedule import learning_rate
 
 RNG = np.random.default_rng(0)
 WORDS = [RNG.integers(0, 255, (32, width), dtype=np.uint8) for width in (40, 90, 61)]
@@ -50,15 +50,21 @@ def test_no_strength_leaves_an_image_as_it_is_and_colour_keeps_its_channels() ->
 )
 def test_the_rate_over_time(kind: str, expected: dict[int, float]) -> None:
     settings = OptimizerSettings(learning_rate=1.0, warmup_steps=10, lr_scheduler_type=kind)
-    assert {step: learning_rate(settings, step, 100) for step in expected} == pytest.approx(expected, abs=1e-9)
+    assert {step: learning_rate(settings, step, 100) for step in expected} == pytest.approx(
+        expected, abs=1e-9
+    )
 
 
 def test_torchs_one_cycle_is_ours() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=100, pct_start=0.11)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1.0, total_steps=100, pct_start=0.11
+    )
     settings = OptimizerSettings(learning_rate=1.0, warmup_steps=10, lr_scheduler_type="one_cycle")
     for step in range(100):
-        assert learning_rate(settings, step, 100) == pytest.approx(schedule.get_last_lr()[0], abs=1e-6)
+        assert learning_rate(settings, step, 100) == pytest.approx(
+            schedule.get_last_lr()[0], abs=1e-6
+        )
         optimizer.step()
         if step < 99:
             schedule.step()
@@ -89,8 +95,12 @@ SETTINGS = [
 def test_padding_and_neighbours_change_no_loss_of_any_kind(settings: LossSettings) -> None:
     torch.manual_seed(0)
     logits_TBK, lengths_B = torch.randn(9, 2, 5), torch.tensor([9, 6])
-    together = ctc_losses(logits_TBK, lengths_B, torch.tensor([1, 2, 3, 4]), torch.tensor([3, 1]), settings)
-    alone = ctc_losses(logits_TBK[:6, 1:], lengths_B[1:], torch.tensor([4]), torch.tensor([1]), settings)
+    together = ctc_losses(
+        logits_TBK, lengths_B, torch.tensor([1, 2, 3, 4]), torch.tensor([3, 1]), settings
+    )
+    alone = ctc_losses(
+        logits_TBK[:6, 1:], lengths_B[1:], torch.tensor([4]), torch.tensor([1]), settings
+    )
     assert together[1] == pytest.approx(float(alone[0]), abs=1e-6)
 
 
@@ -100,14 +110,18 @@ def test_the_focal_loss_counts_a_sample_less_the_surer_it_is_read() -> None:
     given = logits_TBK, torch.tensor([1, 1]), torch.tensor([1, 1]), torch.tensor([1, 1])
     assert ctc_losses(*given).tolist() == pytest.approx([0.105361, 0.693147], abs=1e-6)
     focal = ctc_losses(*given, LossSettings(focal_gamma=2.0, focal_alpha=0.25))
-    assert focal.tolist() == pytest.approx([0.25 * 0.1**2 * 0.105361, 0.25 * 0.5**2 * 0.693147], abs=1e-6)
+    assert focal.tolist() == pytest.approx(
+        [0.25 * 0.1**2 * 0.105361, 0.25 * 0.5**2 * 0.693147], abs=1e-6
+    )
 
 
 def test_label_smoothing_is_nothing_where_odds_are_even_and_bounds_the_certainty() -> None:
     even, sure = torch.zeros(4, 1, 3), torch.tensor([20.0, 0, 0]).expand(4, 1, 3)
     given = torch.tensor([4]), torch.tensor([1]), torch.tensor([1])
     smooth = LossSettings(label_smoothing=0.5)
-    assert float(ctc_losses(even, *given, smooth)[0]) == pytest.approx(0.5 * float(ctc_losses(even, *given)[0]), abs=1e-6)
+    assert float(ctc_losses(even, *given, smooth)[0]) == pytest.approx(
+        0.5 * float(ctc_losses(even, *given)[0]), abs=1e-6
+    )
     by_hand = 0.5 * float(ctc_losses(sure, *given)[0]) + 0.5 * (40 / 3 - math.log(3))
     assert float(ctc_losses(sure, *given, smooth)[0]) == pytest.approx(by_hand, rel=1e-4)
 
@@ -115,7 +129,13 @@ def test_label_smoothing_is_nothing_where_odds_are_even_and_bounds_the_certainty
 @pytest.mark.parametrize("gamma", [0.3, 1.0, 4.0])
 def test_gradients_stay_finite_where_a_sample_is_read_for_certain(gamma: float) -> None:
     logits_TBK = torch.tensor([[[0.0, 200.0]]], requires_grad=True)
-    ctc_losses(logits_TBK, torch.tensor([1]), torch.tensor([1]), torch.tensor([1]), LossSettings(focal_gamma=gamma)).sum().backward()
+    ctc_losses(
+        logits_TBK,
+        torch.tensor([1]),
+        torch.tensor([1]),
+        torch.tensor([1]),
+        LossSettings(focal_gamma=gamma),
+    ).sum().backward()
     assert logits_TBK.grad is not None and torch.isfinite(logits_TBK.grad).all()
 
 

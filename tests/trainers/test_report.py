@@ -41,7 +41,11 @@ REPORT: dict[str, Any] = {
         "held_out": {"faces": ["Lohit Odia"], "shared": {"texts": 0}},
         "unknown_characters": {"\u200d": 1},
     },
-    "history": {"resumed_at": [{"step": 200, "exactness": "exact"}], "extended_at": [], "exactness": "exact"},
+    "history": {
+        "resumed_at": [{"step": 200, "exactness": "exact"}],
+        "extended_at": [],
+        "exactness": "exact",
+    },
     "confusions": [["ସ୍ଥା", "ସ୍ତା", 74], ["", " ", 3]],
 }
 
@@ -53,7 +57,12 @@ def image_bytes(format: str = "PNG") -> bytes:
 
 
 def line(reference: str = "ଓଡ଼ିଆ", reading: str = "ଓଡିଆ", **changes: Any) -> ReportLine:
-    values: dict[str, Any] = {"id": "p1#l1", "image": image_bytes(), "confidence": 0.9, "group": "worst"} | changes
+    values: dict[str, Any] = {
+        "id": "p1#l1",
+        "image": image_bytes(),
+        "confidence": 0.9,
+        "group": "worst",
+    } | changes
     return ReportLine(reference=reference, reading=reading, **values)
 
 
@@ -61,11 +70,21 @@ def write_run(folder: Path) -> None:
     """Metrics and timings of 600 steps, with one line torn off by a kill."""
     metrics = []
     for step in range(10, 601, 10):
-        evaluated = {"eval_loss": 30 / step, "eval_cer": 9 / step, "eval_grapheme_cer": 9.5 / step} if step % 100 == 0 else {}
+        evaluated = (
+            {"eval_loss": 30 / step, "eval_cer": 9 / step, "eval_grapheme_cer": 9.5 / step}
+            if step % 100 == 0
+            else {}
+        )
         metrics.append({"step": step, "loss": 30 / step, "learning_rate": 1e-3, **evaluated})
-    timings = [{"step": 10, "samples_per_second": 250.0}, {"event": "restart"}, {"step": 10, "samples_per_second": 240.0}]
+    timings = [
+        {"step": 10, "samples_per_second": 250.0},
+        {"event": "restart"},
+        {"step": 10, "samples_per_second": 240.0},
+    ]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics) + '{"step": 61')
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in metrics) + '{"step": 61'
+    )
     (folder / "timings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in timings))
 
 
@@ -121,11 +140,22 @@ def test_a_missing_nukta_a_lost_letter_and_a_doubled_one_are_each_marked_where_t
 
 @pytest.mark.parametrize(
     ("reference", "reading"),
-    [("ଓଡ଼ିଆ ଭାଷା", "ଓଡିଆଭାଷ"), ("বাংলা ভাষা", "বাংলা ভাস"), ("ภาษาไทย", "ภาษไทยย"), ("କ", ""), ("", "କଖ"), ("କ ଖ", "ଗ କ ଖ ଘ")],
+    [
+        ("ଓଡ଼ିଆ ଭାଷା", "ଓଡିଆଭାଷ"),
+        ("বাংলা ভাষা", "বাংলা ভাস"),
+        ("ภาษาไทย", "ภาษไทยย"),
+        ("କ", ""),
+        ("", "କଖ"),
+        ("କ ଖ", "ଗ କ ଖ ଘ"),
+    ],
 )
-def test_as_many_clusters_are_marked_as_the_grapheme_cer_counts(reference: str, reading: str) -> None:
+def test_as_many_clusters_are_marked_as_the_grapheme_cer_counts(
+    reference: str, reading: str
+) -> None:
     upper, lower = mark(reference, reading)
-    marked = sum(piece.kind in ("wrong", "missing") for piece in upper) + sum(piece.kind == "extra" for piece in lower)
+    marked = sum(piece.kind in ("wrong", "missing") for piece in upper) + sum(
+        piece.kind == "extra" for piece in lower
+    )
     assert marked == score(reference, reading).grapheme_edits
 
 
@@ -181,7 +211,12 @@ def test_markup_in_labels_names_and_settings_is_text(tmp_path: Path) -> None:
         },
         "history": {"resumed_at": [{"step": 1, "exactness": evil}], "exactness": evil},
     }
-    page = page_of(tmp_path, report, line(evil, "କ" + evil, id=evil), line("କ", evil, id=evil, image=b"<script>"))
+    page = page_of(
+        tmp_path,
+        report,
+        line(evil, "କ" + evil, id=evil),
+        line("କ", evil, id=evil, image=b"<script>"),
+    )
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     allowed = {
@@ -229,7 +264,11 @@ def test_an_empty_report_is_a_page_too(tmp_path: Path) -> None:
 
 
 def test_a_diverged_run_is_drawn_as_far_as_it_was_finite(tmp_path: Path) -> None:
-    rows = [{"step": 1, "loss": 4.0}, {"step": 2, "loss": float("nan"), "eval_cer": 0.0}, {"step": 3, "loss": float("inf")}]
+    rows = [
+        {"step": 1, "loss": 4.0},
+        {"step": 2, "loss": float("nan"), "eval_cer": 0.0},
+        {"step": 3, "loss": float("inf")},
+    ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
     page = page_of(tmp_path, REPORT | {"eval_loss": float("nan"), "best_step": 2})
     assert page.count("<svg") == 2
@@ -252,7 +291,11 @@ def test_the_same_input_gives_the_same_bytes_in_another_process(tmp_path: Path) 
         "assert not {'torch', 'ray'} & set(sys.modules)"
     )
     (tmp_path / "line.png").write_bytes(image_bytes())
-    subprocess.run([sys.executable, "-c", program, str(tmp_path / "a"), str(tmp_path / "line.png")], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "a"), str(tmp_path / "line.png")],
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert (tmp_path / "a" / "report.html").read_text(encoding="utf-8") == here
 
 
@@ -272,7 +315,9 @@ def test_what_json_cannot_hold_is_refused_and_the_old_files_stay(tmp_path: Path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_an_image_no_browser_shows_is_encoded_anew_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+def test_an_image_no_browser_shows_is_encoded_anew_and_a_damaged_one_is_named(
+    tmp_path: Path,
+) -> None:
     page = page_of(tmp_path, REPORT, line(image=image_bytes("TIFF")), line(image=b"not an image"))
     assert page.count('src="data:image/webp;base64,') == 1
     assert "The image cannot be shown: not a readable image</p>" in page
@@ -310,8 +355,17 @@ def test_a_rate_is_never_rounded_to_perfection(rate: float | None, shown: str) -
 
 
 def test_numbers_are_short_and_keep_their_units() -> None:
-    assert (decimal(0.04213), decimal(261.4), decimal(12345.6), decimal(0)) == ("0.0421", "261", "12,346", "0")
-    assert (duration(45), duration(734.6), duration(10_800)) == (("45.0", "seconds"), ("12.2", "minutes"), ("3.00", "hours"))
+    assert (decimal(0.04213), decimal(261.4), decimal(12345.6), decimal(0)) == (
+        "0.0421",
+        "261",
+        "12,346",
+        "0",
+    )
+    assert (duration(45), duration(734.6), duration(10_800)) == (
+        ("45.0", "seconds"),
+        ("12.2", "minutes"),
+        ("3.00", "hours"),
+    )
     assert (size(1_243_904), size(812_000), size(3_090_000_000)) == ("1.24 M", "812 k", "3.09 B")
 
 
@@ -329,7 +383,12 @@ def test_a_thinned_line_keeps_its_peaks() -> None:
 
 
 def test_a_running_mean_is_over_the_neighbours_there_are() -> None:
-    assert running_mean([(1, 1.0), (2, 2.0), (3, 6.0), (4, 4.0)], 3) == [(1, 1.5), (2, 3.0), (3, 4.0), (4, 5.0)]
+    assert running_mean([(1, 1.0), (2, 2.0), (3, 6.0), (4, 4.0)], 3) == [
+        (1, 1.5),
+        (2, 3.0),
+        (3, 4.0),
+        (4, 5.0),
+    ]
 
 
 def test_the_page_says_how_sure_the_recogniser_is_and_what_reads_where(tmp_path: Path) -> None:
@@ -338,11 +397,17 @@ def test_the_page_says_how_sure_the_recogniser_is_and_what_reads_where(tmp_path:
         "greedy_cer": 0.03,
         "backends": {"torch": 0.0184, "onnx-int8": 0.0185},
         "default_backend": {"cpu": "onnx-int8", "cuda": "torch"},
-        "confidence": {"expected_calibration_error": 0.031, "reliability": [[0.4, 0.5, 10], [0.9, 0.92, 10]]},
+        "confidence": {
+            "expected_calibration_error": 0.031,
+            "reliability": [[0.4, 0.5, 10], [0.9, 0.92, 10]],
+        },
     }
     write_report(tmp_path, {**REPORT, **more}, [])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "by best path alone 3.00% of the characters are wrong" in page and "3.10% off on average" in page
+    assert (
+        "by best path alone 3.00% of the characters are wrong" in page
+        and "3.10% off on average" in page
+    )
     assert "Right, by confidence" in page and "default on cpu" in page and "default on cuda" in page
     write_report(tmp_path, REPORT, [])
     assert "How sure it is" not in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -9,10 +9,10 @@ import torch
 
 from ocr.recognizers.ctc.settings import CrnnSettings, MobileNetSettings, SvtrSettings
 from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
-from trainers import faults
-from trainers.checkpoint import directory_of, verify
 from trainers.config import TrainConfig
-from trainers.loop import fit
+from trainers.loop import faults
+from trainers.loop.checkpoint import directory_of, verify
+from trainers.loop.loop import fit
 
 STEPS = 40
 
@@ -25,7 +25,9 @@ class Died(Exception):
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The undisturbed run, every checkpoint of it kept."""
     torch.set_num_threads(1)
-    config = tiny_config(tmp_path_factory.mktemp("golden"), train={"save_steps": 1, "save_total_limit": STEPS})
+    config = tiny_config(
+        tmp_path_factory.mktemp("golden"), train={"save_steps": 1, "save_total_limit": STEPS}
+    )
     fit(config, tiny_task(config), tiny_place(config))
     return config.local_run_dir
 
@@ -41,7 +43,9 @@ def assert_equal_at(step: int, run_dir: Path, golden: Path) -> None:
     ours, theirs = verify(directory_of(run_dir, step)), verify(directory_of(golden, step))
     weights, expected = ours.weights(), theirs.weights()
     assert list(weights) == list(expected)
-    assert all(torch.equal(weights[name], expected[name]) for name in weights), f"weights differ at step {step}"
+    assert all(torch.equal(weights[name], expected[name]) for name in weights), (
+        f"weights differ at step {step}"
+    )
     assert_same(ours.optimizer(), theirs.optimizer())
     assert ours.metrics() == theirs.metrics()
     assert ours.state()["train"]["pending"] == theirs.state()["train"]["pending"]
@@ -83,14 +87,23 @@ OTHERS: dict[str, dict[str, Any]] = {
     "the Corrections system's network": {"model": CrnnSettings()},
     "the Thai system's network": {"model": MobileNetSettings()},
     "its other network, of short lines": {"model": SvtrSettings(width_px=64, out_char_num=16)},
-    "Adam with a focal, smoothed loss": {"optimizer": {"name": "adam"}, "loss": {"focal_gamma": 2.0, "focal_alpha": 0.25, "label_smoothing": 0.1}},
+    "Adam with a focal, smoothed loss": {
+        "optimizer": {"name": "adam"},
+        "loss": {"focal_gamma": 2.0, "focal_alpha": 0.25, "label_smoothing": 0.1},
+    },
 }
 
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_every_network_optimizer_and_loss_is_exact(kind: str, tmp_path: Path) -> None:
-    few: dict[str, Any] = {"data": {"max_train_samples": 40}, "train": {"max_steps": 5, "eval_steps": 4, "save_total_limit": 9}}
-    through, stopped = (tiny_config(tmp_path / name, **few, **OTHERS[kind], max_skipped=1.0) for name in ("through", "stopped"))
+    few: dict[str, Any] = {
+        "data": {"max_train_samples": 40},
+        "train": {"max_steps": 5, "eval_steps": 4, "save_total_limit": 9},
+    }
+    through, stopped = (
+        tiny_config(tmp_path / name, **few, **OTHERS[kind], max_skipped=1.0)
+        for name in ("through", "stopped")
+    )
     run_again(through)
     for step in range(1, 6):
         run_again(stopped, stop_after=step)
@@ -98,7 +111,9 @@ def test_every_network_optimizer_and_loss_is_exact(kind: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("step", [3, 5, 6, 16, 17, 18, 33, 40])
-def test_a_death_between_checkpoints_changes_no_bit(step: int, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_death_between_checkpoints_changes_no_bit(
+    step: int, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tiny_config(tmp_path)
 
     def die(name: str, at: int, rank: int = 0) -> None:
@@ -113,8 +128,12 @@ def test_a_death_between_checkpoints_changes_no_bit(step: int, golden: Path, tmp
     assert_finished_like(config.local_run_dir, golden)
 
 
-@pytest.mark.parametrize("point", ["before_manifest", "after_manifest", "before_rename", "before_evaluation"])
-def test_a_death_inside_a_checkpoint_changes_no_bit(point: str, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "point", ["before_manifest", "after_manifest", "before_rename", "before_evaluation"]
+)
+def test_a_death_inside_a_checkpoint_changes_no_bit(
+    point: str, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tiny_config(tmp_path)
 
     def die(name: str, at: int, rank: int = 0) -> None:
@@ -158,4 +177,9 @@ def test_other_threads_or_versions_are_named_as_the_reason_for_rounding(tmp_path
     fit(config, tiny_task(config), place, stop_after=4)
     elsewhere = replace(place, environment={**place.environment, "workers": 4, "torch": "1.0"})
     state = fit(config, tiny_task(config), elsewhere, stop_after=5)
-    assert state.resumed_at == [{"step": 4, "exactness": f"equal to rounding, because workers 1 → 4, torch {place.environment['torch']} → 1.0"}]
+    assert state.resumed_at == [
+        {
+            "step": 4,
+            "exactness": f"equal to rounding, because workers 1 → 4, torch {place.environment['torch']} → 1.0",
+        }
+    ]

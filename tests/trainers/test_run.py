@@ -5,7 +5,7 @@ from pathlib import Path
 from ocr.settings import Setting
 from tests.trainers.tiny import tiny_config
 from trainers.config import TrainConfig
-from trainers.run import identity
+from trainers.runs.identity import identity
 
 DATA = {"train": "a", "validation": "b"}
 
@@ -25,17 +25,27 @@ def test_a_later_version_with_a_new_setting_continues_the_run(tmp_path: Path) ->
 
 def test_another_network_seed_or_data_is_another_run(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, model={"dropout": 0.3})
-    others = [tiny_config(tmp_path, model={"size": "base", "dropout": 0.3}), tiny_config(tmp_path, model={"dropout": 0.3}, train={"seed": 5})]
+    others = [
+        tiny_config(tmp_path, model={"size": "base", "dropout": 0.3}),
+        tiny_config(tmp_path, model={"dropout": 0.3}, train={"seed": 5}),
+    ]
     assert all(identity(other, DATA) != identity(config, DATA) for other in others)
     assert identity(config, {**DATA, "train": "c"}) != identity(config, DATA)
 
 
 def test_a_kind_counts_even_where_it_is_the_default_of_its_settings(tmp_path: Path) -> None:
-    compact = TrainConfig.model_validate({**tiny_config(tmp_path).model_dump(), "model": {"kind": "compact"}})
-    crnn = TrainConfig.model_validate({**tiny_config(tmp_path).model_dump(), "model": {"kind": "crnn"}})
+    compact = TrainConfig.model_validate(
+        {**tiny_config(tmp_path).model_dump(), "model": {"kind": "compact"}}
+    )
+    crnn = TrainConfig.model_validate(
+        {**tiny_config(tmp_path).model_dump(), "model": {"kind": "crnn"}}
+    )
     assert identity(compact, DATA) != identity(crnn, DATA)
 
 
 def test_where_a_run_lies_and_how_it_is_exported_is_not_its_identity(tmp_path: Path) -> None:
-    one, other = tiny_config(tmp_path), tiny_config(tmp_path / "elsewhere", decoding={"method": "beam"}, workers=2)
+    one, other = (
+        tiny_config(tmp_path),
+        tiny_config(tmp_path / "elsewhere", decoding={"method": "beam"}, workers=2),
+    )
     assert identity(one, DATA) == identity(other, DATA)

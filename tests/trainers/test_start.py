@@ -9,10 +9,10 @@ import torch
 from ocr.bundle import open_bundle
 from ocr.errors import UserError
 from tests.trainers.tiny import tiny_config, tiny_place, train_here
-from trainers.batches import Plan
 from trainers.config import TrainConfig
-from trainers.launch import Data, launch
-from trainers.loop import fit, in_steps, plan_of
+from trainers.loop.batches import Plan
+from trainers.loop.loop import fit, in_steps, plan_of
+from trainers.runs.launch import Data, launch
 
 SHORT = {"max_steps": 6, "save_steps": 3, "eval_steps": 6}
 
@@ -28,11 +28,21 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def from_base(base: Path, storage: Path, alphabet: str, **changes: Any) -> TrainConfig:
     train = {**SHORT, "init_from": str(base), "init_alphabet": alphabet}
-    return tiny_config(storage, **{"train": train, "run_name": "start", "data": {"max_train_samples": 30, "min_samples": 10}, **changes})
+    return tiny_config(
+        storage,
+        **{
+            "train": train,
+            "run_name": "start",
+            "data": {"max_train_samples": 30, "min_samples": 10},
+            **changes,
+        },
+    )
 
 
 @pytest.mark.parametrize("alphabet", ["union", "new"])
-def test_characters_that_both_know_keep_their_weights(base: Path, tmp_path: Path, alphabet: str) -> None:
+def test_characters_that_both_know_keep_their_weights(
+    base: Path, tmp_path: Path, alphabet: str
+) -> None:
     config = from_base(base, tmp_path, alphabet)
     task, known = Data.open(config).task(config, "cpu"), open_bundle(base)
     old, new = known.weights(), task.network.state_dict()
@@ -57,18 +67,30 @@ def test_an_alphabet_that_must_not_grow_names_what_it_lacks(base: Path, tmp_path
 def test_another_network_is_refused_with_what_to_set(base: Path, tmp_path: Path) -> None:
     other = from_base(base, tmp_path, "union", model={"size": "base"})
     data = Data.open(other)
-    with pytest.raises(UserError, match=r"model\.size differs\); set model\.kind=compact model\.size=small"):
+    with pytest.raises(
+        UserError, match=r"model\.size differs\); set model\.kind=compact model\.size=small"
+    ):
         data.task(other, "cpu")
 
 
 def test_fewer_samples_than_needed_are_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"29 usable samples, data\.min_samples=30 are needed"):
-        Data.open(from_base(base, tmp_path, "union", data={"max_train_samples": 9, "max_validation_samples": 20, "min_samples": 30}))
+        Data.open(
+            from_base(
+                base,
+                tmp_path,
+                "union",
+                data={"max_train_samples": 9, "max_validation_samples": 20, "min_samples": 30},
+            )
+        )
 
 
 def test_replay_brings_other_samples_in_every_pass() -> None:
     plan = Plan((40,) * 130, 10, 5, 1, pool=100, drawn=30)
-    passes = [{index for step in range(6) for batch in plan.step(6 * epoch + step) for index in batch} for epoch in range(4)]
+    passes = [
+        {index for step in range(6) for batch in plan.step(6 * epoch + step) for index in batch}
+        for epoch in range(4)
+    ]
     assert plan.steps_per_epoch == 6
     for members in passes:
         assert set(range(30)) < members and len(members) == 60
@@ -78,23 +100,40 @@ def test_replay_brings_other_samples_in_every_pass() -> None:
 def test_a_run_with_replay_resumes_exactly(base: Path, tmp_path: Path) -> None:
     ends = []
     for stops in ((), (2, 5)):
-        config = from_base(base, tmp_path / str(len(stops)), "union", data={"max_train_samples": 20, "replay": "odia_words", "replay_ratio": 0.5})
+        config = from_base(
+            base,
+            tmp_path / str(len(stops)),
+            "union",
+            data={"max_train_samples": 20, "replay": "odia_words", "replay_ratio": 0.5},
+        )
         for stop in (*stops, None):
             data = Data.open(config)
             fit(config, data.task(config, "cpu"), tiny_place(config), stop_after=stop)
-        ends.append(next(config.local_run_dir.glob("checkpoint_000006/model.safetensors")).read_bytes())
+        ends.append(
+            next(config.local_run_dir.glob("checkpoint_000006/model.safetensors")).read_bytes()
+        )
     assert ends[0] == ends[1]
 
 
 def test_lengths_in_passes_become_steps(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, train={"save_epochs": 5, "eval_epochs": 2}, optimizer={"warmup_epochs": 0.5})
+    config = tiny_config(
+        tmp_path, train={"save_epochs": 5, "eval_epochs": 2}, optimizer={"warmup_epochs": 0.5}
+    )
     steps = in_steps(config, plan_of(config, (40,) * 120))  # 10 steps of 12
-    assert (steps.train.save_steps, steps.train.eval_steps, steps.optimizer.warmup_steps) == (50, 20, 5)
+    assert (steps.train.save_steps, steps.train.eval_steps, steps.optimizer.warmup_steps) == (
+        50,
+        20,
+        5,
+    )
 
 
 def test_other_data_makes_another_run_beside_the_first(tmp_path: Path) -> None:
     few = tiny_config(tmp_path, run_name="model-{data}", train=SHORT)
     first, second = launch(few, train_here, "c"), launch(few, train_here, "c")
-    assert second.was_finished and first.run_dir == second.run_dir and first.run_dir.name.startswith("model-")
+    assert (
+        second.was_finished
+        and first.run_dir == second.run_dir
+        and first.run_dir.name.startswith("model-")
+    )
     other = few.model_copy(update={"data": few.data.model_copy(update={"replay": "odia_words"})})
     assert launch(other, train_here, "c").run_dir != first.run_dir

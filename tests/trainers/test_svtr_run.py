@@ -10,17 +10,25 @@ from ocr.recognizers.ctc.settings import SvtrSettings
 from ocr.settings import load_settings
 from tests.trainers.tiny import tiny_config
 from trainers.config import TrainConfig
-from trainers.ctc import check
-from trainers.losses import outputs_needed
+from trainers.families.ctc.losses import outputs_needed
+from trainers.families.ctc.task import check
 
 
-def test_labels_that_need_more_outputs_than_the_network_has_are_named_with_the_setting(tmp_path: Path) -> None:
-    train, validation = Dataset.open("odia_words", "train"), Dataset.open("odia_words", "validation")
+def test_labels_that_need_more_outputs_than_the_network_has_are_named_with_the_setting(
+    tmp_path: Path,
+) -> None:
+    train, validation = (
+        Dataset.open("odia_words", "train"),
+        Dataset.open("odia_words", "validation"),
+    )
     config = tiny_config(tmp_path, model=SvtrSettings(out_char_num=6), max_skipped=1.0)
     checked = check(config, train, validation)
     assert checked.skipped == {"label too long for its image": 200 - len(checked.train)}
     needed = [outputs_needed(checked.alphabet.encode(train.texts[index])) for index in range(200)]
-    assert checked.train == tuple(index for index in range(200) if needed[index] <= 6) and len(checked.train) > 20
+    assert (
+        checked.train == tuple(index for index in range(200) if needed[index] <= 6)
+        and len(checked.train) > 20
+    )
     assert set(checked.widths) == {256}
     with pytest.raises(UserError, match=r"needs \d+ outputs, model\.out_char_num gives 6"):
         check(tiny_config(tmp_path, model=SvtrSettings(out_char_num=6)), train, validation)
@@ -32,5 +40,10 @@ def test_the_thai_config_takes_the_network_that_its_header_offers() -> None:
     overrides = [part for part in offered.split("'") if part.startswith("model=")]
     model = load_settings(TrainConfig, path, overrides).model
     assert isinstance(model, SvtrSettings)
-    assert (model.width_px, model.height_px, model.out_channels, model.out_char_num) == (256, 64, 192, 25)
+    assert (model.width_px, model.height_px, model.out_channels, model.out_char_num) == (
+        256,
+        64,
+        192,
+        25,
+    )
     assert model.character_dict_path == "configs/thai/th_dict.txt" and model.use_space_char

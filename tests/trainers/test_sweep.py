@@ -12,9 +12,9 @@ from ocr.settings import load_settings, parse_settings
 from tests.commands import PROJECT, assert_refused, call
 from tests.trainers.test_resume import assert_same
 from tests.trainers.tiny import train_here
-from trainers.checkpoint import directory_of, verify
 from trainers.config import TrainConfig
-from trainers.launch import launch
+from trainers.loop.checkpoint import directory_of, verify
+from trainers.runs.launch import launch
 from trainers.sweep.ledger import Ledger
 from trainers.sweep.run import Decider, stages
 from trainers.sweep.settings import SweepConfig
@@ -25,7 +25,10 @@ TINY: dict[str, Any] = {
     "sweep_name": "tiny",
     "base": str(PROJECT / "configs" / "tiny.yaml"),
     "overrides": ["train.max_steps=8", "train.eval_steps=2", "train.save_steps=2"],
-    "space": {"optimizer.learning_rate": {"log_uniform": [1e-4, 1e-2]}, "loss.focal_gamma": {"choice": [0.0, 1.0, 2.0]}},
+    "space": {
+        "optimizer.learning_rate": {"log_uniform": [1e-4, 1e-2]},
+        "loss.focal_gamma": {"choice": [0.0, 1.0, 2.0]},
+    },
     "trials": 4,
 }
 
@@ -35,27 +38,48 @@ def sweep_of(**changes: Any) -> SweepConfig:
 
 
 def test_a_trials_values_are_a_function_of_the_sweep_and_its_number() -> None:
-    sweep = sweep_of(space={**TINY["space"], "train.logging_steps": {"integer": [1, 4]}, "train.save_total_limit": {"times": ["train.logging_steps", 2]}})
+    sweep = sweep_of(
+        space={
+            **TINY["space"],
+            "train.logging_steps": {"integer": [1, 4]},
+            "train.save_total_limit": {"times": ["train.logging_steps", 2]},
+        }
+    )
     many = [drawn(sweep, number) for number in range(200)]
     assert many == [drawn(sweep, number) for number in range(200)]
     assert drawn(sweep, 7) != drawn(sweep.model_copy(update={"seed": 43}), 7)
     assert all(1e-4 <= values["optimizer.learning_rate"] <= 1e-2 for values in many)  # type: ignore[operator]
     assert {values["train.logging_steps"] for values in many} == {1, 2, 3, 4}
-    assert all(values["train.save_total_limit"] == 2 * values["train.logging_steps"] for values in many)  # type: ignore[operator]
+    assert all(
+        values["train.save_total_limit"] == 2 * values["train.logging_steps"] for values in many
+    )  # type: ignore[operator]
     below = sum(values["optimizer.learning_rate"] < 1e-3 for values in many)  # type: ignore[operator]
     assert 70 < below < 130  # each order of magnitude alike
 
 
 def test_a_grid_is_every_combination_once() -> None:
-    sweep = sweep_of(searcher="grid", trials=None, space={"loss.focal_gamma": {"choice": [0.0, 1.0]}, "train.seed": {"choice": [1, 2, 3]}})
+    sweep = sweep_of(
+        searcher="grid",
+        trials=None,
+        space={"loss.focal_gamma": {"choice": [0.0, 1.0]}, "train.seed": {"choice": [1, 2, 3]}},
+    )
     assert number_of_trials(sweep) == 6
     assert len({json.dumps(drawn(sweep, number)) for number in range(6)}) == 6
 
 
 def test_a_trial_is_the_base_with_other_values() -> None:
     sweep = sweep_of()
-    config = trial_config(base_of(sweep), {"optimizer.learning_rate": 0.005, "loss.focal_gamma": 1.0}, Path("/somewhere"), "t003")
-    assert (config.optimizer.learning_rate, config.loss.focal_gamma, config.train.max_steps) == (0.005, 1.0, 8)
+    config = trial_config(
+        base_of(sweep),
+        {"optimizer.learning_rate": 0.005, "loss.focal_gamma": 1.0},
+        Path("/somewhere"),
+        "t003",
+    )
+    assert (config.optimizer.learning_rate, config.loss.focal_gamma, config.train.max_steps) == (
+        0.005,
+        1.0,
+        8,
+    )
     assert str(config.local_run_dir) == "/somewhere/t003"
 
 
@@ -66,7 +90,17 @@ def test_every_mistake_of_a_space_is_told_at_once() -> None:
         "lora.rank": {"choice": [8]},
         "workers": {"choice": [1, 2]},
     }
-    found = list(mistakes(sweep_of(space=space, metric="eval_cer_teacher_forced", scheduler="asha", asha={"grace_steps": 8}), base_of(sweep_of())))
+    found = list(
+        mistakes(
+            sweep_of(
+                space=space,
+                metric="eval_cer_teacher_forced",
+                scheduler="asha",
+                asha={"grace_steps": 8},
+            ),
+            base_of(sweep_of()),
+        )
+    )
     for part in (
         "did you mean 'learning_rate'",
         "focal_gamma at 50",
@@ -77,9 +111,22 @@ def test_every_mistake_of_a_space_is_told_at_once() -> None:
     ):
         assert any(part in line for line in found), (part, found)
     with pytest.raises(UserError) as caught:
-        sweep_of(metric="cer", space={"a.b": {"uniform": [2, 1]}, "c.d": {"uniform": [1, 2], "choice": [1]}, "e.f": {"log_uniform": [0, 1]}})
+        sweep_of(
+            metric="cer",
+            space={
+                "a.b": {"uniform": [2, 1]},
+                "c.d": {"uniform": [1, 2], "choice": [1]},
+                "e.f": {"log_uniform": [0, 1]},
+            },
+        )
     told = str(caught.value)
-    for part in ("4 mistakes", "the range [2.0, 1.0] is empty", "found uniform, choice", "has no logarithm", "found 'cer'"):
+    for part in (
+        "4 mistakes",
+        "the range [2.0, 1.0] is empty",
+        "found uniform, choice",
+        "has no logarithm",
+        "found 'cer'",
+    ):
         assert part in told
     with pytest.raises(UserError, match=r"times 'lora\.rank', which is no key of the space"):
         sweep_of(space={"lora.alpha": {"times": ["lora.rank", 2]}})
@@ -114,26 +161,42 @@ def test_a_torn_line_is_dropped_and_what_is_heard_twice_counts_once(tmp_path: Pa
 
 def test_rungs_filled_from_the_ledger_are_those_that_were(tmp_path: Path) -> None:
     sweep = sweep_of(scheduler="asha", asha={"grace_steps": 2, "reduction_factor": 2})
-    values = {"t000": [0.9, 0.6, 0.5, 0.4], "t001": [0.8, 0.7], "t002": [0.95], "t003": [0.5, 0.4, 0.3, 0.2]}
+    values = {
+        "t000": [0.9, 0.6, 0.5, 0.4],
+        "t001": [0.8, 0.7],
+        "t002": [0.95],
+        "t003": [0.5, 0.4, 0.3, 0.2],
+    }
     ledger = ledger_with(tmp_path / "ledger.jsonl", values, sweep)
     expected = {
         2: {id: found[0] for id, found in values.items()},
         4: {id: found[1] for id, found in values.items() if len(found) > 1},
         8: {"t000": 0.4, "t003": 0.2},
     }
-    assert stages(sweep, ledger, 8) == stages(sweep, Ledger(tmp_path / "ledger.jsonl"), 8) == expected
+    assert (
+        stages(sweep, ledger, 8) == stages(sweep, Ledger(tmp_path / "ledger.jsonl"), 8) == expected
+    )
 
 
-def test_a_trial_that_died_after_its_last_step_is_not_stopped_early_but_left_to_finish(tmp_path: Path) -> None:
+def test_a_trial_that_died_after_its_last_step_is_not_stopped_early_but_left_to_finish(
+    tmp_path: Path,
+) -> None:
     sweep = sweep_of(scheduler="asha", asha={"grace_steps": 2, "reduction_factor": 2})
-    ledger = ledger_with(tmp_path / "ledger.jsonl", {"t000": [0.5, 0.4, 0.3, 0.2], "t001": [0.4, 0.3, 0.2, 0.9], "t002": [0.95]}, sweep)
+    ledger = ledger_with(
+        tmp_path / "ledger.jsonl",
+        {"t000": [0.5, 0.4, 0.3, 0.2], "t001": [0.4, 0.3, 0.2, 0.9], "t002": [0.95]},
+        sweep,
+    )
     Decider(sweep, ledger, 8, 0.0)
     assert [ledger.trials[id].status for id in ledger.trials] == ["waiting", "waiting", "stopped"]
 
 
 def test_tpe_needs_nothing_but_the_ledger(tmp_path: Path) -> None:
     sweep = sweep_of(searcher="optuna", trials=20)
-    finals = {f"t{number:03}": [abs(drawn(sweep, number)["optimizer.learning_rate"] - 0.003)] for number in range(12)}  # type: ignore[operator]
+    finals = {
+        f"t{number:03}": [abs(drawn(sweep, number)["optimizer.learning_rate"] - 0.003)]
+        for number in range(12)
+    }  # type: ignore[operator]
     ledger = ledger_with(tmp_path / "ledger.jsonl", finals, sweep)
     for id in finals:
         ledger.end(id, "finished")
@@ -150,8 +213,15 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A sweep with a rate that explodes among its choices, run to its end, and its command."""
     storage = tmp_path_factory.mktemp("sweep")
     file = storage / "sweep.yaml"
-    choices = {"optimizer.learning_rate": {"choice": [1e-3, 1e20, 3e-3]}, "optimizer.warmup_steps": {"choice": [0]}}
-    file.write_text(json.dumps({**TINY, "searcher": "grid", "trials": None, "space": choices, "max_failed": 0.5}))
+    choices = {
+        "optimizer.learning_rate": {"choice": [1e-3, 1e20, 3e-3]},
+        "optimizer.warmup_steps": {"choice": [0]},
+    }
+    file.write_text(
+        json.dumps(
+            {**TINY, "searcher": "grid", "trials": None, "space": choices, "max_failed": 0.5}
+        )
+    )
     words = [str(file), f"storage_path={storage}"]
     done = call("sweep", *words)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -159,26 +229,36 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return storage / "tiny", words
 
 
-def test_a_failed_trial_is_recorded_with_its_reason_and_ends_nothing(swept: tuple[Path, list[str]]) -> None:
+def test_a_failed_trial_is_recorded_with_its_reason_and_ends_nothing(
+    swept: tuple[Path, list[str]],
+) -> None:
     found = json.loads((swept[0] / "sweep.json").read_text())
     assert [trial["status"] for trial in found["trials"]] == ["finished", "failed", "finished"]
     assert "not finite" in found["trials"][1]["reason"]
     assert found["counts"] == {"finished": 2, "failed": 1}
     finished = [trial for trial in found["trials"] if trial["status"] == "finished"]
     assert found["best_value"] == min(trial["metrics"]["eval_cer"] for trial in finished)
-    assert all(trial["config"]["optimizer"]["learning_rate"] == trial["values"]["optimizer.learning_rate"] for trial in found["trials"])
+    assert all(
+        trial["config"]["optimizer"]["learning_rate"] == trial["values"]["optimizer.learning_rate"]
+        for trial in found["trials"]
+    )
     page = (swept[0] / "sweep.html").read_text()
     assert page.count("<svg") >= 2
     assert "not finite" in page
 
 
-def test_the_best_config_trains_by_itself_to_the_trials_own_weights(swept: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_the_best_config_trains_by_itself_to_the_trials_own_weights(
+    swept: tuple[Path, list[str]], tmp_path: Path
+) -> None:
     config = load_settings(TrainConfig, swept[0] / "best.yaml", [f"storage_path={tmp_path}"])
     best = json.loads((swept[0] / "sweep.json").read_text())["best"]
     assert config.run_name == "tiny-best"
     torch.set_num_threads(1)
     launch(config, train_here, "the command")
-    alone, trial = (verify(directory_of(where, 8)) for where in (tmp_path / "tiny-best", swept[0] / "trials" / best))
+    alone, trial = (
+        verify(directory_of(where, 8))
+        for where in (tmp_path / "tiny-best", swept[0] / "trials" / best)
+    )
     assert_same(alone.weights(), trial.weights())
     assert (swept[0] / "bundle" / "manifest.json").is_file()
 
@@ -189,7 +269,9 @@ def test_a_finished_sweep_says_so_and_another_is_refused(swept: tuple[Path, list
     assert again.returncode == 0, again.stdout + again.stderr
     assert "this sweep is finished" in again.stdout
     assert (swept[0] / "ledger.jsonl").read_text() == before
-    assert_refused(call("sweep", *swept[1], "seed=7"), "another sweep than the one that is here: seed differ")
+    assert_refused(
+        call("sweep", *swept[1], "seed=7"), "another sweep than the one that is here: seed differ"
+    )
     base = json.loads((swept[0] / "base.yaml").read_text())
     base["optimizer"]["weight_decay"] = 0.5
     (swept[0] / "base.yaml").write_text(json.dumps(base))
@@ -198,6 +280,13 @@ def test_a_finished_sweep_says_so_and_another_is_refused(swept: tuple[Path, list
 
 def test_a_share_of_failures_too_high_ends_the_sweep_with_the_reasons(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
-    space = {"optimizer.learning_rate": {"choice": [1e19, 1e20]}, "optimizer.warmup_steps": {"choice": [0]}}
+    space = {
+        "optimizer.learning_rate": {"choice": [1e19, 1e20]},
+        "optimizer.warmup_steps": {"choice": [0]},
+    }
     file.write_text(json.dumps({**TINY, "searcher": "grid", "trials": None, "space": space}))
-    assert_refused(call("sweep", file, f"storage_path={tmp_path}"), "trials failed, more than max_failed=0.3", "not finite")
+    assert_refused(
+        call("sweep", file, f"storage_path={tmp_path}"),
+        "trials failed, more than max_failed=0.3",
+        "not finite",
+    )

@@ -12,13 +12,20 @@ import torch
 from ocr.errors import UserError
 from tests.trainers.test_resume import Died, run_again
 from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
-from trainers import faults, trackers
 from trainers.config import TrainConfig
-from trainers.launch import Job, launch
-from trainers.loop import fit
-from trainers.trackers import Reported, Trackers
+from trainers.loop import faults, trackers
+from trainers.loop.loop import fit
+from trainers.loop.trackers import Reported, Trackers
+from trainers.runs.launch import Job, launch
 
-SHORT = {"max_steps": 20, "logging_steps": 2, "save_steps": 5, "eval_steps": 10, "eval_on_start": True, "log_samples": False}
+SHORT = {
+    "max_steps": 20,
+    "logging_steps": 2,
+    "save_steps": 5,
+    "eval_steps": 10,
+    "eval_on_start": True,
+    "log_samples": False,
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -28,7 +35,13 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+    for name in (
+        "WANDB_MODE",
+        "WANDB_API_KEY",
+        "WANDB_PROJECT",
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_EXPERIMENT_NAME",
+    ):
         monkeypatch.delenv(name, raising=False)
     for name, value in trackers._DEFAULTS.items():
         monkeypatch.setenv(name, value)
@@ -46,7 +59,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
 def numbers_of(metrics: str) -> dict[int, dict[str, float]]:
     """What a tracker should hold: the numbers of each line, in the precision of TensorBoard's files."""
     lines = [json.loads(line) for line in metrics.splitlines()]
-    return {line["step"]: {key: as_float32(value) for key, value in line.items() if key != "step" and isinstance(value, (int, float))} for line in lines}
+    return {
+        line["step"]: {
+            key: as_float32(value)
+            for key, value in line.items()
+            if key != "step" and isinstance(value, (int, float))
+        }
+        for line in lines
+    }
 
 
 def as_float32(value: float) -> float:
@@ -59,7 +79,9 @@ def events(run_dir: Path) -> Iterator[Any]:
 
     for file in sorted((run_dir / "tensorboard").iterdir()):
         data, at = file.read_bytes(), 0
-        while at + 12 <= len(data) and (end := at + 16 + struct.unpack_from("<Q", data, at)[0]) <= len(data):  # what is torn at the end is nothing
+        while at + 12 <= len(data) and (
+            end := at + 16 + struct.unpack_from("<Q", data, at)[0]
+        ) <= len(data):  # what is torn at the end is nothing
             yield Event.FromString(data[at + 12 : end - 4])
             at = end
 
@@ -71,7 +93,9 @@ def shown_by_tensorboard(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
         if event.HasField("session_log"):
             shown = [(step, numbers) for step, numbers in shown if step < event.step]
         elif event.HasField("summary"):
-            shown.append((event.step, {value.tag: value.simple_value for value in event.summary.value}))
+            shown.append(
+                (event.step, {value.tag: value.simple_value for value in event.summary.value})
+            )
     return shown
 
 
@@ -86,7 +110,9 @@ def told_of_trackers(run_dir: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line.get("event") == "tracker"]
 
 
-def test_a_run_stopped_and_resumed_has_each_step_once_and_the_same_metrics(undisturbed: str, tmp_path: Path) -> None:
+def test_a_run_stopped_and_resumed_has_each_step_once_and_the_same_metrics(
+    undisturbed: str, tmp_path: Path
+) -> None:
     config = tiny_config(tmp_path, train=SHORT, report_to=["tensorboard"])
     for step in (3, 4, 10, 13, 20):
         run_again(config, stop_after=step)
@@ -98,7 +124,9 @@ def test_a_run_stopped_and_resumed_has_each_step_once_and_the_same_metrics(undis
 
 
 @pytest.mark.parametrize("step", [4, 9, 15])
-def test_what_a_dead_run_had_sent_after_its_checkpoint_is_purged(step: int, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_dead_run_had_sent_after_its_checkpoint_is_purged(
+    step: int, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tiny_config(tmp_path, train=SHORT, report_to=["tensorboard"])
 
     def die(name: str, at: int, rank: int = 0) -> None:
@@ -125,7 +153,9 @@ def test_a_run_that_begins_anew_purges_what_one_before_it_sent(tmp_path: Path) -
     assert shown_by_tensorboard(tmp_path) == [(3, {"loss": 2.0})]
 
 
-def test_a_tracker_asked_for_later_gets_the_lines_before_too(undisturbed: str, tmp_path: Path) -> None:
+def test_a_tracker_asked_for_later_gets_the_lines_before_too(
+    undisturbed: str, tmp_path: Path
+) -> None:
     run_again(tiny_config(tmp_path, train=SHORT), stop_after=10)
     config = tiny_config(tmp_path, train=SHORT, report_to=["tensorboard"])
     run_again(config)
@@ -135,7 +165,17 @@ def test_a_tracker_asked_for_later_gets_the_lines_before_too(undisturbed: str, t
 def test_only_numbers_are_sent(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, report_to=["tensorboard"])
     there = Trackers(Reported(config, tmp_path, "run", -1), "", print)
-    there.send({"step": 3, "loss": None, "eval_cer": 0.5, "samples": 36, "good": True, "note": "x", "inference_check": {"reading": "କ"}})
+    there.send(
+        {
+            "step": 3,
+            "loss": None,
+            "eval_cer": 0.5,
+            "samples": 36,
+            "good": True,
+            "note": "x",
+            "inference_check": {"reading": "କ"},
+        }
+    )
     there.close()
     assert shown_by_tensorboard(tmp_path) == [(3, {"eval_cer": 0.5, "samples": 36.0})]
 
@@ -154,18 +194,25 @@ class Failing:
         raise AssertionError("never asked for again")
 
 
-def test_a_tracker_that_fails_is_named_once_and_the_run_goes_on(undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_fails_is_named_once_and_the_run_goes_on(
+    undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(trackers._KINDS, "wandb", Failing)
     config = tiny_config(tmp_path, train=SHORT, report_to=["wandb", "tensorboard"])
     run_again(config)
     (told,) = told_of_trackers(config.local_run_dir)
-    assert told["text"] == "report_to wandb failed, the run goes on without it: ConnectionError: the server is gone"
+    assert (
+        told["text"]
+        == "report_to wandb failed, the run goes on without it: ConnectionError: the server is gone"
+    )
     assert told["step"] == 8
     assert (config.local_run_dir / "metrics.jsonl").read_text() == undisturbed
     assert_each_step_once(config.local_run_dir, undisturbed)
 
 
-def test_a_tracker_that_cannot_be_opened_is_named_and_the_run_goes_on(undisturbed: str, tmp_path: Path) -> None:
+def test_a_tracker_that_cannot_be_opened_is_named_and_the_run_goes_on(
+    undisturbed: str, tmp_path: Path
+) -> None:
     config = tiny_config(tmp_path, train=SHORT, report_to=["tensorboard"])
     config.local_run_dir.mkdir()
     (config.local_run_dir / "tensorboard").write_text("a file where a folder should be")
@@ -175,7 +222,9 @@ def test_a_tracker_that_cannot_be_opened_is_named_and_the_run_goes_on(undisturbe
     assert (config.local_run_dir / "metrics.jsonl").read_text() == undisturbed
 
 
-def test_a_missing_package_is_named_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(job: Job) -> None:
         raise AssertionError("no run is begun")
 
@@ -183,15 +232,28 @@ def test_a_missing_package_is_named_before_anything_is_written(tmp_path: Path, m
     monkeypatch.setitem(trackers._PACKAGES, "mlflow", "mlruns")
     (tmp_path / "mlruns").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match=r"wandb_that_nobody_has and mlruns not installed; pip install wandb_that_nobody_has mlruns"):
-        launch(tiny_config(tmp_path / "runs", report_to=["mlflow", "tensorboard", "wandb"]), never, "the command")
+    with pytest.raises(
+        UserError,
+        match=r"wandb_that_nobody_has and mlruns not installed; pip install wandb_that_nobody_has mlruns",
+    ):
+        launch(
+            tiny_config(tmp_path / "runs", report_to=["mlflow", "tensorboard", "wandb"]),
+            never,
+            "the command",
+        )
     assert not (tmp_path / "runs").exists()
 
 
 def test_runs_of_the_same_settings_are_told_apart_by_their_names(tmp_path: Path) -> None:
-    one, other = (Reported(tiny_config(tmp_path, run_name=name), tmp_path, "identity", -1) for name in ("one", "other"))
+    one, other = (
+        Reported(tiny_config(tmp_path, run_name=name), tmp_path, "identity", -1)
+        for name in ("one", "other")
+    )
     assert one.key != other.key
-    assert one.key == Reported(one.config.model_copy(update={"workers": 2}), tmp_path, "identity", 40).key
+    assert (
+        one.key
+        == Reported(one.config.model_copy(update={"workers": 2}), tmp_path, "identity", 40).key
+    )
 
 
 def stopped_and_resumed(config: TrainConfig) -> None:
@@ -207,10 +269,21 @@ def test_mlflow_has_each_step_once_in_one_run(undisturbed: str, tmp_path: Path) 
     assert not told_of_trackers(config.local_run_dir)
     there = client(tracking_uri=f"sqlite:///{config.local_run_dir / 'mlflow.db'}")
     (run,) = there.search_runs([there.get_experiment_by_name("lipi").experiment_id])
-    assert (run.info.run_name, run.info.status, run.data.params["optimizer.learning_rate"]) == ("tiny", "FINISHED", "0.001")
+    assert (run.info.run_name, run.info.status, run.data.params["optimizer.learning_rate"]) == (
+        "tiny",
+        "FINISHED",
+        "0.001",
+    )
     for key in ("loss", "samples", "eval_cer"):
-        found = [(metric.step, as_float32(metric.value)) for metric in there.get_metric_history(run.info.run_id, key)]
-        assert found == [(step, numbers[key]) for step, numbers in numbers_of(undisturbed).items() if key in numbers]
+        found = [
+            (metric.step, as_float32(metric.value))
+            for metric in there.get_metric_history(run.info.run_id, key)
+        ]
+        assert found == [
+            (step, numbers[key])
+            for step, numbers in numbers_of(undisturbed).items()
+            if key in numbers
+        ]
 
 
 @pytest.mark.filterwarnings("ignore")  # its own
@@ -224,7 +297,9 @@ def test_wandb_offline_has_the_whole_run_in_one_folder(undisturbed: str, tmp_pat
     found = {line.pop("_step"): line for line in history_of(file)}
     expected = numbers_of(undisturbed)
     assert list(found) == list(expected)
-    assert {step: {key: as_float32(line[key]) for key in expected[step]} for step, line in found.items()} == expected
+    assert {
+        step: {key: as_float32(line[key]) for key in expected[step]} for step, line in found.items()
+    } == expected
 
 
 def history_of(file: Path) -> list[dict[str, Any]]:
@@ -241,5 +316,10 @@ def history_of(file: Path) -> list[dict[str, Any]]:
         if kind in (1, 4):
             record, part = Record.FromString(part), b""
             if record.HasField("history"):
-                lines.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item})
+                lines.append(
+                    {
+                        item.key or "/".join(item.nested_key): json.loads(item.value_json)
+                        for item in record.history.item
+                    }
+                )
     return lines

@@ -8,13 +8,19 @@ import torch
 
 from ocr.dataset.read import Dataset
 from tests.trainers.tiny import tiny_task, tiny_vlm_config
-from trainers.batches import turns_of
-from trainers.loop import plan_of
-from trainers.task import Judged
-from trainers.vlm_lora import VlmTask
+from trainers.families.task import Judged
+from trainers.families.vlm.task import VlmTask
+from trainers.loop.batches import turns_of
+from trainers.loop.loop import plan_of
 
 PLAIN: dict[str, Any] = {
-    "loss": {"name": "cross_entropy", "focal_gamma": 0.0, "focal_alpha": 1.0, "label_smoothing": 0.0, "confusion_weight": 0.0},
+    "loss": {
+        "name": "cross_entropy",
+        "focal_gamma": 0.0,
+        "focal_alpha": 1.0,
+        "label_smoothing": 0.0,
+        "confusion_weight": 0.0,
+    },
     "kornia": {"strength": 0.0},
     "lora": {"rank": 8, "dropout": 0.0, "parts": ["language", "vision", "merger"]},
 }
@@ -30,14 +36,19 @@ def test_the_unmasked_labels_are_the_transcription_and_its_end(task: VlmTask) ->
     turn = turns_of(plan_of(task.config, task.widths), 0, 0, 1)[0]
     batch = task.batch(turn, 0)
     for row, answers, index in zip(batch.ids_BT, batch.answers_BT, turn.samples, strict=True):
-        assert task.base.tokenizer.decode(row[answers]) == task.train.texts[task.checked.train[index]] + "<|im_end|>"
+        assert (
+            task.base.tokenizer.decode(row[answers])
+            == task.train.texts[task.checked.train[index]] + "<|im_end|>"
+        )
         assert int((row == task.fitting.prompt.image_token).sum()) > 0
 
 
 def test_image_tokens_are_as_many_as_the_image_has_patches(task: VlmTask) -> None:
     batch = task.batch(turns_of(plan_of(task.config, task.widths), 1, 0, 1)[0], 0)
     counted = (batch.ids_BT == task.fitting.prompt.image_token).sum(1).tolist()
-    assert counted == [task.base.patching.tokens(image.shape[2], image.shape[1]) for image in batch.images]
+    assert counted == [
+        task.base.patching.tokens(image.shape[2], image.shape[1]) for image in batch.images
+    ]
 
 
 def test_a_text_without_an_image_learns_beside_images(task: VlmTask) -> None:
@@ -64,14 +75,33 @@ def test_a_samples_loss_is_the_models_own_over_its_answer(task: VlmTask) -> None
         "image_grid_thw": torch.tensor([grid(image, task.base.patching) for image in batch.images]),
     }
     theirs = task.network.model(
-        input_ids=batch.ids_BT, labels=labels, mm_token_type_ids=(batch.ids_BT == task.fitting.prompt.image_token).int(), use_cache=False, **seen
+        input_ids=batch.ids_BT,
+        labels=labels,
+        mm_token_type_ids=(batch.ids_BT == task.fitting.prompt.image_token).int(),
+        use_cache=False,
+        **seen,
     ).loss
     assert torch.allclose(losses.sums_B.sum() / losses.weights_B.sum(), theirs, atol=1e-5)
 
 
 def test_padding_stays_under_a_tenth_of_the_tokens(tmp_path: Path) -> None:
-    task = tiny_task(tiny_vlm_config(tmp_path, data={"train": "odia_words", "max_train_samples": 1000, "max_validation_samples": 6}, **PLAIN))
-    plan = plan_of(task.config.model_copy(update={"train": task.config.train.model_copy(update={"global_batch_size": 32, "micro_batch_size": 8})}), task.widths)
+    task = tiny_task(
+        tiny_vlm_config(
+            tmp_path,
+            data={"train": "odia_words", "max_train_samples": 1000, "max_validation_samples": 6},
+            **PLAIN,
+        )
+    )
+    plan = plan_of(
+        task.config.model_copy(
+            update={
+                "train": task.config.train.model_copy(
+                    update={"global_batch_size": 32, "micro_batch_size": 8}
+                )
+            }
+        ),
+        task.widths,
+    )
     tokens = padded = 0
     for step in range(plan.steps_per_epoch):
         for micro_batch in plan.step(step):
@@ -91,7 +121,9 @@ def test_tokens_counted_before_training_are_those_of_the_batch(task: VlmTask) ->
 def test_evaluating_in_parts_sums_to_the_whole(task: VlmTask) -> None:
     whole = task.evaluate(task.validation)
     parts = [task.evaluate(task.validation[rank::3]) for rank in range(3)]
-    summed = Judged.from_vector([sum(values) for values in zip(*(part.as_vector() for part in parts), strict=True)])
+    summed = Judged.from_vector(
+        [sum(values) for values in zip(*(part.as_vector() for part in parts), strict=True)]
+    )
     assert summed.counts == whole.counts
     assert summed.teacher_forced == whole.teacher_forced
     assert summed.loss_sum == pytest.approx(whole.loss_sum, rel=1e-5)
@@ -106,12 +138,18 @@ def test_the_generated_subset_is_always_the_same(task: VlmTask, tmp_path: Path) 
     assert set(task.judged) <= set(task.validation)
 
 
-def test_the_memory_of_logits_does_not_grow_with_the_prompt(task: VlmTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainers import vlm_lora
+def test_the_memory_of_logits_does_not_grow_with_the_prompt(
+    task: VlmTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainers.families.vlm import task as vlm_lora
 
     asked: list[int] = []
     original = vlm_lora.token_losses
-    monkeypatch.setattr(vlm_lora, "token_losses", lambda hidden, *rest: asked.append(len(hidden)) or original(hidden, *rest))
+    monkeypatch.setattr(
+        vlm_lora,
+        "token_losses",
+        lambda hidden, *rest: asked.append(len(hidden)) or original(hidden, *rest),
+    )
     batch = task._collate([task._sample(task.train, index) for index in range(3)], None)
     task.losses(batch, 1.0)
     assert asked == [int(batch.answers_BT.sum())]
@@ -119,5 +157,7 @@ def test_the_memory_of_logits_does_not_grow_with_the_prompt(task: VlmTask, monke
 
 
 def test_the_embedded_few_words_are_not_those_that_the_base_knows() -> None:
-    learnt, known = (set(Dataset.open(name, "train").texts) for name in ("odia_few_words", "odia_few_words_base"))
+    learnt, known = (
+        set(Dataset.open(name, "train").texts) for name in ("odia_few_words", "odia_few_words_base")
+    )
     assert not learnt & known

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from ocr.errors import UserError
-from ocr.recognizers.vlm.base import find_base
+from ocr.recognizers.vlm.base_model import find_base
 from ocr.recognizers.vlm.settings import TinyVlmSettings
 from tests.trainers.tiny import tiny_vlm_config
-from trainers.vlm_verify import verified
+from trainers.families.vlm.preflight import verified
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,12 @@ def broken(drawn: Path, target: Path, file: str, **values: Any) -> Path:
 
 
 def config(tmp_path: Path, folder: Path, **changes: Any) -> Any:
-    return tiny_vlm_config(tmp_path, model={"kind": "vlm", "name_or_path": str(folder), "instruction": "OCR"} | changes.pop("model", {}), **changes)
+    return tiny_vlm_config(
+        tmp_path,
+        model={"kind": "vlm", "name_or_path": str(folder), "instruction": "OCR"}
+        | changes.pop("model", {}),
+        **changes,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -55,29 +60,62 @@ def test_a_base_that_fits_has_a_table_of_what_was_found(drawn: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("file", "values", "told"),
     [
-        ("config.json", {"architectures": ["LlamaForCausalLM"]}, r"NOT  architecture +LlamaForCausalLM"),
+        (
+            "config.json",
+            {"architectures": ["LlamaForCausalLM"]},
+            r"NOT  architecture +LlamaForCausalLM",
+        ),
         ("config.json", {"image_token_id": 2}, r"NOT  image_token_id +2 +\(expected: 5"),
         ("config.json", {"vision_start_token_id": 9}, r"NOT  vision_start_token_id +9"),
         ("preprocessor_config.json", {"patch_size": 14}, r"NOT  patch size +14 +\(expected: 16"),
         ("preprocessor_config.json", {"merge_size": 1}, r"NOT  spatial merge +1 +\(expected: 2"),
         ("config.json", {"vision_config__out_hidden_size": 64}, r"NOT  hidden size +64"),
-        ("config.json", {"text_config__vocab_size": 100}, r"NOT  vocabulary +100 +\(expected: at least the tokenizer's 398"),
-        ("preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor"}, r"NOT  image processor +CLIPImageProcessor"),
-        ("preprocessor_config.json", {"processor_class": "LlavaProcessor"}, r"NOT  processor +LlavaProcessor"),
+        (
+            "config.json",
+            {"text_config__vocab_size": 100},
+            r"NOT  vocabulary +100 +\(expected: at least the tokenizer's 398",
+        ),
+        (
+            "preprocessor_config.json",
+            {"image_processor_type": "CLIPImageProcessor"},
+            r"NOT  image processor +CLIPImageProcessor",
+        ),
+        (
+            "preprocessor_config.json",
+            {"processor_class": "LlavaProcessor"},
+            r"NOT  processor +LlavaProcessor",
+        ),
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_each_thing_that_does_not_fit_is_named(file: str, values: dict[str, Any], told: str, drawn: Path, tmp_path: Path) -> None:
+def test_each_thing_that_does_not_fit_is_named(
+    file: str, values: dict[str, Any], told: str, drawn: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=told):
         verified(config(tmp_path, broken(drawn, tmp_path / "base", file, **values)))
 
 
-def test_a_template_without_an_image_and_wrong_tokens_are_told_together(drawn: Path, tmp_path: Path) -> None:
-    folder = broken(drawn, tmp_path / "base", "config.json", vision_end_token_id=1, vision_config__spatial_merge_size=4)
-    (folder / "chat_template.jinja").write_text("{% for message in messages %}{{ message.role }}{% endfor %}")
+def test_a_template_without_an_image_and_wrong_tokens_are_told_together(
+    drawn: Path, tmp_path: Path
+) -> None:
+    folder = broken(
+        drawn,
+        tmp_path / "base",
+        "config.json",
+        vision_end_token_id=1,
+        vision_config__spatial_merge_size=4,
+    )
+    (folder / "chat_template.jinja").write_text(
+        "{% for message in messages %}{{ message.role }}{% endfor %}"
+    )
     with pytest.raises(UserError, match=r"3 of \d+ checks failed") as found:
         verified(config(tmp_path, folder))
-    for part in ("its chat template writes 0 image placeholders", "vision_end_token_id", "spatial merge", "skip_verification=true"):
+    for part in (
+        "its chat template writes 0 image placeholders",
+        "vision_end_token_id",
+        "spatial merge",
+        "skip_verification=true",
+    ):
         assert part in str(found.value)
 
 
@@ -96,9 +134,30 @@ def test_pages_shrunk_to_stamps_and_texts_too_long_are_told(drawn: Path, tmp_pat
             Image.new("L", (900, 700 + number + count), 255).save(pages / f"{split}{number}.png")
             (pages / f"{split}{number}.gt.txt").write_text("ଓଡ଼ିଆ " * 40 + f"{split} {number}")
         sources.append({"format": "pairs", "path": str(pages), "split": split})
-    build(parse_settings(PrepareConfig, {"output": str(tmp_path / "set"), "sources": sources}, "test"))
-    data = {"train": str(tmp_path / "set"), "max_train_samples": None, "max_validation_samples": None}
+    build(
+        parse_settings(PrepareConfig, {"output": str(tmp_path / "set"), "sources": sources}, "test")
+    )
+    data = {
+        "train": str(tmp_path / "set"),
+        "max_train_samples": None,
+        "max_validation_samples": None,
+    }
     with pytest.raises(UserError, match=r"NOT  image sizes .* 900 → 96 px"):
-        verified(config(tmp_path, drawn, data=data, images={"max_side_px": 2048, "min_pixels": 1024, "max_pixels": 8192}))
+        verified(
+            config(
+                tmp_path,
+                drawn,
+                data=data,
+                images={"max_side_px": 2048, "min_pixels": 1024, "max_pixels": 8192},
+            )
+        )
     with pytest.raises(UserError, match=r"NOT  lengths .*[1-9] of \d refused"):
-        verified(config(tmp_path, drawn, data=data, model={"max_length": 100}, images={"max_side_px": 2048, "max_pixels": 1_000_000}))
+        verified(
+            config(
+                tmp_path,
+                drawn,
+                data=data,
+                model={"max_length": 100},
+                images={"max_side_px": 2048, "max_pixels": 1_000_000},
+            )
+        )

@@ -8,9 +8,9 @@ import torch
 from tests.trainers.test_resume import assert_same
 from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
 from tests.trainers.together import fit_together
-from trainers.checkpoint import directory_of, verify
 from trainers.config import TrainConfig
-from trainers.loop import fit
+from trainers.loop.checkpoint import directory_of, verify
+from trainers.loop.loop import fit
 
 STEPS = {"max_steps": 20, "eval_steps": 10}
 
@@ -19,21 +19,32 @@ def final(config: TrainConfig) -> dict[str, torch.Tensor]:
     return verify(directory_of(config.local_run_dir, 20)).weights()
 
 
-def test_two_then_one_then_three_workers_in_mid_epoch_are_one_run_to_rounding(tmp_path: Path) -> None:
+def test_two_then_one_then_three_workers_in_mid_epoch_are_one_run_to_rounding(
+    tmp_path: Path,
+) -> None:
     alone = tiny_config(tmp_path / "alone", train=STEPS)
     torch.set_num_threads(1)
     fit(alone, tiny_task(alone), tiny_place(alone))
-    by_turns = [tiny_config(tmp_path / "turns", train=STEPS, workers=workers) for workers in (2, 1, 3)]
+    by_turns = [
+        tiny_config(tmp_path / "turns", train=STEPS, workers=workers) for workers in (2, 1, 3)
+    ]
     for config, stop_after in zip(by_turns, (6, 13, None), strict=True):
         fit_together(config, stop_after)
 
     golden, ours = final(alone), final(by_turns[0])
-    difference = sum(float((ours[name] - golden[name]).double().square().sum()) for name in golden) ** 0.5
+    difference = (
+        sum(float((ours[name] - golden[name]).double().square().sum()) for name in golden) ** 0.5
+    )
     size = sum(float(tensor.double().square().sum()) for tensor in golden.values()) ** 0.5
     assert difference < 1e-5 * size, f"{difference / size:.1e}"
-    ledgers = [(config.local_run_dir / "samples.jsonl").read_text() for config in (alone, by_turns[0])]
+    ledgers = [
+        (config.local_run_dir / "samples.jsonl").read_text() for config in (alone, by_turns[0])
+    ]
     assert ledgers[0] == ledgers[1]
-    timings = [json.loads(line) for line in (by_turns[0].local_run_dir / "timings.jsonl").read_text().splitlines()]
+    timings = [
+        json.loads(line)
+        for line in (by_turns[0].local_run_dir / "timings.jsonl").read_text().splitlines()
+    ]
     told = [line["text"] for line in timings if line.get("event") == "restart"]
     assert told == [
         "continues, equal to rounding, because workers 2 → 1, from step 6",
@@ -42,9 +53,13 @@ def test_two_then_one_then_three_workers_in_mid_epoch_are_one_run_to_rounding(tm
 
 
 def test_two_workers_stopped_and_continued_are_two_workers_undisturbed(tmp_path: Path) -> None:
-    through, stopped = (tiny_config(tmp_path / name, train=STEPS, workers=2) for name in ("through", "stopped"))
+    through, stopped = (
+        tiny_config(tmp_path / name, train=STEPS, workers=2) for name in ("through", "stopped")
+    )
     fit_together(through)
     fit_together(stopped, stop_after=7)
     fit_together(stopped)
     assert_same(final(stopped), final(through))
-    assert (stopped.local_run_dir / "metrics.jsonl").read_text() == (through.local_run_dir / "metrics.jsonl").read_text()
+    assert (stopped.local_run_dir / "metrics.jsonl").read_text() == (
+        through.local_run_dir / "metrics.jsonl"
+    ).read_text()

@@ -7,15 +7,23 @@ from ocr.dataset.read import Dataset
 from ocr.files import write_json
 from ocr.settings import parse_settings
 from trainers.config import TrainConfig
-from trainers.launch import Data, Job
-from trainers.loop import Place, fit
-from trainers.run import environment, identity
-from trainers.workers import Workers
+from trainers.loop.loop import Place, fit
+from trainers.loop.workers import Workers
+from trainers.runs.identity import environment, identity
+from trainers.runs.launch import Data, Job
 
 TINY: dict[str, Any] = {
     "run_name": "tiny",
     "data": {"train": "odia_words", "max_train_samples": 200, "max_validation_samples": 20},
-    "train": {"max_steps": 40, "global_batch_size": 12, "micro_batch_size": 5, "save_steps": 5, "eval_steps": 8, "logging_steps": 3, "log_samples": True},
+    "train": {
+        "max_steps": 40,
+        "global_batch_size": 12,
+        "micro_batch_size": 5,
+        "save_steps": 5,
+        "eval_steps": 8,
+        "logging_steps": 3,
+        "log_samples": True,
+    },
     "optimizer": {"learning_rate": 1e-3, "warmup_steps": 5},
     "model": {"kind": "compact", "size": "small", "dropout": 0.2},
     "threads_per_worker": 1,
@@ -41,7 +49,13 @@ TINY_VLM: dict[str, Any] = {
     "model": {"kind": "tiny_vlm", "base_steps": 0, "instruction": "OCR"},
     "images": {"max_side_px": 160, "min_pixels": 1024, "max_pixels": 8192},
     "lora": {"rank": 8, "dropout": 0.1, "parts": ["language", "vision", "merger"]},
-    "loss": {"name": "cross_entropy", "focal_gamma": 2.0, "focal_alpha": 0.25, "label_smoothing": 0.1, "confusion_weight": 2.0},
+    "loss": {
+        "name": "cross_entropy",
+        "focal_gamma": 2.0,
+        "focal_alpha": 0.25,
+        "label_smoothing": 0.1,
+        "confusion_weight": 2.0,
+    },
     "kornia": {"strength": 1.0},
     "generation": {"max_new_tokens": 6, "max_eval_samples": 4},
     "threads_per_worker": 1,
@@ -68,13 +82,23 @@ def _changed(run: dict[str, Any], storage: Path, changes: dict[str, Any]) -> Tra
 
 def tiny_place(config: TrainConfig, workers: Workers | None = None) -> Place:
     """The run's directory, made if need be, and its identity, as the launcher would give them."""
-    train, validation = Dataset.open(config.data.train, "train"), Dataset.open(config.data.train, "validation")
+    train, validation = (
+        Dataset.open(config.data.train, "train"),
+        Dataset.open(config.data.train, "validation"),
+    )
     run = identity(config, {"train": train.fingerprint, "validation": validation.fingerprint})
     run_dir = config.local_run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     if not (run_dir / "run.json").exists():
         write_json(run_dir / "run.json", {"run": run})
-    return Place(run_dir, run, 1, environment(config, 1, "cpu", config.precision), workers or Workers(), precision=config.precision)
+    return Place(
+        run_dir,
+        run,
+        1,
+        environment(config, 1, "cpu", config.precision),
+        workers or Workers(),
+        precision=config.precision,
+    )
 
 
 def tiny_task(config: TrainConfig) -> Any:
@@ -85,5 +109,11 @@ def tiny_task(config: TrainConfig) -> Any:
 def train_here(job: Job) -> None:
     """What trainers.on_ray.train does, in this process."""
     precision = "fp32" if job.config.precision == "auto" else job.config.precision
-    place = Place(job.run_dir, job.run, job.attempt, environment(job.config, 1, "cpu", precision), precision=precision)
+    place = Place(
+        job.run_dir,
+        job.run,
+        job.attempt,
+        environment(job.config, 1, "cpu", precision),
+        precision=precision,
+    )
     fit(job.config, Data.open(job.config).task(job.config, "cpu", precision), place)

@@ -9,19 +9,23 @@ from torch import distributed
 
 from tests.trainers.tiny import tiny_place, tiny_task
 from trainers.config import TrainConfig
-from trainers.loop import fit
-from trainers.workers import Workers
+from trainers.loop.loop import fit
+from trainers.loop.workers import Workers
 
 
 def fit_together(config: TrainConfig, stop_after: int | None = None) -> None:
     """Train `config` with its number of workers, each a process of one thread."""
     with tempfile.TemporaryDirectory() as meeting:
-        torch.multiprocessing.spawn(_work, (config, stop_after, Path(meeting) / "store"), nprocs=config.workers)
+        torch.multiprocessing.spawn(
+            _work, (config, stop_after, Path(meeting) / "store"), nprocs=config.workers
+        )
 
 
 def _work(rank: int, config: TrainConfig, stop_after: int | None, store: Path) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=config.workers)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=config.workers
+    )
     try:
         fit(config, tiny_task(config), tiny_place(config, Workers.here()), stop_after)
         distributed.barrier()  # none leaves while another still talks

@@ -13,13 +13,34 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    MultipleLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from trainers.report.formats import count, decimal, percent
 from trainers.report.records import Points, Records, by_step, event_steps, running_mean, thin
 
-INK, MUTED, GRID, TRAIN, EVAL, CARD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
-_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", TRAIN: "--train", EVAL: "--eval", CARD: "--card"}
+INK, MUTED, GRID, TRAIN, EVAL, CARD = (
+    "#010101",
+    "#020202",
+    "#030303",
+    "#040404",
+    "#050505",
+    "#060606",
+)
+_VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--grid",
+    TRAIN: "--train",
+    EVAL: "--eval",
+    CARD: "--card",
+}
 _SIZE_IN = (5.4, 2.9)
 _MOST_POINTS = 600
 _LOG_FROM_RATIO = 12.0
@@ -65,7 +86,12 @@ class Marks:
 
 def draw_charts(metrics: Records, timings: Records, marks: Marks) -> tuple[Chart, ...]:
     """Loss, error rate, learning rate and speed; one without a point is left out."""
-    charts = (_loss(metrics, marks), _error_rate(metrics, marks), _learning_rate(metrics, marks), _speed(timings, marks))
+    charts = (
+        _loss(metrics, marks),
+        _error_rate(metrics, marks),
+        _learning_rate(metrics, marks),
+        _speed(timings, marks),
+    )
     return tuple(chart for chart in charts if chart is not None)
 
 
@@ -82,16 +108,29 @@ def _loss(metrics: Records, marks: Marks) -> Chart | None:
 
 
 def _error_rate(metrics: Records, marks: Marks) -> Chart | None:
-    cer, grapheme_cer = by_step(metrics.series("eval_cer")), by_step(metrics.series("eval_grapheme_cer"))
+    cer, grapheme_cer = (
+        by_step(metrics.series("eval_cer")),
+        by_step(metrics.series("eval_grapheme_cer")),
+    )
     if not cer:
         return None
     with styled("error-rate"):
         axes = new_axes()
         log = scale_values(axes, cer + grapheme_cer, tick_percent)
         if grapheme_cer:
-            axes.plot(*_columns(grapheme_cer), color=MUTED, lw=1.2, ls=(0, (3, 2)), marker="s", ms=2.6, label="grapheme CER")
+            axes.plot(
+                *_columns(grapheme_cer),
+                color=MUTED,
+                lw=1.2,
+                ls=(0, (3, 2)),
+                marker="s",
+                ms=2.6,
+                label="grapheme CER",
+            )
         _evaluation_line(axes, cer, "CER", marks, percent, below=bool(grapheme_cer))
-        return finished(axes, "Character error rate", log, marks, _summary("Character error rate", cer, percent))
+        return finished(
+            axes, "Character error rate", log, marks, _summary("Character error rate", cer, percent)
+        )
 
 
 def _learning_rate(metrics: Records, marks: Marks) -> Chart | None:
@@ -103,7 +142,9 @@ def _learning_rate(metrics: Records, marks: Marks) -> Chart | None:
         axes.set_ylim(0, max(y for _, y in rate) * 1.12 or 1)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.3g}"))
         axes.plot(*_columns(thin(rate, _MOST_POINTS)), color=TRAIN, lw=1.6)
-        return finished(axes, "Learning rate", False, marks, _summary("Learning rate", rate, "{:.3g}".format))
+        return finished(
+            axes, "Learning rate", False, marks, _summary("Learning rate", rate, "{:.3g}".format)
+        )
 
 
 def _speed(timings: Records, marks: Marks) -> Chart | None:
@@ -118,7 +159,13 @@ def _speed(timings: Records, marks: Marks) -> Chart | None:
         for stretch in _between_restarts(speed):
             alone: dict[str, Any] = {"marker": "o", "ms": 3} if len(stretch) == 1 else {}
             axes.plot(*_columns(thin(stretch, _MOST_POINTS)), color=TRAIN, lw=1.4, **alone)
-        return finished(axes, "Samples per second", False, Marks(marks.best_step, restarts or marks.resumed), _summary("Samples per second", speed, decimal))
+        return finished(
+            axes,
+            "Samples per second",
+            False,
+            Marks(marks.best_step, restarts or marks.resumed),
+            _summary("Samples per second", speed, decimal),
+        )
 
 
 def draw_reliability(bins: Sequence[Sequence[float]]) -> Chart | None:
@@ -159,13 +206,28 @@ def _training_line(axes: Axes, points: Points) -> None:
     axes.plot(*_columns(thin(points, _MOST_POINTS)), color=TRAIN, **raw, **marker)
     if smooth:
         window = max(5, len(points) // 40)
-        axes.plot(*_columns(thin(running_mean(points, window), _MOST_POINTS)), color=TRAIN, lw=1.8, label="training (running mean)")
+        axes.plot(
+            *_columns(thin(running_mean(points, window), _MOST_POINTS)),
+            color=TRAIN,
+            lw=1.8,
+            label="training (running mean)",
+        )
 
 
-def _evaluation_line(axes: Axes, points: Points, label: str, marks: Marks, spell: Any, below: bool = False) -> None:
+def _evaluation_line(
+    axes: Axes, points: Points, label: str, marks: Marks, spell: Any, below: bool = False
+) -> None:
     """The points joined, the best one ringed and named, `below` where another line runs above."""
     shown = points if len(points) <= 60 else thin(points, 120)
-    axes.plot(*_columns(shown), color=EVAL, lw=1.5, marker="o", ms=3.6 if len(points) <= 60 else 1.8, label=label, zorder=3)
+    axes.plot(
+        *_columns(shown),
+        color=EVAL,
+        lw=1.5,
+        marker="o",
+        ms=3.6 if len(points) <= 60 else 1.8,
+        label=label,
+        zorder=3,
+    )
     for step, value in (point for point in points if point[0] == marks.best_step):
         axes.plot([step], [value], ls="", marker="o", ms=9, mfc="none", mec=INK, mew=1.3, zorder=4)
         right = step > (points[0][0] + points[-1][0]) / 2
@@ -213,7 +275,15 @@ def scale_values(axes: Axes, points: Points, spell: Any) -> bool:
     return log
 
 
-def finished(axes: Axes, title: str, log: bool, marks: Marks, summary: str, across: str = "step", left: float = 0) -> Chart:
+def finished(
+    axes: Axes,
+    title: str,
+    log: bool,
+    marks: Marks,
+    summary: str,
+    across: str = "step",
+    left: float = 0,
+) -> Chart:
     """The drawing as the page shows it."""
     for step in marks.resumed:
         axes.axvline(step, color=MUTED, lw=1, ls=(0, (1, 2)), zorder=1)
@@ -238,7 +308,12 @@ def _inline(svg: str, summary: str) -> str:
     """Only what the page needs: no metadata, namespaces (HTML has them), unused ids, size or colour of its own."""
     opening = re.search(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', svg)
     assert opening is not None
-    body = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg[opening.end() :].strip(), flags=re.DOTALL)
+    body = re.sub(
+        r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*",
+        "",
+        svg[opening.end() :].strip(),
+        flags=re.DOTALL,
+    )
     body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, f"var({variable})")

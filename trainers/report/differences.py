@@ -30,13 +30,22 @@ def mark(reference: str, reading: str) -> tuple[tuple[Piece, ...], tuple[Piece, 
     upper: list[Piece] = []
     lower: list[Piece] = []
     for block in Levenshtein.opcodes(expected, read):
-        wanted, found = expected[block.src_start : block.src_end], read[block.dest_start : block.dest_end]
+        wanted, found = (
+            expected[block.src_start : block.src_end],
+            read[block.dest_start : block.dest_end],
+        )
         if block.tag == "equal":
             upper.append(Piece("same", "".join(wanted)))
             lower.append(Piece("same", "".join(found)))
         elif block.tag == "replace":
-            upper += [Piece("wrong", visible(w), f"read as {names(f)}") for w, f in zip(wanted, found, strict=True)]
-            lower += [Piece("wrong", visible(f), f"expected {names(w)}") for w, f in zip(wanted, found, strict=True)]
+            upper += [
+                Piece("wrong", visible(w), f"read as {names(f)}")
+                for w, f in zip(wanted, found, strict=True)
+            ]
+            lower += [
+                Piece("wrong", visible(f), f"expected {names(w)}")
+                for w, f in zip(wanted, found, strict=True)
+            ]
         elif block.tag == "delete":
             upper += [Piece("missing", visible(w), f"not read: {names(w)}") for w in wanted]
             lower += [Piece("gap", "", f"not read: {names(w)}") for w in wanted]
@@ -50,5 +59,7 @@ def _joined(pieces: list[Piece]) -> tuple[Piece, ...]:
     joined: list[Piece] = []
     for kind, run in groupby(pieces, key=lambda piece: piece.kind):
         stretch = list(run)
-        joined += [Piece("same", "".join(piece.text for piece in stretch))] if kind == "same" else stretch
+        joined += (
+            [Piece("same", "".join(piece.text for piece in stretch))] if kind == "same" else stretch
+        )
     return tuple(joined)

@@ -44,7 +44,9 @@ def duration(seconds: Any) -> tuple[str, str]:
         return MISSING, "minutes"
     if seconds < 120:
         return decimal(seconds), "seconds"
-    return (decimal(seconds / 60), "minutes") if seconds < 7200 else (decimal(seconds / 3600), "hours")
+    return (
+        (decimal(seconds / 60), "minutes") if seconds < 7200 else (decimal(seconds / 3600), "hours")
+    )
 
 
 def size(number: Any) -> str:
@@ -86,8 +88,16 @@ def names(text: str) -> str:
 
 def visible(text: str) -> str:
     """The text, or, where it would leave no mark on the page, the name of what is there."""
-    if text and all(unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cf", "Cc") for character in text):
-        return "␣" if text == " " else " + ".join(describe_character(character).partition(" ")[2].lower() for character in text)
+    if text and all(
+        unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cf", "Cc") for character in text
+    ):
+        return (
+            "␣"
+            if text == " "
+            else " + ".join(
+                describe_character(character).partition(" ")[2].lower() for character in text
+            )
+        )
     return text
 
 

@@ -56,19 +56,37 @@ def mark_line(line: ReportLine) -> MarkedLine:
     known = finite(line.confidence)
     share = round(100 * min(1.0, max(0.0, line.confidence)), 1) if known else None
     confidence = f"{line.confidence:.2f}" if known else formats.MISSING
-    return MarkedLine(line.id, source, refused, reference, reading, formats.percent(counts.cer), bool(counts.exact), confidence, share)
+    return MarkedLine(
+        line.id,
+        source,
+        refused,
+        reference,
+        reading,
+        formats.percent(counts.cer),
+        bool(counts.exact),
+        confidence,
+        share,
+    )
 
 
 def _image_source(line: ReportLine) -> tuple[str, str]:
     """(data URI, "") or ("", why not); what browsers do not show, or is too heavy for a page, is encoded anew."""
-    kind = next((kind for kind, magic in _SHOWN_BY_BROWSERS.items() if magic.match(line.image)), None)
+    kind = next(
+        (kind for kind, magic in _SHOWN_BY_BROWSERS.items() if magic.match(line.image)), None
+    )
     encoded = line.image
     if kind is None or len(encoded) > _MAX_IMAGE_BYTES:
         try:
             pixels = open_image(line.image, "RGB", where=line.id)
         except ImageRefused as problem:
-            return "", problem.reason  # its detail may hold an address in memory, and no two pages would be alike
+            return (
+                "",
+                problem.reason,
+            )  # its detail may hold an address in memory, and no two pages would be alike
         height, width = pixels.shape[:2]
         shrink = min(1.0, _MAX_WIDTH_PX / width, _MAX_HEIGHT_PX / height)
-        kind, encoded = "webp", encode_image(scale_to_height(pixels, max(1, round(height * shrink))), "WEBP")
+        kind, encoded = (
+            "webp",
+            encode_image(scale_to_height(pixels, max(1, round(height * shrink))), "WEBP"),
+        )
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}", ""

@@ -19,7 +19,11 @@ def notices(report: Mapping[str, Any], metrics: Records, timings: Records) -> li
 
 
 def _no_metrics(metrics: Records) -> str:
-    return "" if metrics.lines else f"{metrics.name} is missing or empty: there are no training curves."
+    return (
+        ""
+        if metrics.lines
+        else f"{metrics.name} is missing or empty: there are no training curves."
+    )
 
 
 def _unreadable(records: Records) -> str:
@@ -54,7 +58,11 @@ def _unknown(report: Mapping[str, Any]) -> str:
     unknown = (report.get("data") or {}).get("unknown_characters") or {}
     if not unknown:
         return ""
-    characters = "1 character of the data is" if len(unknown) == 1 else f"{count(len(unknown))} characters of the data are"
+    characters = (
+        "1 character of the data is"
+        if len(unknown) == 1
+        else f"{count(len(unknown))} characters of the data are"
+    )
     return f"{characters} not in the alphabet ({count(sum(unknown.values()))}×): the model cannot write what it has no class for."
 
 

@@ -63,12 +63,19 @@ def write_report(run_dir: Path, report: dict[str, Any], lines: Sequence[ReportLi
     finite become null. The same input gives the same bytes.
     """
     values = formats.plain(report)
-    page = render(values, lines, read_records(run_dir / "metrics.jsonl"), read_records(run_dir / "timings.jsonl"))
+    page = render(
+        values,
+        lines,
+        read_records(run_dir / "metrics.jsonl"),
+        read_records(run_dir / "timings.jsonl"),
+    )
     write_json(run_dir / "report.json", values)
     write_atomically(run_dir / "report.html", page.encode())
 
 
-def render(report: Mapping[str, Any], lines: Sequence[ReportLine], metrics: Records, timings: Records) -> str:
+def render(
+    report: Mapping[str, Any], lines: Sequence[ReportLine], metrics: Records, timings: Records
+) -> str:
     """The page as HTML; every text of the run is escaped, and nothing in it reaches for a network."""
     data = _part(report, "data")
     return _template().render(
@@ -80,12 +87,18 @@ def render(report: Mapping[str, Any], lines: Sequence[ReportLine], metrics: Reco
         charts=_charts(report, metrics, timings),
         columns=[label for label, _ in _evaluation_columns(metrics).values()],
         evaluations=_evaluations(report, metrics),
-        groups=[(group, [mark_line(line) for line in lines if line.group == group]) for group in ("worst", "random")],
+        groups=[
+            (group, [mark_line(line) for line in lines if line.group == group])
+            for group in ("worst", "random")
+        ],
         check=_before_and_after(report),
         confusions=_confusions(report.get("confusions") or []),
         reliability=draw_reliability(_part(report, "confidence").get("reliability") or []),
         trust=_trust(report),
-        backends=[(name, formats.percent(cer), _devices_of(report, name)) for name, cer in _part(report, "backends").items()],
+        backends=[
+            (name, formats.percent(cer), _devices_of(report, name))
+            for name, cer in _part(report, "backends").items()
+        ],
         splits=[(name, _part(data, name)) for name in ("train", "validation") if data.get(name)],
         skipped=_part(data, "skipped"),
         unknown=_part(data, "unknown_characters"),
@@ -95,7 +108,11 @@ def render(report: Mapping[str, Any], lines: Sequence[ReportLine], metrics: Reco
         survival=_survival(report),
         steps=report.get("step"),
         machine=_machine(report),
-        config=yaml.safe_dump(report.get("config") or {}, allow_unicode=True, sort_keys=False, width=100) if report.get("config") else "",
+        config=yaml.safe_dump(
+            report.get("config") or {}, allow_unicode=True, sort_keys=False, width=100
+        )
+        if report.get("config")
+        else "",
         versions=_part(report, "versions"),
         command=report.get("command"),
         bundle=report.get("bundle"),
@@ -111,7 +128,11 @@ def verdict(report: Mapping[str, Any]) -> str:
     effort += f" in {time} {unit}" if finite(report.get("training_seconds")) else ""
     if not finite(report.get("eval_cer")):
         return f"{opening}{effort}; nothing was evaluated."
-    samples = f"{formats.count(report['validation_samples'])} " if finite(report.get("validation_samples")) else ""
+    samples = (
+        f"{formats.count(report['validation_samples'])} "
+        if finite(report.get("validation_samples"))
+        else ""
+    )
     found = f"{formats.percent(report['eval_cer'])} of the characters wrong"
     if not finite(report.get("eval_exact_match")):
         return f"{opening}{effort}: {found}."
@@ -126,16 +147,30 @@ def _figures(report: Mapping[str, Any]) -> list[Figure]:
         Figure(
             "CER",
             formats.percent(report.get("eval_cer")),
-            "of the characters wrong" + (f", {formats.count(samples)} validation samples" if finite(samples) else ""),
+            "of the characters wrong"
+            + (f", {formats.count(samples)} validation samples" if finite(samples) else ""),
         ),
-        Figure("Grapheme CER", formats.percent(report.get("eval_grapheme_cer")), "of the written units wrong"),
-        Figure("Exact", formats.percent(report.get("eval_exact_match")), "of samples without any error"),
+        Figure(
+            "Grapheme CER",
+            formats.percent(report.get("eval_grapheme_cer")),
+            "of the written units wrong",
+        ),
+        Figure(
+            "Exact", formats.percent(report.get("eval_exact_match")), "of samples without any error"
+        ),
         Figure("WER", formats.percent(report.get("eval_wer")), "of the words wrong"),
         Figure("Steps", formats.count(report.get("step")), _step_note(report)),
-        Figure("Samples/s", formats.decimal(report.get("samples_per_second")), f"{formats.count(seen)} seen" if finite(seen) else ""),
+        Figure(
+            "Samples/s",
+            formats.decimal(report.get("samples_per_second")),
+            f"{formats.count(seen)} seen" if finite(seen) else "",
+        ),
         Figure(unit.capitalize(), time, str(report.get("device") or "")),
     ]
-    return [replace(figure, note="not measured") if figure.value == formats.MISSING else figure for figure in figures]
+    return [
+        replace(figure, note="not measured") if figure.value == formats.MISSING else figure
+        for figure in figures
+    ]
 
 
 def _step_note(report: Mapping[str, Any]) -> str:
@@ -148,7 +183,11 @@ def _step_note(report: Mapping[str, Any]) -> str:
 
 def _charts(report: Mapping[str, Any], metrics: Records, timings: Records) -> tuple[Chart, ...]:
     resumed = (stop.get("step") for stop in _part(report, "history").get("resumed_at") or ())
-    return draw_charts(metrics, timings, Marks(report.get("best_step"), tuple(step for step in resumed if finite(step))))
+    return draw_charts(
+        metrics,
+        timings,
+        Marks(report.get("best_step"), tuple(step for step in resumed if finite(step))),
+    )
 
 
 def _evaluation_columns(metrics: Records) -> dict[str, tuple[str, Any]]:
@@ -158,9 +197,17 @@ def _evaluation_columns(metrics: Records) -> dict[str, tuple[str, Any]]:
 def _evaluations(report: Mapping[str, Any], metrics: Records) -> list[tuple[str, list[str], bool]]:
     """(step, cells, is the best) of every line of metrics.jsonl that has an evaluation."""
     columns = _evaluation_columns(metrics)
-    rows = {line["step"]: line for line in metrics.lines if "step" in line and any(key in line for key in columns)}
+    rows = {
+        line["step"]: line
+        for line in metrics.lines
+        if "step" in line and any(key in line for key in columns)
+    }
     return [
-        (formats.count(step), [spell(line.get(key)) for key, (_, spell) in columns.items()], step == report.get("best_step"))
+        (
+            formats.count(step),
+            [spell(line.get(key)) for key, (_, spell) in columns.items()],
+            step == report.get("best_step"),
+        )
         for step, line in sorted(rows.items())
     ]
 
@@ -173,8 +220,16 @@ def _confusions(pairs: Sequence[Sequence[Any]]) -> list[Confusion]:
 def _before_and_after(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """One sample's text, and how it was read before training and by the kept weights; empty where no such sample was read."""
     check = _part(report, "inference_check")
-    wanted = {"reference": "reference", "before training": "reading_before", "after training": "reading"}
-    return [(name, check[key]) for name, key in wanted.items() if check.get(key) is not None] if check else []
+    wanted = {
+        "reference": "reference",
+        "before training": "reading_before",
+        "after training": "reading",
+    }
+    return (
+        [(name, check[key]) for name, key in wanted.items() if check.get(key) is not None]
+        if check
+        else []
+    )
 
 
 def _facts(held_out: Mapping[str, Any], under: str = "") -> list[tuple[str, str]]:
@@ -182,7 +237,11 @@ def _facts(held_out: Mapping[str, Any], under: str = "") -> list[tuple[str, str]
     rows: list[tuple[str, str]] = []
     for key, fact in held_out.items():
         name = f"{under}{key}".replace("_", " ")
-        rows += _facts(fact, f"{name}: ") if isinstance(fact, Mapping) and fact else [(name, formats.value(fact))]
+        rows += (
+            _facts(fact, f"{name}: ")
+            if isinstance(fact, Mapping) and fact
+            else [(name, formats.value(fact))]
+        )
     return rows
 
 
@@ -192,11 +251,25 @@ def _stops(report: Mapping[str, Any]) -> list[Stop]:
         return []
     stops: list[Stop] = []
     for stop in history.get("resumed_at") or ():
-        stops.append(Stop("resumed", stop["step"], _place(stop["step"], last), str(stop.get("exactness") or "")))
+        stops.append(
+            Stop(
+                "resumed",
+                stop["step"],
+                _place(stop["step"], last),
+                str(stop.get("exactness") or ""),
+            )
+        )
     for step in history.get("extended_at") or ():
         stops.append(Stop("extended", step, _place(step, last), "max_steps was raised"))
     if finite(report.get("best_step")):
-        stops.append(Stop("best", report["best_step"], _place(report["best_step"], last), "these weights were kept"))
+        stops.append(
+            Stop(
+                "best",
+                report["best_step"],
+                _place(report["best_step"], last),
+                "these weights were kept",
+            )
+        )
     return sorted(stops, key=lambda stop: (stop.step, stop.kind))
 
 
@@ -208,12 +281,26 @@ def _trust(report: Mapping[str, Any]) -> str:
     """How far the confidence of a reading can be taken at its word."""
     error = _part(report, "confidence").get("expected_calibration_error")
     if "max_new_tokens" in _part(report, "decoding"):
-        error_told = f" Their product is {formats.percent(error)} off on average as a confidence (expected calibration error)." if finite(error) else ""
-        return f"The bundle writes its readings token by token, each with a probability.{error_told}"
-    method = {"greedy": "the best class of each column", "beam": "a beam with a character language model", "closed": "the likeliest entry of its dictionary"}
+        error_told = (
+            f" Their product is {formats.percent(error)} off on average as a confidence (expected calibration error)."
+            if finite(error)
+            else ""
+        )
+        return (
+            f"The bundle writes its readings token by token, each with a probability.{error_told}"
+        )
+    method = {
+        "greedy": "the best class of each column",
+        "beam": "a beam with a character language model",
+        "closed": "the likeliest entry of its dictionary",
+    }
     read = f"The bundle reads by {method.get(str(_part(report, 'decoding').get('method')), 'its own decoding')}"
     greedy = report.get("greedy_cer")
-    read += f"; by best path alone {formats.percent(greedy)} of the characters are wrong" if finite(greedy) and greedy != report.get("eval_cer") else ""
+    read += (
+        f"; by best path alone {formats.percent(greedy)} of the characters are wrong"
+        if finite(greedy) and greedy != report.get("eval_cer")
+        else ""
+    )
     trusted = (
         f" Its confidence is {formats.percent(error)} off on average (expected calibration error, fitted on one half, measured on the other)."
         if finite(error)
@@ -224,7 +311,9 @@ def _trust(report: Mapping[str, Any]) -> str:
 
 def _devices_of(report: Mapping[str, Any], backend: str) -> str:
     """Where the backend is the one that reads."""
-    return ", ".join(device for device, chosen in _part(report, "default_backend").items() if chosen == backend)
+    return ", ".join(
+        device for device, chosen in _part(report, "default_backend").items() if chosen == backend
+    )
 
 
 def _survival(report: Mapping[str, Any]) -> str:
@@ -244,7 +333,11 @@ def _machine(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     memory = report.get("peak_memory_mib")
     rows = [
         ("parameters", formats.size(report.get("parameters"))),
-        *([("trained", formats.size(report["trained_parameters"]))] if report.get("trained_parameters") != report.get("parameters") else []),
+        *(
+            [("trained", formats.size(report["trained_parameters"]))]
+            if report.get("trained_parameters") != report.get("parameters")
+            else []
+        ),
         ("device", formats.value(report.get("device"))),
         ("precision", formats.value(report.get("precision"))),
         ("workers", formats.value(report.get("workers"))),
@@ -262,5 +355,11 @@ def _part(report: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 @cache
 def _template() -> Template:
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     return environment.get_template("page.html.j2")

@@ -21,7 +21,11 @@ class Records:
 
     def series(self, key: str) -> Points:
         """(step, value) of every line that has a finite `key`, in the file's order."""
-        return [(line["step"], line[key]) for line in self.lines if finite(line.get("step")) and finite(line.get(key))]
+        return [
+            (line["step"], line[key])
+            for line in self.lines
+            if finite(line.get("step")) and finite(line.get(key))
+        ]
 
 
 def read_records(path: Path) -> Records:
@@ -53,7 +57,10 @@ def running_mean(points: Points, window: int) -> Points:
     half, last = window // 2, len(points)
     sums = list(accumulate((y for _, y in points), initial=0.0))
     spans = [(max(0, i - half), min(last, i + half + 1)) for i in range(last)]
-    return [(x, (sums[end] - sums[start]) / (end - start)) for (x, _), (start, end) in zip(points, spans, strict=True)]
+    return [
+        (x, (sums[end] - sums[start]) / (end - start))
+        for (x, _), (start, end) in zip(points, spans, strict=True)
+    ]
 
 
 def thin(points: Points, most: int) -> Points:

@@ -26,7 +26,15 @@ class Figures:
     def of(cls, found: Comparison) -> "Figures":
         """From a comparison."""
         old, new = found.old.counts, found.new.counts
-        return cls(old.samples, old.cer, new.cer, found.low, found.high, old.character_edits, new.character_edits)
+        return cls(
+            old.samples,
+            old.cer,
+            new.cer,
+            found.low,
+            found.high,
+            old.character_edits,
+            new.character_edits,
+        )
 
     def __str__(self) -> str:
         return f"CER {self.old_cer:.2%} → {self.new_cer:.2%} on {self.samples:,} lines (95 % interval of the difference {100 * self.low:+.2f} to {100 * self.high:+.2f} points)"
@@ -57,10 +65,16 @@ def judge(base: Comparison, corrections: Comparison, held_out: bool, max_loss: f
     if held_out:
         sure = gained.high < 0
         if not sure:
-            why.append(f"not better beyond doubt on held-out corrections: {gained}; the whole interval has to lie below 0")
+            why.append(
+                f"not better beyond doubt on held-out corrections: {gained}; the whole interval has to lie below 0"
+            )
     elif gained.new_errors >= gained.old_errors:
-        why.append(f"no fewer errors on corrections held out in turn: {gained.old_errors} → {gained.new_errors} in {gained.samples} lines")
-    verdict: Literal["better", "too few to be sure", "refused"] = "refused" if why else "better" if sure else "too few to be sure"
+        why.append(
+            f"no fewer errors on corrections held out in turn: {gained.old_errors} → {gained.new_errors} in {gained.samples} lines"
+        )
+    verdict: Literal["better", "too few to be sure", "refused"] = (
+        "refused" if why else "better" if sure else "too few to be sure"
+    )
     if verdict == "better":
         why.append(f"held-out corrections: {gained}; nothing forgotten: {kept}")
     elif verdict == "too few to be sure":
@@ -68,7 +82,9 @@ def judge(base: Comparison, corrections: Comparison, held_out: bool, max_loss: f
             f"{gained.old_errors} → {gained.new_errors} errors in {gained.samples} lines held out in turn, too few for an interval; nothing forgotten: {kept}"
         )
     worse = [*_worse(corrections, "correction"), *_worse(base, "base")]
-    return Verdict(verdict, tuple(why), kept, gained, "held-out lines" if held_out else "folds", tuple(worse))
+    return Verdict(
+        verdict, tuple(why), kept, gained, "held-out lines" if held_out else "folds", tuple(worse)
+    )
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
@@ -78,5 +94,12 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
 
 def _worse(found: Comparison, kind: str) -> list[dict[str, Any]]:
     """The lines that lost most."""
-    lost = [(old, new) for old, new in found.changed if new.counts.character_edits > old.counts.character_edits]
-    return [{"kind": kind, "id": old.id, "text": old.reference, "old": old.reading, "new": new.reading} for old, new in lost[:_SHOWN]]
+    lost = [
+        (old, new)
+        for old, new in found.changed
+        if new.counts.character_edits > old.counts.character_edits
+    ]
+    return [
+        {"kind": kind, "id": old.id, "text": old.reference, "old": old.reading, "new": new.reading}
+        for old, new in lost[:_SHOWN]
+    ]

@@ -22,14 +22,14 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, compare, evaluate
 from ocr.files import read_json, write_atomically, write_json
-from ocr.recognizers.base import load
+from ocr.recognizers.recognizer import load
 from ocr.replay import replay_files, replay_of, rows_file, with_replay
 from ocr.settings import parse_settings
 from ocr.sources.settings import CorrectionsSettings
 from trainers.config import TrainConfig
-from trainers.launch import Job, launch, shown
 from trainers.retrain.gate import Verdict, joined, judge
 from trainers.retrain.settings import RetrainConfig
+from trainers.runs.launch import Job, launch, shown
 
 VERDICT, PROGRESS = "verdict.json", "progress.json"
 Train = Callable[[Job], None]
@@ -44,7 +44,11 @@ class Retrained:
 
     def __str__(self) -> str:
         found, bundle = self.found, shown(self.output / "bundle")
-        next_step = "" if found["verdict"] == "refused" else f"; serve it: python ray_jobs/deploy.py {bundle}"
+        next_step = (
+            ""
+            if found["verdict"] == "refused"
+            else f"; serve it: python ray_jobs/deploy.py {bundle}"
+        )
         return f"{found['verdict']}: {'; '.join(found['why'])}\n{found['candidate']}: {found['verdict']}, {bundle}{next_step}"
 
 
@@ -52,31 +56,59 @@ def retrain(config: RetrainConfig, train: Train, command: str) -> Retrained:
     """To the verdict; `config.storage_path` is absolute. UserError before any training where bundle, corrections or replay are no good."""
     bundle = open_bundle(Path(config.bundle))
     if bundle.family != "ctc":
-        raise UserError(f"{bundle.path}: a {bundle.family} bundle; train it further with its own config and data.train=[{{format: corrections, path: …}}]")
+        raise UserError(
+            f"{bundle.path}: a {bundle.family} bundle; train it further with its own config and data.train=[{{format: corrections, path: …}}]"
+        )
     replay = replay_of(bundle, config.replay)
     judged = Dataset.open(replay, "validation")
     Dataset.open(replay, "train")
-    corrected = open_training((CorrectionsSettings(format="corrections", path=config.corrections),), config.max_skipped)
+    corrected = open_training(
+        (CorrectionsSettings(format="corrections", path=config.corrections),), config.max_skipped
+    )
     if len(corrected) < config.min_samples:
-        raise UserError(f"{config.corrections}: {len(corrected)} usable corrections; at least {config.min_samples} are needed")
-    output = Path(config.storage_path) / (config.output or f"retrain-{bundle.name}-{_hash(config, bundle, corrected)}")
+        raise UserError(
+            f"{config.corrections}: {len(corrected)} usable corrections; at least {config.min_samples} are needed"
+        )
+    output = Path(config.storage_path) / (
+        config.output or f"retrain-{bundle.name}-{_hash(config, bundle, corrected)}"
+    )
     if (output / VERDICT).is_file():
         print(f"{shown(output)}: this retraining is finished", flush=True)
         return Retrained(output, read_json(output / VERDICT))
     output.mkdir(parents=True, exist_ok=True)
-    return _Retraining(config, train, command, bundle, replay, judged, corrected, output).to_its_end()
+    return _Retraining(
+        config, train, command, bundle, replay, judged, corrected, output
+    ).to_its_end()
 
 
 def _hash(config: RetrainConfig, bundle: Bundle, corrected: Dataset) -> str:
-    settings = config.model_dump(exclude={"bundle", "corrections", "storage_path", "output", "workers", "threads_per_worker", "save_steps"})
-    return hashlib.sha256(json.dumps([bundle.sha256, corrected.fingerprint, settings], sort_keys=True).encode()).hexdigest()[:8]
+    settings = config.model_dump(
+        exclude={
+            "bundle",
+            "corrections",
+            "storage_path",
+            "output",
+            "workers",
+            "threads_per_worker",
+            "save_steps",
+        }
+    )
+    return hashlib.sha256(
+        json.dumps([bundle.sha256, corrected.fingerprint, settings], sort_keys=True).encode()
+    ).hexdigest()[:8]
 
 
 def divided(groups: Sequence[str], parts: int) -> list[list[int]]:
     """Places of samples in so many parts of like size, none of whose groups stands in two; where there are fewer groups than parts, each sample goes by itself."""
-    keys = list(groups) if len(set(groups)) >= parts else [f"{group}/{place}" for place, group in enumerate(groups)]
+    keys = (
+        list(groups)
+        if len(set(groups)) >= parts
+        else [f"{group}/{place}" for place, group in enumerate(groups)]
+    )
     found: list[list[int]] = [[] for _ in range(parts)]
-    for key in sorted(set(keys), key=lambda key: (-keys.count(key), hashlib.sha256(key.encode()).digest())):
+    for key in sorted(
+        set(keys), key=lambda key: (-keys.count(key), hashlib.sha256(key.encode()).digest())
+    ):
         min(found, key=len).extend(place for place, other in enumerate(keys) if other == key)
     return [sorted(part) for part in found]
 
@@ -94,26 +126,51 @@ class _Retraining:
 
     def to_its_end(self) -> Retrained:
         began = time.time()
-        parts = divided([self.corrected.group(index).get("page", self.corrected.ids[index]) for index in range(len(self.corrected))], self.config.folds)
+        parts = divided(
+            [
+                self.corrected.group(index).get("page", self.corrected.ids[index])
+                for index in range(len(self.corrected))
+            ],
+            self.config.folds,
+        )
         held_out = max(map(len, parts)) >= self.config.least_held_out
         old = load(self.bundle.path)
         print(f"{len(self.corrected):,} corrections: {self._way(parts, held_out)}", flush=True)
         everything = range(len(self.corrected))
         if held_out:
             out = max(parts, key=len)
-            candidate = self._trained(self._name, [place for place in everything if place not in set(out)], self.replay, (1, 2))
+            candidate = self._trained(
+                self._name,
+                [place for place in everything if place not in set(out)],
+                self.replay,
+                (1, 2),
+            )
             judges, new = out, evaluate(load(candidate), self.corrected, out)
         else:
             judges, new = (
                 [place for part in parts for place in part],
-                joined([self._of_a_fold(number, part, parts) for number, part in enumerate(parts, start=1)]),
+                joined(
+                    [
+                        self._of_a_fold(number, part, parts)
+                        for number, part in enumerate(parts, start=1)
+                    ]
+                ),
             )
-            candidate = self._trained(self._name, list(everything), self.replay, (len(parts) + 1, len(parts) + 2))
+            candidate = self._trained(
+                self._name, list(everything), self.replay, (len(parts) + 1, len(parts) + 2)
+            )
         last = 2 if held_out else len(parts) + 2
         self._tell("judging", (last, last), None)
         base = compare(evaluate(old, self.judged), evaluate(load(candidate), self.judged))
-        verdict = judge(base, compare(evaluate(old, self.corrected, judges), new), held_out, self.config.max_loss)
-        made = with_replay(open_bundle(candidate), self.output / "bundle", replay_files(self.replay))
+        verdict = judge(
+            base,
+            compare(evaluate(old, self.corrected, judges), new),
+            held_out,
+            self.config.max_loss,
+        )
+        made = with_replay(
+            open_bundle(candidate), self.output / "bundle", replay_files(self.replay)
+        )
         return self._finished(verdict, made, time.time() - began)
 
     @property
@@ -143,7 +200,9 @@ class _Retraining:
                 write_atomically(folder / f"{split}.parquet", rows_file(self.corrected, chosen))
         return str(folder)
 
-    def _trained(self, name: str, chosen: list[int], validation: str, part: tuple[int, int]) -> Path:
+    def _trained(
+        self, name: str, chosen: list[int], validation: str, part: tuple[int, int]
+    ) -> Path:
         """The bundle of a run on these corrections."""
         config = self._run_config(name, self._data(name, {"train": chosen}), validation)
         self._tell(name, part, name)
@@ -151,12 +210,23 @@ class _Retraining:
 
     def _run_config(self, name: str, data: str, validation: str) -> TrainConfig:
         config, is_fold = self.config, validation != self.replay
-        length = {"max_steps": config.max_steps} if config.num_epochs is None else {"num_epochs": config.num_epochs}
-        backends = ["torch"] if is_fold else list(self.bundle.backends)  # a fold has too few lines for the gate of a quantised one
+        length = (
+            {"max_steps": config.max_steps}
+            if config.num_epochs is None
+            else {"num_epochs": config.num_epochs}
+        )
+        backends = (
+            ["torch"] if is_fold else list(self.bundle.backends)
+        )  # a fold has too few lines for the gate of a quantised one
         values = {
             "run_name": name,
             "storage_path": str(self.output),
-            "data": {"train": data, "validation": validation, "replay": self.replay, "replay_ratio": config.replay_ratio},
+            "data": {
+                "train": data,
+                "validation": validation,
+                "replay": self.replay,
+                "replay_ratio": config.replay_ratio,
+            },
             "train": {
                 **length,
                 "global_batch_size": config.global_batch_size,
@@ -168,10 +238,21 @@ class _Retraining:
                 "init_from": str(self.bundle.path),
             },
             "optimizer": {"learning_rate": config.learning_rate, "warmup_steps": 10},
-            "model": {key: value for key, value in self.bundle.model.items() if key not in ("alphabet", "character_dict_path")},
+            "model": {
+                key: value
+                for key, value in self.bundle.model.items()
+                if key not in ("alphabet", "character_dict_path")
+            },
             "augment": {"strength": config.augment},
-            "decoding": {key: value for key, value in self.bundle.decoding.items() if key != "calibration"},
-            "export": {"backends": backends, "half_weights": not is_fold, "max_cer_difference": 0.01, "initial_share": config.initial_share},
+            "decoding": {
+                key: value for key, value in self.bundle.decoding.items() if key != "calibration"
+            },
+            "export": {
+                "backends": backends,
+                "half_weights": not is_fold,
+                "max_cer_difference": 0.01,
+                "initial_share": config.initial_share,
+            },
             "workers": config.workers,
             "threads_per_worker": config.threads_per_worker,
         }
@@ -180,7 +261,10 @@ class _Retraining:
     def _tell(self, phase: str, part: tuple[int, int], run: str | None) -> None:
         """Where it is, for whoever watches."""
         where = {"phase": phase, "part": part[0], "parts": part[1], "run": run}
-        write_json(self.output / PROGRESS, {**where, "max_steps": self.config.max_steps, "num_epochs": self.config.num_epochs})
+        write_json(
+            self.output / PROGRESS,
+            {**where, "max_steps": self.config.max_steps, "num_epochs": self.config.num_epochs},
+        )
         print(f"part {part[0]} of {part[1]}: {phase}", flush=True)
 
     def _finished(self, verdict: Verdict, made: Bundle, seconds: float) -> Retrained:

@@ -29,7 +29,11 @@ class Trial:
 
     def best(self, metric: str) -> tuple[int, float] | None:
         """(step, value) of its lowest evaluation, the first of equals."""
-        found = [(step, result[metric]) for step, result in sorted(self.evaluations.items()) if metric in result]
+        found = [
+            (step, result[metric])
+            for step, result in sorted(self.evaluations.items())
+            if metric in result
+        ]
         return min(found, key=lambda pair: pair[1]) if found else None
 
 
@@ -48,9 +52,19 @@ class Ledger:
         """A trial's values are decided."""
         self._append({"trial": id, "values": values})
 
-    def note(self, id: str, step: int, metrics: dict[str, float], seconds: float, started: float | None) -> None:
+    def note(
+        self, id: str, step: int, metrics: dict[str, float], seconds: float, started: float | None
+    ) -> None:
         """An evaluation; one that is noted already, of a trial that was taken up again, adds its seconds only."""
-        self._append({"trial": id, "step": step, "metrics": metrics, "seconds": round(seconds, 2), "started": started})
+        self._append(
+            {
+                "trial": id,
+                "step": step,
+                "metrics": metrics,
+                "seconds": round(seconds, 2),
+                "started": started,
+            }
+        )
 
     def end(self, id: str, status: Status, reason: str = "") -> None:
         """A trial is over, or out of budget."""
@@ -83,5 +97,9 @@ class Ledger:
 
     def _repair(self) -> None:
         """A kill may have torn the last line."""
-        if self.path.is_file() and (content := self.path.read_bytes()) and not content.endswith(b"\n"):
+        if (
+            self.path.is_file()
+            and (content := self.path.read_bytes())
+            and not content.endswith(b"\n")
+        ):
             self.path.write_bytes(content[: content.rfind(b"\n") + 1])

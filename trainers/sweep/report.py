@@ -33,7 +33,11 @@ class Summary:
         assert found
         values = ", ".join(f"{key}={value}" for key, value in self.best.values.items())
         ends = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        where = self.folder.relative_to(Path.cwd()) if self.folder.is_relative_to(Path.cwd()) else self.folder
+        where = (
+            self.folder.relative_to(Path.cwd())
+            if self.folder.is_relative_to(Path.cwd())
+            else self.folder
+        )
         return f"{self.folder.name}: best {self.best.id} with {self.metric} {told(found[1], self.metric)} ({values}); {ends}; {where / 'best.yaml'}"
 
 
@@ -41,7 +45,13 @@ class Progress:
     """The trials in the terminal: a table that is drawn anew, or a line an evaluation where there is no terminal."""
 
     def __init__(self, sweep: SweepConfig, ledger: Ledger, trials: int, steps: int) -> None:
-        self._sweep, self._ledger, self._trials, self._steps, self._lines = sweep, ledger, trials, steps, 0
+        self._sweep, self._ledger, self._trials, self._steps, self._lines = (
+            sweep,
+            ledger,
+            trials,
+            steps,
+            0,
+        )
 
     def tell(self, id: str) -> None:
         """Something new is known of this trial."""
@@ -49,15 +59,25 @@ class Progress:
             print(self._row(self._ledger.trials[id]), flush=True)
             return
         rows = self.table()
-        sys.stdout.write((f"\033[{self._lines}F\033[J" if self._lines else "") + "\n".join(rows) + "\n")
+        sys.stdout.write(
+            (f"\033[{self._lines}F\033[J" if self._lines else "") + "\n".join(rows) + "\n"
+        )
         sys.stdout.flush()
         self._lines = len(rows)
 
     def table(self) -> list[str]:
         """Every trial, the best first, and a line of counts."""
-        trials = sorted(self._ledger.trials.values(), key=lambda trial: found[1] if (found := trial.best(self._sweep.metric)) else float("inf"))
+        trials = sorted(
+            self._ledger.trials.values(),
+            key=lambda trial: (
+                found[1] if (found := trial.best(self._sweep.metric)) else float("inf")
+            ),
+        )
         ended = len(self._ledger.ended())
-        return [*(self._row(trial) for trial in trials[:20]), f"{ended} of {self._trials} trials ended" + (", 20 shown" if len(trials) > 20 else "")]
+        return [
+            *(self._row(trial) for trial in trials[:20]),
+            f"{ended} of {self._trials} trials ended" + (", 20 shown" if len(trials) > 20 else ""),
+        ]
 
     def close(self) -> None:
         """Leave the table as it is."""
@@ -65,14 +85,20 @@ class Progress:
 
     def _row(self, trial: Trial) -> str:
         found, step = trial.best(self._sweep.metric), max(trial.evaluations, default=0)
-        values = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in trial.values.items())
+        values = " ".join(
+            f"{key.rpartition('.')[2]}={value}" for key, value in trial.values.items()
+        )
         shown = told(found[1], self._sweep.metric) if found else "–"
         return f"{_SIGNS[trial.status]} {trial.id}  step {step:>5,}/{self._steps:,}  {self._sweep.metric} {shown:>7}  {values}  {trial.reason}".rstrip()
 
 
 def best_of(ledger: Ledger, metric: str) -> Trial | None:
     """The trial with the lowest metric among those that came to their end, the first of equals."""
-    finished = [trial for trial in ledger.trials.values() if trial.status == "finished" and trial.best(metric) is not None]
+    finished = [
+        trial
+        for trial in ledger.trials.values()
+        if trial.status == "finished" and trial.best(metric) is not None
+    ]
     return min(finished, key=lambda trial: trial.best(metric)[1]) if finished else None  # type: ignore[index]
 
 
@@ -112,7 +138,11 @@ class Findings:
     @property
     def counts(self) -> dict[str, int]:
         """How the trials ended."""
-        return {status: number for status in _SIGNS if (number := sum(trial.status == status for trial in self.trials))}
+        return {
+            status: number
+            for status in _SIGNS
+            if (number := sum(trial.status == status for trial in self.trials))
+        }
 
 
 def write_sweep_report(found: Findings, folder: Path) -> Summary:
@@ -133,12 +163,18 @@ def write_sweep_report(found: Findings, folder: Path) -> Summary:
         "rungs": {str(step): dict(rung) for step, rung in found.rungs.items()},
         "importances": weight,
         "command": found.command,
-        "best_report": {key: found.report.get(key) for key in ("eval_cer", "eval_wer", "eval_exact_match", "step", "best_step")},
+        "best_report": {
+            key: found.report.get(key)
+            for key in ("eval_cer", "eval_wer", "eval_exact_match", "step", "best_step")
+        },
         "trials": [_told(trial, found) for trial in found.trials],
     }
     write_json(folder / "sweep.json", formats.plain(values))
     heading = f"# python ray_jobs/train.py {folder / 'best.yaml'}\n# the best of {len(found.trials)} trials of {sweep.sweep_name}: {found.best.id}, {sweep.metric} {found.best_value:.6g}\n"
-    write_atomically(folder / "best.yaml", (heading + yaml.safe_dump(found.best_config, allow_unicode=True, sort_keys=False)).encode())
+    write_atomically(
+        folder / "best.yaml",
+        (heading + yaml.safe_dump(found.best_config, allow_unicode=True, sort_keys=False)).encode(),
+    )
     write_atomically(folder / "sweep.html", _page(found, weight, hours, saved).encode())
     return Summary(folder, sweep.metric, found.best, found.counts)
 
@@ -162,7 +198,9 @@ def spent(trials: list[Trial], steps: int) -> tuple[float, float]:
     """Hours that trials held their places, and those that early stopping saved: the steps not taken at each trial's own speed."""
     hours = sum(trial.seconds for trial in trials) / 3600
     saved = sum(
-        trial.seconds / 3600 * (steps / max(trial.evaluations) - 1) for trial in trials if trial.status == "stopped" and max(trial.evaluations, default=0)
+        trial.seconds / 3600 * (steps / max(trial.evaluations) - 1)
+        for trial in trials
+        if trial.status == "stopped" and max(trial.evaluations, default=0)
     )
     return hours, saved
 
@@ -176,14 +214,32 @@ def _metrics(trial: Trial, metric: str) -> dict[str, float]:
 def _page(found: Findings, weight: Mapping[str, float], hours: float, saved: float) -> str:
     sweep, trials, best = found.sweep, found.trials, found.best
     folders = [Path(__file__).parent, Path(formats.__file__).parent]
-    environment = Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    ranked = sorted(trials, key=lambda trial: pair[1] if (pair := trial.best(sweep.metric)) else float("inf"))
-    charts = [setting_against_metric(key, where, trials, best, sweep.metric) for key, where in sweep.space.items()]
+    environment = Environment(
+        loader=FileSystemLoader(folders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    ranked = sorted(
+        trials, key=lambda trial: pair[1] if (pair := trial.best(sweep.metric)) else float("inf")
+    )
+    charts = [
+        setting_against_metric(key, where, trials, best, sweep.metric)
+        for key, where in sweep.space.items()
+    ]
     return environment.get_template("sweep.html.j2").render(
         sweep=sweep,
         best=best,
         best_value=told(found.best_value, sweep.metric),
-        rows=[(trial, told(pair[1], sweep.metric) if (pair := trial.best(sweep.metric)) else "–", max(trial.evaluations, default=0)) for trial in ranked],
+        rows=[
+            (
+                trial,
+                told(pair[1], sweep.metric) if (pair := trial.best(sweep.metric)) else "–",
+                max(trial.evaluations, default=0),
+            )
+            for trial in ranked
+        ],
         signs=_SIGNS,
         curves=learning_curves(trials, best, sweep.metric),
         charts=[chart for chart in charts if chart],

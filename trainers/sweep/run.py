@@ -16,9 +16,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # Tune's own snapshots are not what a sweep goes on from
+os.environ.setdefault(
+    "TUNE_GLOBAL_CHECKPOINT_S", "3600"
+)  # Tune's own snapshots are not what a sweep goes on from
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that fails reports why, and no metric
+os.environ.setdefault(
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING", "1"
+)  # a trial that fails reports why, and no metric
 
 import ray
 import torch
@@ -30,20 +34,20 @@ from ray.tune.search import Searcher
 from ocr.errors import UserError
 from ocr.files import write_json
 from ocr.settings import changed_settings, load_settings, resolved
-from trainers import checkpoint as checkpoints
 from trainers import on_ray
-from trainers.accelerator import require_gpu
 from trainers.config import TrainConfig
 from trainers.families import verified
-from trainers.launch import Data, Job, launch, named, shown, train_only
-from trainers.lease import Lease
-from trainers.loop import fit, plan_of, planned_steps
+from trainers.loop import checkpoint as checkpoints
+from trainers.loop.lease import Lease
+from trainers.loop.loop import fit, plan_of, planned_steps
+from trainers.loop.workers import Workers
+from trainers.runs.gpus import require_gpu
+from trainers.runs.launch import Data, Job, launch, named, shown, train_only
 from trainers.sweep import space
 from trainers.sweep.ledger import Ledger, Trial
 from trainers.sweep.report import Findings, Progress, Summary, best_of, write_sweep_report
 from trainers.sweep.settings import SweepConfig
 from trainers.sweep.tpe import suggested
-from trainers.workers import Workers
 
 SETTINGS, BASE = "sweep_config.yaml", "base.yaml"
 _DRIVER_CPUS = 0.01  # of a trial that only waits for its own workers
@@ -68,10 +72,16 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
     _refuse_another(sweep, base, sweep_dir)
     is_here, waiting = not os.environ.get("RAY_ADDRESS"), int(base.workers > 1)
     if is_here:  # then what it has is known before Ray starts
-        wrong += _places(sweep, base, {"CPU": (os.cpu_count() or 1) + waiting}, waiting, use_gpu=False)[1]
+        wrong += _places(
+            sweep, base, {"CPU": (os.cpu_count() or 1) + waiting}, waiting, use_gpu=False
+        )[1]
     _refuse(sweep, wrong)
-    with on_ray.connected(base.model_copy(update={"workers": 1, "storage_path": sweep.storage_path}), waiting):
-        places, lack = _places(sweep, base, ray.cluster_resources(), waiting if is_here else 0, on_ray.uses_gpu(base))
+    with on_ray.connected(
+        base.model_copy(update={"workers": 1, "storage_path": sweep.storage_path}), waiting
+    ):
+        places, lack = _places(
+            sweep, base, ray.cluster_resources(), waiting if is_here else 0, on_ray.uses_gpu(base)
+        )
         _refuse(sweep, lack)
         if told := verified(base):
             print(told, flush=True)
@@ -90,19 +100,37 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
 def _refuse(sweep: SweepConfig, wrong: Sequence[str]) -> None:
     if wrong:
         count = f"{len(wrong)} mistakes" if len(wrong) > 1 else "1 mistake"
-        raise UserError("\n".join([f"{sweep.base}: {count} in the sweep", *(f"  {line}" for line in wrong)]))
+        raise UserError(
+            "\n".join([f"{sweep.base}: {count} in the sweep", *(f"  {line}" for line in wrong)])
+        )
 
 
 def _refuse_another(sweep: SweepConfig, base: TrainConfig, sweep_dir: Path) -> None:
     """Compare with the sweep that is here, if any, and with what its base config said then."""
     if (sweep_dir / SETTINGS).is_file() and (sweep_dir / BASE).is_file():
-        changed = [key for key, rule in changed_settings(load_settings(SweepConfig, sweep_dir / SETTINGS), sweep).items() if rule == "refuse"]
-        changed += [f"base: {key}" for key, rule in changed_settings(load_settings(TrainConfig, sweep_dir / BASE), base).items() if rule == "refuse"]
+        changed = [
+            key
+            for key, rule in changed_settings(
+                load_settings(SweepConfig, sweep_dir / SETTINGS), sweep
+            ).items()
+            if rule == "refuse"
+        ]
+        changed += [
+            f"base: {key}"
+            for key, rule in changed_settings(
+                load_settings(TrainConfig, sweep_dir / BASE), base
+            ).items()
+            if rule == "refuse"
+        ]
         if changed:
-            raise UserError(f"{sweep_dir}: another sweep than the one that is here: {', '.join(changed)} differ; put them back, or choose another sweep_name")
+            raise UserError(
+                f"{sweep_dir}: another sweep than the one that is here: {', '.join(changed)} differ; put them back, or choose another sweep_name"
+            )
 
 
-def _places(sweep: SweepConfig, base: TrainConfig, there: Mapping[str, float], waiting: int, use_gpu: bool) -> tuple[Places, list[str]]:
+def _places(
+    sweep: SweepConfig, base: TrainConfig, there: Mapping[str, float], waiting: int, use_gpu: bool
+) -> tuple[Places, list[str]]:
     """From the cluster's cores and GPUs (Ray's words for what is `there`), so that trials that have started can always go on.
 
     `waiting` of the cores are counted for processes that only wait. GPUs that a scaling cluster does not show yet bound nothing.
@@ -110,22 +138,51 @@ def _places(sweep: SweepConfig, base: TrainConfig, there: Mapping[str, float], w
     threads = base.threads_per_worker or 1
     cpus = float(threads) if base.workers == 1 else base.workers * threads + _DRIVER_CPUS
     gpus = float(base.workers if use_gpu else 0)
-    room = [there.get("CPU", 1) / cpus, *([there["GPU"] / gpus] if gpus and there.get("GPU") else [])]
+    room = [
+        there.get("CPU", 1) / cpus,
+        *([there["GPU"] / gpus] if gpus and there.get("GPU") else []),
+    ]
     at_once = min(math.floor(min(room) + 1e-6), sweep.max_concurrent or 10**6)
-    found = f"the cluster has {there.get('CPU', 0) - waiting:g} cores and {there.get('GPU', 0):g} GPUs"
-    lack = [] if at_once else [f"workers={base.workers} threads_per_worker={threads}: a trial needs {cpus:g} cores and {gpus:g} GPUs, {found}"]
+    found = (
+        f"the cluster has {there.get('CPU', 0) - waiting:g} cores and {there.get('GPU', 0):g} GPUs"
+    )
+    lack = (
+        []
+        if at_once
+        else [
+            f"workers={base.workers} threads_per_worker={threads}: a trial needs {cpus:g} cores and {gpus:g} GPUs, {found}"
+        ]
+    )
     return Places(cpus, gpus, max(1, at_once), threads), lack
 
 
-def _run_trials(sweep: SweepConfig, base: TrainConfig, sweep_dir: Path, ledger: Ledger, places: Places, steps: int) -> None:
+def _run_trials(
+    sweep: SweepConfig,
+    base: TrainConfig,
+    sweep_dir: Path,
+    ledger: Ledger,
+    places: Places,
+    steps: int,
+) -> None:
     decider = Decider(sweep, ledger, steps, places.gpus)
     if len(ledger.ended()) >= space.number_of_trials(sweep):
         print(f"{shown(sweep_dir)}: this sweep is finished; raise trials to go on", flush=True)
         return
     ray_dir = sweep_dir / "ray"
     shutil.rmtree(ray_dir, ignore_errors=True)
-    own = {"CPU": places.cpus, **({"GPU": places.gpus} if places.gpus else {})} if base.workers == 1 else {"CPU": _DRIVER_CPUS}
-    trial = partial(_run_trial, base=base, folder=sweep_dir / "trials", threads=places.threads, on_gpu=places.gpus > 0, started_in=Path.cwd())
+    own = (
+        {"CPU": places.cpus, **({"GPU": places.gpus} if places.gpus else {})}
+        if base.workers == 1
+        else {"CPU": _DRIVER_CPUS}
+    )
+    trial = partial(
+        _run_trial,
+        base=base,
+        folder=sweep_dir / "trials",
+        threads=places.threads,
+        on_gpu=places.gpus > 0,
+        started_in=Path.cwd(),
+    )
     tuner = tune.Tuner(
         tune.with_resources(trial, own),
         tune_config=tune.TuneConfig(
@@ -136,7 +193,10 @@ def _run_trials(sweep: SweepConfig, base: TrainConfig, sweep_dir: Path, ledger: 
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name=f"attempt_{uuid.uuid4().hex[:8]}", storage_path=str(ray_dir), failure_config=tune.FailureConfig(max_failures=sweep.max_failures), verbose=0
+            name=f"attempt_{uuid.uuid4().hex[:8]}",
+            storage_path=str(ray_dir),
+            failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
+            verbose=0,
         ),
     )
     tuner.fit()
@@ -160,7 +220,11 @@ class Suggestions(Searcher):
             return Searcher.FINISHED
         if not self._left and len(self._ledger.trials) < space.number_of_trials(self._sweep):
             number = len(self._ledger.trials)
-            values = suggested(self._sweep, self._ledger, number) if self._sweep.searcher == "optuna" else space.drawn(self._sweep, number)
+            values = (
+                suggested(self._sweep, self._ledger, number)
+                if self._sweep.searcher == "optuna"
+                else space.drawn(self._sweep, number)
+            )
             self._ledger.think_of(f"t{number:03}", values)
             self._left.append(f"t{number:03}")
         if not self._left:
@@ -169,7 +233,9 @@ class Suggestions(Searcher):
         self._decider.given_at[id] = time.time()
         return {"id": id, "values": self._ledger.trials[id].values}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """Nothing: the ledger knows."""
 
     def save(self, checkpoint_path: str) -> None:
@@ -184,13 +250,22 @@ class Decider(FIFOScheduler):
 
     def __init__(self, sweep: SweepConfig, ledger: Ledger, steps: int, gpus: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._sweep, self._ledger, self._steps, self._gpus, self._began = sweep, ledger, steps, gpus, time.monotonic()
+        self._sweep, self._ledger, self._steps, self._gpus, self._began = (
+            sweep,
+            ledger,
+            steps,
+            gpus,
+            time.monotonic(),
+        )
         self.given_at: dict[str, float] = {}
         self.gave_up = ""
         self.progress = Progress(sweep, ledger, space.number_of_trials(sweep), steps)
         self._rungs = Rungs(sweep, steps) if sweep.scheduler == "asha" else None
         if self._rungs:
-            for id, step in ledger.decided:  # in the order in which they were: the rungs stand as they stood
+            for (
+                id,
+                step,
+            ) in ledger.decided:  # in the order in which they were: the rungs stand as they stood
                 stops = self._stops(id, step, ledger.trials[id].evaluations[step][sweep.metric])
                 if stops and ledger.trials[id].status == "waiting":
                     ledger.end(id, "stopped", stops)
@@ -208,8 +283,21 @@ class Decider(FIFOScheduler):
         if "failed" in result:
             self._end(id, "failed", result["failed"])
             return str(TrialScheduler.CONTINUE)
-        step, metrics = result["step"], {key: value for key, value in result.items() if key.startswith("eval_") and isinstance(value, (int, float))}
-        self._ledger.note(id, step, metrics, result.get("elapsed", result["time_this_iter_s"]), result["began_at"] - self.given_at[id])
+        step, metrics = (
+            result["step"],
+            {
+                key: value
+                for key, value in result.items()
+                if key.startswith("eval_") and isinstance(value, (int, float))
+            },
+        )
+        self._ledger.note(
+            id,
+            step,
+            metrics,
+            result.get("elapsed", result["time_this_iter_s"]),
+            result["began_at"] - self.given_at[id],
+        )
         self.progress.tell(id)
         if stops := self._stops(id, step, metrics[self._sweep.metric]):
             self._end(id, "stopped", stops)
@@ -221,7 +309,10 @@ class Decider(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:  # noqa: ARG002
         """At its own end, or when it was told to stop."""
-        if self._ledger.trials[trial.config["id"]].status in ("waiting", "out of budget") and not self.gave_up:
+        if (
+            self._ledger.trials[trial.config["id"]].status in ("waiting", "out of budget")
+            and not self.gave_up
+        ):
             evaluations = self._ledger.trials[trial.config["id"]].evaluations
             if max(evaluations, default=0) >= self._steps or not self._is_out_of_budget:
                 self._end(trial.config["id"], "finished")
@@ -230,7 +321,11 @@ class Decider(FIFOScheduler):
         """Its process died; told of every death, also of those after which Tune starts it again."""
         if trial.should_recover():
             return
-        self._end(trial.config["id"], "failed", f"died {self._sweep.max_failures + 1} times; the last time: {_last_words(trial)}")
+        self._end(
+            trial.config["id"],
+            "failed",
+            f"died {self._sweep.max_failures + 1} times; the last time: {_last_words(trial)}",
+        )
 
     @property
     def _is_out_of_budget(self) -> bool:
@@ -244,7 +339,9 @@ class Decider(FIFOScheduler):
     def _stops(self, id: str, step: int, value: float) -> str:
         """The rung that a trial does not pass, empty where it goes on; at its last step it has come to its end, however it fares there."""
         passes = self._rungs is None or self._rungs.goes_on(id, step, value)
-        return "" if self._rungs is None or passes or step >= self._steps else self._rungs.told(step)
+        return (
+            "" if self._rungs is None or passes or step >= self._steps else self._rungs.told(step)
+        )
 
     def _end(self, id: str, status: Any, reason: str = "") -> None:
         self._ledger.end(id, status, reason)
@@ -276,28 +373,57 @@ class Rungs:
 
     def recorded(self) -> dict[int, dict[str, float]]:
         """Rung (step) → trial → metric."""
-        return {round(milestone): {id: -value for id, value in rung.items()} for milestone, rung in reversed(self._bracket._rungs)}
+        return {
+            round(milestone): {id: -value for id, value in rung.items()}
+            for milestone, rung in reversed(self._bracket._rungs)
+        }
 
     def told(self, step: int) -> str:
         """Where a trial was stopped."""
         return f"rung {max(milestone for milestone in self.recorded() if milestone <= step)}"
 
 
-def _run_trial(given: dict[str, Any], base: TrainConfig, folder: Path, threads: int, on_gpu: bool, started_in: Path) -> None:
+def _run_trial(
+    given: dict[str, Any],
+    base: TrainConfig,
+    folder: Path,
+    threads: int,
+    on_gpu: bool,
+    started_in: Path,
+) -> None:
     """In Tune's actor: train the trial to its end. A user's mistake, such as a rate that explodes, is the trial's result, not the sweep's end."""
     if started_in.is_dir():
         os.chdir(started_in)
     clock = _Clock()
     try:
         config = space.trial_config(base, given["values"], folder, given["id"])
-        config = config.model_copy(update={"threads_per_worker": threads, "skip_verification": True, "verify": False})
-        for step, result in sorted(checkpoints.evaluations(config.local_run_dir).items() if config.local_run_dir.is_dir() else []):
-            clock.report({**result, "step": step})  # what was found before a death may not have been heard
-        train_only(config, partial(_train_here, device="cuda" if on_gpu else "cpu", clock=clock) if config.workers == 1 else _train_nested)
+        config = config.model_copy(
+            update={"threads_per_worker": threads, "skip_verification": True, "verify": False}
+        )
+        for step, result in sorted(
+            checkpoints.evaluations(config.local_run_dir).items()
+            if config.local_run_dir.is_dir()
+            else []
+        ):
+            clock.report(
+                {**result, "step": step}
+            )  # what was found before a death may not have been heard
+        train_only(
+            config,
+            partial(_train_here, device="cuda" if on_gpu else "cpu", clock=clock)
+            if config.workers == 1
+            else _train_nested,
+        )
     except UserError as mistake:
         tune.report({"failed": str(mistake), "elapsed": 0.0, "began_at": clock.began_at})
     except torch.OutOfMemoryError as problem:
-        tune.report({"failed": f"out of memory: {str(problem).splitlines()[0]}", "elapsed": 0.0, "began_at": clock.began_at})
+        tune.report(
+            {
+                "failed": f"out of memory: {str(problem).splitlines()[0]}",
+                "elapsed": 0.0,
+                "began_at": clock.began_at,
+            }
+        )
 
 
 def _train_here(job: Job, data: Data, device: str, clock: "_Clock") -> None:
@@ -324,33 +450,74 @@ class _Clock:
         """Of one evaluation."""
         now = time.monotonic()
         elapsed, self._last = now - self._last, now
-        tune.report({**{key: value for key, value in result.items() if isinstance(value, (int, float))}, "elapsed": elapsed, "began_at": self.began_at})
+        tune.report(
+            {
+                **{key: value for key, value in result.items() if isinstance(value, (int, float))},
+                "elapsed": elapsed,
+                "began_at": self.began_at,
+            }
+        )
 
 
 def _last_words(trial: Any) -> str:
-    text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file and Path(trial.error_file).is_file() else ""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no word of it")
+    text = (
+        Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+        if trial.error_file and Path(trial.error_file).is_file()
+        else ""
+    )
+    return next(
+        (line.strip() for line in reversed(text.splitlines()) if line.strip()), "no word of it"
+    )
 
 
-def _finish(sweep: SweepConfig, base: TrainConfig, data: Data, ledger: Ledger, places: Places, steps: int, command: str) -> Summary:
+def _finish(
+    sweep: SweepConfig,
+    base: TrainConfig,
+    data: Data,
+    ledger: Ledger,
+    places: Places,
+    steps: int,
+    command: str,
+) -> Summary:
     """sweep.json, best.yaml, the best bundle and sweep.html."""
     sweep_dir, best = sweep.local_dir, best_of(ledger, sweep.metric)
     if best is None:
-        raise UserError(f"{sweep_dir}: no trial came to its end: {'; '.join(f'{trial.id}: {trial.status} {trial.reason}' for trial in ledger.trials.values())}")
+        raise UserError(
+            f"{sweep_dir}: no trial came to its end: {'; '.join(f'{trial.id}: {trial.status} {trial.reason}' for trial in ledger.trials.values())}"
+        )
     outcome = launch(_as_trained(sweep, base, best, places), _nothing_left, command)
     shutil.rmtree(sweep_dir / "bundle", ignore_errors=True)
     shutil.copytree(outcome.run_dir / "bundle", sweep_dir / "bundle")
-    alone = space.trial_config(base, best.values, Path(base.storage_path), f"{sweep.sweep_name}-best")
+    alone = space.trial_config(
+        base, best.values, Path(base.storage_path), f"{sweep.sweep_name}-best"
+    )
     alone = named(alone.model_copy(update={"threads_per_worker": places.threads}), data)
-    configs = {trial.id: resolved(space.trial_config(base, trial.values, sweep_dir / "trials", trial.id)) for trial in ledger.trials.values()}
+    configs = {
+        trial.id: resolved(space.trial_config(base, trial.values, sweep_dir / "trials", trial.id))
+        for trial in ledger.trials.values()
+    }
     rungs = stages(sweep, ledger, steps) if sweep.scheduler == "asha" else {}
-    found = Findings(sweep, ledger, best, resolved(alone), configs, rungs, places.cpus, places.gpus, steps, outcome.report, command)
+    found = Findings(
+        sweep,
+        ledger,
+        best,
+        resolved(alone),
+        configs,
+        rungs,
+        places.cpus,
+        places.gpus,
+        steps,
+        outcome.report,
+        command,
+    )
     return write_sweep_report(found, sweep_dir)
 
 
 def _as_trained(sweep: SweepConfig, base: TrainConfig, trial: Trial, places: Places) -> TrainConfig:
     config = space.trial_config(base, trial.values, sweep.local_dir / "trials", trial.id)
-    return config.model_copy(update={"threads_per_worker": places.threads, "skip_verification": True, "verify": False})
+    return config.model_copy(
+        update={"threads_per_worker": places.threads, "skip_verification": True, "verify": False}
+    )
 
 
 def _nothing_left(job: Job) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from ocr.errors import UserError
 from ocr.settings import parse_settings, read_yaml, resolved, settings_from
 from trainers.config import TrainConfig
-from trainers.random import generator
+from trainers.loop.keyed_random import generator
 from trainers.sweep.settings import Range, SweepConfig, Value
 
 _DIGITS = 4  # of a drawn number: nobody needs more, and a table can be read
@@ -21,7 +21,9 @@ def base_of(sweep: SweepConfig) -> TrainConfig:
     return settings_from(TrainConfig, read_yaml(Path(sweep.base)), sweep.overrides, sweep.base)
 
 
-def trial_config(base: TrainConfig, values: Mapping[str, Value], folder: Path, name: str) -> TrainConfig:
+def trial_config(
+    base: TrainConfig, values: Mapping[str, Value], folder: Path, name: str
+) -> TrainConfig:
     """The base with these values, as the run `name` in `folder`; UserError where they do not fit."""
     changed = copy.deepcopy(resolved(base))
     for key, value in {**values, "storage_path": str(folder), "run_name": name}.items():
@@ -40,7 +42,14 @@ def drawn(sweep: SweepConfig, trial: int) -> dict[str, Value]:
     if sweep.searcher == "grid":
         return with_multiples(sweep, next(itertools.islice(_grid(sweep), trial, None)))
     draw = generator(sweep.seed, "sweep", trial)
-    return with_multiples(sweep, {key: _one(sweep.space[key], draw.random()) for key in sorted(sweep.space) if not sweep.space[key].times})
+    return with_multiples(
+        sweep,
+        {
+            key: _one(sweep.space[key], draw.random())
+            for key in sorted(sweep.space)
+            if not sweep.space[key].times
+        },
+    )
 
 
 def with_multiples(sweep: SweepConfig, values: Mapping[str, Value]) -> dict[str, Value]:
@@ -49,7 +58,11 @@ def with_multiples(sweep: SweepConfig, values: Mapping[str, Value]) -> dict[str,
     for key, where in sweep.space.items():
         if where.times:
             multiple = complete[where.times[0]] * where.times[1]  # type: ignore[operator]
-            complete[key] = int(multiple) if isinstance(complete[where.times[0]], int) and float(multiple).is_integer() else rounded(multiple)
+            complete[key] = (
+                int(multiple)
+                if isinstance(complete[where.times[0]], int) and float(multiple).is_integer()
+                else rounded(multiple)
+            )
     return {key: complete[key] for key in sweep.space}
 
 
@@ -68,23 +81,38 @@ def rounded(number: float) -> float:
 
 def mistakes(sweep: SweepConfig, base: TrainConfig) -> Iterator[str]:
     """What is wrong with the space for this base: unknown settings, values out of bounds, a metric its family does not report."""
-    for key in sorted({"workers", "threads_per_worker", "device", "run_name", "storage_path", "train.max_minutes"} & set(sweep.space)):
+    for key in sorted(
+        {"workers", "threads_per_worker", "device", "run_name", "storage_path", "train.max_minutes"}
+        & set(sweep.space)
+    ):
         yield f"space.{key}: belongs to the place of a trial, and is the same for all; set it in overrides"
     for key, where in sweep.space.items():
         sources = sweep.space[where.times[0]].extremes if where.times else where.extremes
         for value in (source * where.times[1] for source in sources) if where.times else sources:  # type: ignore[operator]
             try:
-                trial_config(base, {key: int(value) if where.times and float(value).is_integer() else value}, Path("runs"), "trial")  # type: ignore[arg-type]
+                whole = where.times and float(value).is_integer()  # type: ignore[arg-type]
+                given = int(value) if whole else value  # type: ignore[arg-type]
+                trial_config(base, {key: given}, Path("runs"), "trial")
             except UserError as problem:
-                yield f"space.{key} at {value}: " + "; ".join(line.strip() for line in str(problem).splitlines()[1:] or [str(problem)])
+                yield f"space.{key} at {value}: " + "; ".join(
+                    line.strip() for line in str(problem).splitlines()[1:] or [str(problem)]
+                )
                 break
     if sweep.metric == "eval_cer_teacher_forced" and base.family == "ctc":
         yield f"metric: {sweep.metric} is for vision-language models; model.kind={base.model.kind} reports eval_cer, eval_loss …"
     if base.train.max_minutes is not None:
         yield "base: train.max_minutes makes every trial's length its own; set train.max_steps or num_epochs"
-    if sweep.scheduler == "asha" and base.train.max_steps is not None and sweep.asha.grace_steps >= base.train.max_steps:
+    if (
+        sweep.scheduler == "asha"
+        and base.train.max_steps is not None
+        and sweep.asha.grace_steps >= base.train.max_steps
+    ):
         yield f"asha.grace_steps: {sweep.asha.grace_steps} is no less than train.max_steps={base.train.max_steps}: no trial could stop early"
-    if sweep.scheduler == "asha" and base.train.eval_epochs is None and base.train.eval_steps > sweep.asha.grace_steps:
+    if (
+        sweep.scheduler == "asha"
+        and base.train.eval_epochs is None
+        and base.train.eval_steps > sweep.asha.grace_steps
+    ):
         yield f"asha.grace_steps: {sweep.asha.grace_steps} comes before the first evaluation at train.eval_steps={base.train.eval_steps}"
 
 

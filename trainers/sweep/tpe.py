@@ -3,10 +3,15 @@
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from trainers.random import key_of
+from trainers.loop.keyed_random import key_of
 from trainers.sweep.ledger import Ledger, Trial
 from trainers.sweep.settings import Range, SweepConfig, Value
 from trainers.sweep.space import rounded, with_multiples
@@ -17,10 +22,18 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 def suggested(sweep: SweepConfig, ledger: Ledger, number: int) -> dict[str, Value]:
     """Values for the trial `number` (Bergstra et al. 2011), those still running counted as bad for now."""
-    sampler = optuna.samplers.TPESampler(seed=key_of(sweep.seed, "tpe", number) % 2**32, constant_liar=True, n_startup_trials=max(4, len(sweep.space) + 1))
+    sampler = optuna.samplers.TPESampler(
+        seed=key_of(sweep.seed, "tpe", number) % 2**32,
+        constant_liar=True,
+        n_startup_trials=max(4, len(sweep.space) + 1),
+    )
     study = study_of(sweep, ledger, sampler)
-    asked = study.ask({key: _distribution(where) for key, where in sweep.space.items() if not where.times})
-    return with_multiples(sweep, {key: _value(sweep.space[key], found) for key, found in asked.params.items()})
+    asked = study.ask(
+        {key: _distribution(where) for key, where in sweep.space.items() if not where.times}
+    )
+    return with_multiples(
+        sweep, {key: _value(sweep.space[key], found) for key, found in asked.params.items()}
+    )
 
 
 def study_of(sweep: SweepConfig, ledger: Ledger, sampler: Any = None) -> optuna.Study:
@@ -36,7 +49,9 @@ def importances(sweep: SweepConfig, ledger: Ledger) -> dict[str, float]:
     values = {trial.value for trial in study.trials if trial.state == TrialState.COMPLETE}
     if len(values) < 4 or len([where for where in sweep.space.values() if not where.times]) < 2:
         return {}
-    found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
+    found = optuna.importance.get_param_importances(
+        study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
+    )
     return dict(found)
 
 
@@ -44,13 +59,17 @@ def _frozen(sweep: SweepConfig, trial: Trial) -> FrozenTrial:
     best, state = trial.best(sweep.metric), _STATES.get(trial.status, TrialState.RUNNING)
     if best is None:
         state = TrialState.FAIL if state != TrialState.RUNNING else state
-    distributions = {key: _distribution(where) for key, where in sweep.space.items() if not where.times}
+    distributions = {
+        key: _distribution(where) for key, where in sweep.space.items() if not where.times
+    }
     return create_trial(
         state=state,
         value=best[1] if best and state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
         params={key: _param(sweep.space[key], trial.values[key]) for key in distributions},
         distributions=distributions,
-        intermediate_values={step: result[sweep.metric] for step, result in trial.evaluations.items()},
+        intermediate_values={
+            step: result[sweep.metric] for step, result in trial.evaluations.items()
+        },
     )
 
 

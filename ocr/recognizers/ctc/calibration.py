@@ -22,7 +22,15 @@ class Calibration:
 
     def __call__(self, log_likelihood: float) -> float:
         """The calibrated probability that a reading of this log p(text | image) is right."""
-        return 1 / (1 + math.exp(-max(-700.0, min(700.0, self.slope * _logit(math.exp(log_likelihood)) + self.intercept))))
+        return 1 / (
+            1
+            + math.exp(
+                -max(
+                    -700.0,
+                    min(700.0, self.slope * _logit(math.exp(log_likelihood)) + self.intercept),
+                )
+            )
+        )
 
     @classmethod
     def fitted(cls, probabilities: Sequence[float], right: Sequence[bool]) -> "Calibration":
@@ -34,7 +42,10 @@ class Calibration:
 
         def loss(at: NDArray[np.float64]) -> float:
             scores = given @ at
-            return float((np.logaddexp(0.0, scores) - wanted * scores).sum() + 0.5 * _PULL * ((at - start) ** 2).sum())
+            return float(
+                (np.logaddexp(0.0, scores) - wanted * scores).sum()
+                + 0.5 * _PULL * ((at - start) ** 2).sum()
+            )
 
         for _ in range(_NEWTON_STEPS):
             found = 0.5 * (1 + np.tanh(0.5 * (given @ weights)))
@@ -57,7 +68,11 @@ class Reliability:
     def expected_error(self) -> float:
         """Expected calibration error: mean distance between confidence and share (Guo et al. 2017, eq. 3)."""
         total = sum(count for _, _, count in self.bins)
-        return sum(abs(confidence - share) * count for confidence, share, count in self.bins) / total if total else 0.0
+        return (
+            sum(abs(confidence - share) * count for confidence, share, count in self.bins) / total
+            if total
+            else 0.0
+        )
 
 
 def reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reliability:
@@ -66,13 +81,17 @@ def reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reliabil
     parts: list[NDArray[np.int64]] = [part for part in np.array_split(order, _BINS) if len(part)]
     truth = np.array(right, float)
     given = np.array(confidences)
-    return Reliability(tuple((float(given[part].mean()), float(truth[part].mean()), len(part)) for part in parts))
+    return Reliability(
+        tuple((float(given[part].mean()), float(truth[part].mean()), len(part)) for part in parts)
+    )
 
 
 def cross_fitted(probabilities: Sequence[float], right: Sequence[bool]) -> list[float]:
     """Each reading's confidence by a calibration that was fitted on the other half (even and odd places), so that its error is honest."""
     halves = [Calibration.fitted(probabilities[start::2], right[start::2]) for start in (0, 1)]
-    return [halves[1 - place % 2](math.log(max(_LEAST, p))) for place, p in enumerate(probabilities)]
+    return [
+        halves[1 - place % 2](math.log(max(_LEAST, p))) for place, p in enumerate(probabilities)
+    ]
 
 
 def _logit(probability: float) -> float:

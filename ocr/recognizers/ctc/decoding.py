@@ -37,10 +37,16 @@ def log_softmax(logits_TBK: Floats) -> Floats:
 def greedy(classes_T: Sequence[int]) -> list[int]:
     """Best-path decoding: repeats merged, then blanks dropped (Graves et al. 2006, section 3.2)."""
     previous = [BLANK, *classes_T[:-1]]
-    return [index for index, before in zip(classes_T, previous, strict=True) if index not in (BLANK, before)]
+    return [
+        index
+        for index, before in zip(classes_T, previous, strict=True)
+        if index not in (BLANK, before)
+    ]
 
 
-def log_likelihoods(log_probs_TBK: Floats, lengths_B: Ints, targets: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+def log_likelihoods(
+    log_probs_TBK: Floats, lengths_B: Ints, targets: Sequence[Sequence[int]]
+) -> NDArray[np.float64]:
     """Log p(target | image) of each image, [B], by the scaled forward pass (Graves et al. 2006, eq. 6–8); -inf where it cannot be written."""
     batch, positions = len(targets), 2 * max(map(len, targets), default=0) + 1
     spelt_BS = np.full((batch, positions), BLANK)
@@ -50,22 +56,31 @@ def log_likelihoods(log_probs_TBK: Floats, lengths_B: Ints, targets: Sequence[Se
     inside_BS = np.arange(positions) <= last_B[:, None]
     may_skip_BS = np.zeros((batch, positions), bool)
     may_skip_BS[:, 2:] = (spelt_BS[:, 2:] != BLANK) & (spelt_BS[:, 2:] != spelt_BS[:, :-2])
-    probs_TBS = np.exp(np.take_along_axis(log_probs_TBK.astype(np.float64), spelt_BS[None], 2)) * inside_BS
+    probs_TBS = (
+        np.exp(np.take_along_axis(log_probs_TBK.astype(np.float64), spelt_BS[None], 2)) * inside_BS
+    )
     forward_BS, total_B = np.zeros((batch, positions)), np.zeros(batch)
     forward_BS[:, :2] = 1.0
     result_B = np.full(batch, _NEVER)
     rows = np.arange(batch)
     for column, probs_BS in enumerate(probs_TBS):
         if column:
-            forward_BS[:, 1:], skipping_BS = forward_BS[:, 1:] + forward_BS[:, :-1], forward_BS[:, :-2].copy()
+            forward_BS[:, 1:], skipping_BS = (
+                forward_BS[:, 1:] + forward_BS[:, :-1],
+                forward_BS[:, :-2].copy(),
+            )
             forward_BS[:, 2:] += skipping_BS * may_skip_BS[:, 2:]
         forward_BS *= probs_BS
         scale_B = forward_BS.sum(1)
         with np.errstate(divide="ignore"):
             total_B += np.log(scale_B)
             ends = lengths_B == column + 1
-            share_B = forward_BS[rows, last_B] + np.where(last_B > 0, forward_BS[rows, last_B - 1], 0.0)
-            result_B[ends] = total_B[ends] + np.log(share_B[ends] / np.where(scale_B[ends] > 0, scale_B[ends], 1.0))
+            share_B = forward_BS[rows, last_B] + np.where(
+                last_B > 0, forward_BS[rows, last_B - 1], 0.0
+            )
+            result_B[ends] = total_B[ends] + np.log(
+                share_B[ends] / np.where(scale_B[ends] > 0, scale_B[ends], 1.0)
+            )
         forward_BS /= np.where(scale_B > 0, scale_B, 1.0)[:, None]
     return result_B
 
@@ -106,7 +121,10 @@ class Decoder:
         """The Reading of each image of a batch, its confidence calibrated."""
         decoded = self._decode(log_probs_TBK, lengths_B)
         likelihoods_B = log_likelihoods(log_probs_TBK, lengths_B, decoded)
-        return [Reading(self._text(ids), self.calibration(likelihood)) for ids, likelihood in zip(decoded, likelihoods_B.tolist(), strict=True)]
+        return [
+            Reading(self._text(ids), self.calibration(likelihood))
+            for ids, likelihood in zip(decoded, likelihoods_B.tolist(), strict=True)
+        ]
 
     def _text(self, ids: Sequence[int]) -> str:
         text = normalise(self.alphabet.decode(ids))
@@ -115,16 +133,28 @@ class Decoder:
     def _decode(self, log_probs_TBK: Floats, lengths_B: Ints) -> list[list[int]]:
         lengths = lengths_B.tolist()
         if self.settings.method == "closed":
-            return [self._likeliest(log_probs_TBK[:length, row]) for row, length in enumerate(lengths)]
+            return [
+                self._likeliest(log_probs_TBK[:length, row]) for row, length in enumerate(lengths)
+            ]
         if self.settings.method == "greedy":
             paths_BT = log_probs_TBK.argmax(2).T.tolist()
             return [greedy(path[:length]) for path, length in zip(paths_BT, lengths, strict=True)]
-        return [self._beam_search(log_probs_TBK[:length, row]) for row, length in enumerate(lengths)]
+        return [
+            self._beam_search(log_probs_TBK[:length, row]) for row, length in enumerate(lengths)
+        ]
 
     def _likeliest(self, log_probs_TK: Floats) -> list[int]:
         """The entry with the highest p(entry | image)."""
-        columns = np.broadcast_to(log_probs_TK[:, None], (len(log_probs_TK), len(self._targets), log_probs_TK.shape[1]))
-        return self._targets[int(log_likelihoods(columns, np.full(len(self._targets), len(log_probs_TK)), self._targets).argmax())]
+        columns = np.broadcast_to(
+            log_probs_TK[:, None], (len(log_probs_TK), len(self._targets), log_probs_TK.shape[1])
+        )
+        return self._targets[
+            int(
+                log_likelihoods(
+                    columns, np.full(len(self._targets), len(log_probs_TK)), self._targets
+                ).argmax()
+            )
+        ]
 
     @cached_property
     def _targets(self) -> list[list[int]]:
@@ -135,14 +165,26 @@ class Decoder:
         beams: dict[tuple[int, ...], _Beam] = {(): _Beam(0.0, _NEVER, "", 0.0)}
         likely = log_probs_TK > _LEAST_LOG_PROB
         for column, likely_K in zip(log_probs_TK.tolist(), likely, strict=True):
-            classes = [] if column[BLANK] > _SURE_BLANK else [int(k) for k in np.flatnonzero(likely_K) if k != BLANK]
+            classes = (
+                []
+                if column[BLANK] > _SURE_BLANK
+                else [int(k) for k in np.flatnonzero(likely_K) if k != BLANK]
+            )
             beams = self._extended(beams, column, classes)
             if len(beams) > self.settings.beam_width:
-                kept = sorted(beams, key=lambda prefix: -beams[prefix].score)[: self.settings.beam_width]
+                kept = sorted(beams, key=lambda prefix: -beams[prefix].score)[
+                    : self.settings.beam_width
+                ]
                 beams = {prefix: beams[prefix] for prefix in kept}
-        return list(max(beams.items(), key=lambda found: found[1].score + self._says(found[1].context, ""))[0])
+        return list(
+            max(beams.items(), key=lambda found: found[1].score + self._says(found[1].context, ""))[
+                0
+            ]
+        )
 
-    def _extended(self, beams: dict[tuple[int, ...], _Beam], column: list[float], classes: list[int]) -> dict[tuple[int, ...], _Beam]:
+    def _extended(
+        self, beams: dict[tuple[int, ...], _Beam], column: list[float], classes: list[int]
+    ) -> dict[tuple[int, ...], _Beam]:
         grown: dict[tuple[int, ...], _Beam] = {}
         for prefix, beam in beams.items():
             total = _add(beam.blank, beam.letter)
@@ -154,21 +196,36 @@ class Decoder:
                     continue
                 longer = (*prefix, index)
                 known = beams.get(longer) or grown.get(longer)
-                context, language = (known.context, known.language) if known else self._after(beam, index)
+                context, language = (
+                    (known.context, known.language) if known else self._after(beam, index)
+                )
                 _merge(grown, longer, _NEVER, came + column[index], context, language)
         return grown
 
     def _after(self, beam: _Beam, index: int) -> tuple[str, float]:
         """Context and language score of a beam with one more character."""
         character = self.alphabet.characters[index - 1]
-        return beam.context + character, beam.language + self._says(beam.context, character) + self.settings.length_bonus
+        return beam.context + character, beam.language + self._says(
+            beam.context, character
+        ) + self.settings.length_bonus
 
     def _says(self, context: str, character: str) -> float:
         """What the language model adds for a character, or for the end of the text ("")."""
-        return self.settings.lm_weight * self.language_model.log_prob(context, character) if self.language_model else 0.0
+        return (
+            self.settings.lm_weight * self.language_model.log_prob(context, character)
+            if self.language_model
+            else 0.0
+        )
 
 
-def _merge(beams: dict[tuple[int, ...], _Beam], prefix: tuple[int, ...], blank: float, letter: float, context: str, language: float) -> None:
+def _merge(
+    beams: dict[tuple[int, ...], _Beam],
+    prefix: tuple[int, ...],
+    blank: float,
+    letter: float,
+    context: str,
+    language: float,
+) -> None:
     there = beams.get(prefix)
     if there:
         blank, letter = _add(there.blank, blank), _add(there.letter, letter)

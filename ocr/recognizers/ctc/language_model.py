@@ -16,10 +16,14 @@ class CharacterModel:
 
     def __init__(self, order: int, counts: dict[str, int]) -> None:
         self.order, self.counts = order, counts
-        self._log_prob_after = lru_cache(_REMEMBERED)(lambda before, character: math.log(self._prob(before, character)))
+        self._log_prob_after = lru_cache(_REMEMBERED)(
+            lambda before, character: math.log(self._prob(before, character))
+        )
 
     @classmethod
-    def trained(cls, texts: Iterable[str], order: int = 5, least_count: int = 1) -> "CharacterModel":
+    def trained(
+        cls, texts: Iterable[str], order: int = 5, least_count: int = 1
+    ) -> "CharacterModel":
         """Counted from texts, each text as often as it is given; n-grams of three and more characters seen less than `least_count` times are left out."""
         counts = Counter[str]()
         for text in texts:
@@ -36,7 +40,9 @@ class CharacterModel:
         other = CharacterModel.trained(texts, self.order)
         ends, others_ends = self.counts.get(_END, 0), other.counts.get(_END, 0)
         times = min(_MOST_TIMES, max(1, ends // (2 * others_ends))) if others_ends else 0
-        counts = Counter(self.counts) + Counter({gram: times * count for gram, count in other.counts.items()})
+        counts = Counter(self.counts) + Counter(
+            {gram: times * count for gram, count in other.counts.items()}
+        )
         return CharacterModel(self.order, _pruned(counts, least_count))
 
     def log_prob(self, context: str, character: str) -> float:
@@ -46,14 +52,20 @@ class CharacterModel:
 
     def to_bytes(self) -> bytes:
         """Gzipped UTF-8: the order, then n-gram TAB count a line, sorted; equal models give equal bytes."""
-        lines = [str(self.order), *(f"{gram}\t{count}" for gram, count in sorted(self.counts.items()))]
+        lines = [
+            str(self.order),
+            *(f"{gram}\t{count}" for gram, count in sorted(self.counts.items())),
+        ]
         return gzip.compress("\n".join(lines).encode(), mtime=0)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "CharacterModel":
         """What `to_bytes` gave."""
         order, *lines = gzip.decompress(content).decode().split("\n")
-        return cls(int(order), {gram: int(count) for gram, _, count in (line.rpartition("\t") for line in lines)})
+        return cls(
+            int(order),
+            {gram: int(count) for gram, _, count in (line.rpartition("\t") for line in lines)},
+        )
 
     def _prob(self, context: str, character: str) -> float:
         """Witten & Bell 1991, method C: the share of new continuations goes to the shorter context."""

@@ -41,9 +41,13 @@ class Lexicon:
     def _word(self, word: str) -> str:
         if word in self.words or len(word) < 4:
             return word
-        candidates = {near for shorter in (word, *_one_less(word)) for near in self._near.get(shorter, ())}
+        candidates = {
+            near for shorter in (word, *_one_less(word)) for near in self._near.get(shorter, ())
+        }
         candidates |= {shorter for shorter in _one_less(word) if shorter in self.words}
-        close = [near for near in candidates if Levenshtein.distance(word, near, score_cutoff=1) == 1]
+        close = [
+            near for near in candidates if Levenshtein.distance(word, near, score_cutoff=1) == 1
+        ]
         return close[0] if len(close) == 1 else word
 
 

@@ -42,9 +42,19 @@ def _scaled(channels: float) -> int:
 class _Convolution(nn.Module):
     """Convolution and normalisation, then the activation, and nothing beyond each image's width."""
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: tuple[int, int] = (1, 1), groups: int = 1, activation: str = "") -> None:
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        stride: tuple[int, int] = (1, 1),
+        groups: int = 1,
+        activation: str = "",
+    ) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.convolution = nn.Conv2d(
+            channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False
+        )
         self.norm, self.activation = MicroBatchNorm(channels_out), activation
 
     def forward(self, features_BCHW: Tensor, widths_B: Tensor) -> Tensor:
@@ -59,7 +69,10 @@ class _SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.squeeze, self.excite = nn.Conv2d(channels, channels // 4, 1), nn.Conv2d(channels // 4, channels, 1)
+        self.squeeze, self.excite = (
+            nn.Conv2d(channels, channels // 4, 1),
+            nn.Conv2d(channels // 4, channels, 1),
+        )
 
     def forward(self, features_BCHW: Tensor, widths_B: Tensor) -> Tensor:
         own_pixels_B = (widths_B * features_BCHW.shape[2]).to(features_BCHW.dtype)
@@ -72,10 +85,21 @@ class _SqueezeExcitation(nn.Module):
 class _Block(nn.Module):
     """An inverted residual: expand, convolve each channel, weigh, project."""
 
-    def __init__(self, channels_in: int, expanded: int, channels_out: int, kernel: int, excited: bool, activation: str, height_stride: int) -> None:
+    def __init__(
+        self,
+        channels_in: int,
+        expanded: int,
+        channels_out: int,
+        kernel: int,
+        excited: bool,
+        activation: str,
+        height_stride: int,
+    ) -> None:
         super().__init__()
         self.expand = _Convolution(channels_in, expanded, 1, activation=activation)
-        self.depthwise = _Convolution(expanded, expanded, kernel, (height_stride, 1), expanded, activation)
+        self.depthwise = _Convolution(
+            expanded, expanded, kernel, (height_stride, 1), expanded, activation
+        )
         self.excite = _SqueezeExcitation(expanded) if excited else None
         self.project = _Convolution(expanded, channels_out, 1)
         self.keeps_shape = height_stride == 1 and channels_in == channels_out
@@ -98,7 +122,17 @@ class MobileNetNetwork(CtcNetwork):
         blocks = []
         for kernel, expanded, channels, excited, hard_swish, height_stride in _BLOCKS:
             wide, after = _scaled(settings.scale * expanded), _scaled(settings.scale * channels)
-            blocks.append(_Block(before, wide, after, kernel, excited, "hardswish" if hard_swish else "relu", height_stride))
+            blocks.append(
+                _Block(
+                    before,
+                    wide,
+                    after,
+                    kernel,
+                    excited,
+                    "hardswish" if hard_swish else "relu",
+                    height_stride,
+                )
+            )
             before = after
         self.blocks = nn.ModuleList(blocks)
         self.last = _Convolution(before, _scaled(settings.scale * _LAST), 1, activation="hardswish")

@@ -13,9 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, MobileNetSettings, NetworkSettings, SvtrSettings
+from ocr.recognizers.ctc.settings import (
+    CompactSettings,
+    CrnnSettings,
+    MobileNetSettings,
+    NetworkSettings,
+    SvtrSettings,
+)
 
-COMPACT_SIZES = {"small": ((24, 48, 64, 96, 128), 96), "base": ((32, 64, 96, 128, 192), 128), "large": ((48, 96, 144, 192, 320), 256)}
+COMPACT_SIZES = {
+    "small": ((24, 48, 64, 96, 128), 96),
+    "base": ((32, 64, 96, 128, 192), 128),
+    "large": ((48, 96, 144, 192, 320), 256),
+}
 
 
 def build_network(settings: NetworkSettings, classes: int) -> "CtcNetwork":
@@ -28,7 +38,11 @@ def build_network(settings: NetworkSettings, classes: int) -> "CtcNetwork":
         from ocr.recognizers.ctc.svtr import SvtrNetwork
 
         return SvtrNetwork(settings, classes)
-    return CompactNetwork(settings, classes) if isinstance(settings, CompactSettings) else CrnnNetwork(settings, classes)
+    return (
+        CompactNetwork(settings, classes)
+        if isinstance(settings, CompactSettings)
+        else CrnnNetwork(settings, classes)
+    )
 
 
 class CtcNetwork(nn.Module, ABC):
@@ -53,11 +67,15 @@ class TorchBackend:
         self.network, self.device = network.to(device), torch.device(device)
 
     @torch.no_grad()
-    def logits(self, ink_BCHW: NDArray[np.float32], widths_B: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def logits(
+        self, ink_BCHW: NDArray[np.float32], widths_B: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Class logits [T, B, K] and output lengths [B]."""
         was_training = self.network.training
         self.network.eval()
-        logits_TBK, lengths_B = self.network(torch.from_numpy(ink_BCHW).to(self.device), torch.from_numpy(widths_B).to(self.device))
+        logits_TBK, lengths_B = self.network(
+            torch.from_numpy(ink_BCHW).to(self.device), torch.from_numpy(widths_B).to(self.device)
+        )
         self.network.train(was_training)
         return logits_TBK.float().cpu().numpy(), lengths_B.cpu().numpy()
 
@@ -79,23 +97,41 @@ class MicroBatchNorm(nn.Module):
     def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
         super().__init__()
         self.momentum, self.eps = momentum, eps
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(channels)),
+            nn.Parameter(torch.zeros(channels)),
+        )
         self.running_mean: Tensor
         self.running_variance: Tensor
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_variance", torch.ones(channels))
         self.step_sums: Tensor
-        self.register_buffer("step_sums", torch.zeros(2 * channels + 1, dtype=torch.float64), persistent=False)
+        self.register_buffer(
+            "step_sums", torch.zeros(2 * channels + 1, dtype=torch.float64), persistent=False
+        )
         self.sample_weight = 1.0
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """[B, C, H, W] normalised over B, H and W."""
         if not self.training:
-            return F.batch_norm(features_BCHW, self.running_mean, self.running_variance, self.weight, self.bias, False, 0.0, self.eps)
-        out, mean, inverse_deviation = torch.native_batch_norm(features_BCHW, self.weight, self.bias, None, None, True, 0.0, self.eps)
+            return F.batch_norm(
+                features_BCHW,
+                self.running_mean,
+                self.running_variance,
+                self.weight,
+                self.bias,
+                False,
+                0.0,
+                self.eps,
+            )
+        out, mean, inverse_deviation = torch.native_batch_norm(
+            features_BCHW, self.weight, self.bias, None, None, True, 0.0, self.eps
+        )
         with torch.no_grad():
             variance = inverse_deviation.pow(-2) - self.eps
-            self.step_sums += self.sample_weight * torch.cat([mean, variance, torch.ones_like(mean[:1])])
+            self.step_sums += self.sample_weight * torch.cat(
+                [mean, variance, torch.ones_like(mean[:1])]
+            )
         return out
 
     @torch.no_grad()
@@ -118,7 +154,9 @@ class Dropout(nn.Module):
         """The features, so many of them zero and the others larger by as much."""
         if not self.training or not self.share:
             return features
-        kept = torch.empty(features.shape, dtype=features.dtype, device=features.device).bernoulli_(1 - self.share)
+        kept = torch.empty(features.shape, dtype=features.dtype, device=features.device).bernoulli_(
+            1 - self.share
+        )
         return features * kept.div_(1 - self.share)
 
 
@@ -126,7 +164,12 @@ class _ConvBlock(nn.Module):
     """Convolution, normalisation, ReLU, then nothing beyond each image's width."""
 
     def __init__(
-        self, channels_in: int, channels_out: int, kernel: tuple[int, int] = (3, 3), stride: tuple[int, int] = (1, 1), pad_height: bool = True
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: tuple[int, int] = (3, 3),
+        stride: tuple[int, int] = (1, 1),
+        pad_height: bool = True,
     ) -> None:
         super().__init__()
         padding = (kernel[0] // 2 if pad_height else 0, kernel[1] // 2)
@@ -158,10 +201,14 @@ class BiLstm(nn.Module):
     def forward(self, features_TBC: Tensor, lengths_B: Tensor) -> Tensor:
         """[T, B, 2 × hidden]; beyond an image's length the output means nothing."""
         reversed_TB = _reversed_columns(features_TBC.shape[0], lengths_B)
-        for index, (forwards, backwards) in enumerate(zip(self.forwards, self.backwards, strict=True)):
+        for index, (forwards, backwards) in enumerate(
+            zip(self.forwards, self.backwards, strict=True)
+        ):
             given_TBC = self.dropout(features_TBC) if index else features_TBC
             from_right_TBC = backwards(_picked(given_TBC, reversed_TB))[0]
-            features_TBC = torch.cat([forwards(given_TBC)[0], _picked(from_right_TBC, reversed_TB)], dim=2)
+            features_TBC = torch.cat(
+                [forwards(given_TBC)[0], _picked(from_right_TBC, reversed_TB)], dim=2
+            )
         return features_TBC
 
 
@@ -210,7 +257,9 @@ class CompactNetwork(CtcNetwork):
         features_TBC = features.squeeze(2).permute(2, 0, 1).float()
         with self.in_fp32(features):
             in_context_TBC = self.lstm(self.dropout(features_TBC), widths_B)
-            return self.classes(self.dropout(in_context_TBC)) + self.direct(self.dropout(features_TBC)), widths_B
+            return self.classes(self.dropout(in_context_TBC)) + self.direct(
+                self.dropout(features_TBC)
+            ), widths_B
 
 
 class CrnnNetwork(CtcNetwork):
@@ -219,7 +268,9 @@ class CrnnNetwork(CtcNetwork):
     def __init__(self, settings: CrnnSettings, classes: int) -> None:
         super().__init__()
         sizes = (3, 64, 128, 256)
-        self.convolutions = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(sizes))
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(sizes)
+        )
         self.dropout = Dropout(settings.dropout)
         self.lstm = BiLstm(256 * settings.height_px // 8, 256, layers=2, dropout=settings.dropout)
         self.classes = nn.Linear(2 * 256, classes)

@@ -32,7 +32,9 @@ class OnnxBackend:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
-        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"]
+        )
 
     def logits(self, ink_BCHW: Floats, widths_B: Ints) -> tuple[Floats, Ints]:
         """Class logits [T, B, K] and output lengths [B]."""
@@ -48,10 +50,17 @@ def to_onnx(network: "CtcNetwork", settings: NetworkSettings) -> bytes:
     ink_BCHW = torch.rand(2, settings.channels, settings.height_px, width)
     widths_B = torch.tensor([width, 3 * width // 4])
     ink_axes = {0: "batch"} if settings.fixed_width_px else {0: "batch", 3: "width"}
-    axes = {"ink": ink_axes, "widths": {0: "batch"}, "logits": {0: "columns", 1: "batch"}, "lengths": {0: "batch"}}
+    axes = {
+        "ink": ink_axes,
+        "widths": {0: "batch"},
+        "logits": {0: "columns", 1: "batch"},
+        "lengths": {0: "batch"},
+    }
     was_training = network.training
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's age, and that batch sizes of an LSTM are free
+        warnings.simplefilter(
+            "ignore"
+        )  # of the exporter's age, and that batch sizes of an LSTM are free
         torch.onnx.export(
             network.eval(),
             (ink_BCHW, widths_B),
@@ -75,7 +84,9 @@ def to_int8(content: bytes, images: Sequence[Pixels], settings: NetworkSettings)
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:
-        given, ready, made = (str(Path(folder) / name) for name in ("fp32.onnx", "ready.onnx", "int8.onnx"))
+        given, ready, made = (
+            str(Path(folder) / name) for name in ("fp32.onnx", "ready.onnx", "int8.onnx")
+        )
         Path(given).write_bytes(content)
         quant_pre_process(given, ready, skip_symbolic_shape=True)
         quantize_static(
@@ -121,8 +132,14 @@ def with_half_weights(content: bytes) -> bytes:
         if values.dtype != np.float32 or values.size < _HALF_FROM:
             stored.append(tensor)
             continue
-        stored.append(onnx.numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}/half"))
-        casts.append(onnx.helper.make_node("Cast", [f"{tensor.name}/half"], [tensor.name], to=onnx.TensorProto.FLOAT))
+        stored.append(
+            onnx.numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}/half")
+        )
+        casts.append(
+            onnx.helper.make_node(
+                "Cast", [f"{tensor.name}/half"], [tensor.name], to=onnx.TensorProto.FLOAT
+            )
+        )
     nodes = [*casts, *model.graph.node]
     del model.graph.initializer[:], model.graph.node[:]
     model.graph.initializer.extend(stored)

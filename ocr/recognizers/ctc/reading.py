@@ -14,12 +14,19 @@ from ocr.alphabet import Alphabet
 from ocr.bundle import ENTRIES, LANGUAGE_MODEL, LEXICON, Bundle
 from ocr.errors import UserError
 from ocr.images import Pixels, scale_to_height, to_ink, trim_rows
-from ocr.recognizers.base import like_sizes, opened
 from ocr.recognizers.ctc.calibration import Calibration
 from ocr.recognizers.ctc.decoding import Decoder, Floats, Ints, log_likelihoods, log_softmax
 from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
-from ocr.recognizers.ctc.settings import CompactSettings, CrnnSettings, DecodingSettings, MobileNetSettings, NetworkSettings, SvtrSettings
+from ocr.recognizers.ctc.settings import (
+    CompactSettings,
+    CrnnSettings,
+    DecodingSettings,
+    MobileNetSettings,
+    NetworkSettings,
+    SvtrSettings,
+)
+from ocr.recognizers.recognizer import like_sizes, opened
 from ocr.sample import Reading
 from ocr.settings import parse_settings
 
@@ -32,12 +39,16 @@ def input_width(width_px: int, settings: NetworkSettings) -> int:
     """Columns that a line image of this width (as `as_line` gives it) takes: the fixed width, else margins added, rounded up to whole outputs."""
     if settings.fixed_width_px is not None:
         return settings.fixed_width_px
-    return -(-(width_px + 2 * MARGIN_PX) // settings.columns_per_output) * settings.columns_per_output
+    return (
+        -(-(width_px + 2 * MARGIN_PX) // settings.columns_per_output) * settings.columns_per_output
+    )
 
 
 def as_line(pixels: Pixels, settings: NetworkSettings) -> Pixels:
     """An image as the network gets it: its ink fills the height; one that is wider, with its margins, than a fixed width is squeezed."""
-    max_width_px = None if settings.fixed_width_px is None else settings.fixed_width_px - 2 * MARGIN_PX
+    max_width_px = (
+        None if settings.fixed_width_px is None else settings.fixed_width_px - 2 * MARGIN_PX
+    )
     return scale_to_height(trim_rows(pixels), settings.height_px, max_width_px)
 
 
@@ -65,7 +76,9 @@ class CtcRecognizer:
 
     reads_pages = False
 
-    def __init__(self, backend: Backend, decoder: Decoder, settings: NetworkSettings, name: str = "ctc") -> None:
+    def __init__(
+        self, backend: Backend, decoder: Decoder, settings: NetworkSettings, name: str = "ctc"
+    ) -> None:
         self.backend, self.decoder, self.settings, self.name = backend, decoder, settings, name
         self.image_mode: Literal["L", "RGB"] = "L" if settings.channels == 1 else "RGB"
 
@@ -73,31 +86,50 @@ class CtcRecognizer:
         """One Reading per image; images of like width share a batch."""
         return [reading for reading, _ in self._in_batches(opened(images, self.image_mode), None)]
 
-    def read_and_compare(self, images: Sequence[Pixels], references: Sequence[str]) -> list[tuple[Reading, float]]:
+    def read_and_compare(
+        self, images: Sequence[Pixels], references: Sequence[str]
+    ) -> list[tuple[Reading, float]]:
         """Each image's Reading and the CTC loss of its reference; inf where the network cannot write it."""
         return self._in_batches(images, references)
 
-    def _in_batches(self, images: Sequence[Pixels], references: Sequence[str] | None) -> list[tuple[Reading, float]]:
+    def _in_batches(
+        self, images: Sequence[Pixels], references: Sequence[str] | None
+    ) -> list[tuple[Reading, float]]:
         lines = [as_line(image, self.settings) for image in images]
         found: dict[int, tuple[Reading, float]] = {}
         for chosen in _by_width([line.shape[1] for line in lines]):
             asked = [references[i] for i in chosen] if references is not None else None
-            found.update(zip(chosen, self._read_batch([lines[i] for i in chosen], asked), strict=True))
+            found.update(
+                zip(chosen, self._read_batch([lines[i] for i in chosen], asked), strict=True)
+            )
         return [found[index] for index in range(len(lines))]
 
-    def _read_batch(self, lines: Sequence[Pixels], references: Sequence[str] | None) -> list[tuple[Reading, float]]:
+    def _read_batch(
+        self, lines: Sequence[Pixels], references: Sequence[str] | None
+    ) -> list[tuple[Reading, float]]:
         logits_TBK, lengths_B = self.backend.logits(*collate(lines, self.settings))
         log_probs_TBK = log_softmax(logits_TBK)
         readings = self.decoder.read(log_probs_TBK, lengths_B)
         if references is None:
             return [(reading, 0.0) for reading in readings]
         targets = [self.decoder.alphabet.encode_known(reference) for reference in references]
-        return list(zip(readings, (-log_likelihoods(log_probs_TBK, lengths_B, targets)).tolist(), strict=True))
+        return list(
+            zip(
+                readings,
+                (-log_likelihoods(log_probs_TBK, lengths_B, targets)).tolist(),
+                strict=True,
+            )
+        )
 
 
 def _by_width(widths: Sequence[int]) -> Iterator[list[int]]:
     """Places of like widths, together."""
-    return like_sizes(widths, lambda batch, place: len(batch) < READ_BATCH and widths[place] <= _WIDEST * widths[batch[0]])
+    return like_sizes(
+        widths,
+        lambda batch, place: (
+            len(batch) < READ_BATCH and widths[place] <= _WIDEST * widths[batch[0]]
+        ),
+    )
 
 
 _KINDS: dict[str, type[NetworkSettings]] = {
@@ -121,9 +153,13 @@ def load_ctc(bundle: Bundle, backend: str | None, device: str | None) -> CtcReco
     device = device or "cpu"
     backend = backend or bundle.default_backend(device)
     if backend not in bundle.backends:
-        raise UserError(f"{bundle.path}: no backend {backend!r}; this bundle has {', '.join(bundle.backends)}")
+        raise UserError(
+            f"{bundle.path}: no backend {backend!r}; this bundle has {', '.join(bundle.backends)}"
+        )
     settings = network_settings(bundle.model, str(bundle.path))
-    return CtcRecognizer(_backend(bundle, settings, backend, device), sealed_decoder(bundle), settings, bundle.name)
+    return CtcRecognizer(
+        _backend(bundle, settings, backend, device), sealed_decoder(bundle), settings, bundle.name
+    )
 
 
 def sealed_decoder(bundle: Bundle) -> Decoder:
@@ -131,9 +167,15 @@ def sealed_decoder(bundle: Bundle) -> Decoder:
     values = dict(bundle.decoding)
     calibration = Calibration(**values.pop("calibration", {}))
     settings = parse_settings(DecodingSettings, values, f"{bundle.path}: decoding")
-    model = CharacterModel.from_bytes(bundle.read(LANGUAGE_MODEL)) if settings.uses_language_model else None
+    model = (
+        CharacterModel.from_bytes(bundle.read(LANGUAGE_MODEL))
+        if settings.uses_language_model
+        else None
+    )
     lexicon = Lexicon.from_bytes(bundle.read(LEXICON)) if settings.lexicon else None
-    entries = tuple(bundle.read(ENTRIES).decode().split("\n")) if settings.method == "closed" else ()
+    entries = (
+        tuple(bundle.read(ENTRIES).decode().split("\n")) if settings.method == "closed" else ()
+    )
     return Decoder(Alphabet(tuple(bundle.alphabet)), settings, model, lexicon, entries, calibration)
 
 

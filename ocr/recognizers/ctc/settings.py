@@ -13,11 +13,19 @@ class WritingSettings(Settings):
     channels: ClassVar[int]
     columns_per_output: ClassVar[int]
 
-    alphabet: str | None = Setting(None, on_resume="refuse", description="characters it can write; null: those of the dictionary, else of the training split")
-    character_dict_path: str | None = Setting(
-        None, on_resume="refuse", description="PaddleOCR dictionary: its entries' code points are the alphabet, and it must spell every training label"
+    alphabet: str | None = Setting(
+        None,
+        on_resume="refuse",
+        description="characters it can write; null: those of the dictionary, else of the training split",
     )
-    use_space_char: bool = Setting(False, on_resume="refuse", description="the space is an entry of the dictionary")
+    character_dict_path: str | None = Setting(
+        None,
+        on_resume="refuse",
+        description="PaddleOCR dictionary: its entries' code points are the alphabet, and it must spell every training label",
+    )
+    use_space_char: bool = Setting(
+        False, on_resume="refuse", description="the space is an entry of the dictionary"
+    )
 
     @property
     def fixed_width_px(self) -> int | None:
@@ -36,9 +44,15 @@ class CompactSettings(WritingSettings):
     columns_per_output: ClassVar[int] = 4
 
     kind: Literal["compact"] = Setting("compact", on_resume="refuse", description="which network")
-    size: Literal["small", "base", "large"] = Setting("base", on_resume="refuse", description="0.4, 0.8 or 2.6 million parameters")
-    height_px: Literal[32, 48] = Setting(32, on_resume="refuse", description="height that every image is scaled to")
-    dropout: float = Setting(0.1, ge=0, lt=1, on_resume="refuse", description="before the LSTM and before the classes")
+    size: Literal["small", "base", "large"] = Setting(
+        "base", on_resume="refuse", description="0.4, 0.8 or 2.6 million parameters"
+    )
+    height_px: Literal[32, 48] = Setting(
+        32, on_resume="refuse", description="height that every image is scaled to"
+    )
+    dropout: float = Setting(
+        0.1, ge=0, lt=1, on_resume="refuse", description="before the LSTM and before the classes"
+    )
 
 
 class CrnnSettings(WritingSettings):
@@ -48,8 +62,16 @@ class CrnnSettings(WritingSettings):
     columns_per_output: ClassVar[int] = 8
 
     kind: Literal["crnn"] = Setting("crnn", on_resume="refuse", description="which network")
-    height_px: Literal[32] = Setting(32, on_resume="refuse", description="height that every image is scaled to")
-    dropout: float = Setting(0.3, ge=0, lt=1, on_resume="refuse", description="after each convolution and between the LSTM layers")
+    height_px: Literal[32] = Setting(
+        32, on_resume="refuse", description="height that every image is scaled to"
+    )
+    dropout: float = Setting(
+        0.3,
+        ge=0,
+        lt=1,
+        on_resume="refuse",
+        description="after each convolution and between the LSTM layers",
+    )
 
 
 class MobileNetSettings(WritingSettings):
@@ -58,10 +80,22 @@ class MobileNetSettings(WritingSettings):
     channels: ClassVar[int] = 3
     columns_per_output: ClassVar[int] = 4
 
-    kind: Literal["mobilenet_v3_crnn"] = Setting("mobilenet_v3_crnn", on_resume="refuse", description="which network")
-    scale: float = Setting(0.5, gt=0, le=2, on_resume="refuse", description="width of every layer against MobileNetV3's")
-    hidden_size: int = Setting(96, ge=1, on_resume="refuse", description="of each direction of each BiLSTM layer")
-    height_px: Literal[32] = Setting(32, on_resume="refuse", description="height that every image is scaled to")
+    kind: Literal["mobilenet_v3_crnn"] = Setting(
+        "mobilenet_v3_crnn", on_resume="refuse", description="which network"
+    )
+    scale: float = Setting(
+        0.5,
+        gt=0,
+        le=2,
+        on_resume="refuse",
+        description="width of every layer against MobileNetV3's",
+    )
+    hidden_size: int = Setting(
+        96, ge=1, on_resume="refuse", description="of each direction of each BiLSTM layer"
+    )
+    height_px: Literal[32] = Setting(
+        32, on_resume="refuse", description="height that every image is scaled to"
+    )
     dropout: float = Setting(0.0, ge=0, lt=1, on_resume="refuse", description="before the classes")
 
 
@@ -69,16 +103,31 @@ class SvtrSettings(WritingSettings):
     """PaddleOCR's SVTRNet as the Thai system sets it: RGB lines of one fixed size, attention over patches, the same number of outputs for every line."""
 
     channels: ClassVar[int] = 3
-    columns_per_output: ClassVar[int] = 4  # of a patch; patches are pooled into the outputs, so each has more
+    columns_per_output: ClassVar[int] = (
+        4  # of a patch; patches are pooled into the outputs, so each has more
+    )
 
     kind: Literal["svtr"] = Setting("svtr", on_resume="refuse", description="which network")
-    height_px: Literal[64] = Setting(64, on_resume="refuse", description="height that every image is scaled to")
-    width_px: int = Setting(
-        256, ge=32, le=1024, multiple_of=4, on_resume="refuse", description="width of every input: wider lines are squeezed to it, background fills the rest"
+    height_px: Literal[64] = Setting(
+        64, on_resume="refuse", description="height that every image is scaled to"
     )
-    out_channels: int = Setting(192, ge=1, le=1024, on_resume="refuse", description="features of each output")
+    width_px: int = Setting(
+        256,
+        ge=32,
+        le=1024,
+        multiple_of=4,
+        on_resume="refuse",
+        description="width of every input: wider lines are squeezed to it, background fills the rest",
+    )
+    out_channels: int = Setting(
+        192, ge=1, le=1024, on_resume="refuse", description="features of each output"
+    )
     out_char_num: int = Setting(
-        25, ge=1, le=256, on_resume="refuse", description="outputs of every line: characters and blanks between equal ones that it can have"
+        25,
+        ge=1,
+        le=256,
+        on_resume="refuse",
+        description="outputs of every line: characters and blanks between equal ones that it can have",
     )
     dropout: float = Setting(0.1, ge=0, lt=1, on_resume="refuse", description="before the classes")
 
@@ -86,7 +135,9 @@ class SvtrSettings(WritingSettings):
     def _an_output_for_a_patch(self) -> "SvtrSettings":
         patches = self.width_px // self.columns_per_output
         if self.out_char_num > patches:
-            raise ValueError(f"out_char_num={self.out_char_num} outputs, but width_px={self.width_px} has {patches} patches in a row")
+            raise ValueError(
+                f"out_char_num={self.out_char_num} outputs, but width_px={self.width_px} has {patches} patches in a row"
+            )
         return self
 
     @property
@@ -103,14 +154,45 @@ class DecodingSettings(Settings):
     """How the columns' probabilities become text; sealed in the bundle, so that serving decodes as evaluation did."""
 
     method: Literal["greedy", "beam", "closed"] = Setting(
-        "greedy", on_resume="free", description="best class per column; a prefix beam search; or the likeliest entry of model.character_dict_path"
+        "greedy",
+        on_resume="free",
+        description="best class per column; a prefix beam search; or the likeliest entry of model.character_dict_path",
     )
-    beam_width: int = Setting(8, ge=1, le=256, on_resume="free", description="prefixes kept after each column")
-    lm_order: int = Setting(5, ge=0, le=9, on_resume="free", description="characters in the n-grams of the language model of the training texts; 0: none")
-    lm_weight: float = Setting(0.4, ge=0, le=5, on_resume="free", description="weight of the language model's log probability")
-    lm_least_count: int = Setting(1, ge=1, on_resume="free", description="n-grams of three characters and more seen less often are left out")
-    length_bonus: float = Setting(0.6, ge=-5, le=5, on_resume="free", description="added for each character, against the language model's love of short texts")
-    lexicon: bool = Setting(False, on_resume="free", description="replace unknown words by the one word of the training texts that is a single edit away")
+    beam_width: int = Setting(
+        8, ge=1, le=256, on_resume="free", description="prefixes kept after each column"
+    )
+    lm_order: int = Setting(
+        5,
+        ge=0,
+        le=9,
+        on_resume="free",
+        description="characters in the n-grams of the language model of the training texts; 0: none",
+    )
+    lm_weight: float = Setting(
+        0.4,
+        ge=0,
+        le=5,
+        on_resume="free",
+        description="weight of the language model's log probability",
+    )
+    lm_least_count: int = Setting(
+        1,
+        ge=1,
+        on_resume="free",
+        description="n-grams of three characters and more seen less often are left out",
+    )
+    length_bonus: float = Setting(
+        0.6,
+        ge=-5,
+        le=5,
+        on_resume="free",
+        description="added for each character, against the language model's love of short texts",
+    )
+    lexicon: bool = Setting(
+        False,
+        on_resume="free",
+        description="replace unknown words by the one word of the training texts that is a single edit away",
+    )
 
     @property
     def uses_language_model(self) -> bool:

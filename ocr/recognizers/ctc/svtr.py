@@ -25,7 +25,8 @@ _MOST_DROPPED = 0.1  # share of the images whose last block is left out in train
 def _near_only(rows: int, columns: int) -> Tensor:
     """[N, N]: what is added to attention, 0 for patches in the window around a patch, else -inf (Du et al. 2022, section 3.3, local mixing)."""
     near_HH, near_WW = (
-        ((torch.arange(count)[:, None] - torch.arange(count)).abs() <= window // 2).float() for count, window in zip((rows, columns), _NEAR, strict=True)
+        ((torch.arange(count)[:, None] - torch.arange(count)).abs() <= window // 2).float()
+        for count, window in zip((rows, columns), _NEAR, strict=True)
     )
     return torch.kron(near_HH, near_WW).log()
 
@@ -36,10 +37,17 @@ class _Attention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.channels, self.heads = channels, heads
-        self.query_key_value, self.output = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.query_key_value, self.output = (
+            nn.Linear(channels, 3 * channels),
+            nn.Linear(channels, channels),
+        )
 
     def forward(self, patches_BNC: Tensor, mask_NN: Tensor | None) -> Tensor:
-        query, key, value = self.query_key_value(patches_BNC).unflatten(2, (3, self.heads, self.channels // self.heads)).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self.query_key_value(patches_BNC)
+            .unflatten(2, (3, self.heads, self.channels // self.heads))
+            .permute(2, 0, 3, 1, 4)
+        )
         found = F.scaled_dot_product_attention(query, key, value, mask_NN)
         out_BNC: Tensor = self.output(found.transpose(1, 2).flatten(2))
         return out_BNC
@@ -50,13 +58,22 @@ class _Block(nn.Module):
 
     def __init__(self, channels: int, heads: int, dropped: float) -> None:
         super().__init__()
-        self.attention, self.attention_norm = _Attention(channels, heads), nn.LayerNorm(channels, eps=1e-6)
-        self.layers = nn.Sequential(nn.Linear(channels, _WIDER * channels), nn.GELU(), nn.Linear(_WIDER * channels, channels))
+        self.attention, self.attention_norm = (
+            _Attention(channels, heads),
+            nn.LayerNorm(channels, eps=1e-6),
+        )
+        self.layers = nn.Sequential(
+            nn.Linear(channels, _WIDER * channels),
+            nn.GELU(),
+            nn.Linear(_WIDER * channels, channels),
+        )
         self.layers_norm = nn.LayerNorm(channels, eps=1e-6)
         self.dropped = dropped
 
     def forward(self, patches_BNC: Tensor, mask_NN: Tensor | None) -> Tensor:
-        mixed_BNC = self.attention_norm(patches_BNC + self._for_some(self.attention(patches_BNC, mask_NN)))
+        mixed_BNC = self.attention_norm(
+            patches_BNC + self._for_some(self.attention(patches_BNC, mask_NN))
+        )
         out_BNC: Tensor = self.layers_norm(mixed_BNC + self._for_some(self.layers(mixed_BNC)))
         return out_BNC
 
@@ -70,12 +87,22 @@ class _Block(nn.Module):
 class _Stage(nn.Module):
     """Blocks over a grid of patches; the first ones see only the window around each patch."""
 
-    def __init__(self, channels: int, heads: int, near: int, dropped: Sequence[float], rows: int, columns: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        near: int,
+        dropped: Sequence[float],
+        rows: int,
+        columns: int,
+    ) -> None:
         super().__init__()
         self.near = near
         self.blocks = nn.ModuleList(_Block(channels, heads, share) for share in dropped)
         self.mask_NN: Tensor | None
-        self.register_buffer("mask_NN", _near_only(rows, columns) if near else None, persistent=False)
+        self.register_buffer(
+            "mask_NN", _near_only(rows, columns) if near else None, persistent=False
+        )
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         patches_BNC = features_BCHW.flatten(2).transpose(1, 2)
@@ -89,10 +116,15 @@ class _Merge(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.convolution, self.norm = nn.Conv2d(channels_in, channels_out, 3, (2, 1), 1), nn.LayerNorm(channels_out)
+        self.convolution, self.norm = (
+            nn.Conv2d(channels_in, channels_out, 3, (2, 1), 1),
+            nn.LayerNorm(channels_out),
+        )
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        out_BCHW: Tensor = self.norm(self.convolution(features_BCHW).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        out_BCHW: Tensor = self.norm(self.convolution(features_BCHW).permute(0, 2, 3, 1)).permute(
+            0, 3, 1, 2
+        )
         return out_BCHW
 
 
@@ -103,21 +135,42 @@ class SvtrNetwork(CtcNetwork):
         super().__init__()
         rows, columns = settings.height_px // _PATCH_PX, settings.width_px // _PATCH_PX
         first, last = _STAGES[0][0], _STAGES[-1][0]
-        self.patches = nn.Sequential(*_halved(settings.channels, first // 2), *_halved(first // 2, first))
+        self.patches = nn.Sequential(
+            *_halved(settings.channels, first // 2), *_halved(first // 2, first)
+        )
         self.places_CHW = nn.Parameter(torch.empty(first, rows, columns))
-        dropped = iter(torch.linspace(0, _MOST_DROPPED, sum(near + every for _, _, near, every in _STAGES)).tolist())
+        dropped = iter(
+            torch.linspace(
+                0, _MOST_DROPPED, sum(near + every for _, _, near, every in _STAGES)
+            ).tolist()
+        )
         stages = list[nn.Module]()
         for index, (channels, heads, near, every) in enumerate(_STAGES):
             stages += [_Merge(_STAGES[index - 1][0], channels)] if index else []
-            stages += [_Stage(channels, heads, near, list(islice(dropped, near + every)), rows >> index, columns)]
+            stages += [
+                _Stage(
+                    channels,
+                    heads,
+                    near,
+                    list(islice(dropped, near + every)),
+                    rows >> index,
+                    columns,
+                )
+            ]
         self.stages = nn.Sequential(*stages)
         self.last = nn.Conv1d(last, settings.out_channels, 1, bias=False)
         self.apply(_draw)
         nn.init.trunc_normal_(self.places_CHW, std=0.02)
         self.dropout = Dropout(settings.dropout)
         self.classes = nn.Linear(settings.out_channels, classes)
-        self.share_WT: Tensor  # of each column in each output; the pooling itself cannot be exported to ONNX
-        self.register_buffer("share_WT", F.adaptive_avg_pool1d(torch.eye(columns), settings.out_char_num), persistent=False)
+        self.share_WT: (
+            Tensor  # of each column in each output; the pooling itself cannot be exported to ONNX
+        )
+        self.register_buffer(
+            "share_WT",
+            F.adaptive_avg_pool1d(torch.eye(columns), settings.out_char_num),
+            persistent=False,
+        )
 
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
         """See CtcNetwork."""
@@ -125,7 +178,9 @@ class SvtrNetwork(CtcNetwork):
         with self.in_fp32(features_BCHW):
             pooled_BCT = features_BCHW.float().mean(2) @ self.share_WT
             features_TBC = F.hardswish(self.last(pooled_BCT)).permute(2, 0, 1)
-            return self.classes(self.dropout(features_TBC)), torch.full_like(widths_B, self.share_WT.shape[1])
+            return self.classes(self.dropout(features_TBC)), torch.full_like(
+                widths_B, self.share_WT.shape[1]
+            )
 
 
 def _halved(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:

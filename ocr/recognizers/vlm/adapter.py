@@ -13,9 +13,15 @@ from torch import Tensor, nn
 
 from ocr.bundle import Bundle
 from ocr.errors import UserError
-from ocr.recognizers.vlm.base import DTYPES, TARGETS, Base, find_base
+from ocr.recognizers.vlm.base_model import DTYPES, TARGETS, Base, find_base
 from ocr.recognizers.vlm.reading import VlmRecognizer
-from ocr.recognizers.vlm.settings import GenerationSettings, ImageSettings, LoraSettings, TinyVlmSettings, VlmSettings
+from ocr.recognizers.vlm.settings import (
+    GenerationSettings,
+    ImageSettings,
+    LoraSettings,
+    TinyVlmSettings,
+    VlmSettings,
+)
 from ocr.settings import parse_settings
 
 QUANTISED = ("nf4", "int8")
@@ -27,11 +33,22 @@ def adapted(model: nn.Module, base: Base, lora: LoraSettings) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     names = [name for name, _ in model.named_modules()]
-    unmatched = [part for part in lora.parts if not any(re.fullmatch(TARGETS[part], name) for name in names)]
+    unmatched = [
+        part for part in lora.parts if not any(re.fullmatch(TARGETS[part], name) for name in names)
+    ]
     if unmatched:
-        raise UserError(f"lora.parts: {base.name} has no layer of the names that belong to {', '.join(unmatched)}")
-    options: dict[str, Any] = {"lora_alpha": lora.alpha, "lora_dropout": lora.dropout, "use_rslora": lora.use_rslora, "use_dora": lora.use_dora}
-    made = LoraConfig(r=lora.rank, target_modules="|".join(TARGETS[part] for part in lora.parts), **options)
+        raise UserError(
+            f"lora.parts: {base.name} has no layer of the names that belong to {', '.join(unmatched)}"
+        )
+    options: dict[str, Any] = {
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "use_rslora": lora.use_rslora,
+        "use_dora": lora.use_dora,
+    }
+    made = LoraConfig(
+        r=lora.rank, target_modules="|".join(TARGETS[part] for part in lora.parts), **options
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of transformers to peft
         peft_model = get_peft_model(model, made)
@@ -47,10 +64,16 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
-    differing = sorted(set(own) ^ set(weights)) or [f"{name} {list(weights[name].shape)}" for name in own if own[name].shape != weights[name].shape]
+    differing = sorted(set(own) ^ set(weights)) or [
+        f"{name} {list(weights[name].shape)}"
+        for name in own
+        if own[name].shape != weights[name].shape
+    ]
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise UserError(f"{where}: an adapter of another shape ({', '.join(differing[:3])}{more} differ); set lora.rank and lora.parts as it was trained")
+        raise UserError(
+            f"{where}: an adapter of another shape ({', '.join(differing[:3])}{more} differ); set lora.rank and lora.parts as it was trained"
+        )
     set_peft_model_state_dict(model, dict(weights))
 
 
@@ -59,10 +82,20 @@ def adapter_files(model: nn.Module) -> dict[str, bytes]:
     from peft import get_peft_model_state_dict
     from safetensors.torch import save
 
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+    weights = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
     config = model.peft_config["default"].to_dict()  # type: ignore[index, union-attr]
-    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-    return {ADAPTER: save(weights, metadata={"format": "pt"}), ADAPTER_CONFIG: json.dumps({**plain, "inference_mode": True}, indent=2, default=str).encode()}
+    plain = {
+        key: sorted(value) if isinstance(value, set) else value for key, value in config.items()
+    }
+    return {
+        ADAPTER: save(weights, metadata={"format": "pt"}),
+        ADAPTER_CONFIG: json.dumps(
+            {**plain, "inference_mode": True}, indent=2, default=str
+        ).encode(),
+    }
 
 
 def read_adapter(folder: Path) -> dict[str, Tensor]:
@@ -75,24 +108,37 @@ def read_adapter(folder: Path) -> dict[str, Tensor]:
 def require_base(base: Base, sha256: str | None, where: str) -> None:
     """UserError where an adapter was trained on another base."""
     if sha256 is not None and sha256 != base.sha256:
-        raise UserError(f"{where}: trained on another base than {base.name} (its weights hash to {base.sha256[:12]}…, the adapter's to {sha256[:12]}…)")
+        raise UserError(
+            f"{where}: trained on another base than {base.name} (its weights hash to {base.sha256[:12]}…, the adapter's to {sha256[:12]}…)"
+        )
 
 
 def model_settings(values: Mapping[str, Any], where: str) -> VlmSettings | TinyVlmSettings:
     """The base's settings from a bundle's plain values."""
-    kinds: dict[str, type[VlmSettings | TinyVlmSettings]] = {"vlm": VlmSettings, "tiny_vlm": TinyVlmSettings}
+    kinds: dict[str, type[VlmSettings | TinyVlmSettings]] = {
+        "vlm": VlmSettings,
+        "tiny_vlm": TinyVlmSettings,
+    }
     if values.get("kind") not in kinds:
-        raise UserError(f"{where}: unknown network {values.get('kind')!r}; known: {', '.join(kinds)}")
+        raise UserError(
+            f"{where}: unknown network {values.get('kind')!r}; known: {', '.join(kinds)}"
+        )
     return parse_settings(kinds[str(values["kind"])], values, where)
 
 
-def quantised(settings: VlmSettings | TinyVlmSettings, backend: str, where: str) -> VlmSettings | TinyVlmSettings:
+def quantised(
+    settings: VlmSettings | TinyVlmSettings, backend: str, where: str
+) -> VlmSettings | TinyVlmSettings:
     """The settings with the base's matrices as the backend has them; UserError for one that is not there."""
     if backend == "torch":
         return settings
     if backend not in QUANTISED:
-        raise UserError(f"{where}: a vision-language model has no backend {backend!r}; known: torch, {', '.join(QUANTISED)}")
-    return settings.model_copy(update={"load_in_4bit": backend == "nf4", "load_in_8bit": backend == "int8"})
+        raise UserError(
+            f"{where}: a vision-language model has no backend {backend!r}; known: torch, {', '.join(QUANTISED)}"
+        )
+    return settings.model_copy(
+        update={"load_in_4bit": backend == "nf4", "load_in_8bit": backend == "int8"}
+    )
 
 
 def load_vlm(bundle: Bundle, backend: str | None, device: str | None) -> VlmRecognizer:
@@ -101,9 +147,15 @@ def load_vlm(bundle: Bundle, backend: str | None, device: str | None) -> VlmReco
     Backends: torch as it was trained, nf4 and int8 with the matrices of the base so quantised (bitsandbytes).
     """
     where, values = str(bundle.path), dict(bundle.model)
-    sha256, lora, is_merged = values.pop("base_sha256", None), values.pop("lora", {}), values.pop("merged", False)
+    sha256, lora, is_merged = (
+        values.pop("base_sha256", None),
+        values.pop("lora", {}),
+        values.pop("merged", False),
+    )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    settings = quantised(model_settings(values, where), backend or bundle.default_backend(device), where)
+    settings = quantised(
+        model_settings(values, where), backend or bundle.default_backend(device), where
+    )
     assert settings.dtype != "auto"  # sealed as it was trained
     base = Base(bundle.path, bundle.name) if is_merged else find_base(settings)
     model = base.load(settings, DTYPES[settings.dtype], device)
@@ -113,4 +165,11 @@ def load_vlm(bundle: Bundle, backend: str | None, device: str | None) -> VlmReco
         fill(model, read_adapter(bundle.path), where)
     decoding = dict(bundle.decoding)
     images = parse_settings(ImageSettings, decoding.pop("images", {}), where)
-    return VlmRecognizer(model.eval(), base, settings, images, parse_settings(GenerationSettings, decoding, where), bundle.name)
+    return VlmRecognizer(
+        model.eval(),
+        base,
+        settings,
+        images,
+        parse_settings(GenerationSettings, decoding, where),
+        bundle.name,
+    )

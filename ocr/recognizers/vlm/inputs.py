@@ -46,7 +46,13 @@ class Patching:
         return width * height // self.token_pixels
 
 
-def fitted_size(width: int, height: int, images: ImageSettings, patching: Patching, max_pixels: int | None = None) -> tuple[int, int]:
+def fitted_size(
+    width: int,
+    height: int,
+    images: ImageSettings,
+    patching: Patching,
+    max_pixels: int | None = None,
+) -> tuple[int, int]:
     """Width and height that an image is resized to: its longer side within `max_side_px`, then both multiples of the factor, the area within the limits.
 
     `max_pixels` lowers the limit for one image. As `smart_resize` of transformers' Qwen2-VL processor, after scaling to the longer side.
@@ -54,10 +60,15 @@ def fitted_size(width: int, height: int, images: ImageSettings, patching: Patchi
     factor, most = patching.factor, min(images.max_pixels, max_pixels or images.max_pixels)
     scale = min(1.0, images.max_side_px / max(width, height))
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
-    wide, high = max(factor, round(width / factor) * factor), max(factor, round(height / factor) * factor)
+    wide, high = (
+        max(factor, round(width / factor) * factor),
+        max(factor, round(height / factor) * factor),
+    )
     if wide * high > most:
         beta = math.sqrt(width * height / most)
-        wide, high = (max(factor, math.floor(side / beta / factor) * factor) for side in (width, height))
+        wide, high = (
+            max(factor, math.floor(side / beta / factor) * factor) for side in (width, height)
+        )
     elif wide * high < images.min_pixels:
         beta = math.sqrt(images.min_pixels / (width * height))
         wide, high = (math.ceil(side * beta / factor) * factor for side in (width, height))
@@ -73,12 +84,17 @@ def resized(pixels: Pixels, size: tuple[int, int]) -> Tensor:
 
 def patches(image_CHW: Tensor, patching: Patching) -> Tensor:
     """[N, P]: the image, 0–255, normalised and cut into patches, those that one token joins side by side."""
-    mean, std = (torch.tensor(values, dtype=torch.float32, device=image_CHW.device)[:, None, None] for values in (patching.mean, patching.std))
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32, device=image_CHW.device)[:, None, None]
+        for values in (patching.mean, patching.std)
+    )
     image_CHW = (image_CHW.float() / 255 - mean) / std
     channels, height, width = image_CHW.shape
     side, merge = patching.patch_px, patching.merge
     down, across = height // side // merge, width // side // merge
-    cut = image_CHW.reshape(channels, down, merge, side, across, merge, side).permute(1, 4, 2, 5, 0, 3, 6)
+    cut = image_CHW.reshape(channels, down, merge, side, across, merge, side).permute(
+        1, 4, 2, 5, 0, 3, 6
+    )
     frames = cut.unsqueeze(5).expand(*cut.shape[:5], patching.frames, side, side)
     return frames.reshape(down * across * merge * merge, channels * patching.frames * side * side)
 
@@ -93,7 +109,10 @@ def vision_inputs(images: Sequence[Tensor], patching: Patching) -> dict[str, Ten
     if not images:
         return {}
     grids = torch.tensor([grid(image, patching) for image in images], device=images[0].device)
-    return {"pixel_values": torch.cat([patches(image, patching) for image in images]), "image_grid_thw": grids}
+    return {
+        "pixel_values": torch.cat([patches(image, patching) for image in images]),
+        "image_grid_thw": grids,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,32 +127,60 @@ class Prompt:
     padding_token: int
 
     @classmethod
-    def of(cls, tokenizer: Any, instruction: str, instruction_first: bool, image_token: int) -> "Prompt":
+    def of(
+        cls, tokenizer: Any, instruction: str, instruction_first: bool, image_token: int
+    ) -> "Prompt":
         """By the tokenizer's chat template; UserError where it gives no image placeholder, or more than one."""
         asked, shown = {"type": "text", "text": instruction}, {"type": "image"}
         with_image = _templated(tokenizer, [asked, shown] if instruction_first else [shown, asked])
         if with_image.count(image_token) != 1:
-            raise UserError(f"{tokenizer.name_or_path}: its chat template writes {with_image.count(image_token)} image placeholders for one image")
+            raise UserError(
+                f"{tokenizer.name_or_path}: its chat template writes {with_image.count(image_token)} image placeholders for one image"
+            )
         place = with_image.index(image_token)
         end = tokenizer.convert_tokens_to_ids("<|im_end|>")
         padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-        return cls(tuple(with_image[:place]), tuple(with_image[place + 1 :]), tuple(_templated(tokenizer, [asked])), image_token, end, padding)
+        return cls(
+            tuple(with_image[:place]),
+            tuple(with_image[place + 1 :]),
+            tuple(_templated(tokenizer, [asked])),
+            image_token,
+            end,
+            padding,
+        )
 
     def ids(self, image_tokens: int) -> list[int]:
         """The prompt of an image of so many tokens; 0: of a question without one."""
-        return [*self.before, *[self.image_token] * image_tokens, *self.after] if image_tokens else list(self.without_image)
+        return (
+            [*self.before, *[self.image_token] * image_tokens, *self.after]
+            if image_tokens
+            else list(self.without_image)
+        )
 
     def length(self, image_tokens: int) -> int:
         """Tokens of `ids`."""
-        return len(self.before) + image_tokens + len(self.after) if image_tokens else len(self.without_image)
+        return (
+            len(self.before) + image_tokens + len(self.after)
+            if image_tokens
+            else len(self.without_image)
+        )
 
 
 def _templated(tokenizer: Any, content: list[dict[str, str]]) -> list[int]:
-    text = tokenizer.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
 def padded(rows: Sequence[Sequence[int]], filler: int, left: bool) -> Tensor:
     """[B, T] of the rows, filled up on one side."""
     longest = max(len(row) for row in rows)
-    return torch.tensor([[filler] * (longest - len(row)) + list(row) if left else list(row) + [filler] * (longest - len(row)) for row in rows])
+    return torch.tensor(
+        [
+            [filler] * (longest - len(row)) + list(row)
+            if left
+            else list(row) + [filler] * (longest - len(row))
+            for row in rows
+        ]
+    )

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from ocr.images import Pixels
-from ocr.recognizers.base import like_sizes, opened
-from ocr.recognizers.vlm.base import Base
+from ocr.recognizers.recognizer import like_sizes, opened
+from ocr.recognizers.vlm.base_model import Base
 from ocr.recognizers.vlm.inputs import fitted_size, padded, resized, vision_inputs
 from ocr.recognizers.vlm.settings import BaseModelSettings, GenerationSettings, ImageSettings
 from ocr.sample import Reading
@@ -30,9 +30,22 @@ class VlmRecognizer:
     reads_pages = True
 
     def __init__(
-        self, model: nn.Module, base: Base, settings: BaseModelSettings, images: ImageSettings, generation: GenerationSettings, name: str = "vlm"
+        self,
+        model: nn.Module,
+        base: Base,
+        settings: BaseModelSettings,
+        images: ImageSettings,
+        generation: GenerationSettings,
+        name: str = "vlm",
     ) -> None:
-        self.model, self.base, self.settings, self.images, self.generation, self.name = model, base, settings, images, generation, name
+        self.model, self.base, self.settings, self.images, self.generation, self.name = (
+            model,
+            base,
+            settings,
+            images,
+            generation,
+            name,
+        )
         self.prompt = base.prompt(settings)
 
     def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
@@ -43,21 +56,36 @@ class VlmRecognizer:
         was_training = self.model.training
         self.model.eval()
         for chosen in self._batches(sizes):
-            found.update(zip(chosen, self._generate([prepared[index] for index in chosen]), strict=True))
+            found.update(
+                zip(chosen, self._generate([prepared[index] for index in chosen]), strict=True)
+            )
         self.model.train(was_training)
         return [found[index] for index in range(len(prepared))]
 
     def _batches(self, sizes: Sequence[int]) -> Iterator[list[int]]:
         """Places of images of like size, in tokens: `batch_size` of them, fewer where they would be padded to more than `batch_tokens` together."""
-        most = self.generation.batch_size if not self.generation.temperature else 1  # a draw belongs to one image
+        most = (
+            self.generation.batch_size if not self.generation.temperature else 1
+        )  # a draw belongs to one image
         tokens = self.generation.batch_tokens
-        return like_sizes(sizes, lambda batch, place: len(batch) < most and (len(batch) + 1) * sizes[place] <= tokens)
+        return like_sizes(
+            sizes,
+            lambda batch, place: len(batch) < most and (len(batch) + 1) * sizes[place] <= tokens,
+        )
 
     def prepared(self, image: Pixels, max_tokens: int | None = None) -> Tensor:
         """The image as the model gets it, uint8 [3, H, W], with room in `max_length` for the prompt; `max_tokens` lowers the limit of image tokens."""
         patching = self.base.patching
-        room = min(self.settings.max_length - self.prompt.length(1), max_tokens or self.settings.max_length)
-        size = fitted_size(image.shape[1], image.shape[0], self.images, patching, max(1, room) * patching.token_pixels)
+        room = min(
+            self.settings.max_length - self.prompt.length(1), max_tokens or self.settings.max_length
+        )
+        size = fitted_size(
+            image.shape[1],
+            image.shape[0],
+            self.images,
+            patching,
+            max(1, room) * patching.token_pixels,
+        )
         return resized(image, size)
 
     @torch.no_grad()
@@ -71,7 +99,9 @@ class VlmRecognizer:
         stop = [_Loop()] if self.generation.stop_on_repetition else []
         generate: Any = self.model.generate
         with torch.random.fork_rng():
-            torch.manual_seed(int.from_bytes(hashlib.sha256(images[0].numpy().tobytes()).digest()[:7], "big"))
+            torch.manual_seed(
+                int.from_bytes(hashlib.sha256(images[0].numpy().tobytes()).digest()[:7], "big")
+            )
             tokens_BT = generate(
                 input_ids=ids_BT,
                 attention_mask=seen_BT,
@@ -79,16 +109,28 @@ class VlmRecognizer:
                 generation_config=self._generation_config(),
                 logits_processor=[confidence],
                 stopping_criteria=stop,
-                synced_gpus=hasattr(next(self.model.parameters()), "ds_id"),  # weights divided among workers: all take as many steps
+                synced_gpus=hasattr(
+                    next(self.model.parameters()), "ds_id"
+                ),  # weights divided among workers: all take as many steps
                 **vision_inputs([image.to(device) for image in images], patching),
             )[:, ids_BT.shape[1] :]
         confidence.add(tokens_BT[:, -1])
         texts = self.base.tokenizer.batch_decode(tokens_BT, skip_special_tokens=True)
-        return [Reading(normalise(text.strip()), float(p)) for text, p in zip(texts, confidence.log_p_B.exp(), strict=True)]
+        return [
+            Reading(normalise(text.strip()), float(p))
+            for text, p in zip(texts, confidence.log_p_B.exp(), strict=True)
+        ]
 
     def _generation_config(self) -> GenerationConfig:
-        ends: dict[str, Any] = {"eos_token_id": self.prompt.end_token, "pad_token_id": self.prompt.padding_token}
-        sampling: dict[str, Any] = {"do_sample": True, "temperature": self.generation.temperature} if self.generation.temperature else {"do_sample": False}
+        ends: dict[str, Any] = {
+            "eos_token_id": self.prompt.end_token,
+            "pad_token_id": self.prompt.padding_token,
+        }
+        sampling: dict[str, Any] = (
+            {"do_sample": True, "temperature": self.generation.temperature}
+            if self.generation.temperature
+            else {"do_sample": False}
+        )
         return GenerationConfig(max_new_tokens=self.generation.max_new_tokens, **ends, **sampling)  # type: ignore[no-untyped-call]
 
 

@@ -22,7 +22,9 @@ from ocr.sample import Sample, Skip
 from ocr.sources import read_source
 from ocr.sources.settings import Source
 
-NOISE = Image.fromarray(np.random.Generator(np.random.Philox(key=1)).integers(0, 255, (20, 60), dtype=np.uint8))
+NOISE = Image.fromarray(
+    np.random.Generator(np.random.Philox(key=1)).integers(0, 255, (20, 60), dtype=np.uint8)
+)
 
 
 def file(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -36,7 +38,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def header(width: int, height: int) -> bytes:
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + chunk(
+        b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    )
 
 
 PNG = file(NOISE)
@@ -50,14 +54,23 @@ IMAGES: dict[str, tuple[bytes, str | None]] = {
     "crc.png": (PNG[:29] + bytes(4) + PNG[33:], "not a readable image"),
     "half.png": (PNG[: len(PNG) // 2], "not a readable image"),
     "flipped.png": (PNG[:300] + bytes([PNG[300] ^ 1]) + PNG[301:], "not a readable image"),
-    "declared.png": (header(100_000, 100_000) + chunk(b"IDAT", b"x") + chunk(b"IEND", b""), "image too large"),
-    "declared12k.png": (header(12_000, 12_000) + chunk(b"IDAT", b"x") + chunk(b"IEND", b""), "image too large"),
+    "declared.png": (
+        header(100_000, 100_000) + chunk(b"IDAT", b"x") + chunk(b"IEND", b""),
+        "image too large",
+    ),
+    "declared12k.png": (
+        header(12_000, 12_000) + chunk(b"IDAT", b"x") + chunk(b"IEND", b""),
+        "image too large",
+    ),
     "ztxt.png": (BOMB, "not a readable image"),
     "9000.png": (file(Image.new("L", (9000, 9000))), "image too large"),
     "1x1.png": (file(Image.new("L", (1, 1))), "image too small"),
     "20000x4.png": (file(Image.new("L", (20_000, 4))), "image too large"),
     "drawing.svg.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a readable image"),
-    "page.eps.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a readable image"),
+    "page.eps.png": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
+        "not a readable image",
+    ),
     "photo.heic.png": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "not a readable image"),
     "animated.gif": (file(NOISE, "GIF", save_all=True, append_images=[NOISE.rotate(180)]), None),
     "cmyk.jpg": (file(NOISE.convert("CMYK"), "JPEG"), None),
@@ -69,7 +82,11 @@ IMAGES: dict[str, tuple[bytes, str | None]] = {
 
 
 def samples(form: str, path: Path, **more: Any) -> list[Sample | Skip]:
-    return list(read_source(TypeAdapter(Source).validate_python({"format": form, "path": str(path), **more})))
+    return list(
+        read_source(
+            TypeAdapter(Source).validate_python({"format": form, "path": str(path), **more})
+        )
+    )
 
 
 def reasons(found: list[Sample | Skip]) -> list[str | None]:
@@ -81,13 +98,25 @@ def test_every_kind_of_image_is_decoded_or_counted(tmp_path: Path) -> None:
     for name, (data, _) in IMAGES.items():
         (tmp_path / "in" / name).write_bytes(data)
     (tmp_path / "in" / "labels.txt").write_text("".join(f"{name}\t{name}\n" for name in IMAGES))
-    config = {"output": str(tmp_path / "out"), "sources": [{"format": "paddle", "path": str(tmp_path / "in" / "labels.txt")}], "split": {"validation_ratio": 0}}
-    with pytest.raises(UserError, match=r"(?s)15 of 21 samples \(71\.4%\).*9 not a readable image, such as labels\.txt#header\.png.*4 image too large"):
+    config = {
+        "output": str(tmp_path / "out"),
+        "sources": [{"format": "paddle", "path": str(tmp_path / "in" / "labels.txt")}],
+        "split": {"validation_ratio": 0},
+    }
+    with pytest.raises(
+        UserError,
+        match=r"(?s)15 of 21 samples \(71\.4%\).*9 not a readable image, such as labels\.txt#header\.png.*4 image too large",
+    ):
         build(PrepareConfig.model_validate(config))
     assert not (tmp_path / "out").exists()
     build(PrepareConfig.model_validate(config | {"max_skipped": 1.0}))
-    left_out = {record["where"]: record["reason"] for record in map(json.loads, (tmp_path / "out" / "skipped.jsonl").read_text().splitlines())}
-    assert left_out == {f"labels.txt#{name}": reason for name, (_, reason) in IMAGES.items() if reason}
+    left_out = {
+        record["where"]: record["reason"]
+        for record in map(json.loads, (tmp_path / "out" / "skipped.jsonl").read_text().splitlines())
+    }
+    assert left_out == {
+        f"labels.txt#{name}": reason for name, (_, reason) in IMAGES.items() if reason
+    }
 
 
 @pytest.fixture
@@ -104,7 +133,10 @@ def folder(tmp_path: Path) -> Path:
         ("[]", "not a correction"),
         ('{"corrected_text": 7}', "no corrected text"),
         ('{"original_text": "a"}', "no corrected text"),
-        ('{"corrected_text": "a", "image": "../../../etc/passwd"}', "path outside the images folder"),
+        (
+            '{"corrected_text": "a", "image": "../../../etc/passwd"}',
+            "path outside the images folder",
+        ),
         ('{"corrected_text": "a", "image": "b.png"}', "missing image"),
         (b'{"corrected_text": "\xff"}', "not valid JSON"),
     ],
@@ -120,14 +152,18 @@ def test_a_pair_without_its_image_and_a_text_that_is_no_utf8_are_named(folder: P
     assert reasons(samples("pairs", folder)) == ["label not UTF-8", "missing image"]
 
 
-def test_pipes_folders_and_links_out_of_the_folder_are_refused(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_pipes_folders_and_links_out_of_the_folder_are_refused(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "secret.png"
     elsewhere.write_bytes(PNG)
     os.mkfifo(folder / "pipe.png")
     (folder / "folder.png").mkdir()
     (folder / "link.png").symlink_to(elsewhere)
     (folder / "loop.png").symlink_to("loop.png")
-    (folder / "labels.txt").write_text("".join(f"{name}.png\tx\n" for name in ("pipe", "folder", "link", "loop")))
+    (folder / "labels.txt").write_text(
+        "".join(f"{name}.png\tx\n" for name in ("pipe", "folder", "link", "loop"))
+    )
     assert reasons(samples("paddle", folder / "labels.txt")) == [
         "not an ordinary file",
         "not an ordinary file",
@@ -139,7 +175,11 @@ def test_pipes_folders_and_links_out_of_the_folder_are_refused(folder: Path, tmp
 def test_a_file_that_vanishes_during_the_run_is_counted(folder: Path) -> None:
     (folder / "labels.txt").write_text("a.png\tfirst\nb.png\tsecond\n")
     (folder / "b.png").write_bytes(PNG)
-    found: Iterator[Any] = read_source(TypeAdapter(Source).validate_python({"format": "paddle", "path": str(folder / "labels.txt")}))
+    found: Iterator[Any] = read_source(
+        TypeAdapter(Source).validate_python(
+            {"format": "paddle", "path": str(folder / "labels.txt")}
+        )
+    )
     assert isinstance(next(found), Sample)
     (folder / "b.png").unlink()
     assert reasons(list(found)) == ["missing image"]
@@ -147,10 +187,16 @@ def test_a_file_that_vanishes_during_the_run_is_counted(folder: Path) -> None:
 
 @pytest.mark.parametrize("length", [10_000_000, 25_000_000])
 def test_a_line_without_end_is_one_skip_with_its_number(folder: Path, length: int) -> None:
-    (folder / "labels.txt").write_bytes(b"a.png\tfirst\na.png\t" + b"x" * length + b"\na.png\tlast\n")
+    (folder / "labels.txt").write_bytes(
+        b"a.png\tfirst\na.png\t" + b"x" * length + b"\na.png\tlast\n"
+    )
     first, long, last = samples("paddle", folder / "labels.txt")
     assert isinstance(first, Sample) and isinstance(last, Sample) and last.text == "last"
-    assert isinstance(long, Skip) and long.reason == "malformed label line" and long.where.endswith("labels.txt:2")
+    assert (
+        isinstance(long, Skip)
+        and long.reason == "malformed label line"
+        and long.where.endswith("labels.txt:2")
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,33 +205,63 @@ def test_a_line_without_end_is_one_skip_with_its_number(folder: Path, length: in
         ("not json", "malformed label line"),
         ('{"transcription": "a"}', "malformed label line"),
         ('[{"transcription": "a", "points": [[1, 2], [3]]}]', "malformed label line"),
-        ('[{"transcription": "###", "points": [[1, 1], [9, 1], [9, 9], [1, 9]]}]', "marked unreadable"),
+        (
+            '[{"transcription": "###", "points": [[1, 1], [9, 1], [9, 9], [1, 9]]}]',
+            "marked unreadable",
+        ),
         ('[{"transcription": "a", "points": [[1, 1], [9, 1], [1, 1]]}]', "polygon without area"),
-        ('[{"transcription": "a", "points": [[100, 1], [190, 1], [190, 9], [100, 9]]}]', "polygon outside the image"),
+        (
+            '[{"transcription": "a", "points": [[100, 1], [190, 1], [190, 9], [100, 9]]}]',
+            "polygon outside the image",
+        ),
     ],
 )
 def test_a_faulty_detection_label_is_named(folder: Path, boxes: str, reason: str) -> None:
     (folder / "Label.txt").write_text(f"a.png\t{boxes}\n")
     assert reasons(samples("paddle", folder / "Label.txt", labels="detection")) == [reason]
     (folder / "Label.txt").write_text(f"b.png\t{boxes}\n")
-    assert reasons(samples("paddle", folder / "Label.txt", labels="detection"))[:1] in ([reason], ["missing image"])
+    assert reasons(samples("paddle", folder / "Label.txt", labels="detection"))[:1] in (
+        [reason],
+        ["missing image"],
+    )
 
 
-def test_a_label_that_the_dictionary_cannot_spell_is_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_label_that_the_dictionary_cannot_spell_is_left_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "dict.txt").write_text("ก\nกา\nข\n", encoding="utf-8")
-    (folder / "labels.txt").write_text("".join(f"a.png\t{text}\n" for text in ("กาข", "กา ข", "๐", "ขขขข")), encoding="utf-8")
+    (folder / "labels.txt").write_text(
+        "".join(f"a.png\t{text}\n" for text in ("กาข", "กา ข", "๐", "ขขขข")), encoding="utf-8"
+    )
     settings = {"character_dict_path": str(folder / "dict.txt"), "max_text_length": 3}
     found = samples("paddle", folder / "labels.txt", **settings)
-    assert reasons(found) == [None, "characters outside the dictionary", "characters outside the dictionary", "text too long"]
+    assert reasons(found) == [
+        None,
+        "characters outside the dictionary",
+        "characters outside the dictionary",
+        "text too long",
+    ]
     assert isinstance(found[2], Skip) and "U+0E50 THAI DIGIT ZERO" in found[2].detail
-    assert "dict.txt lacks: U+0020 SPACE (1 labels), U+0E50 THAI DIGIT ZERO (1 labels)" in capsys.readouterr().out
-    assert reasons(samples("paddle", folder / "labels.txt", use_space_char=True, **settings))[1] is None
+    assert (
+        "dict.txt lacks: U+0020 SPACE (1 labels), U+0E50 THAI DIGIT ZERO (1 labels)"
+        in capsys.readouterr().out
+    )
+    assert (
+        reasons(samples("paddle", folder / "labels.txt", use_space_char=True, **settings))[1]
+        is None
+    )
 
 
-def test_a_dictionary_of_several_characters_an_entry_spells_the_longest_first(tmp_path: Path) -> None:
+def test_a_dictionary_of_several_characters_an_entry_spells_the_longest_first(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "dict.txt").write_text("ก\r\nกา\r\n\r\nก\r\nกี\r\nขที่\r\n", encoding="utf-8-sig")
     dictionary = Dictionary.open(tmp_path / "dict.txt")
-    assert dictionary.entries == ("ก", "กา", "กี", "ขที่") and dictionary.spell("กากก") == ["กา", "ก", "ก"]
+    assert dictionary.entries == ("ก", "กา", "กี", "ขที่") and dictionary.spell("กากก") == [
+        "กา",
+        "ก",
+        "ก",
+    ]
     oddities = [oddity.partition("dict.txt:")[2] for oddity in dictionary.oddities]
     assert oddities == [
         "3: an empty line is no entry",
@@ -200,14 +276,26 @@ def test_paddles_thai_dictionary_lacks_what_its_notes_say() -> None:
     if not path.is_file():
         pytest.skip("../shared is not here")
     missing = Dictionary.open(path).missing("๐ a1")
-    assert [part.split()[0] for part in missing.split(", ")] == ["U+0E50", "U+0020", "U+0061", "U+0031"]
+    assert [part.split()[0] for part in missing.split(", ")] == [
+        "U+0E50",
+        "U+0020",
+        "U+0061",
+        "U+0031",
+    ]
 
 
 @pytest.mark.parametrize(
     ("form", "says"),
-    [("pairs", "no file whose name ends in .gt.txt"), ("corrections", "no file whose name ends in .json"), ("page", "no XML file"), ("alto", "no XML file")],
+    [
+        ("pairs", "no file whose name ends in .gt.txt"),
+        ("corrections", "no file whose name ends in .json"),
+        ("page", "no XML file"),
+        ("alto", "no XML file"),
+    ],
 )
-def test_an_empty_folder_and_a_missing_one_are_a_users_mistake(tmp_path: Path, form: str, says: str) -> None:
+def test_an_empty_folder_and_a_missing_one_are_a_users_mistake(
+    tmp_path: Path, form: str, says: str
+) -> None:
     with pytest.raises(UserError, match=says):
         samples(form, tmp_path)
     with pytest.raises(UserError, match="no such folder"):

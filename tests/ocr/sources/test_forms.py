@@ -44,12 +44,17 @@ def drawn(page: Page, line: Line) -> tuple[str, str, bytes, tuple[int, ...]]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_page_is_the_same_samples_in_every_form(form: str) -> None:
-    assert [seen(sample) for sample in samples(form)] == [drawn(page, line) for page in (ODIA, THAI) for line in page.lines]
+    assert [seen(sample) for sample in samples(form)] == [
+        drawn(page, line) for page in (ODIA, THAI) for line in page.lines
+    ]
 
 
 @pytest.mark.parametrize("form", ["page", "alto"])
 def test_paragraphs_and_pages_hold_their_lines_in_reading_order(form: str) -> None:
-    found = {sample.id.rpartition("/")[2]: sample for sample in samples(form, levels=["paragraph", "page"])}
+    found = {
+        sample.id.rpartition("/")[2]: sample
+        for sample in samples(form, levels=["paragraph", "page"])
+    }
     assert [sample.level for sample in found.values()].count("page") == 2
     texts = {id.replace(".xml", ""): normalise(sample.text) for id, sample in found.items()}
     assert texts["odia#text"] == normalise("\n".join(line.text for line in ODIA.of("text")))

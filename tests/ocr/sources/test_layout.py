@@ -14,19 +14,29 @@ from ocr.sources.settings import AltoSettings, PageSettings
 SQUARE = "10,10 60,10 60,30 10,30"
 
 
-def page_xml(lines: str, image: str = "a.png", order: str = "", region: str = 'id="r"', namespace: str = "2019-07-15") -> str:
+def page_xml(
+    lines: str,
+    image: str = "a.png",
+    order: str = "",
+    region: str = 'id="r"',
+    namespace: str = "2019-07-15",
+) -> str:
     return (
         f'<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/{namespace}"><Page imageFilename="{image}" imageWidth="100" imageHeight="50">'
         f'{order}<TextRegion {region}><Coords points="{SQUARE}"/>{lines}</TextRegion></Page></PcGts>'
     )
 
 
-def line(text: str | None = "word", points: str = SQUARE, attributes: str = 'id="l"', inner: str = "") -> str:
+def line(
+    text: str | None = "word", points: str = SQUARE, attributes: str = 'id="l"', inner: str = ""
+) -> str:
     equivalent = "" if text is None else f"<TextEquiv><Unicode>{text}</Unicode></TextEquiv>"
     return f'<TextLine {attributes}><Coords points="{points}"/>{inner}{equivalent}</TextLine>'
 
 
-def alto(inner: str, unit: str = "pixel", page: str = 'WIDTH="100" HEIGHT="50"', image: str = "a.png") -> str:
+def alto(
+    inner: str, unit: str = "pixel", page: str = 'WIDTH="100" HEIGHT="50"', image: str = "a.png"
+) -> str:
     return (
         f'<alto xmlns="http://www.loc.gov/standards/alto/ns-v3#"><Description><MeasurementUnit>{unit}</MeasurementUnit><sourceImageInformation>'
         f"<fileName>{image}</fileName></sourceImageInformation></Description><Layout><Page {page}><PrintSpace>{inner}</PrintSpace></Page></Layout></alto>"
@@ -60,32 +70,50 @@ def texts(found: list[Sample | Skip]) -> list[str]:
 
 def test_a_line_is_cut_at_its_polygon(folder: Path) -> None:
     (sample,) = read(folder, page_xml(line()))
-    assert isinstance(sample, Sample) and sample.id == "a.xml#l" and dict(sample.group) == {"page": "a.xml"}
-    assert np.array_equal(open_image(sample.image), np.tile(np.arange(10, 60, dtype=np.uint8), (20, 1)))
+    assert (
+        isinstance(sample, Sample)
+        and sample.id == "a.xml#l"
+        and dict(sample.group) == {"page": "a.xml"}
+    )
+    assert np.array_equal(
+        open_image(sample.image), np.tile(np.arange(10, 60, dtype=np.uint8), (20, 1))
+    )
 
 
-@pytest.mark.parametrize("namespace", ["2013-07-15", "2016-07-15", "2017-07-15", "2018-07-15", "2019-07-15"])
+@pytest.mark.parametrize(
+    "namespace", ["2013-07-15", "2016-07-15", "2017-07-15", "2018-07-15", "2019-07-15"]
+)
 def test_every_version_of_page_reads_alike(folder: Path, namespace: str) -> None:
     assert texts(read(folder, page_xml(line(), namespace=namespace))) == ["word"]
 
 
 def test_page_2010_writes_points_as_elements(folder: Path) -> None:
-    points = "".join(f'<Point x="{point.split(",")[0]}" y="{point.split(",")[1]}"/>' for point in SQUARE.split())
+    points = "".join(
+        f'<Point x="{point.split(",")[0]}" y="{point.split(",")[1]}"/>' for point in SQUARE.split()
+    )
     xml = page_xml(line()).replace(f'<Coords points="{SQUARE}"/>', f"<Coords>{points}</Coords>")
     assert texts(read(folder, xml)) == ["word"]
 
 
 def test_the_text_with_the_lowest_index_counts(folder: Path) -> None:
-    several = "".join(f'<TextEquiv index="{index}"><Unicode>{text}</Unicode></TextEquiv>' for index, text in ((2, "c"), (0, "a"), (1, "b")))
+    several = "".join(
+        f'<TextEquiv index="{index}"><Unicode>{text}</Unicode></TextEquiv>'
+        for index, text in ((2, "c"), (0, "a"), (1, "b"))
+    )
     assert texts(read(folder, page_xml(line(None, inner=several)))) == ["a"]
 
 
 def test_a_line_without_text_is_spelt_by_its_words_and_a_word_by_its_glyphs(folder: Path) -> None:
-    glyphs = "".join(f'<Glyph><Coords points="{SQUARE}"/><TextEquiv><Unicode>{letter}</Unicode></TextEquiv></Glyph>' for letter in "ab")
-    words = (
-        f'<Word id="w1"><Coords points="{SQUARE}"/>{glyphs}</Word><Word id="w2"><Coords points="{SQUARE}"/><TextEquiv><Unicode>c</Unicode></TextEquiv></Word>'
+    glyphs = "".join(
+        f'<Glyph><Coords points="{SQUARE}"/><TextEquiv><Unicode>{letter}</Unicode></TextEquiv></Glyph>'
+        for letter in "ab"
     )
-    assert texts(read(folder, page_xml(line(None, inner=words)), levels=["line", "word"])) == ["ab c", "ab", "c"]
+    words = f'<Word id="w1"><Coords points="{SQUARE}"/>{glyphs}</Word><Word id="w2"><Coords points="{SQUARE}"/><TextEquiv><Unicode>c</Unicode></TextEquiv></Word>'
+    assert texts(read(folder, page_xml(line(None, inner=words)), levels=["line", "word"])) == [
+        "ab c",
+        "ab",
+        "c",
+    ]
 
 
 def test_unsure_text_is_left_out_when_asked(folder: Path) -> None:
@@ -99,14 +127,21 @@ def test_nested_groups_and_custom_orders_decide_the_reading_order(folder: Path) 
         '<ReadingOrder><OrderedGroup id="g"><UnorderedGroupIndexed index="1" id="u"><RegionRef regionRef="r"/></UnorderedGroupIndexed>'
         '<RegionRefIndexed index="0" regionRef="s"/></OrderedGroup></ReadingOrder>'
     )
-    lines = "".join(line(text, attributes=f'id="{text}" custom="readingOrder {{index:{place};}}"') for place, text in ((1, "second"), (0, "first")))
-    xml = page_xml(lines, order=order).replace("</Page>", f'<TextRegion id="s"><Coords points="{SQUARE}"/>{line("zeroth")}</TextRegion></Page>')
+    lines = "".join(
+        line(text, attributes=f'id="{text}" custom="readingOrder {{index:{place};}}"')
+        for place, text in ((1, "second"), (0, "first"))
+    )
+    xml = page_xml(lines, order=order).replace(
+        "</Page>",
+        f'<TextRegion id="s"><Coords points="{SQUARE}"/>{line("zeroth")}</TextRegion></Page>',
+    )
     assert texts(read(folder, xml)) == ["zeroth", "first", "second"]
 
 
 def test_text_in_a_table_is_found(folder: Path) -> None:
     xml = page_xml("").replace(
-        "</Page>", f'<TableRegion id="t"><Coords points="{SQUARE}"/><TextRegion id="cell">{line("cell")}</TextRegion></TableRegion></Page>'
+        "</Page>",
+        f'<TableRegion id="t"><Coords points="{SQUARE}"/><TextRegion id="cell">{line("cell")}</TextRegion></TableRegion></Page>',
     )
     assert texts(read(folder, xml)) == ["cell"]
 
@@ -117,19 +152,34 @@ def test_a_baseline_that_leans_turns_the_line_upright(folder: Path) -> None:
         page[50 + step - 3 : 50 + step + 4, 50 + step] = 0
     (folder / "a.png").write_bytes(encode_image(page))
     polygon, baseline = "40,60 60,40 160,140 140,160", '<Baseline points="50,60 140,150"/>'
-    xml = page_xml(line(points=polygon, inner=baseline)).replace('imageWidth="100" imageHeight="50"', 'imageWidth="200" imageHeight="200"')
+    xml = page_xml(line(points=polygon, inner=baseline)).replace(
+        'imageWidth="100" imageHeight="50"', 'imageWidth="200" imageHeight="200"'
+    )
     (sample,) = read(folder, xml)
     assert isinstance(sample, Sample)
     pixels = open_image(sample.image)
-    assert pixels.shape[1] == pytest.approx(100 * np.sqrt(2), abs=3) and pixels.shape[0] == pytest.approx(20 * np.sqrt(2), abs=3)
+    assert pixels.shape[1] == pytest.approx(100 * np.sqrt(2), abs=3) and pixels.shape[
+        0
+    ] == pytest.approx(20 * np.sqrt(2), abs=3)
     ink_rows = np.flatnonzero((pixels < 128).mean(axis=1) > 0.3)
     assert len(ink_rows) < 8 and abs(ink_rows.mean() - pixels.shape[0] / 2) < 3
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("pixel", 1), ("mm10", 0.847), ("inch1200", 4)])
-def test_alto_places_are_shares_of_the_page_in_any_unit(folder: Path, unit: str, factor: float) -> None:
-    place = f'HPOS="{10 * factor}" VPOS="{10 * factor}" WIDTH="{50 * factor}" HEIGHT="{20 * factor}"'
-    (sample,) = read(folder, alto(block('<String CONTENT="word"/>', place), unit, f'WIDTH="{100 * factor}" HEIGHT="{50 * factor}"'))
+def test_alto_places_are_shares_of_the_page_in_any_unit(
+    folder: Path, unit: str, factor: float
+) -> None:
+    place = (
+        f'HPOS="{10 * factor}" VPOS="{10 * factor}" WIDTH="{50 * factor}" HEIGHT="{20 * factor}"'
+    )
+    (sample,) = read(
+        folder,
+        alto(
+            block('<String CONTENT="word"/>', place),
+            unit,
+            f'WIDTH="{100 * factor}" HEIGHT="{50 * factor}"',
+        ),
+    )
     assert isinstance(sample, Sample) and open_image(sample.image).shape == (20, 50)
 
 
@@ -173,7 +223,10 @@ EXTERNAL = '<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><PcGts><Page>&
         (page_xml(line("  ")), "empty text"),
         (page_xml(line(None)), "empty text"),
         (alto('<TextBlock ID="b"><TextLine ID="l"/></TextBlock>'), "empty text"),
-        (page_xml(line()).replace('imageHeight="50"', 'imageHeight="500"'), "image of another shape"),
+        (
+            page_xml(line()).replace('imageHeight="50"', 'imageHeight="500"'),
+            "image of another shape",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(folder: Path, xml: str | bytes, reason: str) -> None:
@@ -183,7 +236,9 @@ def test_what_is_wrong_is_named(folder: Path, xml: str | bytes, reason: str) -> 
     assert isinstance(skip, Skip) and skip.reason == reason, skip
 
 
-def test_a_link_out_of_the_folder_is_not_followed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_link_out_of_the_folder_is_not_followed(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "a.png"
     (folder / "a.png").rename(elsewhere)
     (folder / "a.png").symlink_to(elsewhere)
@@ -193,7 +248,14 @@ def test_a_link_out_of_the_folder_is_not_followed(folder: Path, tmp_path_factory
 
 @pytest.mark.parametrize(
     ("named", "there"),
-    [("A.PNG", "a.png"), ("a.png", "A.PNG"), ("C:\\scans\\a.png", "a.png"), ("/data/scans/a.png", "a.png"), ("", "a.png"), ("other.tif", "a.png")],
+    [
+        ("A.PNG", "a.png"),
+        ("a.png", "A.PNG"),
+        ("C:\\scans\\a.png", "a.png"),
+        ("/data/scans/a.png", "a.png"),
+        ("", "a.png"),
+        ("other.tif", "a.png"),
+    ],
 )
 def test_the_image_is_found_beside_the_xml(folder: Path, named: str, there: str) -> None:
     (folder / "a.png").rename(folder / there)
@@ -209,12 +271,24 @@ def test_a_path_from_a_folder_above_is_found(folder: Path) -> None:
     assert texts(list(read_source(PageSettings(path=str(folder))))) == ["word"]
 
 
-def test_an_untranscribed_line_spoils_its_paragraph_and_page_but_an_empty_region_does_not(folder: Path) -> None:
+def test_an_untranscribed_line_spoils_its_paragraph_and_page_but_an_empty_region_does_not(
+    folder: Path,
+) -> None:
     two = page_xml(line("a") + line(None, attributes='id="m"'))
-    assert [item.reason for item in read(folder, two, levels=["paragraph", "page"]) if isinstance(item, Skip)] == ["a line in it has no text"] * 2
-    drawing = page_xml(line("a")).replace("</Page>", f'<TextRegion id="s"><Coords points="{SQUARE}"/></TextRegion></Page>')
+    assert [
+        item.reason
+        for item in read(folder, two, levels=["paragraph", "page"])
+        if isinstance(item, Skip)
+    ] == ["a line in it has no text"] * 2
+    drawing = page_xml(line("a")).replace(
+        "</Page>", f'<TextRegion id="s"><Coords points="{SQUARE}"/></TextRegion></Page>'
+    )
     found = read(folder, drawing, levels=["paragraph", "page"])
-    assert [item.reason if isinstance(item, Skip) else item.text for item in found] == ["a", "a", "region without text"]
+    assert [item.reason if isinstance(item, Skip) else item.text for item in found] == [
+        "a",
+        "a",
+        "region without text",
+    ]
 
 
 def test_quarter_turns_lose_no_pixel() -> None:
@@ -228,6 +302,10 @@ def test_outside_the_polygon_is_the_median_of_its_box() -> None:
     page = np.full((20, 20, 3), 200, np.uint8)
     page[:, :10] = (1, 2, 3)
     pixels = cut(page, np.array([(10, 0), (20, 10), (10, 20), (8, 10)], dtype=np.float64))
-    assert pixels.shape == (20, 12, 3) and pixels[0, -1].tolist() == [200, 200, 200] and pixels[0, 0].tolist() == [200, 200, 200]
+    assert (
+        pixels.shape == (20, 12, 3)
+        and pixels[0, -1].tolist() == [200, 200, 200]
+        and pixels[0, 0].tolist() == [200, 200, 200]
+    )
     with pytest.raises(ImageRefused, match="without area"):
         cut(page, np.array([(1, 1), (5, 5)], dtype=np.float64))

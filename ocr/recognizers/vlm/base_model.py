@@ -1,0 +1,257 @@
+"""The frozen base: its folder, its hash, its tokenizer and its weights, loaded by transformers; remote code never runs."""
+
+import hashlib
+import importlib
+import importlib.util
+import logging
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ocr.errors import UserError
+from ocr.files import read_json, sha256_of
+from ocr.recognizers.vlm.inputs import Patching, Prompt
+from ocr.recognizers.vlm.settings import BaseModelSettings, Dtype, TinyVlmSettings, VlmSettings
+
+ARCHITECTURES = {
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen3_vl": "Qwen3VLForConditionalGeneration",
+}
+TARGETS = {  # the whole names of each part's linear layers
+    "language": r"(?:.*\.)?language_model\.layers\.\d+\.(?:self_attn\.(?:q|k|v|o)_proj|mlp\.(?:gate|up|down)_proj)",
+    "vision": r"(?:.*\.)?visual\.blocks\.\d+\.(?:attn\.(?:qkv|proj)|mlp\.(?:linear_fc1|linear_fc2|gate_proj|up_proj|down_proj))",
+    "merger": r"(?:.*\.)?visual\.(?:merger|deepstack_merger_list\.\d+)\.(?:linear_fc1|linear_fc2|mlp\.0|mlp\.2)",
+}
+_BLOB = re.compile(r"[0-9a-f]{64}")
+DTYPES: dict[Dtype, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base on this disk; everything is read when it is asked for."""
+
+    folder: Path
+    name: str  # as the settings call it
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Its config.json."""
+        return dict(read_json(self.folder / "config.json"))
+
+    @cached_property
+    def preprocessor(self) -> dict[str, Any]:
+        """Its preprocessor_config.json, or the image part of its processor_config.json."""
+        for file, key in (
+            ("preprocessor_config.json", None),
+            ("processor_config.json", "image_processor"),
+        ):
+            if (self.folder / file).is_file():
+                values = read_json(self.folder / file)
+                if found := values.get(key) if key else values:
+                    return dict(found)
+        raise UserError(
+            f"{self.name}: neither preprocessor_config.json nor processor_config.json in {self.folder}; is this a vision-language model?"
+        )
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """By AutoTokenizer."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        if (
+            tokenizer.chat_template is None and (self.folder / "chat_template.json").is_file()
+        ):  # where older processors keep it
+            tokenizer.chat_template = read_json(self.folder / "chat_template.json")["chat_template"]
+        return tokenizer
+
+    @cached_property
+    def patching(self) -> Patching:
+        """How it wants its images cut."""
+        found, vision = self.preprocessor, self.config["vision_config"]
+        mean, std = found.get("image_mean"), found.get("image_std")
+        if not mean or not std:
+            raise UserError(
+                f"{self.name}: image_mean and image_std are missing from its preprocessor_config.json"
+            )
+        frames = found.get("temporal_patch_size", vision.get("temporal_patch_size", 2))
+        return Patching(
+            vision["patch_size"], vision["spatial_merge_size"], frames, tuple(mean), tuple(std)
+        )
+
+    def prompt(self, settings: BaseModelSettings) -> Prompt:
+        """What it is asked."""
+        return Prompt.of(
+            self.tokenizer,
+            settings.instruction,
+            settings.instruction_first,
+            self.config["image_token_id"],
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of its config and weights; a file of the hub's cache is named by its hash already."""
+        files = sorted([self.folder / "config.json", *self.folder.glob("*.safetensors")])
+        if len(files) < 2:
+            raise UserError(
+                f"{self.name}: no *.safetensors in {self.folder}; download the model whole"
+            )
+        blobs = [file.resolve().name for file in files]
+        hashes = [
+            blob if _BLOB.fullmatch(blob) else sha256_of(file)
+            for file, blob in zip(files, blobs, strict=True)
+        ]
+        return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+    @property
+    def stored_dtype(self) -> Dtype:
+        """What its weights are stored in, as its config says."""
+        said = self.config.get("dtype") or self.config.get("torch_dtype")
+        return said if said in DTYPES else "bfloat16"
+
+    @property
+    def license(self) -> str:
+        """As its model card says; unknown where there is none."""
+        from huggingface_hub.repocard import metadata_load
+
+        card = self.folder / "README.md"
+        return (
+            str((metadata_load(card) or {}).get("license", "unknown"))
+            if card.is_file()
+            else "unknown"
+        )
+
+    def load(self, settings: BaseModelSettings, dtype: torch.dtype, device: str) -> nn.Module:
+        """The model with frozen weights, on the device; UserError where transformers cannot load it."""
+        from transformers import AutoModelForImageTextToText
+
+        quieten()
+        place: Any = settings.device_map or (device if settings.quantised else None)
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(
+                self.folder,
+                dtype=dtype,
+                attn_implementation=_attention(settings, device),
+                quantization_config=_quantisation(settings, dtype),
+                device_map=place,
+                trust_remote_code=False,
+            )
+        except (OSError, ValueError, ImportError) as problem:
+            raise UserError(
+                f"{self.name}: cannot be loaded: {_torchvision_trouble() or problem}"
+            ) from None
+        placed: nn.Module = model if place else nn.Module.to(model, device)
+        for module in placed.modules():
+            if hasattr(
+                module, "support_avx512bf16_for_cpu"
+            ):  # bitsandbytes would repack 4-bit weights in evaluations, and no gradient passes those
+                module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+        return placed.requires_grad_(False)
+
+
+def quieten() -> None:
+    """No progress bars of a second, and no word about kernels that are fetched from a hub: what a run says is its own."""
+    import transformers
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # peft imports DeepSpeed where it is there, which else warns that it found none
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def _torchvision_trouble() -> str | None:
+    """What is wrong with an installed torchvision: transformers asks only whether it is there, and then fails with another message."""
+    if importlib.util.find_spec("torchvision") is None:
+        return None
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError, OSError) as problem:
+        return f"the installed torchvision does not fit torch {torch.__version__} ({problem}); uninstall it, nothing here needs it, or install the one that fits"
+    return None
+
+
+def dtype_for(precision: str) -> Dtype:
+    """Of a frozen base whose settings leave it open, where fp32, bf16 or fp16 is computed in."""
+    return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=4)  # its tokenizer and the hash of its weights are asked for in several places
+def find_base(settings: VlmSettings | TinyVlmSettings) -> Base:
+    """The base that the settings name: a folder, one of the hub (downloaded where it is not in its cache), or the tiny one, built where it is missing."""
+    if isinstance(settings, TinyVlmSettings):
+        from ocr.recognizers.vlm.tiny import built
+
+        return Base(built(settings), f"tiny_vlm {settings.architecture}")
+    folder = Path(settings.name_or_path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"model.name_or_path: {folder}: no config.json; give the folder of a model as save_pretrained writes it"
+            )
+        return Base(folder, settings.name_or_path)
+    if folder.is_absolute() or settings.name_or_path.count("/") != 1:
+        raise UserError(
+            f"model.name_or_path: {settings.name_or_path}: no such folder, nor a name of the hub (OWNER/NAME)"
+        )
+    return Base(_downloaded(settings), settings.name_or_path)
+
+
+def _downloaded(settings: VlmSettings) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                settings.name_or_path,
+                revision=settings.revision,
+                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "README.md"],
+            )
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as problem:
+        first = str(problem).strip().splitlines()[0]
+        raise UserError(
+            f"model.name_or_path: {settings.name_or_path}: not in the hub's cache on this machine, and the hub did not give it: {first}. "
+            "Name a local folder, or try configs/tiny_vlm.yaml, which needs neither hub nor GPU"
+        ) from None
+
+
+def _attention(settings: BaseModelSettings, device: str) -> str:
+    if settings.attn_implementation != "auto":
+        return settings.attn_implementation
+    return (
+        "flash_attention_2"
+        if device != "cpu" and importlib.util.find_spec("flash_attn")
+        else "sdpa"
+    )
+
+
+def _quantisation(settings: BaseModelSettings, dtype: torch.dtype) -> Any:
+    if not settings.quantised:
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            "model.load_in_4bit and load_in_8bit need the package bitsandbytes; install it, or set both to false"
+        )
+    from transformers import BitsAndBytesConfig
+
+    if settings.load_in_8bit:
+        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )  # type: ignore[no-untyped-call]

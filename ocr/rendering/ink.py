@@ -1,0 +1,86 @@
+"""Ink of shaped lines, placed in one frame (font pixels from the origin of the first baseline, y down), and the image that frame becomes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ocr.rendering.fonts import Face
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One shaped line as ink coverage, and the place of its corner in the frame."""
+
+    ink: Image.Image
+    left: int
+    top: int
+
+    @property
+    def right(self) -> int:
+        """Where the ink ends."""
+        return self.left + self.ink.width
+
+    @property
+    def bottom(self) -> int:
+        """Where the ink ends, below."""
+        return self.top + self.ink.height
+
+    def moved(self, x: int, y: int) -> "Piece":
+        """The same line elsewhere."""
+        return replace(self, left=self.left + x, top=self.top + y)
+
+
+def shaped(face: Face, size_px: int, text: str) -> Piece:
+    """One line of text with its origin on the frame's."""
+    core, (left, top) = face.font(size_px).getmask2(text, mode="L", anchor="ls")
+    ink = Image.new("L", core.size)
+    ink.im.paste(core, (0, 0, *core.size))
+    return Piece(ink, left, top)
+
+
+def bounds(pieces: Sequence[Piece]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the pieces with one clear pixel around them."""
+    left, top = min(piece.left for piece in pieces), min(piece.top for piece in pieces)
+    return (
+        left - 1,
+        top - 1,
+        max(piece.right for piece in pieces) + 1,
+        max(piece.bottom for piece in pieces) + 1,
+    )
+
+
+def composed(pieces: Sequence[Piece]) -> tuple[Image.Image, tuple[int, int]]:
+    """The pieces as one image of ink coverage (0 paper, 255 ink), and the place of its corner in the frame."""
+    left, top, right, bottom = bounds(pieces)
+    mask = Image.new("L", (right - left, bottom - top))
+    for piece in pieces:
+        mask.paste(255, (piece.left - left, piece.top - top), piece.ink)
+    return mask, (left, top)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """An image of lines of text [px]: a place of their frame lies at `matrix @ place - offset`.
+
+    `box` is left, top, right and bottom of their ink in the image; the last baseline is at `baseline` in the middle of the width and falls by `slope`;
+    `scale` is image pixels a font pixel.
+    """
+
+    matrix: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    scale: float
+    width: int
+    height: int
+    line_height: int
+    box: tuple[float, float, float, float]
+    slope: float
+    baseline: float
+
+    def back_from(self, corner: tuple[int, int]) -> tuple[float, ...]:
+        """Pillow's affine coefficients, image pixel → pixel of a mask whose corner has this place in the frame."""
+        back = np.linalg.inv(self.matrix)
+        shift = back @ self.offset - corner
+        return back[0, 0], back[0, 1], shift[0], back[1, 0], back[1, 1], shift[1]

@@ -1,0 +1,153 @@
+"""What rendering must know about a script: its block, its Debian packages, and the pictures a face must tell apart."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import regex
+
+from ocr.errors import UserError
+
+JOINERS = "\u200c\u200d"
+DANDAS = "\u0964\u0965"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two texts that a usable face draws differently; `fragment` is what the face draws wrong when it does not.
+
+    A lost mark makes every label suspect; a missing form (a conjunct left open) only the words that hold the fragment.
+    """
+
+    text: str
+    unlike: str
+    fragment: str
+    kind: Literal["mark", "form"]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script by its Unicode name, with what a person installs to draw it; without a block (`first`), only coverage guards its faces."""
+
+    name: str
+    first: str
+    last: str
+    language: str
+    packages: tuple[str, ...]
+    digits: str
+    pairs: tuple[Pair, ...]
+    letters: str = ""  # ordinary ones, where there are no pairs
+    level_below: tuple[
+        tuple[str, str, str], ...
+    ] = ()  # (text, base, fragment): text may not reach lower than its base
+
+    def holds(self, text: str) -> bool:
+        """Whether every character is of the block (of the script, where it is known by its Unicode name alone), a danda or a joiner."""
+        if not self.first:
+            return regex.fullmatch(rf"[\p{{Script={self.name}}}\p{{Inherited}}]+", text) is not None
+        return all(
+            self.first <= character <= self.last or character in JOINERS + DANDAS
+            for character in text
+        )
+
+
+def _marks(*pairs: tuple[str, str, str]) -> tuple[Pair, ...]:
+    return tuple(Pair(text, unlike, fragment, "mark") for unlike, text, fragment in pairs)
+
+
+def _forms(*pairs: tuple[str, str, str]) -> tuple[Pair, ...]:
+    return tuple(Pair(text, unlike, fragment, "form") for text, unlike, fragment in pairs)
+
+
+def _conjuncts(virama: str, *clusters: str) -> tuple[Pair, ...]:
+    """A conjunct may not look like its letters with an open virama between them."""
+    return tuple(
+        Pair(cluster, cluster.replace(virama, virama + "\u200c"), cluster, "form")
+        for cluster in clusters
+    )
+
+
+_ORIYA = Script(
+    "Oriya",
+    "\u0b00",
+    "\u0b7f",
+    "or",
+    ("fonts-noto-core", "fonts-lohit-orya", "fonts-orya-extra"),
+    "୦୧୨୩୪୫୬୭୮୯",
+    _marks(
+        ("ପ", "ପି", "ି"),
+        ("ପ", "ପୁ", "ୁ"),
+        ("ପୁ", "ପୂ", "ୂ"),
+        ("ପ", "ପୃ", "ୃ"),
+        ("ପ", "ପଁ", "ଁ"),
+        ("ଡ", "ଡ଼", "଼"),
+    )
+    + _marks(
+        ("ପ", "ପଂ", "ଂ"), ("ପଂ", "ପଁ", "ଁ"), ("ପ", "ପ୍", "୍"), ("ପେ", "ପୈ", "ୈ"), ("ପୋ", "ପୌ", "ୌ")
+    )
+    + _forms(("ପ୍ୟ", "ପୟ୍", "୍ୟ"))
+    + _conjuncts("୍", "ପ୍ର", "କ୍ଷ", "ନ୍ତ", "ସ୍ତ", "ର୍କ", "ଜ୍ଞ", "ତ୍ର", "ବ୍ଦ", "ତ୍ତ", "ଷ୍ଟ"),
+    level_below=(("ପ୍ୟ", "ପ", "୍ୟ"),),
+)
+_BENGALI = Script(
+    "Bengali",
+    "\u0980",
+    "\u09ff",
+    "bn",
+    ("fonts-noto-core", "fonts-beng-extra", "fonts-lohit-beng-bengali"),
+    "০১২৩৪৫৬৭৮৯",
+    _marks(
+        ("ক", "কি", "ি"),
+        ("ক", "কু", "ু"),
+        ("কু", "কূ", "ূ"),
+        ("ক", "কৃ", "ৃ"),
+        ("ক", "কঁ", "ঁ"),
+        ("ড", "ড়", "়"),
+    )
+    + _marks(("য", "য়", "়"), ("ক", "কং", "ং"), ("ক", "ক্", "্"), ("কে", "কৈ", "ৈ"), ("কো", "কৌ", "ৌ"))
+    + _forms(("ৎ", "ত", "ৎ"))
+    + _conjuncts("্", "প্র", "ক্ষ", "ন্ত", "স্ত", "র্ক", "জ্ঞ", "ত্র", "ব্দ", "ক্য"),
+)
+_THAI = Script(
+    "Thai",
+    "\u0e00",
+    "\u0e7f",
+    "th",
+    ("fonts-noto-core", "fonts-thai-tlwg"),
+    "๐๑๒๓๔๕๖๗๘๙",
+    _marks(
+        ("ที", "ที่", "ี่"),
+        ("ที่", "ที้", "ี้"),
+        ("กิ", "กิ่", "ิ่"),
+        ("กึ", "กึ่", "ึ่"),
+        ("กื", "กื่", "ื่"),
+        ("กั", "กั้", "ั้"),
+    )
+    + _marks(
+        ("นำ", "น้ำ", "้ำ"),
+        ("ปุ", "ปู", "ู"),
+        ("ก", "ก็", "็"),
+        ("ก", "ก์", "์"),
+        ("เก", "แก", "แ"),
+        ("ฎ", "ฏ", "ฏ"),
+        ("ป", "ป่", "่"),
+    ),
+)
+SCRIPTS: dict[str, Script] = {script.name: script for script in (_ORIYA, _BENGALI, _THAI)}
+
+
+@lru_cache(maxsize=16)
+def script_named(name: str) -> Script:
+    """A script whose faces are gated by its own pairs, or any other of Unicode; UserError when Unicode has none of that name."""
+    if name in SCRIPTS:
+        return SCRIPTS[name]
+    try:
+        pattern = regex.compile(rf"[\p{{Script={name}}}&&\p{{L}}]", regex.V1)
+    except regex.error:
+        raise UserError(
+            f"script: {name}: Unicode has no script of that name; such as {', '.join(SCRIPTS)}, Devanagari, Tamil, Khmer"
+        ) from None
+    letters = "".join(pattern.findall("".join(map(chr, range(0x30000)))))[:40]
+    return Script(
+        name, "", "", "", ("fonts-noto-core", "fonts-noto-extra"), "0123456789", (), letters
+    )

@@ -1,0 +1,315 @@
+"""Characters, words, lines and paragraphs drawn with installed fonts, shaped by raqm: image i is a function of (seed, text, i) and of the fonts.
+
+With clutter (ocr.rendering.clutter) it shows pieces of other texts of the list too, and so depends on the whole list.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from ocr.dictionary import Dictionary
+from ocr.errors import UserError
+from ocr.images import Pixels, encode_image
+from ocr.rendering.clutter import Clutter, choose_clutter
+from ocr.rendering.draws import Draws
+from ocr.rendering.fonts import Face, Verdict, usable_faces
+from ocr.rendering.ink import Layout, Piece, bounds, composed, shaped
+from ocr.rendering.scripts import DANDAS, script_named
+from ocr.rendering.texts import select_texts
+from ocr.sample import Sample, Skip
+from ocr.sources import Unit, in_rows
+from ocr.sources.settings import SyntheticSettings
+
+_SIZE_STEP_PX = 4
+_LINE_PITCH = 1.1  # from baseline to baseline, in heights of an ordinary line
+_BANK_SIDE_PX = 1024
+
+
+@dataclass(frozen=True)
+class Family:
+    """The faces of one family: families share the images evenly, however many weights each has."""
+
+    name: str
+    faces: tuple[Face, ...]
+
+
+def plan(settings: SyntheticSettings) -> list[Unit]:
+    """`count` images; UserError when no text or no face fits. Faces that the gate refuses, and oddities of a dictionary, are printed."""
+    _prepared.cache_clear()  # texts and fonts may have changed since
+    _tell(*usable_faces(script_named(settings.script), settings.fonts, settings.exclude_fonts))
+    for oddity in (
+        Dictionary.open(Path(settings.dictionary)).oddities
+        if settings.dictionary is not None
+        else ()
+    ):
+        print(oddity, flush=True)
+    _prepared(settings)
+    return in_rows("", settings.count)
+
+
+def read(settings: SyntheticSettings, unit: Unit) -> Iterator[Sample | Skip]:
+    """Drawn texts, or a Skip for each that no usable face draws."""
+    texts, families = _prepared(settings)
+    for index in range(unit.start, unit.stop):
+        yield draw_sample(settings, families, texts, index)
+
+
+@lru_cache(
+    maxsize=32
+)  # sources of one data set: with fewer places than sources each image would prepare its own anew
+def _prepared(settings: SyntheticSettings) -> tuple[list[str], list[Family]]:
+    """The texts and the faces, once for all units that this process reads."""
+    faces, _ = usable_faces(script_named(settings.script), settings.fonts, settings.exclude_fonts)
+    return select_texts(settings) if settings.dictionary is None else _entries(
+        settings
+    ), _by_family(faces)
+
+
+def _entries(settings: SyntheticSettings) -> list[str]:
+    """The dictionary's entries in their order, of any script, but the space and those that hold one of `leave_out`; UserError when none is left."""
+    entries = Dictionary.open(Path(settings.dictionary or "")).entries
+    kept = [
+        entry
+        for entry in entries
+        if entry.strip() and not any(fragment in entry for fragment in settings.leave_out)
+    ]
+    if not kept:
+        raise UserError(
+            f"{settings.dictionary}: leave_out leaves none of its {len(entries)} entries"
+        )
+    return kept
+
+
+def draw_sample(
+    settings: SyntheticSettings, families: Sequence[Family], texts: Sequence[str], index: int
+) -> Sample | Skip:
+    """Image `index`: the texts in turn, some with a danda, with what the shares put around them; a Skip when no face draws it."""
+    word = texts[index % len(texts)]
+    draws = Draws(settings.seed, word, index)
+    text = _shown_text(settings, word, draws)
+    where = f"synthetic:{settings.seed}:{index}"
+    face = _choose_face(families, text, draws)
+    if isinstance(face, str):
+        return Skip(where, "no face draws the word", f"{text}: {face}")
+    pixels = render(text, face, settings, draws, choose_clutter(settings, texts, text, index, face))
+    return Sample(
+        where,
+        _encode(pixels, settings),
+        text,
+        settings.level,
+        (("face", face.family), ("font", face.name)),
+        "synthetic",
+    )
+
+
+def redrawn(settings: SyntheticSettings, text: str, index: int, epoch: int) -> Pixels:
+    """Image `index` of a later pass over the data set: the same text by other draws, in another face; UserError when no face draws it any more."""
+    texts, families = _prepared(settings)
+    place = index + epoch * settings.count
+    draws = Draws(settings.seed, text, place)
+    face = _choose_face(families, text, draws)
+    if isinstance(face, str):
+        raise UserError(
+            f"synthetic:{settings.seed}:{index}: no installed face draws {text}: {face}; install the fonts that the data set was made with"
+        )
+    return render(text, face, settings, draws, choose_clutter(settings, texts, text, place, face))
+
+
+def _encode(pixels: Pixels, settings: SyntheticSettings) -> bytes:
+    """As ocr.images.encode_image, at WebP's middle effort: half the time for 3 % more bytes."""
+    if settings.image_format == "png":
+        return encode_image(pixels, "PNG")
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=settings.quality, method=4)
+    return buffer.getvalue()
+
+
+def render(
+    text: str, face: Face, settings: SyntheticSettings, draws: Draws, clutter: Clutter
+) -> Pixels:
+    """The text in one face as a grey image [H, W], `height_px` a line: one affine warp, clutter, then blur, paper, noise and polarity."""
+    height_px = settings.height_px[0] + draws.below(
+        settings.height_px[1] - settings.height_px[0] + 1
+    )
+    ink = _warped_ink(text, face, height_px, settings, draws, clutter)
+    radius_px = draws.within(settings.blur_px)
+    if radius_px > 0.15:
+        ink = ink.filter(ImageFilter.GaussianBlur(radius_px))
+    paper = draws.within(settings.paper_grey)
+    darkness = draws.within(settings.contrast) * paper
+    grey = np.asarray(ink, dtype=np.float32)
+    grey *= -darkness / 255
+    grey += paper
+    grey += _crop(_shading(), grey.shape, draws) * draws.within(settings.texture)
+    grey += _crop(_noise(), grey.shape, draws) * draws.within(settings.noise)
+    if draws.uniform() < settings.inverted_share:
+        np.subtract(255, grey, out=grey)
+    return np.clip(grey, 0, 255, out=grey).astype(np.uint8)
+
+
+def _warped_ink(
+    text: str,
+    face: Face,
+    height_px: int,
+    settings: SyntheticSettings,
+    draws: Draws,
+    clutter: Clutter,
+) -> Image.Image:
+    """Ink coverage (0 paper, 255 ink) of the text and its clutter, turned, slanted and fitted into the image's height with its margins."""
+    angle, shear, stretch = (
+        np.deg2rad(draws.within(settings.rotation_degrees)),
+        draws.within(settings.shear),
+        draws.within(settings.stretch),
+    )
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.array(
+        [[stretch, -shear], [0.0, 1.0]]
+    )
+    margins = [max(draws.within(settings.margin), room) * height_px for room in clutter.room]
+    line_box = draws.within(settings.line_box)
+    size_px = _size_for(face, height_px - margins[1] - margins[3], settings.script)
+    line_top, line_bottom = _line_box(face, size_px, settings.script)
+    pitch_px = round(_LINE_PITCH * (line_bottom - line_top))
+    own = [
+        shaped(face, size_px, line).moved(0, number * pitch_px)
+        for number, line in enumerate(text.split("\n"))
+    ]
+    layout = _fitted(own, pitch_px, turn, (line_box, line_top, line_bottom), margins, height_px)
+    mask, corner = composed([*own, *clutter.neighbours(face, size_px, own, layout)])
+    ink = mask.transform(
+        (layout.width, layout.height),
+        Image.Transform.AFFINE,
+        layout.back_from(corner),
+        Image.Resampling.BILINEAR,
+    )
+    return clutter.over(ink, face, size_px, layout)
+
+
+def _fitted(
+    own: Sequence[Piece],
+    pitch_px: int,
+    turn: NDArray[np.float64],
+    line_box: tuple[float, float, float],
+    margins: Sequence[float],
+    height_px: int,
+) -> Layout:
+    """The image around lines of ink: as high as `height_px` a line, as wide as it must be; `line_box`: its share, top and bottom of an ordinary line."""
+    left, top, right, bottom = bounds(own)
+    corners = turn @ np.array([[left, right, left, right], [top, top, bottom, bottom]], dtype=float)
+    share, line_top, line_bottom = line_box
+    upper = corners[1].min() * (1 - share) + min(line_top, corners[1].min()) * share
+    lower = corners[1].max() * (1 - share) + max(line_bottom, corners[1].max()) * share
+    scale = (len(own) * height_px - margins[1] - margins[3]) / (lower - upper)
+    width_px = max(8, round(np.ptp(corners[0]) * scale + margins[0] + margins[2]))
+    offset = np.array([corners[0].min() * scale - margins[0], upper * scale - margins[1]])
+    ink = np.array([corners.min(axis=1), corners.max(axis=1)]) * scale - offset
+    slope = turn[1, 0] / turn[0, 0]
+    origin = scale * turn @ (0.0, (len(own) - 1) * pitch_px) - offset
+    return Layout(
+        scale * turn,
+        offset,
+        float(scale),
+        width_px,
+        len(own) * height_px,
+        height_px,
+        tuple(ink.ravel().tolist()),
+        float(slope),
+        float(origin[1] + slope * (width_px / 2 - origin[0])),
+    )
+
+
+def _size_for(face: Face, ink_height_px: float, script: str) -> int:
+    """A font size a little above the one needed, from few steps so that fonts stay cached."""
+    top, bottom = _line_box(face, 64, script)
+    wanted = 64 * ink_height_px / (bottom - top) * 1.1
+    return int(max(12, -(-wanted // _SIZE_STEP_PX) * _SIZE_STEP_PX))
+
+
+@lru_cache(maxsize=4096)
+def _line_box(face: Face, size_px: int, script: str) -> tuple[float, float]:
+    """Top and bottom of an ordinary line of the face, from the baseline down: the script's letters with marks above and below."""
+    known = script_named(script)
+    text = (
+        "".join(pair.text for pair in known.pairs if face.refusal(pair.text) is None)
+        or known.letters
+    )
+    _, top, _, bottom = face.font(size_px).getbbox(text, anchor="ls")
+    return float(top), float(bottom)
+
+
+def _choose_face(families: Sequence[Family], text: str, draws: Draws) -> Face | str:
+    """A face of a drawn family and a drawn weight, or of the next families when it cannot draw the text, then of any weight; the last refusal when none can."""
+    first, weight = draws.below(len(families)), draws.uniform()
+    in_turn = [families[(first + step) % len(families)].faces for step in range(len(families))]
+    refusal: str | None = "no faces"
+    for face in (
+        *(faces[int(weight * len(faces))] for faces in in_turn),
+        *(face for faces in in_turn for face in faces),
+    ):
+        refusal = face.refusal(text.replace("\n", ""))
+        if refusal is None:
+            return face
+    return refusal or ""
+
+
+def _shown_text(settings: SyntheticSettings, word: str, draws: Draws) -> str:
+    with_danda = draws.uniform() < settings.danda_share and not word.endswith(tuple(DANDAS))
+    return word + DANDAS[0] if with_danda else word
+
+
+def _by_family(faces: Iterable[Face]) -> list[Family]:
+    grouped: dict[str, list[Face]] = {}
+    for face in faces:
+        grouped.setdefault(face.family, []).append(face)
+    return [Family(name, tuple(members)) for name, members in sorted(grouped.items())]
+
+
+def _crop(bank: NDArray[np.float32], shape: tuple[int, ...], draws: Draws) -> NDArray[np.float32]:
+    """A keyed cut-out of a noise bank, tiled where the image is wider than the bank."""
+    row, column = draws.below(_BANK_SIDE_PX), draws.below(_BANK_SIDE_PX)
+    if row + shape[0] <= _BANK_SIDE_PX and column + shape[1] <= _BANK_SIDE_PX:
+        return bank[row : row + shape[0], column : column + shape[1]]
+    rows, columns = (
+        (row + np.arange(shape[0])) % _BANK_SIDE_PX,
+        (column + np.arange(shape[1])) % _BANK_SIDE_PX,
+    )
+    return bank[np.ix_(rows, columns)]
+
+
+@lru_cache(maxsize=1)
+def _noise() -> NDArray[np.float32]:
+    return np.random.Generator(np.random.Philox(key=1)).standard_normal(
+        (_BANK_SIDE_PX, _BANK_SIDE_PX), dtype=np.float32
+    )
+
+
+@lru_cache(maxsize=1)
+def _shading() -> NDArray[np.float32]:
+    """Slow shading of unit deviation: noise at a thirty-second of the resolution, scaled up smoothly."""
+    coarse = np.random.Generator(np.random.Philox(key=2)).standard_normal(
+        (_BANK_SIDE_PX // 32, _BANK_SIDE_PX // 32), dtype=np.float32
+    )
+    smooth: NDArray[np.float32] = np.asarray(
+        Image.fromarray(coarse).resize((_BANK_SIDE_PX, _BANK_SIDE_PX), Image.Resampling.BICUBIC),
+        dtype=np.float32,
+    )
+    return np.asarray(smooth / smooth.std(), np.float32)
+
+
+def _tell(faces: Sequence[Face], refused: Sequence[Verdict]) -> None:
+    for verdict in refused:
+        print(
+            f"face refused: {verdict.face.family} ({verdict.face.path.name}): {verdict.reason}",
+            flush=True,
+        )
+    for face in faces:
+        for fragment, reason in face.avoid:
+            print(
+                f"face not used for {fragment}: {face.family} ({face.path.name}): {reason}",
+                flush=True,
+            )

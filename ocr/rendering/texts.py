@@ -1,0 +1,187 @@
+"""What the synthetic source draws: words, lines or paragraphs of word lists and running text, in a fixed order."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import regex
+
+from ocr.errors import UserError
+from ocr.linting import KINDS, lint
+from ocr.rendering.scripts import JOINERS, Script, script_named
+from ocr.sources.settings import SyntheticSettings
+from ocr.text import normalise
+
+_WORD_KEY = (
+    b"lipi: which words"  # one key for all sources, so that disjoint ranges never share a word
+)
+_UNCUT = regex.compile(
+    r"[\u0e40-\u0e44]?\X[\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46]*"
+)  # Thai vowels stay beside their consonant
+_BESIDE_LETTERS = frozenset(" 0123456789.,;:?!'\"()[]/%+-–—‘’“”…")
+
+
+def select_texts(settings: SyntheticSettings) -> list[str]:
+    """The texts of the level that is asked for; UserError when there are none."""
+    return _words(settings) if settings.level == "word" else _lines(settings)
+
+
+def _lines(settings: SyntheticSettings) -> list[str]:
+    """Distinct lines, or paragraphs of `lines` lines, of consecutive tokens, each as long as a keyed draw in `length`, chosen by their hash."""
+    script = script_named(settings.script)
+    found = {text for path in settings.texts for text in _paragraphs(Path(path), script, settings)}
+    low, high = settings.word_hash_range
+    texts = [
+        text
+        for text in found
+        if low <= word_hash(text) < high
+        and not any(fragment in text for fragment in settings.leave_out)
+    ]
+    if not texts:
+        raise UserError(
+            f"{', '.join(settings.texts)}: no {settings.level} of {script.name} letters, lines {settings.length[0]} to {settings.length[1]} characters long, "
+            f"hashed into [{low}, {high})"
+        )
+    return _dealt(texts)[: settings.count]
+
+
+def _paragraphs(path: Path, script: Script, settings: SyntheticSettings) -> Iterator[str]:
+    lines: list[str] = []
+    for line in _packed(path, settings):
+        if not _is_line(line, script):
+            lines = []
+            continue
+        lines.append(line)
+        wanted = 1 if settings.level == "line" else _between(settings.lines, "lines", lines[0])
+        if len(lines) == wanted:
+            yield "\n".join(lines)
+            lines = []
+
+
+def _packed(path: Path, settings: SyntheticSettings) -> Iterator[str]:
+    """Consecutive tokens side by side up to a drawn length; a longer token, as in Thai, is cut between written units."""
+    line, wanted = "", 0
+    for token in _read(path).split():
+        wanted = wanted or _between(settings.length, "length", token)
+        joined = normalise(f"{line} {token}")
+        if len(joined) <= wanted:
+            line = joined
+            continue
+        if len(line) >= settings.length[0]:
+            yield line
+        line, wanted = "", _between(settings.length, "length", token)
+        for unit in _UNCUT.findall(normalise(token)):
+            if len(line) + len(unit) > wanted:
+                yield line
+                line = ""
+            line += unit
+    if len(line) >= settings.length[0]:
+        yield line
+
+
+def _between(bounds: tuple[int, int], *key: str) -> int:
+    digest = hashlib.blake2b("\x1f".join(key).encode(), digest_size=8).digest()
+    return bounds[0] + int.from_bytes(digest, "big") % (bounds[1] - bounds[0] + 1)
+
+
+def _is_line(line: str, script: Script) -> bool:
+    """Letters of the script, digits and common punctuation, each word in an order that a writer could have meant."""
+    letters = "".join(character for character in line if character not in _BESIDE_LETTERS)
+    return bool(letters) and script.holds(letters) and _is_sound(line)
+
+
+def _words(settings: SyntheticSettings) -> list[str]:
+    """Distinct normalised words of the script within the length and hash range, in the order of their hash; UserError when there are none."""
+    script = script_named(settings.script)
+    tokens = {word for path in settings.texts for word in _tokens(Path(path))}
+    fitting = {
+        word
+        for word in tokens
+        if settings.length[0] <= len(word) <= settings.length[1] and _is_word(word, script)
+    }
+    fitting = {
+        word for word in fitting if not any(fragment in word for fragment in settings.leave_out)
+    }
+    placed = sorted((word_hash(word), word) for word in fitting)
+    low, high = settings.word_hash_range
+    words = [word for place, word in placed if low <= place < high]
+    if not words:
+        raise UserError(
+            f"{', '.join(settings.texts)}: no word of {script.name} letters, {settings.length[0]} to {settings.length[1]} characters long, hashed into [{low}, {high}); {len(tokens)} tokens were read"
+        )
+    numbers = _dealt(_numbers(script, low, high))[: round(settings.number_share * settings.count)]
+    rare = _rare(words, settings.least_per_letter)
+    return _dealt(
+        _dealt(words)[: max(0, settings.count - len(numbers) - len(rare))] + numbers + rare
+    )[: settings.count]
+
+
+def _rare(words: Sequence[str], least: int) -> list[str]:
+    """Words of the letters that fewer than `least` of all words hold, repeated until each such letter has `least` images."""
+    holders: dict[str, list[str]] = {}
+    for word in _dealt(words):
+        for letter in set(word):
+            holders.setdefault(letter, []).append(word)
+    return [
+        held[step % len(held)]
+        for _, held in sorted(holders.items())
+        if len(held) < least
+        for step in range(least)
+    ]
+
+
+def _dealt(words: Iterable[str]) -> list[str]:
+    """The words in a fixed order that is not the one of `word_hash`, so that a smaller count is no narrower range."""
+    return sorted(words, key=lambda word: hashlib.blake2b(word.encode(), digest_size=8).digest())
+
+
+def _numbers(script: Script, low: float, high: float) -> list[str]:
+    """Numbers below 10,000 in the script's digits whose hash lies in the range."""
+    written = (
+        str(number).translate(str.maketrans("0123456789", script.digits))
+        for number in range(10_000)
+    )
+    return [number for number in written if low <= word_hash(number) < high]
+
+
+def word_hash(word: str) -> float:
+    """A number in [0, 1) that depends on the word alone."""
+    return (
+        int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8, key=_WORD_KEY).digest(), "big")
+        / 2**64
+    )
+
+
+def _tokens(path: Path) -> Iterator[str]:
+    """Normalised tokens between white space, without the punctuation around them."""
+    for token in _read(path).split():
+        yield normalise(_PUNCTUATION_AROUND.sub("", token))
+
+
+_PUNCTUATION_AROUND = regex.compile(r"^[^\p{L}\p{N}\p{M}]+|[^\p{L}\p{N}\p{M}\u200c\u200d]+$")
+_TWICE_REPEATED = regex.compile(r"(.)\1\1")
+
+
+def _is_word(word: str, script: Script) -> bool:
+    """Characters of the script only, in an order that a writer could have meant."""
+    letters = [character for character in word if character not in JOINERS]
+    return (
+        bool(letters)
+        and script.holds(word)
+        and not _TWICE_REPEATED.search(word)
+        and _is_sound(word)
+    )
+
+
+def _is_sound(text: str) -> bool:
+    """Whether the linter finds no fault with it."""
+    return not any(KINDS[finding.kind].severity != "remark" for finding in lint(text))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as problem:
+        raise UserError(
+            f"{path}: {problem.strerror}; `texts` names word lists or running text"
+        ) from None

@@ -1,0 +1,117 @@
+"""Pages → lines → readings: a page is cut in a thread of its own, its lines are read among everyone else's."""
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from ocr.documents import open_pages
+from ocr.images import ImageRefused, Pixels, encode_image
+from ocr.pages import PageLine, cut_lines, lines_for
+from serve.batching import BatchingReader, Read, as_refused
+from serve.config import LimitSettings
+from serve.limits import Refused
+from serve.models import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page's size in pixels, its lines, and where it was asked for its image as a data URI."""
+
+    width: int
+    height: int
+    lines: tuple[PageLine, ...]
+    image: str | None = None
+
+
+ReadPage = tuple[Page, list[Read]]
+
+
+class PageReader:
+    """Documents of requests, one page after another; lines go to the batches a batch at a time, so that other requests come between."""
+
+    def __init__(self, reader: BatchingReader, batch_size: int, limits: LimitSettings) -> None:
+        self._reader, self._batch_size, self._limits = reader, batch_size, limits
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lipi-pages")
+
+    async def read(
+        self, documents: Sequence[bytes], with_images: bool = False
+    ) -> tuple[list[list[ReadPage] | Refused], str]:
+        """The pages of each document, or why it has none, and the model that read all of them."""
+        loaded, left = self._reader.choose(), self._limits.max_pages
+        found = list[list[ReadPage] | Refused]()
+        for document in documents:
+            pages = await self._pages(document, loaded, left, with_images)
+            if isinstance(pages, Refused):
+                found.append(pages)
+                continue
+            left -= len(pages)
+            found.append([(page, await self._read(crops, loaded)) for page, crops in pages])
+        return found, loaded.model
+
+    async def _pages(
+        self, document: bytes, loaded: Loaded, most: int, with_images: bool
+    ) -> list[tuple[Page, list[Pixels]]] | Refused:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._cut, document, loaded, most, with_images
+            )
+        except ImageRefused as problem:
+            return as_refused(problem)
+
+    def _cut(
+        self, document: bytes, loaded: Loaded, most: int, with_images: bool
+    ) -> list[tuple[Page, list[Pixels]]]:
+        cut = []
+        for page in open_pages(document, loaded.recognizer.image_mode, self._limits.images, most):
+            lines = lines_for(loaded.recognizer, page, self._limits.max_lines)
+            image = (
+                f"data:image/jpeg;base64,{base64.b64encode(encode_image(page, 'JPEG', 80)).decode()}"
+                if with_images
+                else None
+            )
+            cut.append(
+                (Page(page.shape[1], page.shape[0], tuple(lines), image), cut_lines(page, lines))
+            )
+        return cut
+
+    async def _read(self, crops: Sequence[Pixels], loaded: Loaded) -> list[Read]:
+        read = list[Read]()
+        for start in range(0, len(crops), self._batch_size):
+            found, _ = await self._reader.read(crops[start : start + self._batch_size], loaded)
+            read += [one for one in found if isinstance(one, Read)]  # pixels are never refused
+        return read
+
+
+def page_result(pages: Sequence[ReadPage]) -> dict[str, Any]:
+    """`{text, confidence, pages: [{width, height, degrees, lines: [{text, confidence, box, polygon}]}]}`; lines in reading order, a page's confidence is their mean."""
+    readings = [read.reading for _, lines in pages for read in lines]
+    return {
+        "text": "\n\n".join("\n".join(read.reading.text for read in lines) for _, lines in pages),
+        "confidence": round(
+            sum(reading.confidence for reading in readings) / max(1, len(readings)), 6
+        ),
+        "pages": [_page(page, lines) for page, lines in pages],
+    }
+
+
+def _page(page: Page, lines: Sequence[Read]) -> dict[str, Any]:
+    told = [
+        {
+            "text": read.reading.text,
+            "confidence": round(read.reading.confidence, 6),
+            "box": list(line.box),
+            "polygon": [[round(float(x), 1), round(float(y), 1)] for x, y in line.polygon],
+        }
+        for line, read in zip(page.lines, lines, strict=True)
+    ]
+    degrees = round(page.lines[0].degrees, 2) if page.lines else 0.0
+    return {
+        "width": page.width,
+        "height": page.height,
+        "degrees": degrees,
+        "lines": told,
+        **({"image": page.image} if page.image else {}),
+    }

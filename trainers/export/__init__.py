@@ -1,1 +1,0 @@
-"""What leaves training: bundles whose every backend was measured before they are written."""

@@ -1,0 +1,330 @@
+"""Checkpoints: written whole or not at all, proved by hashes, chosen and pruned here and nowhere else.
+
+    checkpoint_000200/
+      model.safetensors   every parameter that is trained and every buffer that training changes
+      optimizer.pt        the optimizer's state (torch.load with weights_only)
+      state.json          TrainState, what the task needs to know its weights by, and the environment
+      config.yaml         the resolved settings
+      metrics.jsonl       the run's lines before this step
+      manifest.json       {format, run, step, files: {name: SHA-256}}, written last
+    checkpoint_000200.eval.json   what an evaluation of it gave
+
+A directory is made under a temporary name, synced, given its manifest, and renamed. Whatever a reader finds is therefore
+whole, or damaged afterwards, and then a hash tells.
+"""
+
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ocr.errors import UserError
+from ocr.files import read_json, sha256_of, sync, write_json
+from trainers.loop import faults
+from trainers.loop.lease import Writer
+
+FORMAT = 1
+MANIFEST, MODEL, OPTIMIZER, STATE, CONFIG, METRICS = (
+    "manifest.json",
+    "model.safetensors",
+    "optimizer.pt",
+    "state.json",
+    "config.yaml",
+    "metrics.jsonl",
+)
+_NAME = re.compile(r"checkpoint_(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A directory whose every file was verified."""
+
+    path: Path
+    step: int
+    manifest_sha256: str
+
+    def state(self) -> dict[str, Any]:
+        """The content of state.json."""
+        return dict(read_json(self.path / STATE))
+
+    def metrics(self) -> str:
+        """The lines of metrics.jsonl before this step."""
+        return (self.path / METRICS).read_text(encoding="utf-8")
+
+    def weights(self) -> dict[str, Tensor]:
+        """Trained parameters and changed buffers by name, on the CPU."""
+        from safetensors.torch import load_file
+
+        return load_file(self.path / MODEL)
+
+    def optimizer(self) -> dict[str, Any]:
+        """The optimizer's state_dict, on the CPU."""
+        return dict(torch.load(self.path / OPTIMIZER, map_location="cpu", weights_only=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A copy on the CPU of everything a checkpoint holds, so that training can go on while it is written."""
+
+    step: int
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    state: dict[str, Any]
+    config_yaml: str
+    metrics: str
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that does not verify; the message names the file."""
+
+
+def directory_of(run_dir: Path, step: int) -> Path:
+    """`checkpoint_000200` of a run."""
+    return run_dir / f"checkpoint_{step:06d}"
+
+
+def evaluation_of(run_dir: Path, step: int) -> Path:
+    """The file beside a checkpoint that holds its evaluation."""
+    return run_dir / f"checkpoint_{step:06d}.eval.json"
+
+
+def trained_state(network: nn.Module) -> dict[str, Tensor]:
+    """What training changes: parameters that require a gradient, and persistent buffers; copies on the CPU."""
+    return {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in _trained(network).items()
+    }
+
+
+def load_trained_state(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put a checkpoint's weights into a network; a name too many or too few, or another shape, is an error."""
+    live = _trained(network)
+    differing = sorted(set(weights) ^ set(live)) or [
+        name for name, tensor in live.items() if tensor.shape != weights[name].shape
+    ]
+    if differing:
+        raise UserError(
+            f"the checkpoint's weights are another network's: {', '.join(differing[:5])} differ"
+        )
+    with torch.no_grad():
+        for name, tensor in live.items():
+            tensor.copy_(weights[name])
+
+
+def load_for_export(
+    network: nn.Module, weights: Mapping[str, Tensor], initial_share: float
+) -> None:
+    """The same into a network that still has the weights that training started from, of which a share stays (Wortsman et al. 2022, WiSE-FT)."""
+    initial = (
+        {name: tensor.detach().clone() for name, tensor in _trained(network).items()}
+        if initial_share
+        else {}
+    )
+    load_trained_state(network, weights)
+    with torch.no_grad():
+        for name, tensor in _trained(network).items():
+            if name in initial and tensor.is_floating_point():
+                tensor.lerp_(initial[name], initial_share)
+
+
+def _trained(network: nn.Module) -> dict[str, Tensor]:
+    """The live tensors; a state_dict would also hold what bitsandbytes keeps beside its frozen matrices."""
+    buffers = {
+        f"{path}.{name}" if path else name: buffer
+        for path, module in network.named_modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name not in module._non_persistent_buffers_set
+    }
+    return {
+        **{
+            name: parameter
+            for name, parameter in network.named_parameters()
+            if parameter.requires_grad
+        },
+        **buffers,
+    }
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors that hold a NaN or an infinity; no such checkpoint is ever written."""
+    return [
+        name
+        for name, tensor in weights.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
+
+
+def write_checkpoint(run_dir: Path, run: str, snapshot: Snapshot, writer: Writer) -> Checkpoint:
+    """Write, hash, rename and read back one checkpoint of the run whose identity is `run`."""
+    from safetensors.torch import save_file
+
+    final, step = directory_of(run_dir, snapshot.step), snapshot.step
+    making = run_dir / f".{final.name}.{writer.token[:8]}.tmp"
+    shutil.rmtree(making, ignore_errors=True)
+    try:
+        making.mkdir()
+        save_file(snapshot.weights, making / MODEL)
+        torch.save(snapshot.optimizer, making / OPTIMIZER)
+        write_json(making / STATE, snapshot.state)
+        (making / CONFIG).write_text(snapshot.config_yaml, encoding="utf-8")
+        (making / METRICS).write_text(snapshot.metrics, encoding="utf-8")
+        faults.point("before_manifest", step)
+        names = (MODEL, OPTIMIZER, STATE, CONFIG, METRICS)
+        for name in names:
+            sync(making / name)
+        write_json(
+            making / MANIFEST,
+            {
+                "format": FORMAT,
+                "run": run,
+                "step": step,
+                "files": {name: sha256_of(making / name) for name in names},
+            },
+        )
+        faults.point("after_manifest", step)
+        sync(making)
+        writer.require()
+        faults.point("before_rename", step)
+        if final.exists():  # the same step of an earlier attempt
+            _remove(final)
+        making.rename(final)
+        sync(run_dir)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return verify(final, run)
+
+
+def verify(path: Path, run: str | None = None) -> Checkpoint:
+    """The checkpoint at `path` with every hash recomputed; DamagedCheckpoint names the file and what is wrong with it."""
+    found = _NAME.fullmatch(path.name)
+    if not found or not path.is_dir():
+        raise DamagedCheckpoint(f"{path}: not a checkpoint directory")
+    if not (path / MANIFEST).is_file():
+        raise DamagedCheckpoint(
+            f"{path / MANIFEST}: missing"
+            + ("; the directory is empty" if not any(path.iterdir()) else "")
+        )
+    try:
+        manifest = read_json(path / MANIFEST)
+        files, step, of_run = dict(manifest["files"]), manifest["step"], manifest["run"]
+    except (ValueError, KeyError, TypeError) as problem:
+        raise DamagedCheckpoint(f"{path / MANIFEST}: damaged: {problem}") from None
+    if run is not None and of_run != run:
+        raise DamagedCheckpoint(f"{path / MANIFEST}: the manifest of another run")
+    if step != int(found[1]):
+        raise DamagedCheckpoint(f"{path / MANIFEST}: the manifest of step {step}")
+    for name, expected in files.items():
+        if not (path / name).is_file():
+            raise DamagedCheckpoint(f"{path / name}: missing")
+        if sha256_of(path / name) != expected:
+            raise DamagedCheckpoint(f"{path / name}: not what was written (its SHA-256 differs)")
+    return Checkpoint(path, step, sha256_of(path / MANIFEST))
+
+
+def steps_of(run_dir: Path) -> list[int]:
+    """Steps of all checkpoint directories, good or not, rising."""
+    return sorted(
+        int(found[1])
+        for entry in run_dir.iterdir()
+        if entry.is_dir() and (found := _NAME.fullmatch(entry.name))
+    )
+
+
+def newest_good(run_dir: Path, run: str) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that verifies, and what is wrong with every newer one; None where there is none at all."""
+    damaged: list[str] = []
+    for step in reversed(steps_of(run_dir)):
+        try:
+            return verify(directory_of(run_dir, step), run), damaged
+        except DamagedCheckpoint as problem:
+            damaged.append(str(problem))
+    return None, damaged
+
+
+def set_aside(run_dir: Path, step: int) -> None:
+    """Move every checkpoint after `step` to abandoned/, and its evaluation: nothing is deleted, nothing is in the way."""
+    for later in [later for later in steps_of(run_dir) if later > step]:
+        (run_dir / "abandoned").mkdir(exist_ok=True)
+        target, copy = run_dir / "abandoned" / directory_of(run_dir, later).name, 1
+        while target.exists():
+            target, copy = target.with_name(f"{directory_of(run_dir, later).name}.{copy}"), copy + 1
+        directory_of(run_dir, later).rename(target)
+    for later in [later for later in evaluations(run_dir) if later > step]:
+        evaluation_of(run_dir, later).unlink()
+
+
+def evaluations(run_dir: Path) -> dict[int, dict[str, Any]]:
+    """Step → what its evaluation gave, rising; a torn or foreign file counts as not there and is made again."""
+    found: dict[int, dict[str, Any]] = {}
+    for file in sorted(run_dir.glob("checkpoint_*.eval.json")):
+        match = _NAME.fullmatch(file.name.removesuffix(".eval.json"))
+        try:
+            value = read_json(file)
+        except ValueError:
+            continue
+        if match and isinstance(value, dict) and value.get("step") == int(match[1]):
+            found[int(match[1])] = value
+    return found
+
+
+def clear_leftovers(run_dir: Path) -> None:
+    """Remove what a killed writer left: directories under temporary names."""
+    for entry in [*run_dir.glob(".checkpoint_*.tmp"), *run_dir.glob(".checkpoint_*.deleted")]:
+        shutil.rmtree(entry, ignore_errors=True)
+
+
+def prune(run_dir: Path, keep_last: int, keep: Iterable[int]) -> None:
+    """Delete all but the newest `keep_last` checkpoints and those of the steps in `keep`."""
+    stay = {*steps_of(run_dir)[-keep_last:], *keep}
+    for step in steps_of(run_dir):
+        if step not in stay:
+            _remove(directory_of(run_dir, step))
+
+
+def _remove(path: Path) -> None:
+    """Rename first, so that a kill in the middle leaves no half checkpoint under a checkpoint's name."""
+    gone = path.with_name(f".{path.name}.deleted")
+    shutil.rmtree(gone, ignore_errors=True)
+    path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+class CheckpointThread:
+    """Writes snapshots in a thread, one at a time; a problem is raised by the next `save` or `wait`."""
+
+    def __init__(self, write: Callable[[Snapshot], None]) -> None:
+        self._write = write
+        self._thread: threading.Thread | None = None
+        self._problem: BaseException | None = None
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Wait for the one before, then start writing this one."""
+        self.wait()
+        self._thread = threading.Thread(target=self._work, args=(snapshot,), name="lipi-checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until the snapshot in flight, if any, is published."""
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        if self._problem:
+            problem, self._problem = self._problem, None
+            raise problem
+
+    def _work(self, snapshot: Snapshot) -> None:
+        try:
+            self._write(snapshot)
+        except OSError as problem:
+            self._problem = UserError(
+                f"checkpoint of step {snapshot.step}: {problem}; the ones before it stand; make room and give the same command again"
+            )
+            self._problem.__cause__ = problem
+        except BaseException as problem:  # noqa: BLE001  handed to the training thread, which raises it
+            self._problem = problem

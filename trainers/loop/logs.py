@@ -1,0 +1,102 @@
+"""The files a run writes line by line.
+
+    metrics.jsonl   a line per log or evaluation step, only what is a function of the run; put back from the checkpoint on resume
+    samples.jsonl   the ids of every step (train.log_samples); cut back to the checkpoint's step on resume
+    timings.jsonl   speeds, waits and events as they happened; never cut back
+
+Files are replaced on resume, not truncated, so a process of an older attempt that still lives writes into a file nobody reads.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from ocr.errors import UserError
+from ocr.files import write_atomically
+from trainers.loop.trackers import Reported, Trackers
+
+
+class Logs:
+    """The log files of a run directory, opened by its first worker; `metrics` holds the lines of metrics.jsonl."""
+
+    def __init__(self, run_dir: Path, metrics: str, step: int, log_samples: bool) -> None:
+        self.metrics = metrics
+        self._metrics = _replace(run_dir / "metrics.jsonl", metrics)
+        self._timings = _open_to_append(run_dir / "timings.jsonl")
+        self._samples = (
+            _replace(run_dir / "samples.jsonl", _ledger_until(run_dir / "samples.jsonl", step))
+            if log_samples
+            else None
+        )
+        self._trackers: Trackers | None = None
+
+    def report(self, reported: Reported) -> None:
+        """Send the lines of metrics.jsonl to the run's trackers too, those that were put back and each one to come."""
+        self._trackers = Trackers(reported, self.metrics, self.write_timing)
+
+    def write_metrics(self, record: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        line = json.dumps(record) + "\n"
+        self.metrics += line
+        _append(self._metrics, line)
+        if self._trackers:
+            self._trackers.send(record)
+
+    def write_timing(self, record: dict[str, Any]) -> None:
+        """Append one line to timings.jsonl, with the time of day."""
+        _append(
+            self._timings,
+            json.dumps({"time": round(time.time(), 3), **record}, ensure_ascii=False) + "\n",
+        )
+
+    def write_samples(self, step: int, ids: list[str]) -> None:
+        """Append the samples of one step to the ledger."""
+        if self._samples:
+            _append(
+                self._samples, json.dumps({"step": step, "samples": ids}, ensure_ascii=False) + "\n"
+            )
+
+    def sync(self) -> None:
+        """Push the ledger to the disk, so that it is never behind a checkpoint."""
+        if self._samples:
+            os.fsync(self._samples.fileno())
+
+    def close(self) -> None:
+        """Close trackers and files."""
+        if self._trackers:
+            self._trackers.close()
+        for file in (self._metrics, self._timings, self._samples):
+            if file:
+                file.close()
+
+
+def _append(file: TextIO, line: str) -> None:
+    file.write(line)
+    file.flush()
+
+
+def _replace(path: Path, content: str) -> TextIO:
+    write_atomically(path, content.encode())
+    return _open_to_append(path)
+
+
+def _open_to_append(path: Path) -> TextIO:
+    return open(path, "a", encoding="utf-8")  # closed by Logs.close
+
+
+def _ledger_until(path: Path, step: int) -> str:
+    """The lines of steps 1 … step; UserError where one is missing, since a ledger with holes would prove nothing."""
+    lines = (
+        path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
+        if path.is_file() and step
+        else []
+    )
+    if len(lines) < step or any(
+        json.loads(line)["step"] != number for number, line in enumerate(lines, start=1)
+    ):
+        raise UserError(
+            f"{path}: the ledger does not hold every step up to {step}, where the checkpoint is; put the file back or set train.log_samples=false"
+        )
+    return "".join(lines)

@@ -1,0 +1,101 @@
+"""What a run says while it trains: its log files, followed from the driver, as a progress bar or as plain lines."""
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+_POLL_SECONDS = 0.5
+
+
+class Progress:
+    """Follows metrics.jsonl and timings.jsonl of a run while the `with` block runs; `max_steps` None until it is known."""
+
+    def __init__(self, run_dir: Path, max_steps: int | None) -> None:
+        self._metrics, self._timings = (
+            _Tail(run_dir / "metrics.jsonl"),
+            _Tail(run_dir / "timings.jsonl"),
+        )
+        self._shown_step = max((line["step"] for line in self._metrics.new()), default=-1)
+        self._speed = 0.0
+        list(self._timings.new())
+        self._bar = tqdm(
+            total=max_steps,
+            initial=max(0, self._shown_step),
+            unit=" steps",
+            disable=None,
+            dynamic_ncols=True,
+        )
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="lipi-progress", daemon=True)
+
+    def __enter__(self) -> "Progress":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._show()
+        self._bar.close()
+
+    def _follow(self) -> None:
+        while not self._stopped.wait(_POLL_SECONDS):
+            self._show()
+
+    def _show(self) -> None:
+        for line in self._timings.new():
+            self._speed = line.get("samples_per_second", self._speed)
+            if "text" in line:
+                self._say(line["text"])
+        for line in self._metrics.new():
+            if line["step"] > self._shown_step:
+                self._bar.update(line["step"] - max(0, self._shown_step))
+                self._shown_step = line["step"]
+                self._say_step(line)
+
+    def _say_step(self, line: dict[str, Any]) -> None:
+        loss = f"{line['loss']:.3f}" if line.get("loss") is not None else "–"
+        text = f"step {line['step']:>6,}  loss {loss}  {self._speed:,.0f} samples/s"
+        if "eval_cer" in line:
+            self._say(f"{text}  CER {line['eval_cer']:.2%}")
+        elif self._bar.disable:
+            self._say(text)
+        else:
+            self._bar.set_postfix_str(f"loss {loss}, {self._speed:,.0f} samples/s")
+
+    def _say(self, text: str) -> None:
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+
+class _Tail:
+    """New whole lines of a JSON-lines file that may be replaced by another one at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._inode, self._offset = path, 0, 0
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """The lines since the last call; all of them after a replacement."""
+        if not self._path.is_file():
+            return
+        with open(self._path, "rb") as file:
+            inode = self._path.stat().st_ino
+            if inode != self._inode:
+                self._inode, self._offset = inode, 0
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for row in whole.splitlines():
+            yield json.loads(row)
