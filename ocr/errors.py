@@ -1,9 +1,29 @@
-"""The two exceptions that a script prints without a traceback: yours to mend (exit status 2), and given up (1)."""
+"""The two exceptions that a script prints without a traceback, and the lines of other errors."""
 
 
 class UserError(ValueError):
-    """A mistake in a setting, a file or an argument; the message says where, what was found and what to do."""
+    """A mistake in a setting, a file or an argument: where, what was found, what to do.
+
+    Scripts print it and end with exit status 2.
+    """
 
 
 class GivenUp(RuntimeError):
-    """Processes died more often than was to be survived; what was saved stands, and the same command goes on from it."""
+    """Processes failed more often than `max_failures`; scripts end with exit status 1.
+
+    Checkpoints are intact, so the same command resumes.
+    """
+
+
+def first_line(problem: BaseException | str) -> str:
+    """Return the first line of an error that says something, else its class."""
+    return _line(problem, str(problem).splitlines())
+
+
+def last_line(problem: BaseException | str) -> str:
+    """Return the last line of an error that says something, else its class."""
+    return _line(problem, str(problem).splitlines()[::-1])
+
+
+def _line(problem: BaseException | str, lines: list[str]) -> str:
+    return next((line.strip() for line in lines if line.strip()), type(problem).__name__)

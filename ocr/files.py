@@ -1,9 +1,13 @@
-"""Files that are either whole or not there, and the hashes that prove it."""
+"""Files and folders that are either whole or not there, the hashes that prove it, and locks."""
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +47,52 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The value in a JSON file; ValueError or OSError where it is damaged or missing."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` that takes its place when the block ends without an error.
+
+    A reader or a crash sees the old folder or the new one; an error leaves the old one.
+    """
+    making = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    old = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.old")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(parents=True)
+    try:
+        yield making
+        sync(making)
+        if path.exists():
+            path.rename(old)
+        making.rename(path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        elif old.exists():
+            old.rename(path)
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the operating system's lock on a file (made where missing) or a folder.
+
+    The lock ends with the process. With `wait=False` BlockingIOError where another holds it.
+    """
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be made again: LIPI_CACHE, else ~/.cache/lipi."""
+    return Path(os.environ.get("LIPI_CACHE") or Path.home() / ".cache" / "lipi")
+
+
+def shown(path: Path) -> str:
+    """Return the path as a user at this prompt would write it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

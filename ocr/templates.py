@@ -1,0 +1,16 @@
+"""Jinja templates of the packages: a missing variable is an error, blocks leave no empty lines."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+
+def environment(*folders: Path, markdown: bool = False) -> Environment:
+    """Return the environment for templates in `folders`; `markdown` switches HTML escaping off."""
+    return Environment(
+        loader=FileSystemLoader(folders),
+        autoescape=not markdown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
