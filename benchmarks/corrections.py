@@ -23,12 +23,14 @@ import torch
 
 from ocr.bundle import open_bundle
 from ocr.images import open_image
-from ocr.recognizers.recognizer import Recognizer, load
+from ocr.recognizers.factory import load
+from ocr.recognizers.recognizer import Recognizer
 from ocr.scoring import Counts, score_all
 from ocr.settings import load_settings
 from ocr.text import normalise
 from trainers.config import TrainConfig
-from trainers.loop.loop import Place, fit
+from trainers.loop.loop import fit
+from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment
 from trainers.runs.launch import Data, Job, launch
 
@@ -105,7 +107,7 @@ def here(job: Job) -> None:
     fit(
         job.config,
         Data.open(job.config).task(job.config, "cpu"),
-        Place(job.run_dir, job.run, job.attempt, environment(job.config, 1, "cpu", "fp32")),
+        RunContext(job.run_dir, job.run_id, job.attempt, environment(job.config, 1, "cpu", "fp32")),
     )
 
 

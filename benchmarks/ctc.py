@@ -34,7 +34,7 @@ from ocr.bundle import open_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import open_image
-from ocr.recognizers.ctc.networks import COMPACT_SIZES
+from ocr.recognizers.ctc.compact import COMPACT_SIZES
 from ocr.scoring import score_all
 from ocr.settings import load_settings
 from trainers.config import TrainConfig

@@ -224,7 +224,7 @@ def odia_words(count: int = 200) -> tuple[list[bytes], list[str]]:
 
     from ocr.dataset.read import Dataset
     from ocr.images import open_image
-    from ocr.recognizers.recognizer import load
+    from ocr.recognizers.factory import load
 
     data = Dataset.open("odia_words", "validation")
     images = [data.image_bytes(index) for index in range(count)]

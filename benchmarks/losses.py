@@ -20,10 +20,11 @@ from corrections import read as read_lines
 
 from ocr.dataset.build import build
 from ocr.dataset.config import PrepareConfig
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.settings import load_settings, parse_settings
 from trainers.config import TrainConfig
-from trainers.loop.loop import Place, fit
+from trainers.loop.loop import fit
+from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment
 from trainers.runs.launch import Data, Job, launch
 
@@ -44,7 +45,7 @@ STEPS = 120
 
 def here(job: Job) -> None:
     """Train in this process."""
-    place = Place(job.run_dir, job.run, job.attempt, environment(job.config, 1, "cpu", "fp32"))
+    place = RunContext(job.run_dir, job.run_id, job.attempt, environment(job.config, 1, "cpu", "fp32"))
     fit(job.config, Data.open(job.config).task(job.config, "cpu"), place)
 
 

@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from ocr.files import write_json
-from ocr.recognizers.ctc.networks import MicroBatchNorm
+from ocr.recognizers.ctc.layers import MicroBatchNorm
 from ocr.settings import load_settings
 from trainers.config import TrainConfig
 from trainers.families.ctc.task import CtcTask
-from trainers.loop.loop import Place, fit
+from trainers.loop.loop import fit
+from trainers.loop.run_state import RunContext
 from trainers.report.records import read_records
 from trainers.runs.identity import environment, identity
 from trainers.runs.launch import Data
@@ -68,7 +69,7 @@ def main() -> None:
             fit(
                 config,
                 task,
-                Place(config.local_run_dir, run, 1, environment(config, 1, "cpu", "fp32")),
+                RunContext(config.local_run_dir, run, 1, environment(config, 1, "cpu", "fp32")),
             )
             spent = time.process_time() - began
             lines = read_records(config.local_run_dir / "metrics.jsonl").lines

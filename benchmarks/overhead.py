@@ -34,7 +34,8 @@ from ocr.files import write_json
 from ocr.settings import load_settings
 from trainers.config import TrainConfig
 from trainers.runs.launch import Data
-from trainers.loop.loop import Place, fit
+from trainers.loop.loop import fit
+from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment, identity
 config = load_settings(TrainConfig, Path("configs/odia_ctc.yaml"), sys.argv[1:])
 torch.set_num_threads(config.threads_per_worker)
@@ -43,7 +44,7 @@ data, precision = Data.open(config), precision_on(config, "cpu")
 run = identity(config, data.fingerprints)
 config.local_run_dir.mkdir(parents=True)
 write_json(config.local_run_dir / "run.json", {"run": run})
-fit(config, data.task(config, "cpu"), Place(config.local_run_dir, run, 1, environment(config, config.threads_per_worker, "cpu", precision), precision=precision))
+fit(config, data.task(config, "cpu"), RunContext(config.local_run_dir, run, 1, environment(config, config.threads_per_worker, "cpu", precision), precision=precision))
 """
 
 ROWS = {

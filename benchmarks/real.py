@@ -15,7 +15,7 @@ import tesseract
 from PIL import Image
 
 from ocr.images import open_image
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.scoring import score_all
 from ocr.text import normalise
 

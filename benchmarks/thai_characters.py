@@ -18,9 +18,10 @@ from ocr.dataset.read import Dataset
 from ocr.evaluation import evaluate
 from ocr.files import read_json
 from ocr.images import to_ink
-from ocr.recognizers.ctc.reading import as_line, network_settings
+from ocr.recognizers.ctc.inputs import as_line
+from ocr.recognizers.ctc.reading import network_settings
 from ocr.recognizers.ctc.settings import NetworkSettings
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.rendering.fonts import Face, find_faces
 from ocr.rendering.scripts import script_named
 

@@ -41,7 +41,8 @@ from ctc import PEERS, PROJECT, output_of
 from peers.meter import WARM_UP_STEPS, Request
 
 from ocr.dataset.read import Dataset
-from ocr.recognizers.vlm.base_model import Base, find_base, quieten
+from ocr.recognizers.vlm.base_model import Base, quieten
+from ocr.recognizers.vlm.find import find_base
 from ocr.settings import load_settings
 from trainers.config import TrainConfig
 from trainers.loop.keyed_random import generator

@@ -15,7 +15,7 @@ from ray_jobs import command
 def main(arguments: Namespace) -> int:
     """Read what can be read; 2 where an image was refused, each named."""
     from ocr.evaluation import read_files
-    from ocr.recognizers.recognizer import load_all
+    from ocr.recognizers.factory import load_all
 
     refused = 0
     alone = len(arguments.images) == 1 and arguments.images[0].is_file()

@@ -6,7 +6,7 @@ from pathlib import Path
 from meter import Request, Result
 
 from ocr.evaluation import read_files
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.sample import Reading
 
 LEAST_SECONDS = 5.0  # the list is read again until it took so long

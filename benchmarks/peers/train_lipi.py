@@ -12,7 +12,8 @@ from ocr.errors import UserError
 from ocr.images import open_image
 from ocr.settings import load_settings
 from trainers.config import TrainConfig
-from trainers.loop.loop import Place, fit
+from trainers.loop.loop import fit
+from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment
 from trainers.runs.launch import Data, Job, launch
 
@@ -68,7 +69,7 @@ def _train(config: TrainConfig, meter: Meter, request: Request) -> Result:
         fit(
             config,
             task,
-            Place(job.run_dir, job.run, job.attempt, environment(config, 1, "cpu", "")),
+            RunContext(job.run_dir, job.run_id, job.attempt, environment(config, 1, "cpu", "")),
         )
         files = sorted(Path(request.data, "validation").glob("*.png"))[: request.judged]
         readings = task.recognizer.read(

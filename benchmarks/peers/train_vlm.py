@@ -7,7 +7,8 @@ from meter import Enough, Request
 from vlm_meter import Bench, Trained, Watch
 
 from ocr.files import write_json
-from trainers.loop.loop import Place, fit
+from trainers.loop.loop import fit
+from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment, identity
 
 
@@ -20,7 +21,7 @@ def measure(request: Request) -> Trained:
     write_json(run_dir / "run.json", {"run": run})
     watch = Watch(bench)
     with contextlib.suppress(Enough):
-        fit(config, bench.task, Place(run_dir, run, 1, environment(config, 1, "cpu", "fp32")))
+        fit(config, bench.task, RunContext(run_dir, run, 1, environment(config, 1, "cpu", "fp32")))
     return watch.result(
         [
             json.loads(line)["loss"]

@@ -17,8 +17,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from ocr.settings import load_settings
 from trainers.config import TrainConfig
 from trainers.families.vlm.task import VlmBatch, VlmTask
-from trainers.loop.batches import turns_of
-from trainers.loop.loop import plan_of
+from trainers.loop.batches import micro_batches_of
+from trainers.loop.run_state import plan_of
 from trainers.runs.launch import Data
 
 AFTER_STEPS = (
@@ -61,7 +61,7 @@ class Bench:
 
     def batch(self, step: int) -> VlmBatch:
         """Of a step, decoded, scaled and collated now: it is one micro-batch."""
-        (turn,) = turns_of(self.plan, step, 0, 1)
+        (turn,) = micro_batches_of(self.plan, step, 0, 1)
         return self.task.batch(turn, self.plan.epoch_of(step))
 
     def sizes(self, step: int) -> tuple[int, int, int]:

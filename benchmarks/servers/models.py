@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.sample import Reading
 
 

@@ -1,4 +1,4 @@
-"""Recognisers: what reads images, whatever trained it."""
+"""Recognisers of text in images, whatever trained them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,10 @@ if TYPE_CHECKING:
 
 
 def load(bundle: str | Path, backend: str | None = None, device: str | None = None) -> "Recognizer":
-    """See ocr.recognizers.recognizer.load; here so that `from ocr.recognizers import load` is all that reading takes, and settings import nothing heavy."""
-    from ocr.recognizers import recognizer as base
+    """Open a bundle, or a shipped recogniser by its name, for reading.
 
-    return base.load(Path(bundle), backend, device)
+    The import is inside, so that settings below this package load nothing heavy.
+    """
+    from ocr.recognizers.factory import load as load_bundle
+
+    return load_bundle(Path(bundle), backend, device)

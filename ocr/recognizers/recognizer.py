@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from ocr.errors import UserError
 from ocr.images import Mode, Pixels, open_image
 from ocr.sample import Reading
 
@@ -39,31 +38,3 @@ def like_sizes(sizes: Sequence[int], fits: Callable[[list[int], int], bool]) -> 
         batch.append(place)
     if batch:
         yield batch
-
-
-def load(bundle: Path, backend: str | None = None, device: str | None = None) -> Recognizer:
-    """The recogniser in a bundle (or one that ships, by its name), its files verified first; backend and device default to the bundle's own choice."""
-    from ocr.bundle import open_bundle
-
-    opened = open_bundle(bundle)
-    if opened.family == "vlm":
-        from ocr.recognizers.vlm.adapter import load_vlm
-
-        return load_vlm(opened, backend, device)
-    if opened.family != "ctc":
-        raise UserError(
-            f"{bundle}: a bundle of the family {opened.family!r}, which this version cannot read; update lipi-ocr"
-        )
-    from ocr.recognizers.ctc.reading import load_ctc
-
-    return load_ctc(opened, backend, device)
-
-
-def load_all(bundles: str, backend: str | None = None, device: str | None = None) -> Recognizer:
-    """The recogniser of `BUNDLE`, or of `BUNDLE,BUNDLE,…` one that votes by confidence."""
-    members = [load(Path(bundle), backend, device) for bundle in bundles.split(",")]
-    if len(members) == 1:
-        return members[0]
-    from ocr.recognizers.ensemble import Ensemble
-
-    return Ensemble(members)

@@ -19,8 +19,9 @@ from tests.support.pasted import pasted_line
 from trainers.config import TrainConfig
 from trainers.families.ctc.losses import ctc_losses
 from trainers.families.ctc.task import CtcTask
-from trainers.loop.batches import turns_of
-from trainers.loop.loop import fit, plan_of
+from trainers.loop.batches import micro_batches_of
+from trainers.loop.loop import fit
+from trainers.loop.run_state import plan_of
 from trainers.loop.workers import Workers
 from trainers.on_ray import placed
 from trainers.runs.identity import identity
@@ -106,7 +107,7 @@ def parts(task: CtcTask, setup: Setup, batch: int) -> str:
     marks: dict[str, list[float]] = {}
     for step in range(setup.size(8, 3)):
         clock = _Clock(setup, marks)
-        (turn,) = turns_of(plan, step, 0, 1)
+        (turn,) = micro_batches_of(plan, step, 0, 1)
         made = task.batch(turn, plan.epoch_of(step))
         clock.mark("batch on one CPU thread")
         logits_TBK, lengths_B = task.network(

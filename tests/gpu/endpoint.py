@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.load import Outcome
 from ocr.dataset.read import Dataset
 from ocr.images import open_image
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.settings import load_settings
 from tests.commands import PROJECT
 from tests.gpu.phase import Found, Setup

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ocr.recognizers.vlm.base_model import Base, find_base
+from ocr.recognizers.vlm.base_model import Base
+from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.settings import TinyVlmSettings
 
 VOCABULARY = 151_936

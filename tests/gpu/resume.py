@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from tests.gpu.phase import Found, Setup
-from tests.trainers.tiny import tiny_config, tiny_place, tiny_vlm_config
+from tests.trainers.tiny import tiny_config, tiny_context, tiny_vlm_config
 from trainers.config import TrainConfig
-from trainers.loop.checkpoint import directory_of, verify
+from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.loop.loop import fit
 from trainers.loop.workers import Workers
 from trainers.on_ray import placed
@@ -60,7 +60,7 @@ def configs(setup: Setup, steps: int) -> Iterator[tuple[str, Any]]:
 def _fit(config: TrainConfig, setup: Setup, stop_after: int | None = None) -> Path:
     """Train in this process as a Ray worker would; gives the run directory."""
     torch.set_num_threads(1)
-    run = tiny_place(config)
+    run = tiny_context(config)
     job = Job(config, run.run_dir, run.run, 1, 1)
     task, place = placed(setup.device, job, 1, Workers())
     torch.manual_seed(torch.seed())  # a resumed process has another state of the global generator
@@ -69,7 +69,7 @@ def _fit(config: TrainConfig, setup: Setup, stop_after: int | None = None) -> Pa
 
 
 def _state(run_dir: Path, step: int) -> dict[str, Any]:
-    last = verify(directory_of(run_dir, step))
+    last = verify_hashes(directory_of(run_dir, step))
     return {"weights": last.weights(), "optimizer": last.optimizer(), "metrics": last.metrics()}
 
 

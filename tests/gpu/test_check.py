@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocr.recognizers.vlm.base_model import find_base
+from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.settings import TinyVlmSettings
 from tests.commands import PROJECT, environment
 from tests.gpu import check, random_base

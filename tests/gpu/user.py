@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ocr.dataset.read import Dataset
 from ocr.images import open_image
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from tests.commands import call
 from tests.gpu.phase import Found, Setup
 

@@ -31,8 +31,9 @@ from tests.gpu.preflight import product_rate, synchronise
 from tests.support.pasted import pasted_page
 from trainers.config import TrainConfig
 from trainers.families.vlm.task import VlmTask
-from trainers.loop.batches import turns_of
-from trainers.loop.loop import fit, plan_of
+from trainers.loop.batches import micro_batches_of
+from trainers.loop.loop import fit
+from trainers.loop.run_state import plan_of
 from trainers.loop.workers import Workers
 from trainers.on_ray import placed
 from trainers.runs.identity import identity
@@ -250,7 +251,7 @@ def hugging_face(run: Run, steps: int) -> Speed:
 
 def their_inputs(run: Run, step: int, part: int) -> dict[str, Any]:
     """A micro-batch of ours under transformers' names."""
-    turn = turns_of(run.plan, step, 0, 1)[part]
+    turn = micro_batches_of(run.plan, step, 0, 1)[part]
     batch, prompt = run.task.batch(turn, run.plan.epoch_of(step)), run.task.fitting.prompt
     patching = run.task.base.patching
     return {

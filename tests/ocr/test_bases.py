@@ -8,7 +8,7 @@ import pytest
 
 from ocr.bundle import BASES, base_names, open_bundle
 from ocr.images import encode_image
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.rendering.draws import Draws
 from ocr.rendering.fonts import find_faces
 from ocr.rendering.scripts import script_named

@@ -13,7 +13,7 @@ from ocr.documents import open_pages
 from ocr.images import ImageRefused, Pixels, open_image
 from ocr.limits import ImageLimits
 from ocr.pages import cut_lines, find_lines, read_page
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.scoring import score_all
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"

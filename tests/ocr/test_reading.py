@@ -12,8 +12,10 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import Pixels, open_image
 from ocr.recognizers.ctc.decoding import Decoder
-from ocr.recognizers.ctc.networks import CtcNetwork, MicroBatchNorm, TorchBackend, build_network
-from ocr.recognizers.ctc.reading import CtcRecognizer, as_line, collate
+from ocr.recognizers.ctc.inputs import as_line, collate
+from ocr.recognizers.ctc.layers import CtcNetwork, MicroBatchNorm
+from ocr.recognizers.ctc.networks import TorchBackend, build_network
+from ocr.recognizers.ctc.reading import CtcRecognizer
 from ocr.recognizers.ctc.settings import (
     CompactSettings,
     CrnnSettings,
@@ -21,7 +23,7 @@ from ocr.recognizers.ctc.settings import (
     NetworkSettings,
     SvtrSettings,
 )
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.settings import resolved
 
 SETTINGS: dict[str, NetworkSettings] = {

@@ -10,7 +10,7 @@ from ocr.bundle import base_names, open_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import open_image
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.replay import MOST, TRAIN, VALIDATION, few, replay_files, replay_of, rows_file, with_replay
 
 

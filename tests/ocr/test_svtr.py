@@ -7,9 +7,11 @@ import torch
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import Pixels, open_image
-from ocr.recognizers.ctc.networks import CtcNetwork, TorchBackend, build_network
+from ocr.recognizers.ctc.inputs import MARGIN_PX, as_line, collate
+from ocr.recognizers.ctc.layers import CtcNetwork
+from ocr.recognizers.ctc.networks import TorchBackend, build_network
 from ocr.recognizers.ctc.onnx import OnnxBackend, to_int8, to_onnx, with_half_weights
-from ocr.recognizers.ctc.reading import MARGIN_PX, as_line, collate, network_settings
+from ocr.recognizers.ctc.reading import network_settings
 from ocr.recognizers.ctc.settings import SvtrSettings
 
 SHORT = SvtrSettings(width_px=64, out_char_num=16)

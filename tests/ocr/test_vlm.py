@@ -16,9 +16,10 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import open_image
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.recognizers.vlm.adapter import ADAPTER, read_adapter
-from ocr.recognizers.vlm.base_model import Base, find_base
+from ocr.recognizers.vlm.base_model import Base
+from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.inputs import Patching, Prompt, fitted_size, grid, patches, resized
 from ocr.recognizers.vlm.reading import VlmRecognizer, _Loop
 from ocr.recognizers.vlm.settings import (
@@ -298,7 +299,7 @@ def test_a_torchvision_that_does_not_fit_torch_is_named(base: Base, tmp_path: Pa
     )
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.99.0\n")
     code = (
-        "import torch; from ocr.recognizers.vlm.base_model import find_base\n"
+        "import torch; from ocr.recognizers.vlm.find import find_base\n"
         "from ocr.recognizers.vlm.settings import *\n"
         "s = TinyVlmSettings(instruction='OCR'); b = find_base(s)\n"
         "b.load(s, torch.float32, 'cpu')"

@@ -21,7 +21,7 @@ from PIL import Image
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import open_image
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.settings import parse_settings
 from serve.client import Client
 from serve.config import ServeConfig

@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 from benchmarks.load import Shot, odia_words, request
 from ocr.errors import UserError
 from ocr.images import open_image
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from serve.models import Models
 from tests.commands import assert_refused, call
 from tests.serve.running import endpoint, loaded

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainers.loop.batches import Plan, Prefetcher, turns_of
+from trainers.loop.batches import Plan, Prefetcher, micro_batches_of
 
 PLAN = Plan(tuple(20 + (i * 37) % 90 for i in range(203)), 12, 5, 7)
 
@@ -24,7 +24,7 @@ def test_passes_differ_and_seeds_differ_and_nothing_else_does() -> None:
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 def test_the_number_of_workers_moves_micro_batches_and_changes_none(world: int) -> None:
     for step in range(20):
-        turns = [turns_of(PLAN, step, rank, world) for rank in range(world)]
+        turns = [micro_batches_of(PLAN, step, rank, world) for rank in range(world)]
         assert len({len(mine) for mine in turns}) == 1
         counted = {turn.index: turn.samples for mine in turns for turn in mine if turn.weight}
         assert tuple(counted[i] for i in sorted(counted)) == PLAN.step(step)

@@ -12,11 +12,11 @@ import torch
 from ocr.errors import UserError
 from tests.commands import PROJECT, assert_refused, call
 from tests.trainers.test_resume import assert_equal_at, assert_same
-from tests.trainers.tiny import tiny_config, tiny_place, tiny_task, tiny_vlm_config
+from tests.trainers.tiny import tiny_config, tiny_context, tiny_task, tiny_vlm_config
 from tests.trainers.together import fit_together
 from trainers.config import TrainConfig
 from trainers.config.deepspeed import filled
-from trainers.loop.checkpoint import directory_of, verify
+from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.loop.engines.deepspeed import STALE_SECONDS, imported, within
 from trainers.loop.loop import fit
 
@@ -59,7 +59,7 @@ def run(config: TrainConfig, stop_after: int | None = None) -> Path:
     if config.workers > 1:
         fit_together(config, stop_after)
     else:
-        fit(config, tiny_task(config), tiny_place(config), stop_after)
+        fit(config, tiny_task(config), tiny_context(config), stop_after)
     return config.local_run_dir
 
 
@@ -142,7 +142,7 @@ def test_offloaded_state_and_half_precision_are_the_other_engines_too(
         run(tiny_vlm_config(tmp_path / name, **half, **more))
         for name, more in (("reference", {}), ("divided", zero(2)))
     )
-    states = [verify(directory_of(where, STEPS)).state()["train"] for where in (divided, reference)]
+    states = [verify_hashes(directory_of(where, STEPS)).state()["train"] for where in (divided, reference)]
     assert states[0]["loss_scale"] == states[1]["loss_scale"]
     assert (
         0 < states[0]["skipped_steps"] == states[1]["skipped_steps"] < STEPS
@@ -163,7 +163,7 @@ def test_checkpoints_have_one_form_whatever_the_engine(
     golden: dict[str, Path], tmp_path: Path
 ) -> None:
     ours, theirs = (
-        verify(directory_of(where, STEPS))
+        verify_hashes(directory_of(where, STEPS))
         for where in (run(made("ctc", tmp_path, 3)), golden["ctc"])
     )
     assert {name: tensor.shape for name, tensor in ours.weights().items()} == {

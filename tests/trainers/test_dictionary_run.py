@@ -8,7 +8,7 @@ import torch
 from ocr.bundle import open_bundle
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, Line
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from tests.trainers.tiny import tiny_config, train_here
 from trainers.config import TrainConfig
 from trainers.runs.launch import Data, launch

@@ -14,12 +14,12 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import open_image
 from ocr.recognizers.ensemble import Ensemble
-from ocr.recognizers.recognizer import load, load_all
+from ocr.recognizers.factory import load, load_all
 from ocr.sample import Reading
 from tests.trainers.tiny import tiny_config, train_here
 from trainers.families.ctc import export as exporting
 from trainers.families.export_gate import GateFailed
-from trainers.loop.checkpoint import directory_of, verify
+from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.runs.export import averaged, export_run
 from trainers.runs.launch import launch
 
@@ -151,7 +151,7 @@ def test_an_average_is_the_mean_of_the_checkpoints(run_dir: Path, tmp_path: Path
     exported = export_run(run_dir, [f"output={tmp_path / 'bundle'}", "average=2", "of=last"])
     assert exported.bundle.card["averaged_steps"] == [40, 60]
     first, second = (
-        verify(directory_of(run_dir, step)).weights()["direct.weight"] for step in (40, 60)
+        verify_hashes(directory_of(run_dir, step)).weights()["direct.weight"] for step in (40, 60)
     )
     assert torch.allclose(
         exported.bundle.weights()["direct.weight"], (first + second) / 2, atol=1e-7

@@ -15,8 +15,9 @@ from ocr.settings import parse_settings
 from ocr.sources.settings import SyntheticSettings
 from tests.trainers.tiny import tiny_config
 from trainers.families.ctc.redrawn_images import FreshImages
-from trainers.loop.checkpoint import directory_of, verify
-from trainers.loop.loop import Place, fit
+from trainers.loop.checkpoint import directory_of, verify_hashes
+from trainers.loop.loop import fit
+from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment
 from trainers.runs.launch import Data, Job, launch
 
@@ -79,8 +80,8 @@ def test_a_run_on_fresh_images_resumes_exactly(texts: str, tmp_path: Path) -> No
 
         def train(job: Job, stops: tuple[int, ...] = stops) -> None:
             for stop in (*stops, None):
-                place = Place(
-                    job.run_dir, job.run, job.attempt, environment(job.config, 1, "cpu", "fp32")
+                place = RunContext(
+                    job.run_dir, job.run_id, job.attempt, environment(job.config, 1, "cpu", "fp32")
                 )
                 fit(
                     job.config,
@@ -91,7 +92,7 @@ def test_a_run_on_fresh_images_resumes_exactly(texts: str, tmp_path: Path) -> No
 
         outcome = launch(config, train, "c")
         assert outcome.report["epoch"] > 2
-        ends.append(verify(directory_of(config.local_run_dir, 8)).weights())
+        ends.append(verify_hashes(directory_of(config.local_run_dir, 8)).weights())
     assert all(np.array_equal(ends[0][name].numpy(), ends[1][name].numpy()) for name in ends[0])
 
 

@@ -14,10 +14,10 @@ import torch
 
 from ocr.errors import UserError
 from ocr.files import write_json
-from ocr.recognizers.recognizer import load
-from tests.trainers.tiny import tiny_config, tiny_place, tiny_task, train_here
+from ocr.recognizers.factory import load
+from tests.trainers.tiny import tiny_config, tiny_context, tiny_task, train_here
 from trainers.config import TrainConfig
-from trainers.loop.batches import Plan, turns_of
+from trainers.loop.batches import Plan, micro_batches_of
 from trainers.loop.checkpoint import directory_of, steps_of
 from trainers.loop.engines.engine import NotFiniteError
 from trainers.loop.lease import Lease, LostLease, Writer
@@ -284,7 +284,7 @@ def test_a_lease_of_another_host_ends_after_a_minute(run_dir: Path) -> None:
 
 def test_a_writer_of_an_older_attempt_or_group_never_publishes(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    place = tiny_place(config)
+    place = tiny_context(config)
     old = Writer.claim(place.run_dir, 1)
     new = Writer.claim(place.run_dir, 1)
     new.require()
@@ -299,11 +299,11 @@ def test_minutes_become_steps_once(tmp_path: Path) -> None:
         tmp_path,
         train={"max_steps": None, "max_minutes": 0.05, "eval_steps": 1000, "save_steps": 1000},
     )
-    state = fit(config, tiny_task(config), tiny_place(config), stop_after=25)
+    state = fit(config, tiny_task(config), tiny_context(config), stop_after=25)
     assert state.max_steps and state.max_steps > 25
     assert steps_of(config.local_run_dir) == [25]
     assert (
-        fit(config, tiny_task(config), tiny_place(config), stop_after=26).max_steps
+        fit(config, tiny_task(config), tiny_context(config), stop_after=26).max_steps
         == state.max_steps
     )
 
@@ -366,7 +366,7 @@ def test_one_poisoned_sample_is_named_and_no_weight_changed(
 
     monkeypatch.setattr(task, "batch", batch)
     with pytest.raises(NotFiniteError) as caught:
-        fit(config, task, tiny_place(config))
+        fit(config, task, tiny_context(config))
     assert poisoned in str(caught.value)
     assert "step 6: the loss is not finite" in str(caught.value)
     assert steps_of(config.local_run_dir) == [1, 2, 3, 4, 5]
@@ -380,7 +380,7 @@ def test_the_engines_steps_are_torchs_own(tmp_path: Path) -> None:
         model={"dropout": 0.0},
     )
     task, plain = tiny_task(config), tiny_task(config)
-    fit(config, task, tiny_place(config))
+    fit(config, task, tiny_context(config))
     plan = Plan(plain.widths, 12, 12, 42)
     parameters = list(plain.network.parameters())
     groups = [
@@ -389,7 +389,7 @@ def test_the_engines_steps_are_torchs_own(tmp_path: Path) -> None:
     ]
     optimizer = torch.optim.AdamW(groups, fused=False)
     for step in range(6):
-        (turn,) = turns_of(plan, step, 0, 1)
+        (turn,) = micro_batches_of(plan, step, 0, 1)
         optimizer.zero_grad()
         plain.losses(plain.batch(turn, 0), 1.0).sums_B.mean().backward()
         torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.max_grad_norm)

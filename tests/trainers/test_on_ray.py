@@ -11,9 +11,9 @@ import torch
 
 from tests.commands import call, start
 from tests.trainers.test_resume import assert_same
-from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
+from tests.trainers.tiny import tiny_config, tiny_context, tiny_task
 from tests.trainers.together import fit_together
-from trainers.loop.checkpoint import directory_of, verify
+from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.loop.loop import fit
 from trainers.on_ray import threads_of
 from trainers.runs.launch import Job
@@ -29,14 +29,14 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     runs = {}
     for workers in (1, 2):
         config = tiny_config(tmp_path_factory.mktemp(f"golden{workers}"), workers=workers)
-        fit_together(config) if workers > 1 else fit(config, tiny_task(config), tiny_place(config))
+        fit_together(config) if workers > 1 else fit(config, tiny_task(config), tiny_context(config))
         runs[workers] = config.local_run_dir
     return runs
 
 
 def assert_equal_to(golden: Path, run_dir: Path) -> None:
     """Final weights, optimizer, metrics and ledger are golden's to the last bit."""
-    ours, theirs = (verify(directory_of(where, STEPS)) for where in (run_dir, golden))
+    ours, theirs = (verify_hashes(directory_of(where, STEPS)) for where in (run_dir, golden))
     assert_same(ours.weights(), theirs.weights())
     assert_same(ours.optimizer(), theirs.optimizer())
     for name in ("metrics.jsonl", "samples.jsonl"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ocr.recognizers.ctc.networks import MicroBatchNorm
+from ocr.recognizers.ctc.layers import MicroBatchNorm
 from trainers.config import AugmentSettings, LossSettings, OptimizerSettings
 from trainers.families.ctc.augment import augment
 from trainers.families.ctc.losses import ctc_losses, outputs_needed

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from ocr.recognizers.ctc.settings import CrnnSettings, MobileNetSettings, SvtrSettings
-from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
+from tests.trainers.tiny import tiny_config, tiny_context, tiny_task
 from trainers.config import TrainConfig
 from trainers.loop import faults
-from trainers.loop.checkpoint import directory_of, verify
+from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.loop.loop import fit
 
 STEPS = 40
@@ -28,19 +28,19 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(
         tmp_path_factory.mktemp("golden"), train={"save_steps": 1, "save_total_limit": STEPS}
     )
-    fit(config, tiny_task(config), tiny_place(config))
+    fit(config, tiny_task(config), tiny_context(config))
     return config.local_run_dir
 
 
 def run_again(config: TrainConfig, **more: Any) -> None:
     """The same command in a fresh process, as near as one process comes: nothing is kept but the run directory."""
     torch.manual_seed(torch.seed())  # a resumed process has another state of the global generator
-    fit(config, tiny_task(config), tiny_place(config), **more)
+    fit(config, tiny_task(config), tiny_context(config), **more)
 
 
 def assert_equal_at(step: int, run_dir: Path, golden: Path) -> None:
     """Weights, changed buffers, optimizer state and metrics of the checkpoint at `step` are golden's."""
-    ours, theirs = verify(directory_of(run_dir, step)), verify(directory_of(golden, step))
+    ours, theirs = verify_hashes(directory_of(run_dir, step)), verify_hashes(directory_of(golden, step))
     weights, expected = ours.weights(), theirs.weights()
     assert list(weights) == list(expected)
     assert all(torch.equal(weights[name], expected[name]) for name in weights), (
@@ -165,7 +165,7 @@ def test_every_sample_stands_once_per_epoch_in_the_ledger(golden: Path) -> None:
 def test_raising_max_steps_continues_a_finished_run(tmp_path: Path) -> None:
     short, long = (tiny_config(tmp_path, train={"max_steps": steps}) for steps in (10, 14))
     run_again(short)
-    state = fit(long, tiny_task(long), tiny_place(long))
+    state = fit(long, tiny_task(long), tiny_context(long))
     assert (state.step, state.extended_at) == (14, [10])
 
 
@@ -173,7 +173,7 @@ def test_other_threads_or_versions_are_named_as_the_reason_for_rounding(tmp_path
     from dataclasses import replace
 
     config = tiny_config(tmp_path)
-    place = tiny_place(config)
+    place = tiny_context(config)
     fit(config, tiny_task(config), place, stop_after=4)
     elsewhere = replace(place, environment={**place.environment, "workers": 4, "torch": "1.0"})
     state = fit(config, tiny_task(config), elsewhere, stop_after=5)

@@ -13,10 +13,10 @@ from ocr.bundle import open_bundle
 from ocr.dataset.read import Dataset
 from ocr.evaluation import Evaluation, Line, compare
 from ocr.images import encode_image, open_image
-from ocr.recognizers.recognizer import load
-from trainers.retrain.gate import BETTER, REFUSED, UNSURE, judge
+from ocr.recognizers.factory import load
+from ocr.retraining import BETTER, REFUSED, UNSURE, RetrainConfig
+from trainers.retrain.gate import judge
 from trainers.retrain.run import divided, retrain
-from trainers.retrain.settings import RetrainConfig
 
 TEXT = "abcdefghijklmnopqrst"
 

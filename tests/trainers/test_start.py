@@ -8,10 +8,11 @@ import torch
 
 from ocr.bundle import open_bundle
 from ocr.errors import UserError
-from tests.trainers.tiny import tiny_config, tiny_place, train_here
+from tests.trainers.tiny import tiny_config, tiny_context, train_here
 from trainers.config import TrainConfig
 from trainers.loop.batches import Plan
-from trainers.loop.loop import fit, in_steps, plan_of
+from trainers.loop.loop import fit
+from trainers.loop.run_state import in_steps, plan_of
 from trainers.runs.launch import Data, launch
 
 SHORT = {"max_steps": 6, "save_steps": 3, "eval_steps": 6}
@@ -108,7 +109,7 @@ def test_a_run_with_replay_resumes_exactly(base: Path, tmp_path: Path) -> None:
         )
         for stop in (*stops, None):
             data = Data.open(config)
-            fit(config, data.task(config, "cpu"), tiny_place(config), stop_after=stop)
+            fit(config, data.task(config, "cpu"), tiny_context(config), stop_after=stop)
         ends.append(
             next(config.local_run_dir.glob("checkpoint_000006/model.safetensors")).read_bytes()
         )

@@ -13,7 +13,7 @@ from tests.commands import PROJECT, assert_refused, call
 from tests.trainers.test_resume import assert_same
 from tests.trainers.tiny import train_here
 from trainers.config import TrainConfig
-from trainers.loop.checkpoint import directory_of, verify
+from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.runs.launch import launch
 from trainers.sweep.ledger import Ledger
 from trainers.sweep.run import Decider, stages
@@ -256,7 +256,7 @@ def test_the_best_config_trains_by_itself_to_the_trials_own_weights(
     torch.set_num_threads(1)
     launch(config, train_here, "the command")
     alone, trial = (
-        verify(directory_of(where, 8))
+        verify_hashes(directory_of(where, 8))
         for where in (tmp_path / "tiny-best", swept[0] / "trials" / best)
     )
     assert_same(alone.weights(), trial.weights())

@@ -11,7 +11,7 @@ import torch
 
 from ocr.errors import UserError
 from tests.trainers.test_resume import Died, run_again
-from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
+from tests.trainers.tiny import tiny_config, tiny_context, tiny_task
 from trainers.config import TrainConfig
 from trainers.loop import faults, trackers
 from trainers.loop.loop import fit
@@ -258,7 +258,7 @@ def test_runs_of_the_same_settings_are_told_apart_by_their_names(tmp_path: Path)
 
 def stopped_and_resumed(config: TrainConfig) -> None:
     for step in (4, 13, 20):
-        fit(config, tiny_task(config), tiny_place(config), stop_after=step)
+        fit(config, tiny_task(config), tiny_context(config), stop_after=step)
 
 
 @pytest.mark.filterwarnings("ignore")  # its own

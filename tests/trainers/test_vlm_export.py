@@ -19,7 +19,7 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.evaluation import evaluate
 from ocr.images import open_image
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.settings import load_settings
 from tests.commands import PROJECT, assert_refused, call
 from tests.trainers.tiny import train_here

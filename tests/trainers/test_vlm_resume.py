@@ -9,10 +9,10 @@ import torch
 
 from ocr.errors import UserError
 from tests.trainers.test_resume import assert_equal_at, run_again
-from tests.trainers.tiny import tiny_place, tiny_task, tiny_vlm_config, train_here
+from tests.trainers.tiny import tiny_context, tiny_task, tiny_vlm_config, train_here
 from tests.trainers.together import fit_together
 from trainers.config import TrainConfig
-from trainers.loop.checkpoint import directory_of, evaluations, verify
+from trainers.loop.checkpoint import directory_of, evaluations, verify_hashes
 from trainers.loop.engines.engine import MOST_OVERFLOWS, LossScale, NotFiniteError
 from trainers.loop.loop import fit
 from trainers.runs.launch import launch
@@ -51,7 +51,7 @@ def whole_run(storage: Path, **changes: Any) -> Path:
             "train": {"save_steps": 1, "save_total_limit": STEPS + 1, **changes.get("train", {})},
         },
     )
-    fit(config, tiny_task(config), tiny_place(config))
+    fit(config, tiny_task(config), tiny_context(config))
     return config.local_run_dir
 
 
@@ -77,7 +77,7 @@ def test_nine_tenths_of_the_8_bit_optimizers_state_are_bytes(tmp_path: Path) -> 
     run_again(config, stop_after=2)
     tensors = [
         t
-        for state in verify(directory_of(config.local_run_dir, 2)).optimizer()["state"].values()
+        for state in verify_hashes(directory_of(config.local_run_dir, 2)).optimizer()["state"].values()
         for t in state.values()
         if isinstance(t, torch.Tensor)
     ]
@@ -88,11 +88,11 @@ def test_nine_tenths_of_the_8_bit_optimizers_state_are_bytes(tmp_path: Path) -> 
 
 def test_a_run_from_adapter_weights_starts_from_them(tmp_path: Path) -> None:
     first = launch(tiny_vlm_config(tmp_path, run_name="first"), train_here, "test").run_dir
-    weights = verify(directory_of(first, STEPS)).weights()
+    weights = verify_hashes(directory_of(first, STEPS)).weights()
     best = launch(tiny_vlm_config(tmp_path, run_name="first"), train_here, "test").report[
         "best_step"
     ]
-    kept = verify(directory_of(first, best)).weights()
+    kept = verify_hashes(directory_of(first, best)).weights()
     for source, expected in (
         (first, kept),
         (first / "bundle", kept),
@@ -147,20 +147,20 @@ def test_workers_with_unequal_texts_and_images_finish_and_evaluate(
 def test_more_workers_change_no_more_than_rounding(tmp_path: Path) -> None:
     alone = tiny_vlm_config(tmp_path / "1", train={"max_steps": 4, "save_steps": 4})
     together = tiny_vlm_config(tmp_path / "2", workers=2, train={"max_steps": 4, "save_steps": 4})
-    fit(alone, tiny_task(alone), tiny_place(alone))
+    fit(alone, tiny_task(alone), tiny_context(alone))
     fit_together(together)
     ours, theirs = (
-        verify(directory_of(config.local_run_dir, 4)).weights() for config in (alone, together)
+        verify_hashes(directory_of(config.local_run_dir, 4)).weights() for config in (alone, together)
     )
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
 
 
 def gradients(config: TrainConfig) -> list[torch.Tensor]:
-    from trainers.loop.batches import turns_of
-    from trainers.loop.loop import plan_of
+    from trainers.loop.batches import micro_batches_of
+    from trainers.loop.run_state import plan_of
 
     task = tiny_task(config)
-    batch = task.batch(turns_of(plan_of(config, task.widths), 0, 0, 1)[0], 0)
+    batch = task.batch(micro_batches_of(plan_of(config, task.widths), 0, 0, 1)[0], 0)
     torch.manual_seed(1)
     task.losses(batch, 1.0).sums_B.sum().backward()
     return [parameter.grad for parameter in task.network.parameters() if parameter.grad is not None]
@@ -182,8 +182,8 @@ def test_an_overflow_is_skipped_and_logged_and_twenty_in_a_row_stop_the_run(
         tmp_path, precision="fp16", train={"max_steps": 30, "save_steps": 30, "eval_steps": 30}
     )
     monkeypatch.setattr(LossScale.__init__, "__defaults__", (2.0**28, 0, 0))
-    fit(config, tiny_task(config), tiny_place(config), stop_after=24)
-    state = verify(directory_of(config.local_run_dir, 24)).state()["train"]
+    fit(config, tiny_task(config), tiny_context(config), stop_after=24)
+    state = verify_hashes(directory_of(config.local_run_dir, 24)).state()["train"]
     assert 0 < state["skipped_steps"] < MOST_OVERFLOWS
     assert state["loss_scale"]["value"] == 2.0 ** (28 - state["skipped_steps"])
     assert (
@@ -193,4 +193,4 @@ def test_an_overflow_is_skipped_and_logged_and_twenty_in_a_row_stop_the_run(
     shutil.rmtree(config.local_run_dir)
     monkeypatch.setattr(LossScale.__init__, "__defaults__", (2.0**120, 0, 0))
     with pytest.raises(NotFiniteError, match="not finite"):
-        fit(config, tiny_task(config), tiny_place(config))
+        fit(config, tiny_task(config), tiny_context(config))

@@ -8,10 +8,10 @@ import torch
 
 from ocr.dataset.read import Dataset
 from tests.trainers.tiny import tiny_task, tiny_vlm_config
-from trainers.families.task import Judged
+from trainers.families.task import EvaluationSums
 from trainers.families.vlm.task import VlmTask
-from trainers.loop.batches import turns_of
-from trainers.loop.loop import plan_of
+from trainers.loop.batches import micro_batches_of
+from trainers.loop.run_state import plan_of
 
 PLAIN: dict[str, Any] = {
     "loss": {
@@ -33,7 +33,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> VlmTask:
 
 
 def test_the_unmasked_labels_are_the_transcription_and_its_end(task: VlmTask) -> None:
-    turn = turns_of(plan_of(task.config, task.widths), 0, 0, 1)[0]
+    turn = micro_batches_of(plan_of(task.config, task.widths), 0, 0, 1)[0]
     batch = task.batch(turn, 0)
     for row, answers, index in zip(batch.ids_BT, batch.answers_BT, turn.samples, strict=True):
         assert (
@@ -44,7 +44,7 @@ def test_the_unmasked_labels_are_the_transcription_and_its_end(task: VlmTask) ->
 
 
 def test_image_tokens_are_as_many_as_the_image_has_patches(task: VlmTask) -> None:
-    batch = task.batch(turns_of(plan_of(task.config, task.widths), 1, 0, 1)[0], 0)
+    batch = task.batch(micro_batches_of(plan_of(task.config, task.widths), 1, 0, 1)[0], 0)
     counted = (batch.ids_BT == task.fitting.prompt.image_token).sum(1).tolist()
     assert counted == [
         task.base.patching.tokens(image.shape[2], image.shape[1]) for image in batch.images
@@ -121,7 +121,7 @@ def test_tokens_counted_before_training_are_those_of_the_batch(task: VlmTask) ->
 def test_evaluating_in_parts_sums_to_the_whole(task: VlmTask) -> None:
     whole = task.evaluate(task.validation)
     parts = [task.evaluate(task.validation[rank::3]) for rank in range(3)]
-    summed = Judged.from_vector(
+    summed = EvaluationSums.from_vector(
         [sum(values) for values in zip(*(part.as_vector() for part in parts), strict=True)]
     )
     assert summed.counts == whole.counts

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ocr.errors import UserError
-from ocr.recognizers.vlm.base_model import find_base
+from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.settings import TinyVlmSettings
 from tests.trainers.tiny import tiny_vlm_config
 from trainers.families.vlm.preflight import verified

@@ -6,17 +6,17 @@ from pathlib import Path
 import torch
 
 from tests.trainers.test_resume import assert_same
-from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
+from tests.trainers.tiny import tiny_config, tiny_context, tiny_task
 from tests.trainers.together import fit_together
 from trainers.config import TrainConfig
-from trainers.loop.checkpoint import directory_of, verify
+from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.loop.loop import fit
 
 STEPS = {"max_steps": 20, "eval_steps": 10}
 
 
 def final(config: TrainConfig) -> dict[str, torch.Tensor]:
-    return verify(directory_of(config.local_run_dir, 20)).weights()
+    return verify_hashes(directory_of(config.local_run_dir, 20)).weights()
 
 
 def test_two_then_one_then_three_workers_in_mid_epoch_are_one_run_to_rounding(
@@ -24,7 +24,7 @@ def test_two_then_one_then_three_workers_in_mid_epoch_are_one_run_to_rounding(
 ) -> None:
     alone = tiny_config(tmp_path / "alone", train=STEPS)
     torch.set_num_threads(1)
-    fit(alone, tiny_task(alone), tiny_place(alone))
+    fit(alone, tiny_task(alone), tiny_context(alone))
     by_turns = [
         tiny_config(tmp_path / "turns", train=STEPS, workers=workers) for workers in (2, 1, 3)
     ]

@@ -7,7 +7,8 @@ from ocr.dataset.read import Dataset
 from ocr.files import write_json
 from ocr.settings import parse_settings
 from trainers.config import TrainConfig
-from trainers.loop.loop import Place, fit
+from trainers.loop.loop import fit
+from trainers.loop.run_state import RunContext
 from trainers.loop.workers import Workers
 from trainers.runs.identity import environment, identity
 from trainers.runs.launch import Data, Job
@@ -80,7 +81,7 @@ def _changed(run: dict[str, Any], storage: Path, changes: dict[str, Any]) -> Tra
     return parse_settings(TrainConfig, values, "tiny")
 
 
-def tiny_place(config: TrainConfig, workers: Workers | None = None) -> Place:
+def tiny_context(config: TrainConfig, workers: Workers | None = None) -> RunContext:
     """The run's directory, made if need be, and its identity, as the launcher would give them."""
     train, validation = (
         Dataset.open(config.data.train, "train"),
@@ -91,7 +92,7 @@ def tiny_place(config: TrainConfig, workers: Workers | None = None) -> Place:
     run_dir.mkdir(parents=True, exist_ok=True)
     if not (run_dir / "run.json").exists():
         write_json(run_dir / "run.json", {"run": run})
-    return Place(
+    return RunContext(
         run_dir,
         run,
         1,
@@ -109,9 +110,9 @@ def tiny_task(config: TrainConfig) -> Any:
 def train_here(job: Job) -> None:
     """What trainers.on_ray.train does, in this process."""
     precision = "fp32" if job.config.precision == "auto" else job.config.precision
-    place = Place(
+    place = RunContext(
         job.run_dir,
-        job.run,
+        job.run_id,
         job.attempt,
         environment(job.config, 1, "cpu", precision),
         precision=precision,

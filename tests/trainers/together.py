@@ -7,7 +7,7 @@ import torch
 import torch.multiprocessing
 from torch import distributed
 
-from tests.trainers.tiny import tiny_place, tiny_task
+from tests.trainers.tiny import tiny_context, tiny_task
 from trainers.config import TrainConfig
 from trainers.loop.loop import fit
 from trainers.loop.workers import Workers
@@ -27,7 +27,7 @@ def _work(rank: int, config: TrainConfig, stop_after: int | None, store: Path) -
         "gloo", init_method=f"file://{store}", rank=rank, world_size=config.workers
     )
     try:
-        fit(config, tiny_task(config), tiny_place(config, Workers.here()), stop_after)
+        fit(config, tiny_task(config), tiny_context(config, Workers.here()), stop_after)
         distributed.barrier()  # none leaves while another still talks
     finally:
         distributed.destroy_process_group()

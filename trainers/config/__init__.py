@@ -5,14 +5,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from ocr.recognizers.ctc.settings import (
-    CompactSettings,
-    CrnnSettings,
-    DecodingSettings,
-    MobileNetSettings,
-    NetworkSettings,
-    SvtrSettings,
-)
+from ocr.recognizers.ctc.settings import DecodingSettings, NetworkSettings
 from ocr.recognizers.vlm.settings import (
     GenerationSettings,
     ImageSettings,
@@ -415,14 +408,9 @@ class TrainConfig(Settings):
     optimizer: OptimizerSettings = Setting(
         OptimizerSettings(), on_resume="refuse", description="the optimizer"
     )
-    model: (
-        CompactSettings
-        | CrnnSettings
-        | MobileNetSettings
-        | SvtrSettings
-        | VlmSettings
-        | TinyVlmSettings
-    ) = Setting(on_resume="refuse", description="the network", discriminator="kind")
+    model: NetworkSettings | VlmSettings | TinyVlmSettings = Setting(
+        on_resume="refuse", description="the network", discriminator="kind"
+    )
     lora: LoraSettings = Setting(
         LoraSettings(), on_resume="refuse", description="the adapter (vlm)"
     )

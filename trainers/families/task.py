@@ -1,44 +1,65 @@
-"""What the loop asks of a model family; the loop knows nothing else about it."""
+"""What the training loop asks of a model family; the loop knows nothing else about it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from ocr.dataset.joined import Joined
 from ocr.dataset.read import Dataset
 from ocr.recognizers.recognizer import Recognizer
 from ocr.scoring import COUNTS_SIZE, Counts
 from trainers.config import TrainConfig
-from trainers.loop.batches import Turn
-
-Trained = Dataset | Joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """What a data set holds for a network: usable samples as indices into their split, and why others are left out."""
+class UsableSamples:
+    """The samples that a network can use, as indices into their splits, and why others cannot be used."""
 
     train: tuple[int, ...]
-    widths: tuple[int, ...]  # of each training sample, what batches of like size are made by
+    widths: tuple[int, ...]  # size of each training sample; batches group similar sizes
     validation: tuple[int, ...]
-    skipped: dict[str, int]
-    replayed: int = 0  # of the training samples, so many at the end are only replayed
+    skipped: dict[str, int]  # reason → number of samples
+    replayed: int = 0  # number of training samples, at the end, that are only replayed
     unknown_characters: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """The number of characters that the network can write; None where it is not limited."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """One forward pass of one worker: some samples of a step.
+
+    `samples` are indices of usable training samples. Weight 0: a filler that keeps workers in step.
+    """
+
+    step: int
+    index: int
+    samples: tuple[int, ...]
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Of each sample of a micro-batch, [B]: the weighted sum of its losses, with its graph, and the sum of the weights; the loss is Σ sums / Σ weights."""
+    """Per-sample results of a micro-batch, [B].
+
+    `sums_B`: weighted loss sums, attached to the graph; `weights_B`: their weights.
+    The loss of a batch is sums.sum() / weights.sum().
+    """
 
     sums_B: Tensor
     weights_B: Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """Sums over validation samples, of one worker or of all; `teacher_forced` counts what is read when every token before is the right one."""
+class EvaluationSums:
+    """Sums over validation samples, of one worker or of all.
+
+    `teacher_forced` counts readings whose every token follows the right tokens.
+    """
 
     counts: Counts = field(default_factory=Counts)
     loss_sum: float = 0.0
@@ -46,13 +67,13 @@ class Judged:
     teacher_forced: Counts | None = None
 
     def as_vector(self) -> list[float]:
-        """To travel between workers; of one length for one family."""
+        """Return the sums as numbers to add up between workers, always as many for one family."""
         forced = self.teacher_forced.as_vector() if self.teacher_forced else []
         return [*self.counts.as_vector(), self.loss_sum, self.loss_weight, *forced]
 
     @classmethod
-    def from_vector(cls, vector: Sequence[float]) -> "Judged":
-        """Back from `as_vector`, or from a sum of several."""
+    def from_vector(cls, vector: Sequence[float]) -> "EvaluationSums":
+        """Return the sums of one `as_vector`, or of several added up."""
         loss_sum, loss_weight, *forced = vector[COUNTS_SIZE:]
         return cls(
             Counts.from_vector(vector[:COUNTS_SIZE]),
@@ -62,59 +83,60 @@ class Judged:
         )
 
     def rates(self) -> dict[str, float]:
-        """As metrics.jsonl has them."""
-        forced = (
-            {
-                f"{name}_teacher_forced": rate
-                for name, rate in self.teacher_forced.rates().items()
-                if name in ("eval_cer", "eval_wer")
-            }
-            if self.teacher_forced
-            else {}
-        )
-        return {
-            "eval_loss": self.loss_sum / max(1.0, self.loss_weight),
-            **self.counts.rates(),
-            **forced,
-        }
+        """Return the loss and the error rates under their names in metrics.jsonl."""
+        rates = {"eval_loss": self.loss_sum / max(1.0, self.loss_weight), **self.counts.rates()}
+        if self.teacher_forced:
+            forced = self.teacher_forced.rates()
+            rates |= {f"{name}_teacher_forced": forced[name] for name in ("eval_cer", "eval_wer")}
+        return rates
 
 
 class Task(Protocol):
-    """A model family at work: a network, its data, its loss and how it reads."""
+    """A model family in training: a network, its data, its loss and how it reads."""
 
     @property
     def config(self) -> TrainConfig:
-        """Of the run."""
+        """The run's config."""
         ...
 
     @property
     def validation_data(self) -> Dataset:
-        """What judges."""
+        """The validation split."""
         ...
 
     @property
     def network(self) -> nn.Module:
-        """What is trained."""
+        """The network that is trained."""
+        ...
+
+    @property
+    def class_layers(self) -> Collection[str]:
+        """The names of the network's children that give the classes (optimizer.head_weight_decay)."""
+        ...
+
+    @property
+    def parameters_used_directly(self) -> Sequence[nn.Parameter]:
+        """Parameters that are used without a call of their layer; DeepSpeed must know them."""
         ...
 
     @property
     def recognizer(self) -> Recognizer:
-        """The live one: it reads with the network as it is now."""
+        """The recogniser that reads with the network as it is now."""
         ...
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Of each usable training sample, what batches of like size are made by."""
+        """Size of each training sample (columns for CTC, tokens for VLM); batches group similar sizes."""
         ...
 
     @property
     def replayed(self) -> int:
-        """How many of the last training samples are the pool that passes draw replay from."""
+        """The number of training samples, at the end, from which each epoch picks its replay."""
         ...
 
     @property
     def train_ids(self) -> Sequence[str]:
-        """Of each usable training sample."""
+        """The id of each usable training sample."""
         ...
 
     @property
@@ -123,34 +145,37 @@ class Task(Protocol):
         ...
 
     @property
-    def judged(self) -> Sequence[int]:
-        """Those of `validation` that are read by themselves to judge a network: all, or a fixed part where reading takes long."""
+    def read_indices(self) -> Sequence[int]:
+        """The indices of `validation` that evaluations read: all, or a fixed part where reading is slow."""
         ...
 
-    def batch(self, turn: Turn, epoch: int) -> Any:
-        """Everything `losses` needs for a micro-batch; called in the loader's thread."""
+    def batch(self, micro_batch: MicroBatch, epoch: int) -> Any:
+        """Return everything that `losses` needs for a micro-batch; the loader's thread calls it."""
         ...
 
     def losses(self, batch: Any, weight: float) -> Losses:
-        """The losses of a micro-batch; at weight 0 nothing of it may stay in the task's statistics."""
+        """Return a micro-batch's losses; with weight 0 the task's statistics must not change."""
         ...
 
     def statistics(self) -> list[Tensor]:
-        """The live sums that were gathered since the last `absorb` (running means, confusions …); zero them to forget a step."""
+        """Return the live sums since the last `absorb` (running means, confusions …).
+
+        Zeroing them forgets a step.
+        """
         ...
 
     def absorb(self, statistics: Sequence[Tensor]) -> None:
-        """Move the running statistics by sums over all workers, and start the next step's."""
+        """Update the running statistics by sums over all workers, and start the next step's."""
         ...
 
     def train_metrics(self) -> dict[str, float]:
-        """What `absorb` counted of training batches since the last call, for the step's line of metrics.jsonl."""
+        """Return the error rates of training batches since the last call, for metrics.jsonl."""
         ...
 
-    def evaluate(self, indices: Sequence[int]) -> Judged:
+    def evaluate(self, indices: Sequence[int]) -> EvaluationSums:
         """Read these validation samples by `recognizer.read`'s own code."""
         ...
 
     def example(self) -> dict[str, str]:
-        """One validation sample as it is read now: id, reference, reading; empty where the family shows none."""
+        """Return id, reference and reading of one validation sample; empty for a family without."""
         ...

@@ -1,4 +1,4 @@
-"""Every sample looked at before training, whatever the family: who trains, who judges, and why others are left out."""
+"""Every sample checked before training, whatever the family: which are used, and why others are not."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -9,25 +9,28 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import ImageRefused
 from trainers.config import TrainConfig
-from trainers.families.task import Checked, Trained
+from trainers.families.splits import Trained
+from trainers.families.task import UsableSamples
 
-Size = Callable[
-    [Trained, int, bool], int
-]  # (data, index, whether it trains) → what batches of like size are made by; ImageRefused
+# (data, index, is it for training) → the size that batches group by; raises ImageRefused
+Size = Callable[[Trained, int, bool], int]
 
 
 def training_indices(config: TrainConfig, train: Trained) -> tuple[range, range]:
-    """Of the samples that train, and of those that are only replayed."""
+    """Return the indices of the run's own training samples, and of those that are only replayed."""
     own = len(train.first) if isinstance(train, Joined) else len(train)
     return range(min(own, config.data.max_train_samples or own)), range(own, len(train))
 
 
-def check_samples(
+def find_usable(
     config: TrainConfig, train: Trained, validation: Dataset, size_of: Size
-) -> Checked:
-    """Ask `size_of` about every sample; UserError where too much is wrong (`max_skipped`) or nothing is left."""
-    training, replayed = training_indices(config, train)
-    judged = range(min(len(validation), config.data.max_validation_samples or len(validation)))
+) -> UsableSamples:
+    """Ask `size_of` about every sample.
+
+    Raises UserError where too many cannot be used (`max_skipped`), or none is left.
+    """
+    training, replay = training_indices(config, train)
+    reading = range(min(len(validation), config.data.max_validation_samples or len(validation)))
     skipped, examples = Counter[str](), dict[str, str]()
 
     def size(data: Trained, index: int, trains: bool) -> int | None:
@@ -38,47 +41,56 @@ def check_samples(
             examples.setdefault(refused.reason, str(refused))
             return None
 
-    sizes = {index: found for index in training if (found := size(train, index, True)) is not None}
-    readable = tuple(index for index in judged if size(validation, index, False) is not None)
-    _require_enough(
-        config, len(sizes), len(readable), len(training) + len(judged), skipped, examples
-    )
-    pool = {index: found for index in replayed if (found := size(train, index, True)) is not None}
-    sizes |= pool
-    return Checked(
+    def sizes_of(indices: range) -> dict[int, int]:
+        sizes = ((index, size(train, index, True)) for index in indices)
+        return {index: known for index, known in sizes if known is not None}
+
+    sizes = sizes_of(training)
+    readable = tuple(index for index in reading if size(validation, index, False) is not None)
+    reasons = _reasons(skipped, examples)
+    _refuse_many_skipped(config, skipped.total(), len(training) + len(reading), reasons)
+    _require_enough(config, len(sizes), len(readable), reasons)
+    replay_sizes = sizes_of(replay)
+    sizes |= replay_sizes
+    return UsableSamples(
         train=tuple(sizes),
         widths=tuple(sizes.values()),
         validation=readable,
         skipped=dict(skipped.most_common()),
-        replayed=len(pool),
+        replayed=len(replay_sizes),
     )
 
 
-def _require_enough(
-    config: TrainConfig,
-    train: int,
-    validation: int,
-    all: int,
-    skipped: Counter[str],
-    examples: dict[str, str],
-) -> None:
-    reasons = "".join(
+def _reasons(skipped: Counter[str], examples: dict[str, str]) -> str:
+    """Return the five commonest reasons, a line each, with an example."""
+    return "".join(
         f"\n  {count:,} {reason}, such as {examples[reason]}"
         for reason, count in skipped.most_common(5)
     )
-    if skipped.total() > config.max_skipped * all:
+
+
+def _refuse_many_skipped(config: TrainConfig, skipped: int, samples: int, reasons: str) -> None:
+    if skipped > config.max_skipped * samples:
         raise UserError(
-            f"{told(config.data.train)}: {skipped.total():,} of {all:,} samples cannot be used, more than max_skipped={config.max_skipped:g}; mend them or raise it{reasons}"
+            f"{told(config.data.train)}: {skipped:,} of {samples:,} samples cannot be used, "
+            f"more than max_skipped={config.max_skipped:g}; fix them, or raise max_skipped{reasons}"
         )
-    if train + validation < config.data.min_samples:
+
+
+def _require_enough(config: TrainConfig, train: int, validation: int, reasons: str) -> None:
+    data = config.data
+    if train + validation < data.min_samples:
         raise UserError(
-            f"{told(config.data.train)}: {train + validation} usable samples, data.min_samples={config.data.min_samples} are needed; collect more, or lower it{reasons}"
+            f"{told(data.train)}: {train + validation} usable samples, fewer than "
+            f"data.min_samples={data.min_samples}; collect more, or lower data.min_samples{reasons}"
         )
     if train < config.workers:
         raise UserError(
-            f"{told(config.data.train)}: {train} training samples for {config.workers} workers; every worker needs at least one{reasons}"
+            f"{told(data.train)}: {train} training samples for {config.workers} workers; "
+            f"every worker needs at least one{reasons}"
         )
     if not validation:
         raise UserError(
-            f"{told(config.data.validation or config.data.train)}: no validation sample that can be read{reasons}"
+            f"{told(data.validation or data.train)}: "
+            f"no validation sample that can be read{reasons}"
         )

@@ -22,16 +22,15 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, compare, evaluate
 from ocr.files import read_json, write_atomically, write_json
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.replay import replay_files, replay_of, rows_file, with_replay
+from ocr.retraining import PROGRESS_FILE, REFUSED, VERDICT_FILE, RetrainConfig
 from ocr.settings import parse_settings
 from ocr.sources.settings import CorrectionsSettings
 from trainers.config import TrainConfig
 from trainers.retrain.gate import Verdict, joined, judge
-from trainers.retrain.settings import RetrainConfig
 from trainers.runs.launch import Job, launch, shown
 
-VERDICT, PROGRESS = "verdict.json", "progress.json"
 Train = Callable[[Job], None]
 
 
@@ -46,7 +45,7 @@ class Retrained:
         found, bundle = self.found, shown(self.output / "bundle")
         next_step = (
             ""
-            if found["verdict"] == "refused"
+            if found["verdict"] == REFUSED
             else f"; serve it: python ray_jobs/deploy.py {bundle}"
         )
         return f"{found['verdict']}: {'; '.join(found['why'])}\n{found['candidate']}: {found['verdict']}, {bundle}{next_step}"
@@ -72,9 +71,9 @@ def retrain(config: RetrainConfig, train: Train, command: str) -> Retrained:
     output = Path(config.storage_path) / (
         config.output or f"retrain-{bundle.name}-{_hash(config, bundle, corrected)}"
     )
-    if (output / VERDICT).is_file():
+    if (output / VERDICT_FILE).is_file():
         print(f"{shown(output)}: this retraining is finished", flush=True)
-        return Retrained(output, read_json(output / VERDICT))
+        return Retrained(output, read_json(output / VERDICT_FILE))
     output.mkdir(parents=True, exist_ok=True)
     return _Retraining(
         config, train, command, bundle, replay, judged, corrected, output
@@ -99,7 +98,7 @@ def _hash(config: RetrainConfig, bundle: Bundle, corrected: Dataset) -> str:
 
 
 def divided(groups: Sequence[str], parts: int) -> list[list[int]]:
-    """Places of samples in so many parts of like size, none of whose groups stands in two; where there are fewer groups than parts, each sample goes by itself."""
+    """Slots of samples in so many parts of like size, none of whose groups stands in two; where there are fewer groups than parts, each sample goes by itself."""
     keys = (
         list(groups)
         if len(set(groups)) >= parts
@@ -262,7 +261,7 @@ class _Retraining:
         """Where it is, for whoever watches."""
         where = {"phase": phase, "part": part[0], "parts": part[1], "run": run}
         write_json(
-            self.output / PROGRESS,
+            self.output / PROGRESS_FILE,
             {**where, "max_steps": self.config.max_steps, "num_epochs": self.config.num_epochs},
         )
         print(f"part {part[0]} of {part[1]}: {phase}", flush=True)
@@ -277,5 +276,5 @@ class _Retraining:
             "seconds": round(seconds, 1),
             "command": self.command,
         }
-        write_json(self.output / VERDICT, found)
+        write_json(self.output / VERDICT_FILE, found)
         return Retrained(self.output, found)

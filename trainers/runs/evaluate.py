@@ -10,7 +10,8 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.evaluation import Comparison, compare, evaluate
 from ocr.files import read_json, write_json
-from ocr.recognizers.recognizer import Recognizer, load
+from ocr.recognizers.factory import load
+from ocr.recognizers.recognizer import Recognizer
 from ocr.scoring import Counts
 from ocr.settings import parse_settings, read_yaml
 from trainers.config import TrainConfig
@@ -57,7 +58,7 @@ def judge(path: Path, data: str | None = None) -> Iterator[Verdict]:
     )
     for step in checkpoints.steps_of(path):
         try:
-            found = checkpoints.verify(checkpoints.directory_of(path, step))
+            found = checkpoints.verify_hashes(checkpoints.directory_of(path, step))
         except DamagedCheckpoint as problem:
             print(f"passed over {problem}", flush=True)
             continue

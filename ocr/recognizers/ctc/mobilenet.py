@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocr.recognizers.ctc.networks import BiLstm, CtcNetwork, Dropout, MicroBatchNorm, mask_beyond
+from ocr.recognizers.ctc.layers import BiLstm, CtcNetwork, Dropout, MicroBatchNorm, mask_beyond
 from ocr.recognizers.ctc.settings import MobileNetSettings
 
 # kernel, expanded channels, channels, squeeze-and-excitation, hard-swish (else ReLU), stride of the height; the width keeps its columns

@@ -14,13 +14,14 @@ import numpy as np
 
 from ocr.images import Pixels
 from ocr.recognizers.ctc.decoding import Floats, Ints
-from ocr.recognizers.ctc.reading import READ_BATCH, as_line, collate
+from ocr.recognizers.ctc.inputs import as_line, collate
 from ocr.recognizers.ctc.settings import NetworkSettings
 
 if TYPE_CHECKING:
-    from ocr.recognizers.ctc.networks import CtcNetwork
+    from ocr.recognizers.ctc.layers import CtcNetwork
 
 _OPSET = 17
+_BATCH = 32  # images of which int8 ranges are taken at once
 _HALF_FROM = 4096  # values of a tensor from which on it is stored in half precision
 
 
@@ -92,7 +93,7 @@ def to_int8(content: bytes, images: Sequence[Pixels], settings: NetworkSettings)
         quantize_static(
             ready,
             made,
-            _Calibration(images, settings),
+            _Int8Ranges(images, settings),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "MatMul", "Gemm"],
             per_channel=True,
@@ -103,7 +104,7 @@ def to_int8(content: bytes, images: Sequence[Pixels], settings: NetworkSettings)
         return Path(made).read_bytes()
 
 
-class _Calibration:
+class _Int8Ranges:
     """Batches of images as quantize_static asks for them."""
 
     def __init__(self, images: Sequence[Pixels], settings: NetworkSettings) -> None:
@@ -116,8 +117,8 @@ class _Calibration:
 
 def _batches(images: Sequence[Pixels], settings: NetworkSettings) -> Iterator[dict[str, Any]]:
     lines = sorted((as_line(image, settings) for image in images), key=lambda line: line.shape[1])
-    for start in range(0, len(lines), READ_BATCH):
-        ink_BCHW, widths_B = collate(lines[start : start + READ_BATCH], settings)
+    for start in range(0, len(lines), _BATCH):
+        ink_BCHW, widths_B = collate(lines[start : start + _BATCH], settings)
         yield {"ink": ink_BCHW, "widths": widths_B}
 
 

@@ -7,60 +7,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ocr.alphabet import Alphabet
 from ocr.bundle import ENTRIES, LANGUAGE_MODEL, LEXICON, Bundle
 from ocr.errors import UserError
-from ocr.images import Pixels, scale_to_height, to_ink, trim_rows
+from ocr.images import Pixels
 from ocr.recognizers.ctc.calibration import Calibration
 from ocr.recognizers.ctc.decoding import Decoder, Floats, Ints, log_likelihoods, log_softmax
+from ocr.recognizers.ctc.inputs import as_line, collate
 from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
-from ocr.recognizers.ctc.settings import (
-    CompactSettings,
-    CrnnSettings,
-    DecodingSettings,
-    MobileNetSettings,
-    NetworkSettings,
-    SvtrSettings,
-)
+from ocr.recognizers.ctc.settings import NETWORK_SETTINGS, DecodingSettings, NetworkSettings
 from ocr.recognizers.recognizer import like_sizes, opened
 from ocr.sample import Reading
 from ocr.settings import parse_settings
 
-MARGIN_PX = 4
 READ_BATCH = 32
 _WIDEST = 2.0  # times the narrowest of a batch: what is padded costs as much as what is read
-
-
-def input_width(width_px: int, settings: NetworkSettings) -> int:
-    """Columns that a line image of this width (as `as_line` gives it) takes: the fixed width, else margins added, rounded up to whole outputs."""
-    if settings.fixed_width_px is not None:
-        return settings.fixed_width_px
-    return (
-        -(-(width_px + 2 * MARGIN_PX) // settings.columns_per_output) * settings.columns_per_output
-    )
-
-
-def as_line(pixels: Pixels, settings: NetworkSettings) -> Pixels:
-    """An image as the network gets it: its ink fills the height; one that is wider, with its margins, than a fixed width is squeezed."""
-    max_width_px = (
-        None if settings.fixed_width_px is None else settings.fixed_width_px - 2 * MARGIN_PX
-    )
-    return scale_to_height(trim_rows(pixels), settings.height_px, max_width_px)
-
-
-def collate(lines: Sequence[Pixels], settings: NetworkSettings) -> tuple[Floats, Ints]:
-    """Line images (uint8, as `as_line` gives them) → ink [B, C, H, W] and widths [B]; beyond an image's width there is background."""
-    inks = [to_ink(line) for line in lines]
-    widths = [input_width(ink.shape[2], settings) for ink in inks]
-    channels, height = inks[0].shape[:2]
-    batch: NDArray[np.float32] = np.zeros((len(inks), channels, height, max(widths)), np.float32)
-    for row, ink in zip(batch, inks, strict=True):
-        row[:, :, MARGIN_PX : MARGIN_PX + ink.shape[2]] = ink
-    return batch, np.array(widths, np.int64)
 
 
 class Backend(Protocol):
@@ -132,20 +94,12 @@ def _by_width(widths: Sequence[int]) -> Iterator[list[int]]:
     )
 
 
-_KINDS: dict[str, type[NetworkSettings]] = {
-    "compact": CompactSettings,
-    "crnn": CrnnSettings,
-    "mobilenet_v3_crnn": MobileNetSettings,
-    "svtr": SvtrSettings,
-}
-
-
 def network_settings(values: dict[str, Any], where: str) -> NetworkSettings:
     """The settings of a CTC network from a bundle's plain values."""
     kind = values.get("kind")
-    if kind not in _KINDS:
-        raise UserError(f"{where}: unknown network {kind!r}; known: {', '.join(_KINDS)}")
-    return parse_settings(_KINDS[str(kind)], values, where)
+    if kind not in NETWORK_SETTINGS:
+        raise UserError(f"{where}: unknown network {kind!r}; known: {', '.join(NETWORK_SETTINGS)}")
+    return parse_settings(NETWORK_SETTINGS[str(kind)], values, where)
 
 
 def load_ctc(bundle: Bundle, backend: str | None, device: str | None) -> CtcRecognizer:

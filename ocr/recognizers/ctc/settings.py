@@ -1,6 +1,6 @@
 """Settings of the CTC networks; no torch here, so a config is checked in an instant."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import pydantic
 
@@ -10,6 +10,7 @@ from ocr.settings import Setting, Settings
 class WritingSettings(Settings):
     """What a network can write, and the lines that it takes."""
 
+    network: ClassVar[str]  # module:class, imported when it is built: settings never load torch
     channels: ClassVar[int]
     columns_per_output: ClassVar[int]
 
@@ -40,6 +41,7 @@ class WritingSettings(Settings):
 class CompactSettings(WritingSettings):
     """The fast network: grey, a stride-2 stem, one output every 4 pixels."""
 
+    network: ClassVar[str] = "ocr.recognizers.ctc.compact:CompactNetwork"
     channels: ClassVar[int] = 1
     columns_per_output: ClassVar[int] = 4
 
@@ -58,6 +60,7 @@ class CompactSettings(WritingSettings):
 class CrnnSettings(WritingSettings):
     """The CNN + BiLSTM of the Corrections system: RGB, three convolutions, one output every 8 pixels."""
 
+    network: ClassVar[str] = "ocr.recognizers.ctc.crnn:CrnnNetwork"
     channels: ClassVar[int] = 3
     columns_per_output: ClassVar[int] = 8
 
@@ -77,6 +80,7 @@ class CrnnSettings(WritingSettings):
 class MobileNetSettings(WritingSettings):
     """PaddleOCR's CRNN on MobileNetV3 large, the Thai system's network: RGB, one output every 4 pixels, two BiLSTM layers."""
 
+    network: ClassVar[str] = "ocr.recognizers.ctc.mobilenet:MobileNetNetwork"
     channels: ClassVar[int] = 3
     columns_per_output: ClassVar[int] = 4
 
@@ -102,6 +106,7 @@ class MobileNetSettings(WritingSettings):
 class SvtrSettings(WritingSettings):
     """PaddleOCR's SVTRNet as the Thai system sets it: RGB lines of one fixed size, attention over patches, the same number of outputs for every line."""
 
+    network: ClassVar[str] = "ocr.recognizers.ctc.svtr:SvtrNetwork"
     channels: ClassVar[int] = 3
     columns_per_output: ClassVar[int] = (
         4  # of a patch; patches are pooled into the outputs, so each has more
@@ -200,4 +205,9 @@ class DecodingSettings(Settings):
         return self.method == "beam" and self.lm_order > 0 and self.lm_weight > 0
 
 
+# The one table of CTC networks. A new one takes a settings class, a network class (named by
+# `network` of the settings) and a member here; everything else derives from this union.
 NetworkSettings = CompactSettings | CrnnSettings | MobileNetSettings | SvtrSettings
+NETWORK_SETTINGS: dict[str, type[NetworkSettings]] = {
+    settings.model_fields["kind"].default: settings for settings in get_args(NetworkSettings)
+}

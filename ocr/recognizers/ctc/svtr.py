@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ocr.recognizers.ctc.networks import CtcNetwork, Dropout, MicroBatchNorm
+from ocr.recognizers.ctc.layers import CtcNetwork, Dropout, MicroBatchNorm
 from ocr.recognizers.ctc.settings import SvtrSettings
 
 _PATCH_PX = SvtrSettings.columns_per_output  # of either side

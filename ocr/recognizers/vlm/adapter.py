@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ocr.bundle import Bundle
 from ocr.errors import UserError
-from ocr.recognizers.vlm.base_model import DTYPES, TARGETS, Base, find_base
+from ocr.recognizers.vlm.base_model import DTYPES, TARGETS, Base
+from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.reading import VlmRecognizer
 from ocr.recognizers.vlm.settings import (
     GenerationSettings,

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import nn
 from ocr.errors import UserError
 from ocr.files import read_json, sha256_of
 from ocr.recognizers.vlm.inputs import Patching, Prompt
-from ocr.recognizers.vlm.settings import BaseModelSettings, Dtype, TinyVlmSettings, VlmSettings
+from ocr.recognizers.vlm.settings import BaseModelSettings, Dtype
 
 ARCHITECTURES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
@@ -185,47 +185,6 @@ def _torchvision_trouble() -> str | None:
 def dtype_for(precision: str) -> Dtype:
     """Of a frozen base whose settings leave it open, where fp32, bf16 or fp16 is computed in."""
     return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]  # type: ignore[return-value]
-
-
-@lru_cache(maxsize=4)  # its tokenizer and the hash of its weights are asked for in several places
-def find_base(settings: VlmSettings | TinyVlmSettings) -> Base:
-    """The base that the settings name: a folder, one of the hub (downloaded where it is not in its cache), or the tiny one, built where it is missing."""
-    if isinstance(settings, TinyVlmSettings):
-        from ocr.recognizers.vlm.tiny import built
-
-        return Base(built(settings), f"tiny_vlm {settings.architecture}")
-    folder = Path(settings.name_or_path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"model.name_or_path: {folder}: no config.json; give the folder of a model as save_pretrained writes it"
-            )
-        return Base(folder, settings.name_or_path)
-    if folder.is_absolute() or settings.name_or_path.count("/") != 1:
-        raise UserError(
-            f"model.name_or_path: {settings.name_or_path}: no such folder, nor a name of the hub (OWNER/NAME)"
-        )
-    return Base(_downloaded(settings), settings.name_or_path)
-
-
-def _downloaded(settings: VlmSettings) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(
-                settings.name_or_path,
-                revision=settings.revision,
-                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt", "README.md"],
-            )
-        )
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as problem:
-        first = str(problem).strip().splitlines()[0]
-        raise UserError(
-            f"model.name_or_path: {settings.name_or_path}: not in the hub's cache on this machine, and the hub did not give it: {first}. "
-            "Name a local folder, or try configs/tiny_vlm.yaml, which needs neither hub nor GPU"
-        ) from None
 
 
 def _attention(settings: BaseModelSettings, device: str) -> str:

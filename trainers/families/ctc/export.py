@@ -24,7 +24,7 @@ from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
 from ocr.recognizers.ctc.onnx import to_int8, to_onnx, with_half_weights
 from ocr.recognizers.ctc.reading import CtcRecognizer, sealed_decoder
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.settings import resolved
 from trainers.config import TrainConfig
 from trainers.families.ctc.task import CtcTask, initial_bundle

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ocr.bundle import Bundle, write_bundle
 from ocr.evaluation import Evaluation, evaluate
 from ocr.recognizers.ctc.calibration import Reliability, reliability
-from ocr.recognizers.recognizer import load
+from ocr.recognizers.factory import load
 from ocr.recognizers.vlm.adapter import adapted, adapter_files, fill
 from ocr.recognizers.vlm.base_model import DTYPES
 from ocr.recognizers.vlm.reading import VlmRecognizer

@@ -12,7 +12,8 @@ from ocr.dataset.prepared import open_splits
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import ImageRefused, image_size
-from ocr.recognizers.vlm.base_model import ARCHITECTURES, TARGETS, Base, find_base
+from ocr.recognizers.vlm.base_model import ARCHITECTURES, TARGETS, Base
+from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.inputs import fitted_size
 from trainers.config import TrainConfig
 from trainers.families.vlm.task import LEAST_SIDE_PX, Fitting

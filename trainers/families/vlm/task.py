@@ -21,13 +21,14 @@ from ocr.errors import UserError
 from ocr.evaluation import evaluate
 from ocr.images import ImageRefused, image_size, open_image
 from ocr.recognizers.vlm.adapter import adapted, fill, read_adapter, require_base
-from ocr.recognizers.vlm.base_model import DTYPES, Base, dtype_for, find_base
+from ocr.recognizers.vlm.base_model import DTYPES, Base, dtype_for
+from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.inputs import Prompt, fitted_size, padded, vision_inputs
 from ocr.recognizers.vlm.reading import VlmRecognizer
 from ocr.scoring import COUNTS_SIZE, Counts, score
 from ocr.text import normalise
 from trainers.config import LossSettings, TrainConfig
-from trainers.families.task import Checked, Judged, Losses, Trained
+from trainers.families.task import UsableSamples, EvaluationSums, Losses, Trained
 from trainers.families.usable_samples import check_samples
 from trainers.families.vlm.augment import disturb
 from trainers.families.vlm.losses import Confusion, token_losses
@@ -39,7 +40,7 @@ LEAST_SIDE_PX = 256  # of what was larger: a page shrunk below it can hardly be 
 _ADAPTER = "default"
 
 
-def check(config: TrainConfig, train: Trained, validation: Dataset) -> Checked:
+def check(config: TrainConfig, train: Trained, validation: Dataset) -> UsableSamples:
     """Count every sample's tokens from its label and its image's header; UserError where too much is wrong (`max_skipped`) or nothing is left."""
     fits = Fitting(config, find_base(config.vlm))
 
@@ -173,7 +174,7 @@ class VlmTask:
     def __init__(
         self,
         config: TrainConfig,
-        checked: Checked,
+        checked: UsableSamples,
         train: Trained,
         validation: Dataset,
         device: str = "cpu",
@@ -267,7 +268,7 @@ class VlmTask:
         self.network.read_since_log.zero_()
         return {"train_cer_teacher_forced": counted.cer, "train_wer_teacher_forced": counted.wer}
 
-    def evaluate(self, indices: Sequence[int]) -> Judged:
+    def evaluate(self, indices: Sequence[int]) -> EvaluationSums:
         """Losses and teacher-forced counts of all these samples, and counts of generated text for those of the fixed subset."""
         judged = set(self.judged)
         counts = evaluate(
@@ -289,7 +290,7 @@ class VlmTask:
             forced += sum(
                 (score(*pair) for pair in self._texts(targets_N, likeliest_N, parts)), Counts()
             )
-        return Judged(counts, loss_sum, loss_weight, forced)
+        return EvaluationSums(counts, loss_sum, loss_weight, forced)
 
     def example(self) -> dict[str, str]:
         """The first validation sample as it is read now."""
@@ -412,7 +413,7 @@ def initial_adapter(path: Path, base: Base) -> dict[str, Tensor]:
             require_base(base, bundle.model.get("base_sha256"), str(folder))
             return read_adapter(folder)
     if (path / checkpoints.MANIFEST).is_file():
-        weights = checkpoints.verify(path).weights()
+        weights = checkpoints.verify_hashes(path).weights()
         return {
             name.removeprefix("model.").replace(f".{_ADAPTER}.", "."): tensor
             for name, tensor in weights.items()

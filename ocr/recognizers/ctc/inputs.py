@@ -1,0 +1,44 @@
+"""Images → the input of a CTC network.
+
+Legend: B batch, C channels, H height, W width.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocr.images import Pixels, scale_to_height, to_ink, trim_rows
+from ocr.recognizers.ctc.settings import NetworkSettings
+
+MARGIN_PX = 4
+
+
+def input_width(width_px: int, settings: NetworkSettings) -> int:
+    """Columns that a line image of this width (as `as_line` gives it) takes: the fixed width, else margins added, rounded up to whole outputs."""
+    if settings.fixed_width_px is not None:
+        return settings.fixed_width_px
+    return (
+        -(-(width_px + 2 * MARGIN_PX) // settings.columns_per_output) * settings.columns_per_output
+    )
+
+
+def as_line(pixels: Pixels, settings: NetworkSettings) -> Pixels:
+    """An image as the network gets it: its ink fills the height; one that is wider, with its margins, than a fixed width is squeezed."""
+    max_width_px = (
+        None if settings.fixed_width_px is None else settings.fixed_width_px - 2 * MARGIN_PX
+    )
+    return scale_to_height(trim_rows(pixels), settings.height_px, max_width_px)
+
+
+def collate(
+    lines: Sequence[Pixels], settings: NetworkSettings
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Line images (uint8, as `as_line` gives them) → ink [B, C, H, W] and widths [B]; beyond an image's width there is background."""
+    inks = [to_ink(line) for line in lines]
+    widths = [input_width(ink.shape[2], settings) for ink in inks]
+    channels, height = inks[0].shape[:2]
+    batch: NDArray[np.float32] = np.zeros((len(inks), channels, height, max(widths)), np.float32)
+    for row, ink in zip(batch, inks, strict=True):
+        row[:, :, MARGIN_PX : MARGIN_PX + ink.shape[2]] = ink
+    return batch, np.array(widths, np.int64)

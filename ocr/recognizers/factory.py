@@ -1,0 +1,33 @@
+"""Bundles → recognisers; the only module that knows every model family."""
+
+from pathlib import Path
+
+from ocr.bundle import open_bundle
+from ocr.errors import UserError
+from ocr.recognizers.ctc.reading import load_ctc
+from ocr.recognizers.ensemble import Ensemble
+from ocr.recognizers.recognizer import Recognizer
+
+
+def load(bundle: Path, backend: str | None = None, device: str | None = None) -> Recognizer:
+    """Verify the files of a bundle, or of a shipped recogniser by its name, and return its recogniser.
+
+    Backend and device default to the bundle's own choice.
+    """
+    opened = open_bundle(bundle)
+    if opened.family == "vlm":
+        from ocr.recognizers.vlm.adapter import load_vlm  # loads torch
+
+        return load_vlm(opened, backend, device)
+    if opened.family != "ctc":
+        raise UserError(
+            f"{bundle}: expected a bundle of the family ctc or vlm, got {opened.family!r}; "
+            "update lipi-ocr"
+        )
+    return load_ctc(opened, backend, device)
+
+
+def load_all(bundles: str, backend: str | None = None, device: str | None = None) -> Recognizer:
+    """Return the recogniser of `BUNDLE`, or the voting ensemble of `BUNDLE,BUNDLE,…`."""
+    members = [load(Path(bundle), backend, device) for bundle in bundles.split(",")]
+    return members[0] if len(members) == 1 else Ensemble(members)

@@ -1,0 +1,121 @@
+"""The contract of a retraining, shared by `trainers/retrain/`, `serve/retraining.py` and the web page.
+
+Settings, the words of a verdict, the files that a retraining writes. No torch, no ray here.
+"""
+
+from ocr.settings import Setting, Settings
+
+BETTER, UNSURE, REFUSED = "better", "too few to be sure", "refused"
+VERDICT_FILE, PROGRESS_FILE = "verdict.json", "progress.json"
+USER_MISTAKE = 2  # exit status of `ray_jobs/retrain.py`: trying again would not help
+MIN_CORRECTIONS = 10
+MAX_EPOCHS, MAX_BATCH_SIZE, MAX_LEARNING_RATE = 1000, 512, 0.1
+
+
+class RetrainConfig(Settings):
+    """One retraining: which recogniser, which corrections, how long, and what counts as better."""
+
+    bundle: str = Setting(
+        min_length=1,
+        on_resume="refuse",
+        description="Recogniser to train further: a bundle's folder, or odia, bangla or thai",
+    )
+    corrections: str = Setting(
+        min_length=1,
+        on_resume="refuse",
+        description="Folder of corrections, x.png with x.json (docs/formats.md)",
+    )
+    storage_path: str = Setting(
+        "runs",
+        min_length=1,
+        on_resume="free",
+        description="Folder that holds `output`; relative ones lie under LIPI_STORAGE where it is set",
+    )
+    output: str | None = Setting(
+        None,
+        on_resume="free",
+        description="Folder of this retraining; null: retrain-NAME-HASH, so the same command resumes",
+    )
+    replay: str | None = Setting(
+        None,
+        on_resume="refuse",
+        description="Data set to replay and to validate with; null: the samples in the bundle",
+    )
+    num_epochs: float | None = Setting(
+        None,
+        gt=0,
+        le=MAX_EPOCHS,
+        on_resume="refuse",
+        description="Epochs over corrections and replayed samples; null: max_steps decides",
+    )
+    max_steps: int = Setting(
+        150,
+        ge=1,
+        le=100_000,
+        on_resume="refuse",
+        description="Optimizer steps where num_epochs is null",
+    )
+    global_batch_size: int = Setting(
+        16, ge=1, le=MAX_BATCH_SIZE, on_resume="refuse", description="Samples per optimizer step"
+    )
+    learning_rate: float = Setting(
+        1e-3, gt=0, le=MAX_LEARNING_RATE, on_resume="refuse", description="Highest learning rate"
+    )
+    replay_ratio: float = Setting(
+        3.0,
+        gt=0,
+        le=100,
+        on_resume="refuse",
+        description="Replayed samples per correction in each epoch",
+    )
+    augment: float = Setting(
+        0.3,
+        ge=0,
+        le=2,
+        on_resume="refuse",
+        description="Strength of the augmentation of training images (augment.strength)",
+    )
+    initial_share: float = Setting(
+        0.3,
+        ge=0,
+        lt=1,
+        on_resume="refuse",
+        description="Share of the initial weights in the candidate's (Wortsman et al. 2022, WiSE-FT)",
+    )
+    min_samples: int = Setting(
+        MIN_CORRECTIONS, ge=5, on_resume="free", description="Fewest corrections to train on"
+    )
+    max_skipped: float = Setting(
+        0.01,
+        ge=0,
+        le=1,
+        on_resume="free",
+        description="Largest share of corrections that may be skipped as faulty",
+    )
+    folds: int = Setting(
+        5,
+        ge=2,
+        le=10,
+        on_resume="refuse",
+        description="Parts of the corrections; one is held out, or each in turn where there are few",
+    )
+    least_held_out: int = Setting(
+        50,
+        ge=1,
+        on_resume="refuse",
+        description="Held-out lines needed to decide by an interval; with fewer, by all folds' errors",
+    )
+    max_loss: float = Setting(
+        0.005,
+        ge=0,
+        on_resume="free",
+        description="Largest rise of CER on the old validation data (upper end of its interval)",
+    )
+    seed: int = Setting(42, ge=0, on_resume="refuse", description="Seed of every random draw")
+    save_steps: int = Setting(
+        50, ge=1, on_resume="free", description="Optimizer steps between checkpoints"
+    )
+    workers: int = Setting(1, ge=1, on_resume="free", description="Ray Train workers")
+    threads_per_worker: int = Setting(
+        1, ge=1, on_resume="free", description="Torch threads of each worker"
+    )
