@@ -41,11 +41,11 @@ from ctc import PEERS, PROJECT, output_of
 from peers.meter import WARM_UP_STEPS, Request
 
 from ocr.dataset.read import Dataset
+from ocr.keyed import generator
 from ocr.recognizers.vlm.base_model import Base, quieten
 from ocr.recognizers.vlm.find import find_base
 from ocr.settings import load_settings
 from trainers.config import TrainConfig
-from trainers.loop.keyed_random import generator
 
 sys.path.insert(0, str(PROJECT))
 from tests.support.pasted import pasted_page

@@ -1,11 +1,10 @@
 """Degraded copies of real crops, for `aug_copies`: turned, blurred, paled and noised a little, keyed by the copy's id alone."""
 
-import hashlib
-
 import numpy as np
 from PIL import Image, ImageFilter
 
 from ocr.images import Pixels, edge_grey
+from ocr.keyed import text_generator
 
 _END_SHIFT = 0.05  # of the height, at most, up or down at a line's ends
 _DEGREES, _BLUR_PX, _NOISE, _CONTRAST = 2.0, 1.0, 8.0, (0.6, 1.0)
@@ -13,11 +12,7 @@ _DEGREES, _BLUR_PX, _NOISE, _CONTRAST = 2.0, 1.0, 8.0, (0.6, 1.0)
 
 def degraded(pixels: Pixels, key: str) -> Pixels:
     """A copy of the same size and mode; equal keys give equal copies."""
-    random = np.random.Generator(
-        np.random.Philox(
-            key=int.from_bytes(hashlib.blake2b(key.encode(), digest_size=16).digest(), "little")
-        )
-    )
+    random = text_generator(key)
     paper = edge_grey(pixels)
     fill = round(paper) if pixels.ndim == 2 else (round(paper),) * 3
     most = min(

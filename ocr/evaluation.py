@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import SUFFIXES, ImageRefused, Pixels, open_image
+from ocr.keyed import fixed_generator
 from ocr.recognizers.recognizer import Recognizer
 from ocr.sample import Reading
 from ocr.scoring import Counts, confusions, score, score_all
@@ -133,7 +134,7 @@ def compare(old: Evaluation, new: Evaluation) -> Comparison:
         dtype=np.float64,
     )
     lengths = np.array([before.characters for before, _ in counted], dtype=np.float64)
-    draw = np.random.Generator(np.random.Philox(key=_BOOTSTRAP_KEY))
+    draw = fixed_generator(_BOOTSTRAP_KEY)
     drawn = [draw.integers(0, len(gained), len(gained)) for _ in range(_BOOTSTRAP_DRAWS)]
     differences = [gained[lines].sum() / max(1.0, lengths[lines].sum()) for lines in drawn]
     low, high = np.percentile(differences, [2.5, 97.5])

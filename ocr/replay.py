@@ -19,6 +19,7 @@ from ocr.bundle import DESCRIPTION, MANIFEST, Bundle, open_bundle, write_bundle
 from ocr.dataset.arrow_cache import COLUMNS
 from ocr.dataset.read import EMBEDDED, Dataset
 from ocr.errors import UserError
+from ocr.keyed import fixed_generator
 
 TRAIN, VALIDATION = "train.parquet", "validation.parquet"
 MOST = {TRAIN: 2000, VALIDATION: 1500}
@@ -59,9 +60,7 @@ def few(dataset: Dataset, most: int) -> bytes:
     """At most so many samples as a parquet file, in their order."""
     chosen = np.arange(len(dataset))
     if len(dataset) > most:
-        chosen = np.sort(
-            np.random.Generator(np.random.Philox(key=_KEY)).permutation(len(dataset))[:most]
-        )
+        chosen = np.sort(fixed_generator(_KEY).permutation(len(dataset))[:most])
     return rows_file(dataset, chosen.tolist())
 
 

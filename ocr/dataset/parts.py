@@ -20,11 +20,12 @@ from ocr.dataset.config import ImageSettings, PrepareConfig, SplitSettings
 from ocr.degrade import degraded
 from ocr.files import read_json, sync, write_json
 from ocr.images import ImageRefused, Pixels, encode_image, open_image, scale_to_fit
+from ocr.keyed import digest_of, share_of
 from ocr.limits import ImageLimits
 from ocr.linting import KINDS, fix, lint
 from ocr.sample import Sample, Skip
-from ocr.sources import Unit
 from ocr.sources.settings import SourceSettings
+from ocr.sources.unit import Unit
 from ocr.text import in_one_line, normalise
 
 KEY_BYTES = 16
@@ -238,14 +239,8 @@ def split_of(sample: Sample, settings: SplitSettings) -> str:
     )  # letters are few: by their text, validation would have some that training lacks
     name = next((name for name in settings.by if name in facts), otherwise)
     key = sample.text if name == "text" else f"{name}={facts[name]}"
-    digest = hashlib.blake2b(
-        key.encode(), digest_size=8, key=f"split {settings.seed}".encode()
-    ).digest()
-    return (
-        "validation"
-        if int.from_bytes(digest, "big") / 2**64 < settings.validation_ratio
-        else "train"
-    )
+    share = share_of(key, f"split {settings.seed}")
+    return "validation" if share < settings.validation_ratio else "train"
 
 
 def _facts(sample: Sample) -> dict[str, str]:
@@ -263,7 +258,7 @@ def _row(
         else {}
     )
     groups = {
-        f"by_{index}": key_of(name, named.get(name, facts[name]))
+        f"by_{index}": digest_of(name, named.get(name, facts[name]))
         if name in facts
         else bytes(KEY_BYTES)
         for index, name in enumerate(by)
@@ -275,10 +270,10 @@ def _row(
         "group": json.dumps(dict(sample.group), ensure_ascii=False),
         "source": sample.source,
         "split": split,
-        "id_key": key_of("id", sample.id),
-        "content_key": key_of("content", image.hex(), sample.text),
+        "id_key": digest_of("id", sample.id),
+        "content_key": digest_of("content", image.hex(), sample.text),
         "image_key": image[:KEY_BYTES],
-        "text_key": key_of("text", sample.text),
+        "text_key": digest_of("text", sample.text),
         "look": look_of(pixels),
         **groups,
         "is_copy": "copy_of" in dict(sample.group),
@@ -286,11 +281,6 @@ def _row(
         "height": pixels.shape[0],
         "image": sample.image,
     }
-
-
-def key_of(*parts: str) -> bytes:
-    """A 128-bit hash of texts."""
-    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=KEY_BYTES).digest()
 
 
 def storable(text: str) -> str:

@@ -1,8 +1,6 @@
 """Uniform numbers that depend on a key alone."""
 
-import hashlib
-
-import numpy as np
+from ocr.keyed import text_generator
 
 _DRAWS = 32  # uniform numbers per key; a fixed count keeps the draws of one setting apart from the others
 
@@ -11,9 +9,7 @@ class Draws:
     """Uniform numbers keyed by (seed, text, index …), handed out in a fixed order."""
 
     def __init__(self, *key: object) -> None:
-        digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=16).digest()
-        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-        self._values = iter(generator.random(_DRAWS).tolist())
+        self._values = iter(text_generator(*key).random(_DRAWS).tolist())
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         """The next number, in [low, high)."""

@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 from ocr.dictionary import Dictionary
 from ocr.errors import UserError
 from ocr.images import Pixels, encode_image
+from ocr.keyed import fixed_generator
 from ocr.rendering.clutter import Clutter, choose_clutter
 from ocr.rendering.draws import Draws
 from ocr.rendering.fonts import Face, Verdict, usable_faces
@@ -23,8 +24,8 @@ from ocr.rendering.ink import Layout, Piece, bounds, composed, shaped
 from ocr.rendering.scripts import DANDAS, script_named
 from ocr.rendering.texts import select_texts
 from ocr.sample import Sample, Skip
-from ocr.sources import Unit, in_rows
 from ocr.sources.settings import SyntheticSettings
+from ocr.sources.unit import Unit, in_rows
 
 _SIZE_STEP_PX = 4
 _LINE_PITCH = 1.1  # from baseline to baseline, in heights of an ordinary line
@@ -283,7 +284,7 @@ def _crop(bank: NDArray[np.float32], shape: tuple[int, ...], draws: Draws) -> ND
 
 @lru_cache(maxsize=1)
 def _noise() -> NDArray[np.float32]:
-    return np.random.Generator(np.random.Philox(key=1)).standard_normal(
+    return fixed_generator(1).standard_normal(
         (_BANK_SIDE_PX, _BANK_SIDE_PX), dtype=np.float32
     )
 
@@ -291,7 +292,7 @@ def _noise() -> NDArray[np.float32]:
 @lru_cache(maxsize=1)
 def _shading() -> NDArray[np.float32]:
     """Slow shading of unit deviation: noise at a thirty-second of the resolution, scaled up smoothly."""
-    coarse = np.random.Generator(np.random.Philox(key=2)).standard_normal(
+    coarse = fixed_generator(2).standard_normal(
         (_BANK_SIDE_PX // 32, _BANK_SIDE_PX // 32), dtype=np.float32
     )
     smooth: NDArray[np.float32] = np.asarray(

@@ -1,20 +1,19 @@
 """What the synthetic source draws: words, lines or paragraphs of word lists and running text, in a fixed order."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import regex
 
 from ocr.errors import UserError
+from ocr.keyed import digest_of, share_of
 from ocr.linting import KINDS, lint
 from ocr.rendering.scripts import JOINERS, Script, script_named
 from ocr.sources.settings import SyntheticSettings
 from ocr.text import normalise
 
-_WORD_KEY = (
-    b"lipi: which words"  # one key for all sources, so that disjoint ranges never share a word
-)
+# one salt for all sources, so that disjoint ranges never share a word
+_WORD_SALT = "lipi: which words"
 _UNCUT = regex.compile(
     r"[\u0e40-\u0e44]?\X[\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46]*"
 )  # Thai vowels stay beside their consonant
@@ -80,8 +79,8 @@ def _packed(path: Path, settings: SyntheticSettings) -> Iterator[str]:
 
 
 def _between(bounds: tuple[int, int], *key: str) -> int:
-    digest = hashlib.blake2b("\x1f".join(key).encode(), digest_size=8).digest()
-    return bounds[0] + int.from_bytes(digest, "big") % (bounds[1] - bounds[0] + 1)
+    number = int.from_bytes(digest_of(*key, size=8), "big")
+    return bounds[0] + number % (bounds[1] - bounds[0] + 1)
 
 
 def _is_line(line: str, script: Script) -> bool:
@@ -132,7 +131,7 @@ def _rare(words: Sequence[str], least: int) -> list[str]:
 
 def _dealt(words: Iterable[str]) -> list[str]:
     """The words in a fixed order that is not the one of `word_hash`, so that a smaller count is no narrower range."""
-    return sorted(words, key=lambda word: hashlib.blake2b(word.encode(), digest_size=8).digest())
+    return sorted(words, key=lambda word: digest_of(word, size=8))
 
 
 def _numbers(script: Script, low: float, high: float) -> list[str]:
@@ -146,10 +145,7 @@ def _numbers(script: Script, low: float, high: float) -> list[str]:
 
 def word_hash(word: str) -> float:
     """A number in [0, 1) that depends on the word alone."""
-    return (
-        int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8, key=_WORD_KEY).digest(), "big")
-        / 2**64
-    )
+    return share_of(word, _WORD_SALT)
 
 
 def _tokens(path: Path) -> Iterator[str]:

@@ -7,16 +7,15 @@ One whose settings do not name all its files has `files(settings) -> Iterator[Pa
 import importlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocr.sample import Sample, Skip
+from ocr.sources.unit import Unit
 
 if TYPE_CHECKING:
     from ocr.sources.settings import SourceSettings
 
-ROWS_PER_UNIT = 1_000
 _HOLDS_FILES = ("path", "images", "texts", "fonts", "dictionary", "character_dict_path")
 _READERS = {
     "page": "ocr.sources.page_xml",
@@ -27,16 +26,6 @@ _READERS = {
     "pairs": "ocr.sources.pairs",
     "synthetic": "ocr.rendering.synthetic",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A piece of a source that is read as a whole: one file, or the rows [start, stop) of one; `split` where the source itself gives it."""
-
-    name: str
-    start: int = 0
-    stop: int = 0
-    split: str | None = None
 
 
 def plan(settings: "SourceSettings") -> list[Unit]:
@@ -72,19 +61,6 @@ def _files_at(path: Path) -> Iterator[Path]:
         yield path
     for parent, _, names in os.walk(path):
         yield from (Path(parent) / name for name in names)
-
-
-def read_source(settings: "SourceSettings") -> Iterator[Sample | Skip]:
-    """Everything that a source holds, one unit after another."""
-    for unit in plan(settings):
-        yield from read(settings, unit)
-
-
-def in_rows(
-    name: str, count: int, split: str | None = None, rows: int = ROWS_PER_UNIT
-) -> list[Unit]:
-    """Units of at most `rows` rows that cover `count` rows."""
-    return [Unit(name, start, min(start + rows, count), split) for start in range(0, count, rows)]
 
 
 def _reader(settings: "SourceSettings") -> Any:

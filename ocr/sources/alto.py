@@ -7,7 +7,6 @@ import numpy as np
 
 from ocr.images import Polygon
 from ocr.sample import Sample, Skip
-from ocr.sources import Unit
 from ocr.sources.layout import (
     NotThisFormat,
     Page,
@@ -19,6 +18,7 @@ from ocr.sources.layout import (
     read_layout,
 )
 from ocr.sources.settings import AltoSettings
+from ocr.sources.unit import Unit
 
 _SOFT_HYPHEN = "\u00ad"
 

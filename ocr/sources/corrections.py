@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ocr.sample import Sample, Skip
-from ocr.sources import Unit
 from ocr.sources.files import plan_files, read_files, read_inside
 from ocr.sources.pairs import image_beside
 from ocr.sources.settings import CorrectionsSettings
+from ocr.sources.unit import Unit
 
 _MAX_JSON_BYTES = 1_000_000
 _CORRECTED = ("corrected_text", "corrected", "text", "ground_truth")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ocr.errors import UserError
 from ocr.sample import Sample, Skip
-from ocr.sources import Unit, in_rows
+from ocr.sources.unit import Unit, in_rows
 
 MAX_FILE_BYTES = 512_000_000
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from ocr.errors import UserError
 from ocr.sample import Sample, Skip
-from ocr.sources import Unit, in_rows
 from ocr.sources.files import FileRefused, read_inside
 from ocr.sources.huggingface_splits import load, must_be_there
 from ocr.sources.settings import HuggingFaceSettings
+from ocr.sources.unit import Unit, in_rows
 
 _ROWS_AT_ONCE = 16
 _OTHER_NAMES = {

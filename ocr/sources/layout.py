@@ -22,9 +22,9 @@ from ocr.images import (
 )
 from ocr.limits import ImageLimits
 from ocr.sample import Level, Sample, Skip
-from ocr.sources import Unit
 from ocr.sources.files import FileRefused, folder, names_below, read_inside
 from ocr.sources.settings import LayoutSettings
+from ocr.sources.unit import Unit
 
 NO_TEXT = "region without text"
 _MAX_XML_BYTES = 64_000_000

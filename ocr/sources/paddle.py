@@ -15,9 +15,9 @@ from ocr.errors import UserError
 from ocr.images import ImageRefused, Pixels, Polygon, cut, encode_image, open_image
 from ocr.limits import ImageLimits
 from ocr.sample import Sample, Skip
-from ocr.sources import Unit, in_rows
 from ocr.sources.files import FileRefused, folder, read_inside
 from ocr.sources.settings import PaddleSettings
+from ocr.sources.unit import Unit, in_rows
 from ocr.text import normalise
 
 _LONGEST_LINE_BYTES = 10_000_000

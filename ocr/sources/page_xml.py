@@ -8,7 +8,6 @@ import numpy as np
 
 from ocr.images import Polygon
 from ocr.sample import Sample, Skip
-from ocr.sources import Unit
 from ocr.sources.layout import (
     NotThisFormat,
     Page,
@@ -20,6 +19,7 @@ from ocr.sources.layout import (
     read_layout,
 )
 from ocr.sources.settings import PageSettings
+from ocr.sources.unit import Unit
 
 _CUSTOM_ORDER = re.compile(r"readingOrder\s*\{\s*index\s*:\s*(\d+)")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ocr.images import SUFFIXES
 from ocr.sample import Sample, Skip
-from ocr.sources import Unit
 from ocr.sources.files import plan_files, read_files, read_inside
 from ocr.sources.settings import PairsSettings
+from ocr.sources.unit import Unit
 
 _MAX_TEXT_BYTES = 1_000_000
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from ocr.keyed import generator, key_of
 from ocr.recognizers.ctc.layers import MicroBatchNorm
 from trainers.config import AugmentSettings, LossSettings, OptimizerSettings
 from trainers.families.ctc.augment import augment
 from trainers.families.ctc.losses import ctc_losses, outputs_needed
-from trainers.loop.keyed_random import generator, key_of
 from trainers.loop.schedule import learning_rate
 
 RNG = np.random.default_rng(0)

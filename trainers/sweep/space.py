@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ocr.errors import UserError
+from ocr.keyed import generator
 from ocr.settings import parse_settings, read_yaml, resolved, settings_from
 from trainers.config import TrainConfig
-from trainers.loop.keyed_random import generator
 from trainers.sweep.settings import Range, SweepConfig, Value
 
 _DIGITS = 4  # of a drawn number: nobody needs more, and a table can be read

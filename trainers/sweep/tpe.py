@@ -11,7 +11,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from trainers.loop.keyed_random import key_of
+from ocr.keyed import key_of
 from trainers.sweep.ledger import Ledger, Trial
 from trainers.sweep.settings import Range, SweepConfig, Value
 from trainers.sweep.space import rounded, with_multiples

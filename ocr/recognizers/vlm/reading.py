@@ -3,7 +3,6 @@
 Legend: B images, T tokens, V vocabulary.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from ocr.images import Pixels
+from ocr.keyed import seed_of
 from ocr.recognizers.recognizer import like_sizes, opened
 from ocr.recognizers.vlm.base_model import Base
 from ocr.recognizers.vlm.inputs import fitted_size, padded, resized, vision_inputs
@@ -99,9 +99,7 @@ class VlmRecognizer:
         stop = [_Loop()] if self.generation.stop_on_repetition else []
         generate: Any = self.model.generate
         with torch.random.fork_rng():
-            torch.manual_seed(
-                int.from_bytes(hashlib.sha256(images[0].numpy().tobytes()).digest()[:7], "big")
-            )
+            torch.manual_seed(seed_of(images[0].numpy().tobytes()))
             tokens_BT = generate(
                 input_ids=ids_BT,
                 attention_mask=seen_BT,

@@ -12,7 +12,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from ocr.dataset.read import Dataset
 from ocr.files import write_json
 from ocr.images import open_image
+from ocr.keyed import fixed_generator
 from ocr.recognizers.vlm.base_model import quieten
 from ocr.recognizers.vlm.inputs import Patching, Prompt, fitted_size, padded, resized, vision_inputs
 from ocr.recognizers.vlm.settings import ImageSettings, TinyVlmSettings
@@ -230,7 +230,7 @@ def _teach(model: nn.Module, data: Dataset, tokenizer: Any, patching: Patching, 
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=_RATE, betas=(0.9, 0.98), weight_decay=0.01
     )
-    draw = np.random.Generator(np.random.Philox(key=_ORDER_KEY))
+    draw = fixed_generator(_ORDER_KEY)
     model.train()
     for step in range(steps):
         chosen = draw.integers(0, len(data), _BATCH).tolist()
