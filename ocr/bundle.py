@@ -10,21 +10,20 @@ manifest.json         SHA-256 of each file, written last
 """
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocr.errors import UserError
-from ocr.files import read_json, sha256_of, sync, write_json
+from ocr.files import read_json, replaced_folder, sha256_of, sync, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, MANIFEST = "weights.safetensors", "bundle.json", "manifest.json"
-BASES = Path(__file__).parent / "assets" / "recognisers"
+SHIPPED = Path(__file__).parent / "assets" / "recognisers"
 LANGUAGE_MODEL, LEXICON, ENTRIES = "language_model.txt.gz", "lexicon.txt.gz", "entries.txt"
 
 
@@ -78,56 +77,45 @@ def write_bundle(bundle: Bundle, files: Mapping[str, bytes], prepared: Path | No
 
     Made beside it, hashed (from memory what is in memory, so that what a disk changes is found), then put in its place.
     """
-    making, old = (
-        bundle.path.with_name(bundle.path.name + ".new"),
-        bundle.path.with_name(bundle.path.name + ".old"),
-    )
-    shutil.rmtree(making, ignore_errors=True)
-    if prepared:
-        prepared.rename(making)
-    else:
-        making.mkdir(parents=True)
-    for name, content in files.items():
-        (making / name).write_bytes(content)
-    description = {"format": FORMAT, **asdict(bundle)}
-    del description["path"]
-    write_json(making / DESCRIPTION, description)
-    others = sorted(file.name for file in making.iterdir() if file.name not in (*files, MANIFEST))
-    hashes = {
-        **{name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-        **{name: sha256_of(making / name) for name in others},
-    }
-    for name in hashes:
-        sync(making / name)
-    write_json(making / MANIFEST, hashes)
-    sync(making)
-    shutil.rmtree(old, ignore_errors=True)
-    if bundle.path.exists():
-        bundle.path.rename(old)
-    making.rename(bundle.path)
-    sync(bundle.path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    with replaced_folder(bundle.path) as making:
+        if prepared:
+            prepared.replace(making)  # over the empty folder
+        for name, content in files.items():
+            (making / name).write_bytes(content)
+        description = {"format": FORMAT, **asdict(bundle)}
+        del description["path"]
+        write_json(making / DESCRIPTION, description)
+        others = sorted(
+            file.name for file in making.iterdir() if file.name not in (*files, MANIFEST)
+        )
+        hashes = {
+            **{name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+            **{name: sha256_of(making / name) for name in others},
+        }
+        for name in hashes:
+            sync(making / name)
+        write_json(making / MANIFEST, hashes)
 
 
-def base_names() -> list[str]:
+def shipped_names() -> list[str]:
     """The recognisers that ship."""
     return (
-        sorted(folder.name for folder in BASES.iterdir() if (folder / MANIFEST).is_file())
-        if BASES.is_dir()
+        sorted(folder.name for folder in SHIPPED.iterdir() if (folder / MANIFEST).is_file())
+        if SHIPPED.is_dir()
         else []
     )
 
 
-def _or_a_base() -> str:
-    return f", or one that ships: {', '.join(base_names())}" if base_names() else ""
+def _or_shipped() -> str:
+    return f", or one that ships: {', '.join(shipped_names())}" if shipped_names() else ""
 
 
 def open_bundle(path: Path) -> Bundle:
     """Open and verify a bundle, or one that ships by its name (odia); UserError naming the file that is missing, damaged or from a newer version."""
-    path = BASES / path if str(path) in base_names() and not path.exists() else path
+    path = SHIPPED / path if str(path) in shipped_names() and not path.exists() else path
     if not (path / MANIFEST).is_file():
         raise UserError(
-            f"{path}: no bundle here ({MANIFEST} is missing); give a folder such as runs/odia-ctc/bundle{_or_a_base()}"
+            f"{path}: no bundle here ({MANIFEST} is missing); give a folder such as runs/odia-ctc/bundle{_or_shipped()}"
         )
     try:
         manifest, description = read_json(path / MANIFEST), read_json(path / DESCRIPTION)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from ocr.errors import UserError
+from ocr.errors import UserError, first_line
 
 
 def upload(
@@ -21,8 +21,7 @@ def upload(
             repo_id=repo, repo_type=repo_type, folder_path=folder, commit_message=message
         )
     except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, HTTPError) as problem:
-        said = str(problem).strip().split("\n")[0] or type(problem).__name__
         raise UserError(
-            f"{folder} is written; {repo} was not pushed: {said}; set HF_TOKEN to a token that may write, and give the command again"
+            f"{folder} is written; {repo} was not pushed: {first_line(problem)}; set HF_TOKEN to a token that may write, and give the command again"
         ) from None
     return f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"

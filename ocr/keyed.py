@@ -40,9 +40,7 @@ def text_generator(*parts: object) -> np.random.Generator:
 
 def digest_of(*parts: str, size: int = 16, salt: bytes = b"") -> bytes:
     """Return a hash of texts with `size` bytes; another salt gives independent hashes."""
-    return hashlib.blake2b(
-        _SEPARATOR.join(parts).encode(), digest_size=size, key=salt
-    ).digest()
+    return hashlib.blake2b(_SEPARATOR.join(parts).encode(), digest_size=size, key=salt).digest()
 
 
 def share_of(text: str, salt: str) -> float:

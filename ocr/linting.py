@@ -13,7 +13,7 @@ import regex
 
 from ocr.text import describe_character
 
-Mend = str | Callable[["regex.Match[str]"], str]
+Replacement = str | Callable[["regex.Match[str]"], str]
 
 # Character classes, to stand between [ and ].
 _VOWEL_SIGN = r"\u093a\u093b\u093e-\u094c\u094e\u094f\u0955-\u0957\u0962\u0963\u09be-\u09cc\u09d7\u09e2\u09e3\u0b3e-\u0b4c\u0b56\u0b57\u0b62\u0b63"
@@ -116,67 +116,87 @@ def _white_space(found: "regex.Match[str]") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of fault: where `pattern` matches and `is_fault` agrees (what it denies for a text it denies for every part).
+    """A kind of fault: it lies where `pattern` matches and `is_fault` agrees.
 
-    `mend` is what fix() puts in its place; None leaves it to a person. A remark may well be meant as it stands.
+    What `is_fault` denies for a text it denies for every part of the text.
+    `replacement` is what fix() writes instead; None leaves the fault to a person.
+    A remark may well be intended.
     """
 
-    meaning: str
     pattern: "regex.Pattern[str]"
-    mend: Mend | None = None
-    normalise_mends: bool = False
+    replacement: Replacement | None = None
     severity: Literal["fatal", "fault", "remark"] = "fault"
     is_fault: Callable[[str], bool] | None = None
 
-    @property
-    def fix_mends(self) -> bool:
-        """Whether a rule can mend it."""
-        return self.mend is not None
-
     def find(self, text: str) -> list["regex.Match[str]"]:
-        """Every place in a text with this fault."""
+        """Return every match of this fault in a text."""
         if self.is_fault is None:
             return list(self.pattern.finditer(text))
-        return (
-            [found for found in self.pattern.finditer(text) if self.is_fault(found[0])]
-            if self.is_fault(text)
-            else []
-        )
+        if not self.is_fault(text):
+            return []
+        return [match for match in self.pattern.finditer(text) if self.is_fault(match[0])]
 
 
-# fmt: off
 KINDS: dict[str, Kind] = {
-    "lone surrogate": Kind("Half of a UTF-16 pair, which UTF-8 cannot store.", _any(r"\p{Cs}"), severity="fatal"),
-    "NUL": Kind("U+0000, which ends a text in C programs and is refused by data bases.", _any(r"\x00"), "", severity="fatal"),
-    "control character": Kind("A C0 control other than tab and line end, DEL or NEL.",
-                              _any(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f\x85]"), _white_space),
-    "C1 control": Kind("Left by a wrong decoding, often in place of a letter that the image shows.", _any(r"[\x80-\x84\x86-\x9f]")),
-    "carriage return or tab": Kind("White space that normalise() folds into a space or a line feed.", _any(r"\r\n?", r"\t"), _white_space, normalise_mends=True),
-    "byte order mark": Kind("U+FEFF, the first bytes of a file read as text.", _any(r"\ufeff"), "", normalise_mends=True),
-    "bidi control": Kind("Sets the direction of writing and draws nothing.", _any(rf"[{_BIDI}]"), ""),
-    "invisible character": Kind("Draws nothing, so that no recogniser can read it from the image.",
-                                _any(rf"[{_INVISIBLE}]", rf"[{_SELECTOR}](?<![\p{{S}}\p{{P}}\p{{N}}\p{{Han}}].)"), ""),
-    "replacement character": Kind("Stands where an earlier decoding lost something.", _any(r"[\ufffc\ufffd]")),
-    "unassigned code point": Kind("Has no meaning in Unicode.", _any(r"\p{Cn}")),
-    "private use": Kind("Means what one font says and nothing elsewhere.", _any(r"\p{Co}"), severity="remark"),
-    "not NFC": Kind("Another spelling of what NFC writes in one way.",
-                    _any(r"\X"), lambda found: unicodedata.normalize("NFC", found[0]), normalise_mends=True, is_fault=_not_nfc),
-    "SARA AM in two parts": Kind("NIKHAHIT and SARA AA draw what SARA AM draws.",
-                                 _any(r"\u0e4d([\u0e48-\u0e4b]?)\u0e32", r"([\u0e48-\u0e4b])\u0e4d\u0e32"), "\\1\u0e33", normalise_mends=True),
-    "KHANDA TA in old spelling": Kind("TA, virama and ZWJ, as before Unicode 4.1.", _any(r"\u09a4\u09cd\u200d"), "\u09ce", normalise_mends=True),
-    "letter in two parts": Kind("Two characters that draw a third, as A and the sign AA draw the letter AA.",
-                                _any(_PARTS), lambda found: _IN_TWO_PARTS[found[0]]),
-    "joiner at a token's end": Kind("ZWJ or ZWNJ with nothing to join.",
-                                    _any(rf"(?!(?<=\u09a4\u09cd)\u200d){_JOINER_AT_END}"), "", normalise_mends=True),
-    "joiner out of place": Kind("ZWJ or ZWNJ inside a token where it changes no picture.",
-                                _any(rf"(?=[{_JOINER}])(?!{_JOINER_AT_END}|{'|'.join(_JOINER_WITH_EFFECT)})."), ""),
-    "marks in wrong order": Kind("Two signs typed the wrong way round, which draw the same picture.", _any(*_WRONG_ORDER), r"\2\1"),
-    "impossible pair": Kind("Two signs that the script never puts one after the other.", _any(*_IMPOSSIBLE_PAIR)),
-    "orphan mark": Kind("A mark with no letter before it that could carry it.", _any(*_ORPHAN)),
-    "mixed digits": Kind("Digits of two scripts in one token.", _any(r"\d\S*\d"), severity="remark", is_fault=_mixes_digits),
-    "mixed scripts": Kind("Letters of two scripts in one word.", _any(*_MIXED_SCRIPTS), severity="remark"),
+    # half of a UTF-16 pair, which UTF-8 cannot store
+    "lone surrogate": Kind(_any(r"\p{Cs}"), severity="fatal"),
+    # U+0000 ends a text in C programs and is refused by data bases
+    "NUL": Kind(_any(r"\x00"), "", severity="fatal"),
+    # a C0 control other than tab and line end, DEL or NEL
+    "control character": Kind(_any(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f\x85]"), _white_space),
+    # left by a wrong decoding, often instead of a letter that the image shows
+    "C1 control": Kind(_any(r"[\x80-\x84\x86-\x9f]")),
+    # white space that normalise() folds into a space or a line feed
+    "carriage return or tab": Kind(_any(r"\r\n?", r"\t"), _white_space),
+    # U+FEFF, the first bytes of a file read as text
+    "byte order mark": Kind(_any(r"\ufeff"), ""),
+    # sets the direction of writing and shows nothing
+    "bidi control": Kind(_any(rf"[{_BIDI}]"), ""),
+    # shows nothing, so that no recogniser can read it from the image
+    "invisible character": Kind(
+        _any(
+            rf"[{_INVISIBLE}]",
+            rf"[{_SELECTOR}](?<![\p{{S}}\p{{P}}\p{{N}}\p{{Han}}].)",
+        ),
+        "",
+    ),
+    # left where an earlier decoding lost something
+    "replacement character": Kind(_any(r"[\ufffc\ufffd]")),
+    # no meaning in Unicode
+    "unassigned code point": Kind(_any(r"\p{Cn}")),
+    # means what one font says and nothing elsewhere
+    "private use": Kind(_any(r"\p{Co}"), severity="remark"),
+    # another spelling of what NFC writes in one way
+    "not NFC": Kind(
+        _any(r"\X"),
+        lambda match: unicodedata.normalize("NFC", match[0]),
+        is_fault=_not_nfc,
+    ),
+    # NIKHAHIT and SARA AA look like SARA AM
+    "SARA AM in two parts": Kind(
+        _any(r"\u0e4d([\u0e48-\u0e4b]?)\u0e32", r"([\u0e48-\u0e4b])\u0e4d\u0e32"), "\\1\u0e33"
+    ),
+    # TA, virama and ZWJ, as before Unicode 4.1
+    "KHANDA TA in old spelling": Kind(_any(r"\u09a4\u09cd\u200d"), "\u09ce"),
+    # two characters that look like a third, as A and the sign AA look like the letter AA
+    "letter in two parts": Kind(_any(_PARTS), lambda match: _IN_TWO_PARTS[match[0]]),
+    # ZWJ or ZWNJ with nothing to join
+    "joiner at a token's end": Kind(_any(rf"(?!(?<=\u09a4\u09cd)\u200d){_JOINER_AT_END}"), ""),
+    # ZWJ or ZWNJ inside a token where it changes nothing in the image
+    "joiner out of place": Kind(
+        _any(rf"(?=[{_JOINER}])(?!{_JOINER_AT_END}|{'|'.join(_JOINER_WITH_EFFECT)})."), ""
+    ),
+    # two signs typed in the wrong order, which look the same
+    "marks in wrong order": Kind(_any(*_WRONG_ORDER), r"\2\1"),
+    # two signs that the script never puts one after the other
+    "impossible pair": Kind(_any(*_IMPOSSIBLE_PAIR)),
+    # a mark with no letter before it that could carry it
+    "orphan mark": Kind(_any(*_ORPHAN)),
+    # digits of two scripts in one token
+    "mixed digits": Kind(_any(r"\d\S*\d"), severity="remark", is_fault=_mixes_digits),
+    # letters of two scripts in one word
+    "mixed scripts": Kind(_any(*_MIXED_SCRIPTS), severity="remark"),
 }
-# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +219,16 @@ def lint(text: str) -> list[Finding]:
 
 
 def fix(text: str) -> str:
-    """The label with every fault mended that a rule can mend; the others stay. Idempotent."""
-    while (mended := _mend_once(text)) != text:
-        text = mended
+    """Return the label with every fault fixed that a rule can fix; the others stay. Idempotent."""
+    while (fixed := _fix_once(text)) != text:
+        text = fixed
     return text
 
 
-def _mend_once(text: str) -> str:
+def _fix_once(text: str) -> str:
     for kind in KINDS.values():
-        if kind.mend is not None:
-            text = kind.pattern.sub(kind.mend, text)
+        if kind.replacement is not None:
+            text = kind.pattern.sub(kind.replacement, text)
     return text
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from ocr.images import ImageRefused, Pixels, Polygon, cut
 from ocr.recognizers.recognizer import Recognizer
-from ocr.sample import Reading
 
 _WORK_SIDE_PX = 2400  # pages are looked at no larger than this
 _MAX_SKEW, _SKEW_POINTS = 6.0, 40_000  # degrees; ink pixels that the skew is measured on
@@ -118,12 +117,6 @@ def lines_for(recognizer: Recognizer, page: Pixels, max_lines: int = 1000) -> li
             np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64), 0.0
         )
     ]
-
-
-def read_page(recognizer: Recognizer, page: Pixels) -> list[tuple[PageLine, Reading]]:
-    """Each line of a page (pixels in the recogniser's mode) with its reading, in reading order."""
-    lines = lines_for(recognizer, page)
-    return list(zip(lines, recognizer.read(cut_lines(page, lines)), strict=True)) if lines else []
 
 
 def skew_of(ink: Pixels) -> float:

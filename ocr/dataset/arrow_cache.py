@@ -1,11 +1,8 @@
 """One parquet split → one Arrow file in LIPI_CACHE that every process of this node maps into memory; made once, whole or not at all."""
 
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ocr.dataset.fingerprint import Fingerprint
 from ocr.errors import UserError
-from ocr.files import read_json, sync, write_json
+from ocr.files import cache_dir, locked, read_json, sync, write_json
 
 COLUMNS = ("id", "image", "text", "level", "group", "source")
 _FINEVISION = ("id", "images", "texts", "level", "group", "source")
@@ -24,11 +21,6 @@ _SPARE_BYTES = 64_000_000
 _SCHEMA = pa.schema(
     [(name, pa.large_binary() if name == "image" else pa.large_string()) for name in COLUMNS]
 )
-
-
-def cache_dir() -> Path:
-    """LIPI_CACHE, or ~/.cache/lipi; safe to delete when nothing runs."""
-    return Path(os.environ.get("LIPI_CACHE") or Path.home() / ".cache" / "lipi")
 
 
 def cached(location: str) -> tuple[Path, str]:
@@ -41,7 +33,7 @@ def cached(location: str) -> tuple[Path, str]:
     target = cache_dir() / "arrow" / f"{hashlib.sha256(stamp.encode()).hexdigest()[:32]}.arrow"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(target):
+        with locked(target.with_suffix(".lock")):  # other processes of this node wait
             if not target.exists():
                 _make(files, path, location, target)
     return target, str(read_json(target.with_suffix(".json"))["fingerprint"])
@@ -137,11 +129,3 @@ def _need_room(parquet: pq.ParquetFile, folder: Path, location: str) -> None:
         raise UserError(
             f"{folder}: {free / 1e9:.1f} GB are free, the Arrow cache of {location} takes {needed / 1e9:.1f} GB; make room, or set LIPI_CACHE to a larger disk"
         )
-
-
-@contextmanager
-def _one_at_a_time(target: Path) -> Iterator[None]:
-    """Other processes of this node wait here while one makes the file."""
-    with open(target.with_suffix(".lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

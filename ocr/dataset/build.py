@@ -6,12 +6,9 @@ was; duplicates, splits and the files are a second pass over the parts in their 
 
 import contextlib
 import difflib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +19,11 @@ from tqdm import tqdm
 from ocr import sources
 from ocr.dataset.config import PrepareConfig
 from ocr.dataset.describe import card, described, table_of
-from ocr.dataset.merge import Table, judge
+from ocr.dataset.merge import Table, decide_duplicates
 from ocr.dataset.parts import Work, make_part
 from ocr.dataset.write import FILES, Tally, write_splits
 from ocr.errors import UserError
-from ocr.files import read_json, sync
+from ocr.files import locked, read_json, replaced_folder, sync
 from ocr.sources.settings import SourceSettings
 
 MapUnits = Callable[[Callable[[Work], int], Sequence[Work]], Iterator[int]]
@@ -119,37 +116,31 @@ def _staging(config: PrepareConfig, output: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _held(folder: Path, output: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        with locked(folder, wait=False):
+            yield
     except BlockingIOError:
         raise UserError(
             f"{output}: another job is preparing it now; wait for it, or choose another output"
         ) from None
-    finally:
-        os.close(descriptor)
 
 
 def _written(config: PrepareConfig, output: Path, staging: Path, works: list[Work]) -> Summary:
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".new", dir=output.parent))
-    try:
+    with replaced_folder(output) as making:
         table = Table(
             [work.file(staging) for work in works], [work.source for work in works], config.split.by
         )
         _check_facts(config, works, staging, table)
-        verdicts = judge(table, config.split)
-        tally = write_splits(config, temporary, staging, works, table, verdicts)
+        decisions = decide_duplicates(table, config.split)
+        tally = write_splits(config, making, staging, works, table, decisions)
         _check(config, tally)
-        value = described(config, tally, table, verdicts)
-        (temporary / "dataset.json").write_text(
+        value = described(config, tally, table, decisions)
+        (making / "dataset.json").write_text(
             json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
         )
-        (temporary / "README.md").write_text(card(config, value), encoding="utf-8")
-        temporary.chmod(0o755)
-        _replace(output, temporary)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (making / "README.md").write_text(card(config, value), encoding="utf-8")
+        for file in making.iterdir():
+            sync(file)
     return Summary(Path(config.output), value["kept"], value["skipped"], table_of(value))
 
 
@@ -236,15 +227,3 @@ def _refuse_sources_inside(config: PrepareConfig, output: Path) -> None:
                 raise UserError(
                     f"{output}: source {index} reads {path}, which lies in it and would be replaced; choose another output"
                 )
-
-
-def _replace(output: Path, temporary: Path) -> None:
-    """Put the finished folder in place; an older data set steps aside first and is removed last."""
-    for file in temporary.iterdir():
-        sync(file)
-    older = output.with_name(f".{output.name}.older")
-    shutil.rmtree(older, ignore_errors=True)
-    if output.exists():
-        os.rename(output, older)
-    os.rename(temporary, output)
-    shutil.rmtree(older, ignore_errors=True)

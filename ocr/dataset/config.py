@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ocr.limits import ImageLimits
 from ocr.settings import Setting, Settings
 from ocr.sources.settings import Source
 
@@ -31,9 +32,15 @@ class SplitSettings(Settings):
 class ImageSettings(Settings):
     """Images beyond these are skipped before a pixel is decoded."""
 
-    max_pixels: int = Setting(20_000_000, on_resume="refuse", description="width × height", ge=1)
-    max_side_px: int = Setting(10_000, on_resume="refuse", description="longer side", ge=1)
-    min_side_px: int = Setting(4, on_resume="refuse", description="shorter side", ge=1)
+    max_pixels: int = Setting(
+        ImageLimits().max_pixels, on_resume="refuse", description="width × height", ge=1
+    )
+    max_side_px: int = Setting(
+        ImageLimits().max_side_px, on_resume="refuse", description="longer side", ge=1
+    )
+    min_side_px: int = Setting(
+        ImageLimits().min_side_px, on_resume="refuse", description="shorter side", ge=1
+    )
     max_image_edge: int | None = Setting(
         None,
         on_resume="refuse",

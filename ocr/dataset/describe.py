@@ -9,8 +9,8 @@ import yaml
 from numpy.typing import NDArray
 
 from ocr.dataset.config import PrepareConfig
-from ocr.dataset.merge import Table, Verdicts
-from ocr.dataset.write import SPLITS, Tally, described_places
+from ocr.dataset.merge import Decisions, Table
+from ocr.dataset.write import SPLITS, Tally, described_pairs
 from ocr.settings import resolved
 from ocr.text import describe_character
 
@@ -18,12 +18,12 @@ _PERCENTILES = (0, 50, 90, 99, 100)
 
 
 def described(
-    config: PrepareConfig, tally: Tally, table: Table, verdicts: Verdicts
+    config: PrepareConfig, tally: Tally, table: Table, decisions: Decisions
 ) -> dict[str, Any]:
     """The value of dataset.json: a function of the sources and the settings alone."""
     train, validation = (tally.splits[split] for split in SPLITS)
     places = {
-        split: verdicts.kept[table.validation[verdicts.kept] == (split == "validation")]
+        split: decisions.kept[table.validation[decisions.kept] == (split == "validation")]
         for split in SPLITS
     }
     learnt, judged = (table["text_key"][places[split]] for split in SPLITS)
@@ -36,7 +36,7 @@ def described(
     }
     return {
         "kept": tally.kept_by_split,
-        "copies": int(table.copies[verdicts.kept].sum()),
+        "copies": int(table.copies[decisions.kept].sum()),
         "skipped": dict(tally.reasons.most_common()),
         "examples": tally.examples,
         "sources": [
@@ -61,9 +61,9 @@ def described(
             kind: {"count": count, "examples": tally.lint_examples.get(kind, [])}
             for kind, count in tally.lint.most_common()
         },
-        "near_duplicates": _pairs(verdicts.near, table),
-        "same_image_other_text": _pairs(verdicts.conflicts, table),
-        "dimensions": _dimensions(config, table.sizes_px[verdicts.kept]),
+        "near_duplicates": _pairs(decisions.near, table),
+        "same_image_other_text": _pairs(decisions.conflicts, table),
+        "dimensions": _dimensions(config, table.sizes_px[decisions.kept]),
         "fingerprint": {split: tally.splits[split].fingerprint.hexdigest() for split in SPLITS},
     }
 
@@ -84,7 +84,7 @@ def _only_in_validation(train: Counter[str], validation: Counter[str]) -> dict[s
 
 def _pairs(found: tuple[int, list[tuple[int, int]]], table: Table) -> dict[str, Any]:
     count, pairs = found
-    return {"pairs": count, "examples": list(described_places(pairs, table))}
+    return {"pairs": count, "examples": list(described_pairs(pairs, table))}
 
 
 def _dimensions(config: PrepareConfig, sizes_px: NDArray[np.int32]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ KEPT, DUPLICATE_ID, DUPLICATE_SAMPLE, LEAK = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class Decisions:
     """What becomes of every sample, in the order of the parts."""
 
     validation: NDArray[np.bool_]
@@ -103,7 +103,7 @@ class Table:
         return found
 
 
-def judge(table: Table, settings: SplitSettings) -> Verdicts:
+def decide_duplicates(table: Table, settings: SplitSettings) -> Decisions:
     """Decide; UserError when the splits share something and `on_leak` is fail."""
     left_out = np.zeros(len(table), dtype=np.uint8)
     first_of: dict[int, int] = {}
@@ -127,7 +127,7 @@ def judge(table: Table, settings: SplitSettings) -> Verdicts:
     left_out[list(leaks)] = LEAK
     kept = np.flatnonzero(left_out == KEPT)
     renamed = frozenset(kept[_repeats(table["id_key"][kept])[0]].tolist())
-    return Verdicts(
+    return Decisions(
         table.validation,
         left_out,
         leaks,
@@ -164,11 +164,11 @@ def _repeats(keys: Keys) -> tuple[Places, Places]:
 
 
 def _mark_repeats(
-    keys: Keys, places: Places, left_out: NDArray[np.uint8], verdict: int, first_of: dict[int, int]
+    keys: Keys, places: Places, left_out: NDArray[np.uint8], decision: int, first_of: dict[int, int]
 ) -> None:
     """Of equal keys the first in `places` stays."""
     repeats, firsts = _repeats(keys[places])
-    left_out[places[repeats]] = verdict
+    left_out[places[repeats]] = decision
     first_of.update(zip(places[repeats].tolist(), places[firsts].tolist(), strict=True))
 
 

@@ -1,14 +1,12 @@
 """Data as a training config names it: a prepared folder, or sources that are prepared once per node and kept by what they hold."""
 
-import fcntl
 from collections.abc import Sequence
 from pathlib import Path
 
-from ocr.dataset.arrow_cache import cache_dir
 from ocr.dataset.build import build, signature
 from ocr.dataset.config import PrepareConfig
 from ocr.dataset.read import Dataset
-from ocr.files import read_json
+from ocr.files import cache_dir, locked, read_json
 from ocr.sources.settings import SourceSettings
 
 Data = str | Sequence[SourceSettings]
@@ -83,7 +81,7 @@ def _into(split: str, source: SourceSettings) -> SourceSettings:
     return source.model_copy(update={"split": split}) if source.split == "auto" else source
 
 
-def told(data: Data) -> str:
+def describe_data(data: Data) -> str:
     """The data in a line, for reports and messages."""
     return (
         data
@@ -106,8 +104,7 @@ def _prepared(
     config = PrepareConfig.model_validate(values)
     folder = cache_dir() / "datasets" / signature(config)[:32]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_suffix(".lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(folder.with_suffix(".lock")):
         if not (folder / "dataset.json").is_file():
             report = build(config.model_copy(update={"output": str(folder)}))
             if seed == 0:

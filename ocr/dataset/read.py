@@ -11,7 +11,6 @@ import pyarrow.fs
 
 from ocr.dataset.arrow_cache import COLUMNS, cached, filesystem
 from ocr.errors import UserError
-from ocr.sample import Sample
 
 EMBEDDED = {
     name: Path(__file__).parent.parent / "assets" / "datasets" / name
@@ -81,25 +80,9 @@ class Dataset:
         """What the sample belongs to (face, font, page, writer …)."""
         return dict(json.loads(self._value("group", index) or "{}"))
 
-    def source(self, index: int) -> str:
-        """Where the sample came from."""
-        return str(self._value("source", index))
-
     def image_bytes(self, index: int) -> bytes:
         """The encoded image file of one sample."""
         return bytes(self._value("image", index))
-
-    def sample(self, index: int) -> Sample:
-        """One sample as a whole."""
-        id, text, level = (self._value(name, index) for name in ("id", "text", "level"))
-        return Sample(
-            id,
-            self.image_bytes(index),
-            text,
-            level,
-            tuple(self.group(index).items()),
-            self.source(index),
-        )
 
     def row(self, index: int) -> dict[str, Any]:
         """One sample as the columns of the file."""

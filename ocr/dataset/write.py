@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ocr.dataset.arrow_cache import COLUMNS
 from ocr.dataset.config import PrepareConfig
 from ocr.dataset.fingerprint import Fingerprint
-from ocr.dataset.merge import DUPLICATE_ID, KEPT, LEAK, Table, Verdicts, rows
+from ocr.dataset.merge import DUPLICATE_ID, KEPT, LEAK, Decisions, Table, rows
 from ocr.dataset.parts import LEFT_OUT, Work, storable
 from ocr.files import read_json
 from ocr.text import graphemes
@@ -114,21 +114,21 @@ def write_splits(
     staging: Path,
     works: list[Work],
     table: Table,
-    verdicts: Verdicts,
+    decisions: Decisions,
 ) -> Tally:
     """Stream the parts in their order into one parquet file a split and skipped.jsonl; the same parts give the same bytes."""
-    tally, earlier = Tally(), table.described(verdicts.first_of.values())
+    tally, earlier = Tally(), table.described(decisions.first_of.values())
     writers = {split: _Writer(folder / f"{split}.parquet", config) for split in SPLITS}
     try:
         with open(folder / "skipped.jsonl", "w", encoding="utf-8") as skips:
             for number, work in enumerate(works):
                 _note(read_json(work.file(staging).with_suffix(".json")), work.source, tally, skips)
                 for place, row in enumerate(rows(work.file(staging)), start=table.starts[number]):
-                    reason = _reason(place, verdicts, earlier)
+                    reason = _reason(place, decisions, earlier)
                     if reason:
                         _skip(tally, skips, work.source, row["id"], *reason)
                         continue
-                    if place in verdicts.renamed:
+                    if place in decisions.renamed:
                         row["id"] = f"{row['id']}@{work.source + 1}"
                     _keep(tally, writers, work.source, row)
     finally:
@@ -147,18 +147,18 @@ def _keep(tally: Tally, writers: dict[str, "_Writer"], source: int, row: dict[st
 
 
 def _reason(
-    place: int, verdicts: Verdicts, earlier: dict[int, tuple[str, str]]
+    place: int, decisions: Decisions, earlier: dict[int, tuple[str, str]]
 ) -> tuple[str, str] | None:
     """Why the second pass leaves a sample out; None when it stays."""
-    verdict = verdicts.left_out[place]
-    if verdict == KEPT:
+    decision = decisions.left_out[place]
+    if decision == KEPT:
         return None
-    if verdict == LEAK:
-        return verdicts.leaks[place] + SHARED, "split.on_leak is drop_from_train"
-    id, text = earlier[verdicts.first_of[place]]
+    if decision == LEAK:
+        return decisions.leaks[place] + SHARED, "split.on_leak is drop_from_train"
+    id, text = earlier[decisions.first_of[place]]
     return (
         ("duplicate id", f"a sample with the text {text[:40]!r} has it")
-        if verdict == DUPLICATE_ID
+        if decision == DUPLICATE_ID
         else ("duplicate sample", f"same image and text as {id}")
     )
 
@@ -265,7 +265,7 @@ def _schema(output_format: str) -> pa.Schema:
     )  # what `datasets` reads, so images show as images
 
 
-def described_places(pairs: list[tuple[int, int]], table: Table) -> Iterator[dict[str, Any]]:
+def described_pairs(pairs: list[tuple[int, int]], table: Table) -> Iterator[dict[str, Any]]:
     """Pairs of samples by id and text."""
     known = table.described([place for pair in pairs for place in pair])
     for one, other in pairs:

@@ -77,7 +77,7 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FontCheck:
     """What the gate says of one face: usable when `reason` is empty; `face.avoid` lists what it may not draw."""
 
     face: Face
@@ -94,7 +94,7 @@ def require_shaping() -> None:
 
 def usable_faces(
     script: Script, wanted: Sequence[str], excluded: Sequence[str] = ()
-) -> tuple[list[Face], list[Verdict]]:
+) -> tuple[list[Face], list[FontCheck]]:
     """The faces that pass the gate, and the verdicts on those that do not; UserError when none is left."""
     require_shaping()
     found = [
@@ -102,7 +102,7 @@ def usable_faces(
         for face in find_faces(script, wanted)
         if face.family not in excluded and face.name not in excluded
     ]
-    verdicts = [judge(face, script) for face in found]
+    verdicts = [check_font(face, script) for face in found]
     passed = [verdict.face for verdict in verdicts if not verdict.reason]
     refused = [verdict for verdict in verdicts if verdict.reason]
     if not passed:
@@ -129,7 +129,7 @@ def _pattern_of(script: Script) -> str:
     return f":lang={script.language}" if script.language else f":charset={ord(script.letters[0]):x}"
 
 
-def judge(face: Face, script: Script) -> Verdict:
+def check_font(face: Face, script: Script) -> FontCheck:
     """The gate: a face that loses marks or draws more than three forms wrong is refused; the words with up to three are only avoided."""
     try:
         faults = [(pair, fault) for pair in script.pairs if (fault := _fault(face, pair))]
@@ -139,14 +139,14 @@ def judge(face: Face, script: Script) -> Verdict:
             if _reaches_lower(face, text, base)
         ]
     except (OSError, TTLibError) as problem:
-        return Verdict(face, f"not a font that can be loaded: {problem}")
+        return FontCheck(face, f"not a font that can be loaded: {problem}")
     lost = [fault.told for pair, fault in faults if pair.kind == "mark" and not fault.visible]
     if lost:
-        return Verdict(face, f"{len(lost)} marks wrong: {'; '.join(lost[:3])}")
+        return FontCheck(face, f"{len(lost)} marks wrong: {'; '.join(lost[:3])}")
     forms = dict([(pair.fragment, fault.told) for pair, fault in faults] + stray)
     if len(forms) > _MOST_WRONG_FORMS:
-        return Verdict(face, f"{len(forms)} forms wrong: {'; '.join(forms.values())}")
-    return Verdict(Face(face.path, face.family, tuple(forms.items())))
+        return FontCheck(face, f"{len(forms)} forms wrong: {'; '.join(forms.values())}")
+    return FontCheck(Face(face.path, face.family, tuple(forms.items())))
 
 
 def convert(
@@ -368,7 +368,7 @@ def _main(arguments: Sequence[str] | None = None) -> int:
             require_shaping()
             print(
                 "\n".join(
-                    _told(judge(face, script_named(options.script)))
+                    _told(check_font(face, script_named(options.script)))
                     for face in find_faces(script_named(options.script), options.fonts)
                 )
             )
@@ -378,7 +378,7 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _told(verdict: Verdict) -> str:
+def _told(verdict: FontCheck) -> str:
     avoided: Iterable[str] = (
         f"not for {fragment}: {reason}" for fragment, reason in verdict.face.avoid
     )

@@ -19,7 +19,7 @@ from ocr.images import Pixels, encode_image
 from ocr.keyed import fixed_generator
 from ocr.rendering.clutter import Clutter, choose_clutter
 from ocr.rendering.draws import Draws
-from ocr.rendering.fonts import Face, Verdict, usable_faces
+from ocr.rendering.fonts import Face, FontCheck, usable_faces
 from ocr.rendering.ink import Layout, Piece, bounds, composed, shaped
 from ocr.rendering.scripts import DANDAS, script_named
 from ocr.rendering.texts import select_texts
@@ -284,9 +284,7 @@ def _crop(bank: NDArray[np.float32], shape: tuple[int, ...], draws: Draws) -> ND
 
 @lru_cache(maxsize=1)
 def _noise() -> NDArray[np.float32]:
-    return fixed_generator(1).standard_normal(
-        (_BANK_SIDE_PX, _BANK_SIDE_PX), dtype=np.float32
-    )
+    return fixed_generator(1).standard_normal((_BANK_SIDE_PX, _BANK_SIDE_PX), dtype=np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -302,7 +300,7 @@ def _shading() -> NDArray[np.float32]:
     return np.asarray(smooth / smooth.std(), np.float32)
 
 
-def _tell(faces: Sequence[Face], refused: Sequence[Verdict]) -> None:
+def _tell(faces: Sequence[Face], refused: Sequence[FontCheck]) -> None:
     for verdict in refused:
         print(
             f"face refused: {verdict.face.family} ({verdict.face.path.name}): {verdict.reason}",

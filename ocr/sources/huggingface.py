@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocr.errors import UserError
+from ocr.errors import UserError, first_line
 from ocr.sample import Sample, Skip
 from ocr.sources.files import FileRefused, read_inside
 from ocr.sources.huggingface_splits import load, must_be_there
@@ -215,7 +215,7 @@ def _whole(name: str) -> Path:
         return Path(snapshot_download(name, repo_type="dataset"))
     except OSError as problem:  # what the hub's client raises derives from it
         raise UserError(
-            f"{name}: its rows name image files, and the data set cannot be downloaded: {str(problem).splitlines()[0]}"
+            f"{name}: its rows name image files, and the data set cannot be downloaded: {first_line(problem)}"
         ) from None
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ocr.errors import UserError
+from ocr.errors import UserError, first_line
 from ocr.sources.files import names_below
 from ocr.sources.settings import HuggingFaceSettings
 
@@ -53,7 +53,7 @@ def load(settings: HuggingFaceSettings) -> dict[str, Any]:
     except UserError:
         raise
     except Exception as problem:  # noqa: BLE001  the library raises anything from ConnectionError to pandas' own
-        said = f"{problem.__cause__ or problem}".partition("\n")[0]
+        said = first_line(problem.__cause__ or problem)
         if local:
             raise UserError(f"{settings.path}: `datasets` cannot open it: {said}") from None
         advice = "check the name, the network, and HF_TOKEN if the set is gated or private"

@@ -60,9 +60,10 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     ) == 100
     assert 15 <= summary.kept["validation"] <= 45
     for split in splits:
-        sample = split.sample(3)
-        assert sample.image == png(int(sample.text.split()[1])) and sample.level == "word"
-        assert split.group(3) == {"file": f"{sample.text.split()[1]}.png"}
+        row = split.row(3)
+        number = row["text"].split()[1]
+        assert row["image"] == png(int(number)) and row["level"] == "word"
+        assert split.group(3) == {"file": f"{number}.png"}
 
 
 def test_the_same_input_gives_the_same_bytes_and_fingerprint(tmp_path: Path) -> None:

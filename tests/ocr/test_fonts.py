@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from ocr.errors import UserError
-from ocr.rendering.fonts import Face, _main, find_faces, judge, usable_faces
+from ocr.rendering.fonts import Face, _main, check_font, find_faces, usable_faces
 from ocr.rendering.scripts import SCRIPTS
 
 pytestmark = pytest.mark.skipif(
@@ -34,24 +34,24 @@ def face_of(family: str, script: str, stem: str = "") -> Face:
     ],
 )
 def test_a_sound_face_passes_and_may_draw_everything(family: str, script: str) -> None:
-    verdict = judge(face_of(family, script), SCRIPTS[script])
+    verdict = check_font(face_of(family, script), SCRIPTS[script])
     assert (verdict.reason, verdict.face.avoid) == ("", ())
 
 
 def test_a_thai_face_that_drops_tone_marks_is_refused() -> None:
-    verdict = judge(face_of("Noto Looped Thai", "Thai"), SCRIPTS["Thai"])
+    verdict = check_font(face_of("Noto Looped Thai", "Thai"), SCRIPTS["Thai"])
     assert "draws ที่ like ที" in verdict.reason
 
 
 def test_a_face_without_conjuncts_is_refused() -> None:
     assert (
         "does not form କ୍ଷ"
-        in judge(face_of("FreeSerif", "Oriya", "FreeSerif"), SCRIPTS["Oriya"]).reason
+        in check_font(face_of("FreeSerif", "Oriya", "FreeSerif"), SCRIPTS["Oriya"]).reason
     )
 
 
 def test_utkal_is_kept_from_words_with_its_dotted_ya_phala() -> None:
-    face = judge(face_of("ori1Uni", "Oriya"), SCRIPTS["Oriya"]).face
+    face = check_font(face_of("ori1Uni", "Oriya"), SCRIPTS["Oriya"]).face
     assert face.refusal("ବାକ୍ୟ") == "draws ପ୍ୟ with a stray mark below"
     assert face.refusal("ଓଡ଼ିଶା") is None
 
@@ -96,7 +96,7 @@ def test_a_web_font_is_unpacked_under_its_new_name(tmp_path) -> None:  # type: i
     )
     (face,) = find_faces(SCRIPTS["Oriya"], [str(tmp_path)])
     assert (face.family, face.name) == ("My Lohit", "lohit-web")
-    assert judge(face, SCRIPTS["Oriya"]).reason == ""
+    assert check_font(face, SCRIPTS["Oriya"]).reason == ""
 
 
 def test_a_file_that_is_no_font_is_a_users_mistake(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -6,8 +6,8 @@ import pytest
 
 from ocr.errors import UserError
 from ocr.sample import Sample, Skip
-from ocr.sources import read_source
 from ocr.sources.settings import PaddleSettings
+from tests.support.sources import read_source
 
 
 def read(folder: Path, content: bytes, **settings: str) -> list[Sample | Skip]:

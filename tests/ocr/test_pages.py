@@ -12,7 +12,7 @@ from ocr.dataset.read import Dataset
 from ocr.documents import open_pages
 from ocr.images import ImageRefused, Pixels, open_image
 from ocr.limits import ImageLimits
-from ocr.pages import cut_lines, find_lines, read_page
+from ocr.pages import cut_lines, find_lines
 from ocr.recognizers.factory import load
 from ocr.scoring import score_all
 
@@ -60,7 +60,10 @@ def test_a_page_of_a_turned_scan_is_read_nearly_as_its_lines_are(
             [
                 (
                     "\n".join(texts),
-                    "\n".join(reading.text for _, reading in read_page(recognizer, page)),
+                    "\n".join(
+                        reading.text
+                        for reading in recognizer.read(cut_lines(page, find_lines(page)))
+                    ),
                 )
             ]
         ).cer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ocr.bundle import base_names, open_bundle
+from ocr.bundle import open_bundle, shipped_names
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import open_image
@@ -15,7 +15,7 @@ from ocr.replay import MOST, TRAIN, VALIDATION, few, replay_files, replay_of, ro
 
 
 def test_every_recogniser_that_ships_carries_its_replay() -> None:
-    for name in base_names():
+    for name in shipped_names():
         bundle = open_bundle(Path(name))
         data = replay_of(bundle)
         train, validation = Dataset.open(data, "train"), Dataset.open(data, "validation")

@@ -12,8 +12,9 @@ from ocr.errors import UserError
 from ocr.rendering.texts import select_texts, word_hash
 from ocr.sample import Sample, Skip
 from ocr.settings import parse_settings
-from ocr.sources import files_of, read_source
+from ocr.sources import files_of
 from ocr.sources.settings import SyntheticSettings
+from tests.support.sources import read_source
 
 WORDS = [
     "ଓଡ଼ିଶା",

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ocr.dataset.read import Dataset
-from ocr.files import write_json
+from ocr.files import cache_dir, write_json
 from ocr.images import open_image
 from ocr.keyed import fixed_generator
 from ocr.recognizers.vlm.base_model import quieten
@@ -27,7 +27,6 @@ from ocr.recognizers.vlm.settings import ImageSettings, TinyVlmSettings
 
 VERSION = 4  # of this file's recipe: another one, another base
 IMAGES = ImageSettings(max_side_px=160, min_pixels=1024, max_pixels=8192)
-_CACHE = Path(os.environ.get("LIPI_CACHE", Path.home() / ".cache" / "lipi")) / "tiny_vlm"
 _SPECIAL = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -57,10 +56,12 @@ def built(settings: TinyVlmSettings) -> Path:
         torch.__version__,
     ]
     folder = (
-        _CACHE
+        cache_dir()
+        / "tiny_vlm"
         / f"{settings.architecture}-{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]}"
     )
     if not (folder / "config.json").is_file():
+        # by hand: of processes that build it at once the first one stays, and none waits half a minute
         making = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)

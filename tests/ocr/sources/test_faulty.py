@@ -19,8 +19,8 @@ from ocr.dataset.config import PrepareConfig
 from ocr.dictionary import Dictionary
 from ocr.errors import UserError
 from ocr.sample import Sample, Skip
-from ocr.sources import read_source
 from ocr.sources.settings import Source
+from tests.support.sources import read_source
 
 NOISE = Image.fromarray(
     np.random.Generator(np.random.Philox(key=1)).integers(0, 255, (20, 60), dtype=np.uint8)

@@ -7,11 +7,11 @@ from pydantic import TypeAdapter
 
 from ocr.images import open_image
 from ocr.sample import Sample
-from ocr.sources import read_source
 from ocr.sources.settings import Source
 from ocr.text import normalise
 from tests.pages import FOLDER
 from tests.pages.__main__ import ODIA, THAI, Line, Page
+from tests.support.sources import read_source
 
 FORMS: dict[str, dict[str, Any]] = {
     "page": {"format": "page", "path": "page"},

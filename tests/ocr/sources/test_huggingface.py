@@ -16,8 +16,9 @@ from ocr.errors import UserError
 from ocr.images import encode_image
 from ocr.sample import Sample, Skip
 from ocr.settings import parse_settings
-from ocr.sources import Unit, plan, read
+from ocr.sources import plan, read
 from ocr.sources.settings import HuggingFaceSettings
+from ocr.sources.unit import Unit
 
 WORDS = ["ଓଡ଼ିଆ", "বাংলা", "ไทย", "line four", "five"]
 PLAIN = Features({"image": Image(), "text": Value("string")})

@@ -8,8 +8,8 @@ import pytest
 
 from ocr.images import ImageRefused, cut, encode_image, open_image
 from ocr.sample import Sample, Skip
-from ocr.sources import read_source
 from ocr.sources.settings import AltoSettings, PageSettings
+from tests.support.sources import read_source
 
 SQUARE = "10,10 60,10 60,30 10,30"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ocr.bundle import BASES, base_names, open_bundle
+from ocr.bundle import SHIPPED, open_bundle, shipped_names
 from ocr.images import encode_image
 from ocr.recognizers.factory import load
 from ocr.rendering.draws import Draws
@@ -45,8 +45,8 @@ def drawn(name: str) -> tuple[list[object], list[str]]:
 
 @pytest.mark.parametrize("name", WORDS)
 def test_a_base_is_small_and_reads_words_of_its_script(name: str) -> None:
-    assert name in base_names()
-    sizes = {file.name: file.stat().st_size for file in (BASES / name).iterdir()}
+    assert name in shipped_names()
+    sizes = {file.name: file.stat().st_size for file in (SHIPPED / name).iterdir()}
     replayed = sum(size for file, size in sizes.items() if file.endswith(".parquet"))
     assert sum(sizes.values()) - replayed <= 2_000_000
     assert replayed <= 2_500_000
