@@ -11,10 +11,10 @@ from typing import Any, NoReturn, TypeVar
 
 from ocr.errors import GivenUp, UserError
 from ocr.files import read_json
+from ocr.retraining import RetrainConfig
 from ocr.settings import load_settings, read_yaml
 from serve.config import ServeConfig
 from trainers.config import TrainConfig
-from trainers.retrain.settings import RetrainConfig
 from trainers.sweep.settings import SweepConfig
 
 Stored = TypeVar("Stored", TrainConfig, SweepConfig, RetrainConfig, ServeConfig)

@@ -8,9 +8,9 @@ Killed, the same command goes on where it was. Exit status 0 whatever the verdic
 
 from argparse import Namespace
 
+from ocr.retraining import RetrainConfig
 from ocr.settings import settings_from
 from ray_jobs import command
-from trainers.retrain.settings import RetrainConfig
 
 
 def main(arguments: Namespace) -> None:

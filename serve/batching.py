@@ -1,7 +1,8 @@
-"""One recogniser for many requests: a batch fills while the one before is read, and never waits for more.
+"""One recogniser for many requests: a batch fills while the previous one is read.
 
-A recogniser that reads a batch in a few milliseconds reads it in the event loop itself: a thread of its own costs more than it gives (docs/log.md).
-One that takes longer gets the thread, so that the loop goes on taking requests in.
+A batch never waits for more images. A recogniser that reads a batch in a few milliseconds reads in
+the event loop itself, where a thread would cost more than it gives (docs/results.md). A slower one
+gets a thread, so that the loop keeps accepting requests.
 """
 
 import asyncio
@@ -19,28 +20,26 @@ from ocr.images import ImageRefused, Pixels, open_image
 from ocr.limits import ImageLimits
 from ocr.recognizers.recognizer import Recognizer
 from ocr.sample import Reading
-from serve.limits import Refused
+from serve.errors import Refused, as_refused
 from serve.models import Loaded
 
-_IN_LOOP_S = 0.03  # that a whole batch may hold the event loop
-_IN_LOOP_BYTES, _IN_LOOP_PIXELS = (
-    100_000,
-    2_000_000,
-)  # of a batch, encoded, and of an image: decoding large ones takes longer than reading them
+_IN_LOOP_S = 0.03  # longest that a whole batch may block the event loop
+# of an encoded batch, and of an image: larger ones take longer to decode than to read
+_IN_LOOP_BYTES, _IN_LOOP_PIXELS = 100_000, 2_000_000
 _SAMPLE_HW = (48, 320)
-_HOPS = 4  # turns of the event loop between a request's arrival and its batch: those that are on their way come along
+_HOPS = 4  # event-loop turns to wait so that concurrent requests join the batch
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One image's reading, and its size in pixels."""
+    """The reading of one image, and the image's size in pixels."""
 
     reading: Reading
     width: int
     height: int
 
 
-Found = Read | Refused
+Result = Read | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,11 @@ class _Waiting:
 
 
 class BatchingReader:
-    """Images of all requests meet in batches, which changes no reading; a batch, and a request, has one model.
+    """Batches over the images of all requests; batching changes no reading.
 
-    `in_loop`: batches are read in the event loop itself, else in a thread; None: by the time that the recogniser takes for one of grey images.
-    `on_batch(images, seconds)` is told of each.
+    A batch, and a request, has one model. `in_loop`: read in the event loop, else in a thread;
+    None decides by the seconds of a batch of grey images. `on_batch(images, seconds)` is called
+    after each batch.
     """
 
     def __init__(
@@ -64,12 +64,8 @@ class BatchingReader:
         in_loop: bool | None = None,
         on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
-        self._most, self._limits, self._asked_in_loop, self._on_batch = (
-            batch_size,
-            limits,
-            in_loop,
-            on_batch,
-        )
+        self._most, self._limits = batch_size, limits
+        self._asked_in_loop, self._on_batch = in_loop, on_batch
         self._small = dataclasses.replace(
             limits, max_pixels=min(limits.max_pixels, _IN_LOOP_PIXELS)
         )
@@ -82,18 +78,21 @@ class BatchingReader:
         self._share = 0.0
 
     def prepare(self, loaded: Loaded) -> bool:
-        """Warm a model up; whether it is one for the event loop. May run in any thread."""
+        """Warm a model up; return whether it reads in the event loop. May run in any thread."""
         seconds = _batch_seconds(loaded.recognizer, self._most)
         return seconds < _IN_LOOP_S if self._asked_in_loop is None else self._asked_in_loop
 
     def swap(
         self, loaded: Loaded, in_loop: bool, candidate: Loaded | None = None, share: float = 0.0
     ) -> None:
-        """From now on requests are read by this one, a share of them by the candidate; those that came before keep theirs."""
+        """Read new requests with `loaded`, a share of them with the candidate.
+
+        Requests that were accepted before keep their model.
+        """
         self.loaded, self.in_loop, self.candidate, self._share = loaded, in_loop, candidate, share
 
     def choose(self) -> Loaded:
-        """The model for a request."""
+        """Return the model for a request; Refused 503 while none is loaded."""
         if self.loaded is None:
             raise Refused(503, "loading", "no model is loaded yet", retry_after_s=1)
         if self.candidate is not None and random.random() < self._share:  # noqa: S311  a share of the traffic, no secret
@@ -102,10 +101,11 @@ class BatchingReader:
 
     async def read(
         self, images: Sequence[bytes | Pixels], loaded: Loaded | None = None
-    ) -> tuple[list[Found], str]:
-        """Each image's reading, or why it has none, and the model that read them (`loaded`, else the one that is chosen).
+    ) -> tuple[list[Result], str]:
+        """Return each image's reading, or why it has none, and the model that read them.
 
-        Images are files, or pixels in the model's mode. Cancelled, what no batch has begun is dropped.
+        Images are files, or pixels in the model's mode; `loaded` fixes the model. On cancellation
+        images whose batch has not begun are dropped.
         """
         loaded = loaded or self.choose()
         loop = asyncio.get_running_loop()
@@ -125,34 +125,19 @@ class BatchingReader:
         return found, loaded.model  # type: ignore[return-value]
 
     async def _read_all(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             for _ in range(_HOPS if self.in_loop else 0):
                 await asyncio.sleep(0)
             batch = self._next_batch()
             if not batch:
                 continue
-            images, recognizer, began = (
-                [item.image for item in batch],
-                batch[0].by.recognizer,
-                time.perf_counter(),
-            )
+            began = time.perf_counter()
+            results: Sequence[Result | BaseException]
             try:
-                read = (
-                    self._read(recognizer, images, self._small)
-                    if self.in_loop and sum(map(_weight, images)) <= _IN_LOOP_BYTES
-                    else None
-                )
-                if read is None or any(
-                    isinstance(one, Refused) and one.code == "image_too_large" for one in read
-                ):
-                    read = await loop.run_in_executor(
-                        self._thread, self._read, recognizer, images, self._limits
-                    )
-                found: list[Found | BaseException] = list(read)
-            except Exception as problem:  # noqa: BLE001  whatever it is, those who wait must hear of it
-                found = [problem] * len(batch)
-            for item, result in zip(batch, found, strict=True):
+                results = await self._read_batch(batch)
+            except Exception as problem:  # noqa: BLE001  every waiting request must be answered
+                results = [problem] * len(batch)
+            for item, result in zip(batch, results, strict=True):
                 if item.future.done():
                     continue
                 if isinstance(result, BaseException):
@@ -162,8 +147,20 @@ class BatchingReader:
             if self._on_batch:
                 self._on_batch(len(batch), time.perf_counter() - began)
 
+    async def _read_batch(self, batch: Sequence[_Waiting]) -> list[Result]:
+        """Read in the event loop where all images are small, else in the thread."""
+        recognizer, images = batch[0].by.recognizer, [item.image for item in batch]
+        if self.in_loop and sum(map(_weight, images)) <= _IN_LOOP_BYTES:
+            results = self._read(recognizer, images, self._small)
+            codes = [result.code for result in results if isinstance(result, Refused)]
+            if "image_too_large" not in codes:
+                return results
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._read, recognizer, images, self._limits
+        )
+
     def _next_batch(self) -> list[_Waiting]:
-        """The first that wait, of one model; those whose client is gone are left out."""
+        """Return the first waiting images of one model; those of gone clients are left out."""
         batch = list[_Waiting]()
         while (
             self._waiting
@@ -177,8 +174,8 @@ class BatchingReader:
 
     def _read(
         self, recognizer: Recognizer, images: Sequence[bytes | Pixels], limits: ImageLimits
-    ) -> list[Found]:
-        """Decode each, read those that are images, together."""
+    ) -> list[Result]:
+        """Decode each image, then read all that could be decoded, together."""
         opened = [_opened(image, recognizer, limits) for image in images]
         readings = iter(
             recognizer.read([pixels for pixels in opened if not isinstance(pixels, Refused)])
@@ -192,7 +189,7 @@ class BatchingReader:
 
 
 def _weight(image: bytes | Pixels) -> int:
-    """Bytes, as a file."""
+    """Estimate the bytes of an image as a file."""
     return len(image) if isinstance(image, bytes) else image.nbytes // 8
 
 
@@ -205,13 +202,8 @@ def _opened(image: bytes | Pixels, recognizer: Recognizer, limits: ImageLimits) 
         return as_refused(refused)
 
 
-def as_refused(problem: ImageRefused) -> Refused:
-    """An image's fault as an answer."""
-    return Refused(422, problem.reason.replace(" ", "_"), f"{problem.reason}: {problem.detail}")
-
-
 def _batch_seconds(recognizer: Recognizer, batch_size: int) -> float:
-    """Of the second of two reads; the first warms it up."""
+    """Return the seconds of the second of two batches; the first warms the model up."""
     grey = np.full(_SAMPLE_HW if recognizer.image_mode == "L" else (*_SAMPLE_HW, 3), 200, np.uint8)
     seconds = 0.0
     for _ in range(2):

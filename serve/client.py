@@ -1,4 +1,4 @@
-"""A small client of the endpoint: timeouts, and another try where a replica died or the endpoint asks to come back."""
+"""A small client of the endpoint, with timeouts and retries on 502, 503 and 504."""
 
 import time
 from collections.abc import Sequence
@@ -11,12 +11,15 @@ import requests
 from ocr.errors import UserError
 from ocr.sample import Reading
 
-_AGAIN = (502, 503, 504)
+_RETRIED = (502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """`Client("http://127.0.0.1:8000").read(["line.png"])`; reading changes nothing, so a request may be sent again."""
+    """`Client("http://127.0.0.1:8000").read(["line.png"])`.
+
+    Reading changes nothing on the endpoint, so requests are safe to retry.
+    """
 
     address: str
     key: str | None = None
@@ -24,13 +27,19 @@ class Client:
     tries: int = 6
 
     def read(self, images: Sequence[bytes | Path | str]) -> list[Reading]:
-        """One Reading per image (bytes of a file, or its path); UserError with the endpoint's own words for an image, or a request, that it refuses."""
+        """Return one Reading per image (the bytes of a file, or its path).
+
+        Raises UserError, with the endpoint's message, for an image or a request that it refuses.
+        """
         files = [
             (
                 "image",
-                (f"image {place}", image if isinstance(image, bytes) else Path(image).read_bytes()),
+                (
+                    f"image {number}",
+                    image if isinstance(image, bytes) else Path(image).read_bytes(),
+                ),
             )
-            for place, image in enumerate(images, start=1)
+            for number, image in enumerate(images, start=1)
         ]
         results = self._posted(files)["results"]
         refused = [
@@ -59,13 +68,13 @@ class Client:
                 return dict(answered.json())
             said = _message(answered)
             problem = f"{answered.status_code}: {said or answered.text[:200]}"
-            if answered.status_code not in _AGAIN and said is not None:
+            if answered.status_code not in _RETRIED and said is not None:
                 break
         raise UserError(f"{self.address}: {problem}")
 
 
 def _message(answered: requests.Response) -> str | None:
-    """The endpoint's own word; None where it is Ray Serve's, whose plain 500 means that the replica died with the request."""
+    """Return the endpoint's message; None for Ray Serve's own plain answers."""
     try:
         return str(answered.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):

@@ -1,13 +1,13 @@
-"""What people corrected: one PNG and one JSON a line in the endpoint's storage, in the form that `ocr/sources/corrections.py` reads.
+"""Corrections by people: one PNG and one JSON per line, as `ocr/sources/corrections.py` reads them.
 
-corrections/HASH.png     the line as it was read, named by its pixels, so that the same line corrected twice is one
-corrections/HASH.json    written last: with it the correction is there; a later text replaces an earlier one, which stays in `history`
+corrections/HASH.png     the line as it was read; its name is a hash of its pixels, so that a line
+                         corrected twice is stored once
+corrections/HASH.json    written last, and only with it the correction counts; a later text replaces
+                         an earlier one, which is kept in `history`
 """
 
 import hashlib
 import json
-import os
-import shutil
 import threading
 import time
 import unicodedata
@@ -20,21 +20,27 @@ import numpy as np
 import pydantic
 
 from ocr.documents import open_pages
+from ocr.files import replaced_folder
 from ocr.images import ImageRefused, Pixels, cut, encode_image
+from ocr.retraining import MIN_CORRECTIONS
 from ocr.scoring import score_all
 from ocr.text import normalise
-from serve.batching import as_refused
 from serve.config import LimitSettings
-from serve.limits import Refused
+from serve.errors import Refused, as_refused
 from serve.payloads import decoded
 from serve.store import Store, stamp
 
 FOLDER = "corrections"
 MAX_CHARACTERS = 2_000
+_UNPRINTABLE = ("Cc", "Cs", "Co", "Cn")  # Unicode categories
 
 
 class Correction(pydantic.BaseModel):
-    """One line: what it says, and what was read. `image` is a name in `images`; `polygon` (pixels) and `degrees` are as the endpoint gave them for a line of a page."""
+    """One line: its right text, and the reading that was wrong.
+
+    `image` is a name in `images`; `polygon` (pixels) and `degrees` are those that the endpoint gave
+    for a line of a page.
+    """
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
@@ -48,8 +54,8 @@ class Correction(pydantic.BaseModel):
     degrees: float = pydantic.Field(0.0, ge=-360, le=360)
 
 
-class Corrected(pydantic.BaseModel):
-    """Images, each once, by a name, in base64; and what is corrected in them."""
+class CorrectionsRequest(pydantic.BaseModel):
+    """Images in base64, each once and by a name, and the corrections in them."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
@@ -61,53 +67,46 @@ class Corrected(pydantic.BaseModel):
 
 
 class Corrections:
-    """In a store; every replica writes, and none waits for another."""
+    """Corrections in a store; every replica writes without waiting for another."""
 
     def __init__(self, store: Store, limits: LimitSettings) -> None:
         self._store, self._limits = store, limits
         self._seen, self._lock = dict[str, tuple[int, dict[str, Any]]](), threading.Lock()
 
-    def put(self, asked: Corrected) -> dict[str, Any]:
-        """Store all of them, or none where one is no good: `{stored, unchanged, ids}`. Sent again, what is there already is unchanged."""
-        texts = [_text_of(place, one.text) for place, one in enumerate(asked.corrections)]
+    def put(self, asked: CorrectionsRequest) -> dict[str, Any]:
+        """Store all corrections, or none where one is faulty; return `{stored, unchanged, ids}`.
+
+        A correction that is stored already counts as unchanged.
+        """
+        texts = [_text_of(index, one.text) for index, one in enumerate(asked.corrections)]
         pages = {
             name: hashlib.sha256(content.encode()).hexdigest()[:16]
             for name, content in asked.images.items()
         }
         stored, ids = 0, []
         for one, text, line in zip(asked.corrections, texts, self._lines(asked), strict=True):
-            name = _name_of(line)
+            name, page = _name_of(line), f"{pages[one.image]}-{one.page}"
             ids.append(name)
-            stored += self._put(
-                name,
-                line,
-                text,
-                {**_facts(one), "user": asked.user, "page": f"{pages[one.image]}-{one.page}"},
-            )
+            stored += self._put(name, line, text, {**_facts(one), "user": asked.user, "page": page})
         return {"stored": stored, "unchanged": len(ids) - stored, "ids": ids}
 
-    def _lines(self, asked: Corrected) -> list[Pixels]:
-        """Each line's pixels, as the reader got them but for their colours."""
-        opened, found = dict[str, list[Pixels]](), []
-        for place, one in enumerate(asked.corrections):
+    def _lines(self, asked: CorrectionsRequest) -> list[Pixels]:
+        """Return each line's pixels as the recogniser got them, but in their own colours."""
+        opened, lines = dict[str, list[Pixels]](), []
+        for index, one in enumerate(asked.corrections):
+            where = f"corrections[{index}]"
             if one.image not in asked.images:
-                there = ", ".join(asked.images)[:200]
-                raise Refused(
-                    422,
-                    "unknown_image",
-                    f"corrections[{place}].image: {one.image[:80]!r} is none of the images sent ({there})",
-                )
+                known = ", ".join(asked.images)[:200]
+                message = f"{where}.image: expected one of {known}, got {one.image[:80]!r}"
+                raise Refused(422, "unknown_image", message)
             if one.image not in opened:
                 opened[one.image] = self._pages(one.image, asked.images[one.image])
             pages = opened[one.image]
             if one.page > len(pages):
-                raise Refused(
-                    422,
-                    "unknown_page",
-                    f"corrections[{place}].page: {one.page}; the document has {len(pages)}",
-                )
-            found.append(_part(place, pages[one.page - 1], one))
-        return found
+                message = f"{where}.page: {one.page}; the document has {len(pages)}"
+                raise Refused(422, "unknown_page", message)
+            lines.append(_part(where, pages[one.page - 1], one))
+        return lines
 
     def _pages(self, name: str, content: str) -> list[Pixels]:
         try:
@@ -122,50 +121,38 @@ class Corrections:
             raise as_refused(problem) from None
 
     def _put(self, name: str, line: Pixels, text: str, facts: dict[str, Any]) -> bool:
-        """Whether there was something to store."""
-        there = self._record(f"{name}.json")
-        if there and there["corrected_text"] == text:
+        """Store a correction; return whether it differs from what is stored."""
+        old = self._record(f"{name}.json")
+        if old and old["corrected_text"] == text:
             return False
-        history = (
-            [
-                *there.get("history", []),
-                {key: there.get(key) for key in ("corrected_text", "timestamp", "user")},
-            ]
-            if there
-            else []
-        )
-        if not there:
+        history = []
+        if old:
+            before = {key: old.get(key) for key in ("corrected_text", "timestamp", "user")}
+            history = [*old.get("history", []), before]
+        else:
             self._store.put(f"{FOLDER}/{name}.png", encode_image(line))
         record = {
             "corrected_text": text,
             "image": f"{name}.png",
             **facts,
             "timestamp": stamp(time.time_ns()),
+            "history": history,
         }
-        told = {
-            key: value
-            for key, value in {**record, "history": history}.items()
-            if value not in (None, [])
-        }
-        self._store.put(f"{FOLDER}/{name}.json", json.dumps(told, ensure_ascii=False).encode())
+        known = {key: value for key, value in record.items() if value not in (None, [])}
+        self._store.put(f"{FOLDER}/{name}.json", json.dumps(known, ensure_ascii=False).encode())
         return True
 
     def _record(self, file: str) -> dict[str, Any]:
         return dict(json.loads(self._store.get(f"{FOLDER}/{file}") or b"{}"))
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """By name; those that did not change are not read again."""
+        """Return all records by name; unchanged files are not read again."""
         with self._lock:
-            stamps = {
-                name: stamp
-                for name, stamp in self._store.stamps(FOLDER).items()
-                if name.endswith(".json")
-            }
+            stamps = self._store.stamps(FOLDER)
             self._seen = {
-                name: self._seen[name]
-                if name in self._seen and self._seen[name][0] == stamp
-                else (stamp, self._record(name))
+                name: self._current(name, stamp)
                 for name, stamp in stamps.items()
+                if name.endswith(".json")
             }
             return {
                 name.removesuffix(".json"): record
@@ -173,88 +160,66 @@ class Corrections:
                 if record
             }
 
+    def _current(self, name: str, stamp: int) -> tuple[int, dict[str, Any]]:
+        seen = self._seen.get(name)
+        return seen if seen and seen[0] == stamp else (stamp, self._record(name))
+
     def stats(self, trained_until: str | None) -> dict[str, Any]:
-        """How many, how many of them no retraining has seen, and how wrong the readings were that people corrected: in all, by day, by model."""
+        """Return counts, the corrections that no retraining has seen, and error rates.
+
+        Error rates are those of the corrected readings: in all, by day and by model.
+        """
         records = list(self.records().values())
-        days, models = (
-            defaultdict[str, list[dict[str, Any]]](list),
-            defaultdict[str, list[dict[str, Any]]](list),
-        )
-        for record in records:
-            if "original_text" in record:
-                days[record["timestamp"][:10]].append(record)
-                models[record.get("model", "unknown")].append(record)
+        read = [record for record in records if "original_text" in record]
+        days, models = defaultdict[str, list[Any]](list), defaultdict[str, list[Any]](list)
+        for record in read:
+            days[record["timestamp"][:10]].append(record)
+            models[record.get("model", "unknown")].append(record)
+        times = [record["timestamp"] for record in records]
         return {
             "corrections": len(records),
-            "waiting": sum(
-                trained_until is None or record["timestamp"] > trained_until for record in records
-            ),
-            "read": _errors([record for record in records if "original_text" in record]),
-            "days": [{"day": day, **_errors(found)} for day, found in sorted(days.items())],
-            "models": [
-                {"model": model, **_errors(found)} for model, found in sorted(models.items())
-            ],
+            "min_corrections": MIN_CORRECTIONS,
+            "waiting": sum(trained_until is None or time > trained_until for time in times),
+            "read": _errors(read),
+            "days": [{"day": day, **_errors(some)} for day, some in sorted(days.items())],
+            "models": [{"model": model, **_errors(some)} for model, some in sorted(models.items())],
         }
 
-    def snapshot(self, folder: Path) -> str:
-        """All that is there now, into a folder of this machine, whole or not at all; the time of the newest."""
-        making = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-        newest = ""
-        for name, record in self.records().items():
-            image = self._store.get(f"{FOLDER}/{name}.png")
-            assert image is not None, f"{name}: a correction without its image"
-            (making / f"{name}.png").write_bytes(image)
-            (making / f"{name}.json").write_text(
-                json.dumps(record, ensure_ascii=False), encoding="utf-8"
-            )
-            newest = max(newest, record["timestamp"])
-        making.rename(folder)
-        return newest
+    def snapshot(self, folder: Path) -> None:
+        """Copy all corrections into a folder of this machine, whole or not at all."""
+        with replaced_folder(folder) as making:
+            for name, record in self.records().items():
+                image = self._store.get(f"{FOLDER}/{name}.png")
+                assert image is not None, f"{name}: a correction without its image"
+                (making / f"{name}.png").write_bytes(image)
+                content = json.dumps(record, ensure_ascii=False)
+                (making / f"{name}.json").write_text(content, encoding="utf-8")
 
 
-def _text_of(place: int, text: str) -> str:
-    """In the one spelling; Refused where there is nothing in it, too much, or what no line can show."""
+def _text_of(index: int, text: str) -> str:
+    """Normalise a text; Refused where it is empty, too long, or has what no line can show."""
+    where = f"corrections[{index}].text"
     if len(text) > MAX_CHARACTERS:
-        raise Refused(
-            422,
-            "text_too_long",
-            f"corrections[{place}].text: {len(text):,} characters; at most {MAX_CHARACTERS:,} are taken for a line",
-        )
+        message = f"{where}: {len(text):,} characters; at most {MAX_CHARACTERS:,} fit a line"
+        raise Refused(422, "text_too_long", message)
     text = normalise(text)
     if not text:
-        raise Refused(
-            422,
-            "empty_text",
-            f"corrections[{place}].text: empty; leave lines out that have no text",
-        )
-    odd = next(
-        (
-            character
-            for character in text
-            if unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn") and character != "\n"
-        ),
-        None,
-    )
-    if odd is not None:
-        raise Refused(
-            422,
-            "unprintable_character",
-            f"corrections[{place}].text: U+{ord(odd):04X} cannot stand in a line",
-        )
+        raise Refused(422, "empty_text", f"{where}: empty; leave out lines that have no text")
+    odd = [each for each in text if unicodedata.category(each) in _UNPRINTABLE and each != "\n"]
+    if odd:
+        message = f"{where}: U+{ord(odd[0]):04X} cannot be part of a line"
+        raise Refused(422, "unprintable_character", message)
     return text
 
 
-def _part(place: int, page: Pixels, one: Correction) -> Pixels:
+def _part(where: str, page: Pixels, one: Correction) -> Pixels:
     if one.polygon is None:
         return page
     try:
         return cut(page, np.array(one.polygon, dtype=np.float64), one.degrees)
     except ImageRefused as problem:
-        raise Refused(
-            422, "polygon_outside_the_image", f"corrections[{place}].polygon: {problem.detail}"
-        ) from None
+        message = f"{where}.polygon: {problem.detail}"
+        raise Refused(422, "polygon_outside_the_image", message) from None
 
 
 def _name_of(line: Pixels) -> str:
@@ -269,7 +234,7 @@ def _facts(one: Correction) -> dict[str, Any]:
 
 
 def _errors(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of the readings: `{lines, right, characters, errors, cer}`."""
+    """Return `{lines, right, characters, errors, cer}` of the corrected readings."""
     pairs = [(record["corrected_text"], record["original_text"]) for record in records]
     counts = score_all(pairs)
     right = sum(reference == reading for reference, reading in pairs)

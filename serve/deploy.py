@@ -1,4 +1,7 @@
-"""The endpoint from the command line: Ray where there is none, Serve on the address that was asked for, until it is told to stop; or, where it is there, another model for it."""
+"""The endpoint from the command line: start Ray and Serve and run until stopped.
+
+Where the endpoint runs already, promote another model instead.
+"""
 
 import contextlib
 import logging
@@ -7,11 +10,10 @@ import signal
 import socket
 import threading
 import time
+from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault(
-    "RAY_worker_niceness", "0"
-)  # of a cluster started here; Ray's 15 lets everything else on the machine go first
+os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's 15 other processes would go first
 
 import psutil
 import ray
@@ -19,99 +21,109 @@ import requests
 from ray import serve
 
 from ocr.errors import UserError
-from serve.app import build_with, first_bundle, storage_digest
+from serve.app import first_bundle
 from serve.config import ServeConfig
+from serve.deployment import APPLICATION, deployment
 from serve.models import Models
-from serve.promotion import APPLICATION, end_promoter
+from serve.promotion import end_promoter, promoter
 
 _OBJECT_STORE_BYTES = 200_000_000
 _FINISH_S = 3.0
 
 
 def deploy(config: ServeConfig) -> None:
-    """Serve until SIGINT or SIGTERM, then answer what was taken and leave; UserError before anything starts where the bundle or the port is no good."""
+    """Serve until SIGINT or SIGTERM, then answer all accepted requests and end.
+
+    Raises UserError before anything starts where the bundle or the port is not usable.
+    """
     models = Models(config.storage_path)
     given = models.add(config.bundle)
-    if _is_there(config, models):
+    if _is_running(config, models):
         _promote(models, given)
         return
     _require_port(config)
     bundle, entry = first_bundle(config)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        cores = os.cpu_count() or 1
-        needed = int(config.autoscaling.max_replicas * config.num_cpus) + 1
-        ray.init(
-            "local",
-            num_cpus=max(cores, needed),
-            include_dashboard=True,  # whose agent runs jobs: a retraining is one
-            dashboard_host="127.0.0.1",
-            dashboard_port=0,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    _start_ray(config)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     try:
-        end_promoter()  # of an application that this one replaces
-        timeout = config.limits.request_timeout_s + 5
-        serve.start(
-            http_options={"host": config.host, "port": config.port, "request_timeout_s": timeout},
-            logging_config={"log_level": "WARNING"},
-        )
-        application = build_with(config, bundle, entry, entry)
-        serve.run(
-            application,
-            name=APPLICATION,
-            route_prefix="/",
-            logging_config={"enable_access_log": False, "log_level": "WARNING"},
-        )
-        print(
-            f"{bundle} on http://{config.host}:{config.port}  (web page there; POST /v1/ocr, /v1/chat/completions; GET /docs)",
-            flush=True,
-        )
+        _start_serve(config, bundle, entry)
+        address = f"http://{config.host}:{config.port}"
+        routes = "web page there; POST /v1/ocr, /v1/chat/completions; GET /docs"
+        print(f"{bundle} on {address}  ({routes})", flush=True)
         stopped.wait()
     finally:
-        _let_the_front_finish()
+        _finish_haproxy()
         end_promoter()
         serve.shutdown()
         ray.shutdown()
 
 
-def _let_the_front_finish() -> None:
-    """HAProxy, where it runs here, takes no more connections and answers what it took, before anything behind it ends."""
-    fronts = [
+def _start_ray(config: ServeConfig) -> None:
+    """Join the cluster of RAY_ADDRESS, else start a local one with its dashboard."""
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+        return
+    needed = int(config.autoscaling.max_replicas * config.num_cpus) + 1
+    ray.init(
+        "local",
+        num_cpus=max(os.cpu_count() or 1, needed),
+        include_dashboard=True,  # its agent runs jobs: a retraining is one
+        dashboard_host="127.0.0.1",
+        dashboard_port=0,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        **quiet,
+    )
+
+
+def _start_serve(config: ServeConfig, bundle: str, entry: str) -> None:
+    end_promoter()  # of an application that this one replaces
+    timeout = config.limits.request_timeout_s + 5
+    serve.start(
+        http_options={"host": config.host, "port": config.port, "request_timeout_s": timeout},
+        logging_config={"log_level": "WARNING"},
+    )
+    serve.run(
+        deployment(config, bundle, entry, entry, promoter),
+        name=APPLICATION,
+        route_prefix="/",
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+    )
+
+
+def _finish_haproxy() -> None:
+    """Let HAProxy, where it runs here, answer all accepted requests before its replicas end."""
+    proxies = [
         process
         for process in psutil.Process().children(recursive=True)
         if process.name() == "haproxy"
     ]
-    for front in fronts:
+    for proxy in proxies:
         with contextlib.suppress(psutil.NoSuchProcess):
-            front.send_signal(signal.SIGUSR1)
-    psutil.wait_procs(fronts, _FINISH_S)
+            proxy.send_signal(signal.SIGUSR1)
+    psutil.wait_procs(proxies, _FINISH_S)
 
 
-def _is_there(config: ServeConfig, models: Models) -> bool:
-    """Whether an endpoint with this storage listens on the address already."""
+def _is_running(config: ServeConfig, models: Models) -> bool:
+    """Return whether an endpoint with this storage listens on the address already."""
     try:
-        found = requests.get(f"http://{config.host}:{config.port}/readyz", timeout=3).json()
+        answered = requests.get(f"http://{config.host}:{config.port}/readyz", timeout=3).json()
     except (requests.RequestException, ValueError):
         return False
-    return isinstance(found, dict) and found.get("storage") == storage_digest(models)
+    return isinstance(answered, dict) and answered.get("storage") == models.store.digest
 
 
 def _promote(models: Models, bundle: str) -> None:
     promotion = models.promote(bundle, "deploy.py")
-    print(f"an endpoint is there; {bundle} is promoted", flush=True)
-    while (outcome := models.outcome(promotion)) is None:
+    print(f"the endpoint runs already; promoting {bundle}", flush=True)
+    while (outcome := models.journal.outcome(promotion)) is None:
         time.sleep(0.2)
     if outcome["what"] != "live":
         raise UserError(
-            f"{bundle}: {outcome['what']}: {outcome['why']}; {outcome['bundle']} goes on reading"
+            f"{bundle}: {outcome['what']}: {outcome['why']}; {outcome['bundle']} keeps reading"
         )
     print(f"{bundle} is live: {outcome['why']}", flush=True)
 
@@ -123,5 +135,6 @@ def _require_port(config: ServeConfig) -> None:
             probe.bind((config.host, config.port))
         except OSError as problem:
             raise UserError(
-                f"{config.host}:{config.port}: {problem.strerror}; stop what listens there, or set port"
+                f"{config.host}:{config.port}: {problem.strerror}; "
+                "stop the process that listens there, or set port"
             ) from None

@@ -1,27 +1,15 @@
 """The OpenAPI document as a page that needs neither scripts nor the internet."""
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-
-@cache
-def _template() -> jinja2.Template:
-    folder = Path(__file__).parent
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("docs.html.j2")
+from ocr.templates import environment
 
 
 def page(document: dict[str, Any]) -> str:
-    """HTML: every route with what it takes, what it answers, and a curl command."""
-    found = [
+    """Return HTML: every route with its request, its answers and a curl command."""
+    described = [
         {
             "method": method.upper(),
             "path": path,
@@ -36,9 +24,11 @@ def page(document: dict[str, Any]) -> str:
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
     ]
-    return _template().render(
-        title=document["info"]["title"], about=document["info"]["description"], routes=found
+    about, template = (
+        document["info"],
+        environment(Path(__file__).parent).get_template("docs.html.j2"),
     )
+    return template.render(title=about["title"], about=about["description"], routes=described)
 
 
 def _curl(path: str, method: str, operation: dict[str, Any], document: dict[str, Any]) -> list[str]:
@@ -52,10 +42,11 @@ def _curl(path: str, method: str, operation: dict[str, Any], document: dict[str,
     }
     content = operation.get("requestBody", {}).get("content", {})
     asked = {"application/pdf": f"'{address}?level=page'"}
-    return [
-        f"curl {given.get(kind) or _json_words(path, value.get('schema', {}), document)} {asked.get(kind, address)}"
-        for kind, value in content.items()
-    ]
+    commands = []
+    for kind, value in content.items():
+        body = given.get(kind) or _json_words(path, value.get("schema", {}), document)
+        commands.append(f"curl {body} {asked.get(kind, address)}")
+    return commands
 
 
 def _json_words(path: str, schema: dict[str, Any], document: dict[str, Any]) -> str:

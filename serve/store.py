@@ -1,5 +1,9 @@
-"""Files of the endpoint that outlive it and that all replicas see: on a disk or in a bucket, each whole or not there at all."""
+"""Files that outlive the endpoint and that all replicas share, on a disk or in a bucket.
 
+Each is whole or not there at all.
+"""
+
+import hashlib
 import json
 import time
 import uuid
@@ -15,23 +19,29 @@ from ocr.files import write_atomically
 
 
 def stamp(now_ns: int) -> str:
-    """A time in UTC, to the millisecond, as ISO 8601."""
-    return (
-        time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_ns / 1e9))
-        + f".{now_ns // 1_000_000 % 1000:03d}Z"
-    )
+    """Return a time in UTC, to the millisecond, as ISO 8601."""
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_ns / 1e9))
+    return f"{seconds}.{now_ns // 1_000_000 % 1000:03d}Z"
 
 
 class Store:
-    """A folder (a path, or s3://bucket/folder) of small files; UserError where it cannot be reached."""
+    """A folder (a path, or s3://bucket/folder) of small files.
+
+    Raises UserError where it cannot be reached.
+    """
 
     def __init__(self, location: str) -> None:
         self.location = location if "://" in location else str(Path(location).resolve())
         self.files, self.root = filesystem(self.location)
         self.is_local = isinstance(self.files, pyarrow.fs.LocalFileSystem)
 
+    @property
+    def digest(self) -> str:
+        """A hash that tells storages apart without giving their location away."""
+        return hashlib.sha256(self.location.encode()).hexdigest()[:16]
+
     def put(self, name: str, content: bytes) -> None:
-        """Write one file; a reader sees the old one or the new one."""
+        """Write one file; a reader sees the old content or the new."""
         path = f"{self.root}/{name}"
         try:
             if self.is_local:
@@ -44,7 +54,7 @@ class Store:
             raise UserError(f"{self.location}/{name}: cannot be written: {problem}") from None
 
     def get(self, name: str) -> bytes | None:
-        """One file's bytes; None where there is none."""
+        """Return a file's bytes; None where it is missing."""
         try:
             with self.files.open_input_stream(f"{self.root}/{name}", compression=None) as stream:
                 return bytes(stream.read())
@@ -52,17 +62,17 @@ class Store:
             return None
 
     def names(self, folder: str) -> list[str]:
-        """The files in a folder, by name, sorted; what is being written is not among them."""
+        """Return the sorted names of a folder's files, without those being written."""
         return sorted(info.base_name for info in self._listed(folder, pyarrow.fs.FileType.File))
 
     def stamps(self, folder: str) -> dict[str, int]:
-        """The same, each with when it was written, in nanoseconds."""
+        """Return a folder's file names with their time of writing in nanoseconds."""
         return {
             info.base_name: info.mtime_ns for info in self._listed(folder, pyarrow.fs.FileType.File)
         }
 
     def folders(self, folder: str) -> list[str]:
-        """The folders in a folder, sorted."""
+        """Return the sorted names of a folder's folders."""
         return sorted(
             info.base_name for info in self._listed(folder, pyarrow.fs.FileType.Directory)
         )
@@ -74,7 +84,7 @@ class Store:
         return [info for info in found if info.type == kind and not info.base_name.startswith(".")]
 
     def append(self, journal: str, entry: dict[str, Any]) -> str:
-        """One more entry of a journal; its name, which sorts by time."""
+        """Add an entry to a journal; return its name, which sorts by time."""
         now = time.time_ns()
         name = f"{now:020d}-{uuid.uuid4().hex[:8]}"
         self.put(
@@ -84,7 +94,7 @@ class Store:
         return name
 
     def entries(self, journal: str) -> list[dict[str, Any]]:
-        """A journal's entries from the oldest on, each with its `id`."""
+        """Return a journal's entries, the oldest first, each with its `id`."""
         found = [(name, self.get(f"{journal}/{name}")) for name in self.names(journal)]
         return [
             {"id": name.removesuffix(".json"), **json.loads(content)}

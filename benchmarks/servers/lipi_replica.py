@@ -1,7 +1,7 @@
 """Our replica, with a recogniser of the benchmark in the place of its bundle's."""
 
 from benchmarks.servers.models import model
-from serve.app import Endpoint
+from serve.endpoint import Endpoint
 from serve.models import Loaded
 
 

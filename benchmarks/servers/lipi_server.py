@@ -30,7 +30,9 @@ if __name__ == "__main__":
     from ray import serve
 
     from benchmarks.servers.lipi_replica import replica_with
-    from serve.app import build_with, first_bundle
+    from serve.app import first_bundle
+    from serve.deployment import deployment
+    from serve.promotion import promoter
 
     ray.init(
         "local",
@@ -42,7 +44,8 @@ if __name__ == "__main__":
     serve.start(http_options={"host": "127.0.0.1", "port": arguments.port, "request_timeout_s": 35})
     bundle, entry = first_bundle(config)
     replica: Any = replica_with(arguments.model)
-    serve.run(build_with(config, bundle, entry, entry, replica), name="lipi", route_prefix="/")
+    application = deployment(config, bundle, entry, entry, promoter, replica)
+    serve.run(application, name="lipi", route_prefix="/")
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     stopped.wait()

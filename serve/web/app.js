@@ -313,8 +313,8 @@ function showFigures(stats) {
 
 function showTraining(stats, last, running, live) {
   $("retrain").hidden = running;
-  $("start").disabled = stats.corrections < 10;
-  $("training-note").textContent = running ? "" : stats.corrections < 10 ? `${stats.corrections} corrections; at least 10 are needed to train.` : `Trains the live model further on all ${stats.corrections} corrections, and on some of what it knows, then judges it by lines held out.`;
+  $("start").disabled = stats.corrections < stats.min_corrections;
+  $("training-note").textContent = running ? "" : stats.corrections < stats.min_corrections ? `${stats.corrections} corrections; at least ${stats.min_corrections} are needed to train.` : `Trains the live model further on all ${stats.corrections} corrections, and on some of what it knows, then judges it by lines held out.`;
   $("progress").hidden = !running;
   $("log-box").hidden = !last;
   $("verdict").hidden = !last || running;

@@ -350,7 +350,7 @@ def test_sigterm_ends_it_and_frees_the_port(endpoint: Any) -> None:
 
 def test_an_endpoint_that_others_reach_needs_keys_and_digests_are_no_keys() -> None:
     with pytest.raises(
-        UserError, match=r"host 0\.0\.0\.0 is reached from elsewhere; set api_keys_sha256"
+        UserError, match=r"host 0\.0\.0\.0 is reached from other machines; set api_keys_sha256"
     ):
         parse_settings(ServeConfig, {"bundle": "odia", "host": "0.0.0.0"}, "serve")
     with pytest.raises(UserError, match="are not SHA-256 in hex"):

@@ -116,11 +116,11 @@ def test_a_store_in_a_bucket_keeps_models_and_journal(
         odia = models.add("odia")
         assert models.ids() == [odia]
         promotion = models.promote(odia, "seen")
-        assert [entry["id"] for entry in models.pending()] == [promotion]
-        models.say(promotion, "replica", None)
-        assert models.said(promotion) == {"replica": None}
+        assert [entry["id"] for entry in models.journal.pending()] == [promotion]
+        models.journal.report(promotion, "replica", None)
+        assert models.journal.reports(promotion) == {"replica": None}
         models.store.append("journal", {"what": "live", "of": promotion, "bundle": odia})
-        assert (models.live(), models.pending()) == (odia, [])
+        assert (models.journal.live(), models.journal.pending()) == (odia, [])
         assert models.load(odia, None, "cpu").model == odia
     finally:
         server.stop()

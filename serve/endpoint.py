@@ -1,0 +1,201 @@
+"""A replica: ingress and model in one process, so that no request hops between processes."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qs
+
+from ray import serve
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from ocr.errors import UserError
+from serve.auth import require_key
+from serve.batching import BatchingReader, Read
+from serve.config import ServeConfig
+from serve.corrections import Corrections
+from serve.errors import Refused
+from serve.metrics import Metrics
+from serve.models import Loaded, Models
+from serve.page_reading import PageReader, page_result
+from serve.payloads import (
+    ImagesRequest,
+    answer,
+    chat_answer,
+    images_of,
+    images_of_chat,
+    line_result,
+    read_body,
+)
+from serve.retraining import Retrainings
+from serve.routes import CHAT, OCR, forwarded, is_open, routes
+
+_UNREAD = (401, 408, 413)  # answers that do not wait for the rest of the body
+_log = logging.getLogger("ray.serve")
+
+StartPromoter = Callable[[ServeConfig, str], Any]
+
+
+class Endpoint:
+    """One replica behind the routes; `reconfigure` swaps its model between two batches."""
+
+    def __init__(self, config: ServeConfig, revision: str, start_promoter: StartPromoter) -> None:
+        limits = config.limits
+        self.config, self.models, self.metrics = config, Models(config.storage_path), Metrics()
+        self.promoter = start_promoter(config, revision)
+        self.reader = BatchingReader(config.batch_size, limits.images, on_batch=self.metrics.batch)
+        self.pages = PageReader(self.reader, config.batch_size, limits)
+        self.corrections = Corrections(self.models.store, limits)
+        self.retrainings = Retrainings(self.models, self.corrections)
+        self._max_reading = limits.max_ongoing_requests + limits.max_queued_requests
+        self._ongoing = self._reading = 0
+        self._app = routes(self)
+
+    @property
+    def model(self) -> str:
+        """The id of the model that reads new requests; empty while none is loaded."""
+        return self.reader.loaded.model if self.reader.loaded else ""
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Load and verify `user_config["bundle"]`, and a candidate with its share, then swap.
+
+        The old model stays where that fails; the report tells the journal's actor.
+        """
+        bundle, promotion, why = user_config["bundle"], user_config["promotion"], None
+        try:
+            await self._load(bundle, user_config["candidate"], user_config["share"])
+        except Exception as problem:  # a damaged bundle may raise anything
+            why = f"{type(problem).__name__}: {problem}"
+            _log.exception("a model was not loaded")
+            live = self.models.journal.live()
+            if self.reader.loaded is None and live is None:
+                raise
+            if self.reader.loaded is None and live is not None:
+                await self._load(live)  # a replica that starts while a bad bundle is promoted
+        replica = serve.get_replica_context().replica_id.unique_id
+        await asyncio.to_thread(self.models.journal.report, promotion, replica, why)
+
+    async def _load(self, bundle: str, candidate: str = "", share: float = 0.0) -> None:
+        current = (self.reader.loaded, self.reader.candidate)
+        known = {loaded.model: loaded for loaded in current if loaded is not None}
+        live = await self._loaded(bundle, known)
+        tried = await self._loaded(candidate, known) if candidate else None
+        models = [loaded for loaded in (live, tried) if loaded is not None]
+        in_loop = [await asyncio.to_thread(self.reader.prepare, loaded) for loaded in models]
+        self.reader.swap(live, all(in_loop), tried, share)
+
+    async def _loaded(self, bundle: str, known: dict[str, Loaded]) -> Loaded:
+        if bundle in known:
+            return known[bundle]
+        device = "cuda" if self.config.num_gpus else "cpu"
+        return await asyncio.to_thread(self.models.load, bundle, self.config.backend, device)
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer any request; errors are JSON with a code, and no text or key is logged."""
+        began, path = time.monotonic(), request.scope["path"]
+        self._ongoing += 1
+        try:
+            response = await self._answer(request, path, began)
+        finally:
+            self._ongoing -= 1
+        if response.status_code in _UNREAD:
+            response.headers["Connection"] = "close"
+        route, seconds = path if path in (OCR, CHAT) else "other", time.monotonic() - began
+        self.metrics.request(route, response.status_code, self.model, seconds, self._ongoing)
+        return response
+
+    async def _answer(self, request: Request, path: str, began: float) -> Response:
+        try:
+            if path in (OCR, CHAT) and request.method == "POST":
+                self._require_key(request)
+                return await self._read(request, path, began)
+            if not is_open(path):
+                self._require_key(request)
+            body = await self._body(request, began) if request.method == "POST" else b""
+            return await forwarded(self._app, request, body)
+        except Refused as refused:
+            return refused.response()
+        except UserError as problem:
+            return Refused(400, "bad_request", str(problem)).response()
+        except TimeoutError:
+            seconds = self.config.limits.request_timeout_s
+            return Refused(504, "deadline", f"no answer within {seconds:g} s").response()
+        except ClientDisconnect:
+            return PlainTextResponse("", 499)
+        except Exception as problem:  # noqa: BLE001  logged with its traceback, answered without
+            _log.exception("a request failed")
+            message = f"{type(problem).__name__}; the log of the endpoint has more"
+            return Refused(500, "internal", message).response()
+
+    def _require_key(self, request: Request) -> None:
+        require_key(request.headers.getlist("authorization"), self.config.api_keys_sha256)
+
+    async def _read(self, request: Request, path: str, began: float) -> Response:
+        """Read images without FastAPI, whose machinery would cost more than the reading.
+
+        Requests whose bodies are still being received do not count as reading.
+        """
+        body = await self._body(request, began)
+        if self._reading >= self._max_reading:
+            message = f"{self._max_reading} requests are being read or wait"
+            raise Refused(503, "full", message, retry_after_s=1)
+        self._reading += 1
+        try:
+            left_s = began + self.config.limits.request_timeout_s - time.monotonic()
+            async with asyncio.timeout(left_s):
+                if path == CHAT:
+                    return await self._chat(body)
+                return await self._ocr(request, body, began)
+        finally:
+            self._reading -= 1
+
+    async def _chat(self, body: bytes) -> Response:
+        asked = images_of_chat(body, self.config.limits)
+        results, model = await self._results(asked)
+        _raise_first(results)
+        texts = [result["text"] for result in results if not isinstance(result, Refused)]
+        return JSONResponse(chat_answer(texts, model))
+
+    async def _ocr(self, request: Request, body: bytes, began: float) -> Response:
+        words = request.scope["query_string"]
+        query = parse_qs(words.decode("latin-1")) if words else {}
+        kind = request.headers.get("content-type", "")
+        asked = await images_of(kind, body, self.config.limits, query)
+        results, model = await self._results(asked)
+        if asked.single:
+            _raise_first(results)
+        content = answer(asked, results, model, time.monotonic() - began)
+        return Response(json.dumps(content, ensure_ascii=False), media_type="application/json")
+
+    async def _results(self, asked: ImagesRequest) -> tuple[list[dict[str, Any] | Refused], str]:
+        """Read every image, as a line or as a page; also return the model that read them."""
+        if asked.level == "page":
+            with_images = asked.detail == "images"
+            pages, model = await self.pages.read(asked.images, with_images=with_images)
+            return [
+                page if isinstance(page, Refused) else page_result(page) for page in pages
+            ], model
+        reads, model = await self.reader.read(asked.images)
+        with_line = asked.detail == "lines"
+        return [
+            line_result(read, with_line) if isinstance(read, Read) else read for read in reads
+        ], model
+
+    async def _body(self, request: Request, began: float) -> bytes:
+        """Return a request's body; Refused where it passes the limits."""
+        limits, length = self.config.limits, request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > limits.max_body_bytes:
+            message = f"{int(length):,} bytes; at most {limits.max_body_bytes:,} are accepted"
+            raise Refused(413, "body_too_large", message)
+        async with asyncio.timeout(limits.request_timeout_s):
+            deadline = began + limits.request_timeout_s
+            return await read_body(request.stream(), limits.max_body_bytes, deadline)
+
+
+def _raise_first(results: Sequence[Any]) -> None:
+    for result in results:
+        if isinstance(result, Refused):
+            raise result
