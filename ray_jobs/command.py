@@ -1,4 +1,4 @@
-"""What every script shares: its arguments, the exit status, and where relative paths of a run lead."""
+"""The parts that every script shares: arguments, exit status, and the folder of runs."""
 
 import argparse
 import contextlib
@@ -12,7 +12,9 @@ from typing import Any, NoReturn, TypeVar
 from ocr.errors import GivenUp, UserError
 from ocr.files import read_json
 from ocr.retraining import RetrainConfig
-from ocr.settings import load_settings, read_yaml
+from ocr.settings import Settings, load_settings, read_yaml
+from ocr.settings_reference import as_text
+from ocr.sources.settings import SourceSettings
 from serve.config import ServeConfig
 from trainers.config import TrainConfig
 from trainers.sweep.settings import SweepConfig
@@ -24,17 +26,23 @@ PROJECT = Path(__file__).resolve().parent.parent
 def run(
     main: Callable[[argparse.Namespace], int | None],
     about: str | None,
+    settings: type[Settings] | None = None,
     **arguments: dict[str, object],
 ) -> NoReturn:
-    """Parse, call `main`, exit: 0 done (or what `main` gives), 2 the user's mistake in one message, 1 and a traceback for anything else."""
-    parser = argparse.ArgumentParser(
-        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for name, options in arguments.items():
-        parser.add_argument(name.replace("_", "-") if name.startswith("__") else name, **options)  # type: ignore[arg-type]
-    parsed = parser.parse_args()
+    """Parse the arguments, call `main`, exit.
+
+    Exit status: 0 done (or the status that `main` returns), 2 a user's mistake in one message, 1
+    and a traceback for anything else. With `settings`, `--settings [GROUP]` lists them.
+    """
+    parser = _parser(about, settings, arguments)
+    asked = settings and "--settings" in sys.argv[1:]
     try:
-        status = main(parsed)
+        if asked and settings:
+            group = [word for word in sys.argv[1:] if word != "--settings"]
+            print(as_text(settings, group[-1] if group else None, SourceSettings))
+            status = None
+        else:
+            status = main(parser.parse_args())
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         status = 2
@@ -42,22 +50,42 @@ def run(
         print(f"error: {end}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from what is saved", file=sys.stderr)
+        print("interrupted; run the same command to resume", file=sys.stderr)
         status = 130
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     sys.exit(status or 0)
 
 
-def told_again() -> str:
-    """This command, as it can be given again."""
+def _parser(
+    about: str | None, settings: type[Settings] | None, arguments: dict[str, dict[str, object]]
+) -> argparse.ArgumentParser:
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=about, formatter_class=shape)
+    for name, options in arguments.items():
+        flag = name.replace("_", "-") if name.startswith("__") else name
+        parser.add_argument(flag, **options)  # type: ignore[arg-type]
+    if settings:
+        groups = ", ".join(settings.model_fields)
+        parser.add_argument(
+            "--settings",
+            nargs="?",
+            const="",
+            metavar="GROUP",
+            help=f"list all settings, or those of one group, and end: {groups}",
+        )
+    return parser
+
+
+def this_command() -> str:
+    """Return this command as a user can repeat it."""
     return shlex.join(["python", *sys.argv])
 
 
 def in_storage(config: Stored) -> Stored:
-    """The config with an absolute storage_path: as given, under LIPI_STORAGE, or under the working directory.
+    """Make storage_path absolute: as given, under LIPI_STORAGE, or under the working directory.
 
-    Inside a Ray job a relative one is refused: the job's folder is Ray's cache.
+    Inside a Ray job a relative path raises UserError: the job's folder is Ray's cache.
     """
     path, shared = config.storage_path, os.environ.get("LIPI_STORAGE")
     if isinstance(config, ServeConfig) and "://" in path:
@@ -65,26 +93,31 @@ def in_storage(config: Stored) -> Stored:
     for where in (path, shared or ""):
         if "://" in where:
             raise UserError(
-                f"storage_path {where}: runs live in folders so far; name one that every node mounts, such as /mnt/lipi"
+                f"storage_path {where}: expected a folder; name one that every node mounts, "
+                "such as /mnt/lipi"
             )
     if not Path(path).is_absolute():
         if not shared and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
             raise UserError(
-                f"storage_path {path}: relative inside a Ray job, whose folder is lost; set LIPI_STORAGE or storage_path to a folder such as /mnt/lipi"
+                f"storage_path {path}: relative inside a Ray job, whose folder is lost; "
+                "set LIPI_STORAGE or storage_path to a folder such as /mnt/lipi"
             )
         path = str((Path(shared) if shared else Path.cwd()) / path)
     return config.model_copy(update={"storage_path": path})
 
 
 def split_config(words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """`[CONFIG] [key=value …]` → the config's path, if given, and the overrides."""
+    """Split `[CONFIG] [key=value …]` into the config's path, if given, and the overrides."""
     if words and "=" not in words[0]:
         return Path(words[0]), list(words[1:])
     return None, list(words)
 
 
 def last_saved(path: Path, overrides: Sequence[str]) -> Path | None:
-    """The newest checkpoint of a config's run that is not finished; None without such a run, or where the overrides do not fit the config."""
+    """Return the newest checkpoint of a config's unfinished run.
+
+    None without such a run, or where the overrides do not fit the config.
+    """
     try:
         config = load_settings(TrainConfig, path, overrides)
     except UserError:
@@ -94,23 +127,18 @@ def last_saved(path: Path, overrides: Sequence[str]) -> Path | None:
         run_dir.glob("checkpoint_[0-9]*/manifest.json"),
         key=lambda file: int(file.parent.name.partition("_")[2]),
     )
-    if (
-        not saved
-        or _read(read_yaml, run_dir / "config.yaml").get("model", {}).get("kind")
-        != config.model.kind
-    ):
+    model = _read(read_yaml, run_dir / "config.yaml").get("model", {})
+    if not saved or model.get("kind") != config.model.kind:
         return None
-    newest = saved[-1].parent
-    return (
-        None
-        if newest.name
-        == f"checkpoint_{_read(read_json, run_dir / 'report.json').get('step', 0):06d}"
-        else newest
-    )
+    newest, last_step = saved[-1].parent, _read(read_json, run_dir / "report.json").get("step", 0)
+    return None if newest.name == f"checkpoint_{last_step:06d}" else newest
 
 
 def _read(parse: Callable[[Path], Any], file: Path) -> dict[str, Any]:
-    """What a file of a run says; nothing where it is missing or damaged, which is for the launcher to judge."""
+    """Return the content of a run's file; empty where it is missing or damaged.
+
+    The launcher reports damage.
+    """
     try:
         return dict(parse(file))
     except (OSError, ValueError, TypeError):

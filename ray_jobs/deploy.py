@@ -1,7 +1,7 @@
-"""OCR over HTTP on Ray Serve: POST an image to /v1/ocr and get its text.
+"""Serve OCR over HTTP on Ray Serve: POST an image to /v1/ocr and get its text.
 
 python ray_jobs/deploy.py odia port=8000
-python ray_jobs/deploy.py runs/odia-ctc/bundle    # where it runs already: that model takes over, and no request is dropped
+python ray_jobs/deploy.py runs/odia-ctc/bundle    # where it runs already: swap the model under load
 curl --data-binary @line.png -H 'Content-Type: image/png' http://127.0.0.1:8000/v1/ocr
 """
 
@@ -35,6 +35,7 @@ if __name__ == "__main__":
     command.run(
         main,
         __doc__,
+        ServeConfig,
         bundle={"metavar": "BUNDLE"},
         overrides={"nargs": "*", "metavar": "key=value"},
         __config={

@@ -1,8 +1,8 @@
-"""Error rates of a bundle, or of every checkpoint of a run and its bundle, on a data set's validation split; or two compared.
+"""Evaluate a bundle, or every checkpoint of a run and its bundle; or compare two.
 
 python ray_jobs/evaluate.py runs/odia-ctc
 python ray_jobs/evaluate.py runs/odia-ctc/bundle data=odia_words
-python ray_jobs/evaluate.py compare runs/old runs/new data=my_data     # which lines changed, and whether the difference is one
+python ray_jobs/evaluate.py compare runs/old runs/new data=my_data    # changed lines, significance
 """
 
 from argparse import Namespace
@@ -13,16 +13,18 @@ from ray_jobs import command
 
 
 def main(arguments: Namespace) -> None:
-    """Print a table, a line per recogniser; or the lines that changed and both error rates."""
+    """Print a table with a line per recogniser, or the changed lines and both error rates."""
     data = dict(word.partition("=")[::2] for word in arguments.words if "=" in word)
     paths = [Path(word) for word in arguments.words if "=" not in word]
     if set(data) - {"data"}:
         raise UserError(
-            f"{', '.join(sorted(set(data) - {'data'}))}: unknown; known here: data=FOLDER or an embedded data set's name"
+            f"{', '.join(sorted(set(data) - {'data'}))}: unknown; "
+            "expected data=FOLDER or the name of an embedded data set"
         )
     if len(paths) != (3 if paths[:1] == [Path("compare")] else 1):
         raise UserError(
-            f"found {' '.join(arguments.words) or 'nothing'}; give RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER"
+            "expected RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER; "
+            f"got {' '.join(arguments.words) or 'nothing'}"
         )
     from trainers.runs.evaluate import HEADER, best_of, compared, judge
 

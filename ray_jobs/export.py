@@ -1,13 +1,20 @@
-"""A run's bundle again: with ONNX backends, another decoding, or the mean of several checkpoints. Every backend is read with before it is written.
+"""Export a run again: its bundle with other backends or another decoding, or another form.
 
 python ray_jobs/export.py runs/odia-ctc format=onnx decoding.method=beam
-python ray_jobs/export.py runs/odia-ctc average=3 of=last
+python ray_jobs/export.py runs/odia-ctc average=3 of=last          # mean of three checkpoints
+python ray_jobs/export.py runs/tiny-vlm format=merged              # base and adapter as one model
+python ray_jobs/export.py runs/tiny-vlm format=gguf export.llama_cpp=~/llama.cpp
+python ray_jobs/export.py runs/tiny-vlm format=hub repo_id=OWNER/NAME private=true
+
+Also upload=bundle|merged|gguf (with format=hub), output=FOLDER, data_name=NAME, and any setting of
+the run. Every exported form is read with before it is kept.
 """
 
 from argparse import Namespace
 from pathlib import Path
 
 from ray_jobs import command
+from trainers.config.export_request import ExportRequest
 
 
 def main(arguments: Namespace) -> None:
@@ -16,19 +23,18 @@ def main(arguments: Namespace) -> None:
 
     exported = export_run(arguments.run, arguments.overrides)
     for backend, cer in exported.bundle.backends.items():
-        print(
-            f"{backend:<12}CER {cer:.2%}{'  (default on a CPU)' if backend == exported.bundle.default_backend('cpu') else ''}"
-        )
+        is_default = backend == exported.bundle.default_backend("cpu")
+        print(f"{backend:<12}CER {cer:.2%}{'  (default on a CPU)' if is_default else ''}")
     best_path = f"best path CER {exported.greedy.counts.cer:.2%}, " if exported.greedy else ""
-    print(
-        f"{best_path}expected calibration error {exported.reliability.expected_error:.1%}, {exported.bundle.path}"
-    )
+    error = exported.reliability.expected_error
+    print(f"{best_path}expected calibration error {error:.1%}, {exported.bundle.path}")
 
 
 if __name__ == "__main__":
     command.run(
         main,
         __doc__,
+        ExportRequest,
         run={"type": Path, "metavar": "RUN"},
         overrides={"nargs": "*", "metavar": "key=value"},
     )

@@ -1,8 +1,9 @@
-"""Sources → a data set: train.parquet, validation.parquet, dataset.json, skipped.jsonl and a card in the folder `output`.
+"""Make a data set of sources: two parquet files, dataset.json, skipped.jsonl and a card.
 
 python ray_jobs/prepare.py configs/data/odia_words.yaml output=/tmp/words workers=2
 
-Killed, the same command goes on where it was. With workers > 1 the units are Ray tasks, here or on the cluster that RAY_ADDRESS names.
+After a kill the same command resumes. With workers > 1 the units are Ray tasks, here or on the
+cluster that RAY_ADDRESS names.
 """
 
 from argparse import Namespace
@@ -15,7 +16,7 @@ from ray_jobs.units import as_ray_tasks
 
 
 def main(arguments: Namespace) -> None:
-    """Build the data set that the config describes, and push it where `format` is hub."""
+    """Build the data set that the config describes; upload it where `format` is hub."""
     config = load_settings(PrepareConfig, arguments.config, arguments.overrides)
     from ocr.dataset.build import build, in_this_process
 
@@ -38,6 +39,7 @@ if __name__ == "__main__":
     command.run(
         main,
         __doc__,
+        PrepareConfig,
         config={"type": Path, "metavar": "CONFIG"},
         overrides={"nargs": "*", "metavar": "key=value"},
     )

@@ -1,8 +1,8 @@
-"""Read images with a bundle: prints the text of one image, or `path TAB text` for each of several and of every folder.
+"""Read images with a bundle: print the text of one image, or `path TAB text` for each of several.
 
 python ray_jobs/read.py runs/odia-ctc/bundle word.png scans/
 python ray_jobs/read.py odia word.png                         # a recogniser that ships
-python ray_jobs/read.py runs/a/bundle,runs/b/bundle scans/    # both; the text that they are together surest of
+python ray_jobs/read.py runs/a/bundle,runs/b/bundle scans/    # both: the more confident text
 """
 
 import sys
@@ -13,7 +13,7 @@ from ray_jobs import command
 
 
 def main(arguments: Namespace) -> int:
-    """Read what can be read; 2 where an image was refused, each named."""
+    """Read every image; return 2 where one was refused, each named."""
     from ocr.evaluation import read_files
     from ocr.recognizers.factory import load_all
 

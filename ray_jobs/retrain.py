@@ -1,9 +1,10 @@
-"""Train a recogniser further on what people corrected, and judge it: prepare → train from the bundle with replay → compare → verdict.json.
+"""Train a recogniser further on corrections; the verdict says whether it reads better.
 
-python ray_jobs/retrain.py odia my_corrections                    # PNG + JSON, as the web page stores them (docs/formats.md)
+python ray_jobs/retrain.py odia my_corrections           # PNG + JSON (docs/formats.md)
 python ray_jobs/retrain.py runs/odia-ctc/bundle my_corrections learning_rate=5e-4 num_epochs=40
 
-Killed, the same command goes on where it was. Exit status 0 whatever the verdict is; serve the candidate with ray_jobs/deploy.py.
+After a kill the same command resumes. The exit status is 0 whatever the verdict; deploy.py serves
+the candidate.
 """
 
 from argparse import Namespace
@@ -14,7 +15,7 @@ from ray_jobs import command
 
 
 def main(arguments: Namespace) -> None:
-    """Retrain, and print the verdict."""
+    """Retrain and print the verdict."""
     words = [
         f"bundle={arguments.bundle}",
         f"corrections={arguments.corrections}",
@@ -24,13 +25,14 @@ def main(arguments: Namespace) -> None:
     from trainers import on_ray
     from trainers.retrain.run import retrain
 
-    print(retrain(config, on_ray.train, command.told_again()))
+    print(retrain(config, on_ray.train, command.this_command()))
 
 
 if __name__ == "__main__":
     command.run(
         main,
         __doc__,
+        RetrainConfig,
         bundle={"metavar": "BUNDLE|odia"},
         corrections={"metavar": "CORRECTIONS"},
         overrides={"nargs": "*", "metavar": "key=value"},

@@ -1,4 +1,4 @@
-"""Find settings on Ray Tune: trials of a base config with other values; the same command again goes on.
+"""Search settings on Ray Tune: trials of a base config with other values; the same command resumes.
 
 python ray_jobs/sweep.py configs/sweeps/tiny.yaml trials=16
 """
@@ -16,13 +16,14 @@ def main(arguments: Namespace) -> None:
     sweep = command.in_storage(load_settings(SweepConfig, arguments.config, arguments.overrides))
     from trainers.sweep.run import run_sweep
 
-    print(run_sweep(sweep, command.told_again()))
+    print(run_sweep(sweep, command.this_command()))
 
 
 if __name__ == "__main__":
     command.run(
         main,
         __doc__,
+        SweepConfig,
         config={"type": Path, "metavar": "CONFIG"},
         overrides={"nargs": "*", "metavar": "key=value"},
     )

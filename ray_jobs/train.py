@@ -1,4 +1,4 @@
-"""Train what a config describes, on Ray Train; the same command again continues, and says so when the run is finished.
+"""Train the run that a config describes, on Ray Train; the same command again resumes it.
 
 python ray_jobs/train.py configs/odia_ctc.yaml train.max_steps=500 run_name=short
 """
@@ -21,13 +21,14 @@ def main(arguments: Namespace) -> None:
     if config.verify == "only":
         print(*filter(None, [verified(config), Data.open(config).told]), sep="\n")
         return
-    print(launch(config, on_ray.train, command.told_again()))
+    print(launch(config, on_ray.train, command.this_command()))
 
 
 if __name__ == "__main__":
     command.run(
         main,
         __doc__,
+        TrainConfig,
         config={"type": Path, "metavar": "CONFIG"},
         overrides={"nargs": "*", "metavar": "key=value"},
     )

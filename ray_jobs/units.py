@@ -1,4 +1,4 @@
-"""Units of a data set as Ray tasks (`ocr.dataset.build` takes it as `map_units`)."""
+"""Units of a data set as Ray tasks: the `map_units` of `ocr.dataset.build`."""
 
 import logging
 import os
@@ -12,36 +12,43 @@ UnitT = TypeVar("UnitT")
 def as_ray_tasks(
     workers: int,
 ) -> Callable[[Callable[[UnitT], int], Sequence[UnitT]], Iterator[int]]:
-    """At most `workers` units at a time on the cluster that RAY_ADDRESS names, or here; a unit whose process dies is given to another."""
+    """Return a function that runs at most `workers` units at once, here or on RAY_ADDRESS.
+
+    A unit whose process dies is retried in another.
+    """
 
     def map_units(work: Callable[[UnitT], int], units: Sequence[UnitT]) -> Iterator[int]:
         import ray
 
-        store: dict[str, Any] = (
-            {} if "RAY_ADDRESS" in os.environ else {"object_store_memory": _OBJECT_STORE_BYTES}
-        )
+        joined = "RAY_ADDRESS" in os.environ
         ray.init(
-            num_cpus=None if "RAY_ADDRESS" in os.environ else workers,
+            num_cpus=None if joined else workers,
+            object_store_memory=None if joined else _OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.WARNING,
-            **store,
         )
-
-        def read_unit(unit: UnitT) -> int:
-            return work(unit)
-
-        task: Any = ray.remote(num_cpus=1, max_retries=3)(read_unit)
-        waiting, running = list(reversed(units)), set[Any]()
-        while waiting or running:
-            running |= {
-                task.remote(waiting.pop()) for _ in range(min(len(waiting), workers - len(running)))
-            }
-            done, rest = ray.wait(list(running))
-            running = set(rest)
-            try:
-                yield from ray.get(done)
-            except ray.exceptions.RayTaskError as failed:
-                raise failed.cause from None
-        ray.shutdown()
+        try:
+            yield from _results(work, units, workers)
+        finally:
+            ray.shutdown()
 
     return map_units
+
+
+def _results(work: Callable[[UnitT], int], units: Sequence[UnitT], workers: int) -> Iterator[int]:
+    import ray
+
+    def read_unit(unit: UnitT) -> int:
+        return work(unit)
+
+    task: Any = ray.remote(num_cpus=1, max_retries=3)(read_unit)
+    waiting, running = list(reversed(units)), set[Any]()
+    while waiting or running:
+        free = min(len(waiting), workers - len(running))
+        running |= {task.remote(waiting.pop()) for _ in range(free)}
+        done, rest = ray.wait(list(running))
+        running = set(rest)
+        try:
+            yield from ray.get(done)
+        except ray.exceptions.RayTaskError as failed:
+            raise failed.cause from None
