@@ -1,1 +1,1 @@
-"""What is true about OCR whether or not anyone trains: samples, text, images, metrics, data sets, recognisers."""
+"""Everything about OCR that holds without training: samples, text, images, metrics, data, recognisers."""

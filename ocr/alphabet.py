@@ -19,7 +19,7 @@ class Alphabet:
 
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> "Alphabet":
-        """All characters of the texts, by code point; made from the training split alone."""
+        """Return all characters of the texts, by code point; meant for the training split alone."""
         return cls(tuple(sorted({character for text in texts for character in text})))
 
     @cached_property
@@ -27,32 +27,35 @@ class Alphabet:
         return {character: index for index, character in enumerate(self.characters, start=1)}
 
     def __len__(self) -> int:
-        """Number of classes, the blank counted."""
+        """Return the number of classes, the blank included."""
         return len(self.characters) + 1
 
     def encode(self, text: str) -> list[int]:
-        """Classes of a text; UserError naming every character that the alphabet lacks."""
+        """Return the classes of a text; UserError lists the characters that the alphabet lacks."""
         missing = self.unknown([text])
         if missing:
             raise UserError(f"{text!r}: not in the alphabet: {_listed(missing)}")
         return [self._class_of[character] for character in text]
 
     def encode_known(self, text: str) -> list[int]:
-        """Classes of the characters that the alphabet has; the others are left out (a reading can only miss them)."""
+        """Return the classes of the characters in the alphabet, without the others.
+
+        A reading can only miss the characters that are left out.
+        """
         return [self._class_of[character] for character in text if character in self._class_of]
 
     def decode(self, classes: Sequence[int]) -> str:
-        """Text of classes that hold neither blanks nor CTC repeats."""
+        """Return the text of classes that hold neither blanks nor CTC repeats."""
         return "".join(self.characters[index - 1] for index in classes)
 
     def unknown(self, texts: Iterable[str]) -> Counter[str]:
-        """Characters of the texts that the alphabet cannot write, with their counts."""
+        """Count the characters of the texts that the alphabet cannot write."""
         return Counter(
             character for text in texts for character in text if character not in self._class_of
         )
 
     def require(self, texts: Iterable[str], where: str) -> None:
-        """UserError listing code point, name and count of what the alphabet lacks."""
+        """Raise UserError with code point, name and count of each character that the alphabet lacks."""
         missing = self.unknown(texts)
         if missing:
             raise UserError(

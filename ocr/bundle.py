@@ -1,11 +1,14 @@
-"""The bundle: what leaves training and enters reading and serving, a folder whose every byte is accounted for.
+"""The bundle that leaves training and enters reading and serving: a folder with a hash of every file.
 
-bundle.json           family, name, network settings, alphabet, decoding, backends with their CER, card
+bundle.json           family, name, network settings, alphabet, decoding, backends with CER, card
 weights.safetensors   the torch backend
 onnx-….onnx           the ONNX backends, where they were exported
-adapter_model.safetensors, adapter_config.json   a vision-language model's adapter; a merged one has the whole model as transformers saves it
+adapter_model.safetensors, adapter_config.json
+                      a vision-language model's adapter; a merged model is stored whole, as
+                      transformers saves it
 README.md             the model card
-language_model.txt.gz, lexicon.txt.gz, entries.txt   what decoding asks, where it does
+language_model.txt.gz, lexicon.txt.gz, entries.txt
+                      data of decoding, where it uses them
 manifest.json         SHA-256 of each file, written last
 """
 
@@ -29,7 +32,10 @@ LANGUAGE_MODEL, LEXICON, ENTRIES = "language_model.txt.gz", "lexicon.txt.gz", "e
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An opened bundle; `backends` maps a backend's name to the CER measured with it, `defaults` a device to a backend."""
+    """An opened bundle.
+
+    `backends` maps a backend's name to its measured CER, `defaults` a device to a backend.
+    """
 
     path: Path
     family: str
@@ -42,16 +48,16 @@ class Bundle:
     card: dict[str, Any] = field(default_factory=dict)
 
     def default_backend(self, device: str) -> str:
-        """The backend that reads on this kind of device (`cpu`, `cuda`, `cuda:1` …)."""
+        """Return the backend that reads on this kind of device (`cpu`, `cuda`, `cuda:1` …)."""
         return self.defaults.get(device.partition(":")[0], "torch")
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of its manifest, and so of all that it holds."""
+        """The SHA-256 of the manifest, and so of the whole content."""
         return sha256_of(self.path / MANIFEST)
 
     def read(self, name: str) -> bytes:
-        """One of its files; UserError where it has none of that name."""
+        """Return the content of one file; UserError where the bundle has no file of that name."""
         if not (self.path / name).is_file():
             raise UserError(
                 f"{self.path}: {name} is missing, though the bundle says that it needs it; export it again"
@@ -59,23 +65,24 @@ class Bundle:
         return (self.path / name).read_bytes()
 
     def weights(self) -> "dict[str, Tensor]":
-        """The torch backend's tensors by name."""
+        """Return the torch backend's tensors by name."""
         from safetensors.torch import load
 
         return load(self.read(WEIGHTS))
 
 
 def weights_file(weights: "Mapping[str, Tensor]") -> bytes:
-    """The content of weights.safetensors."""
+    """Return the content of weights.safetensors."""
     from safetensors.torch import save
 
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
 
 
 def write_bundle(bundle: Bundle, files: Mapping[str, bytes], prepared: Path | None = None) -> None:
-    """Write the folder `bundle.path` whole: its description, these files, and those of the folder `prepared`, which becomes it.
+    """Write the folder `bundle.path` whole: description, `files`, and the files of the folder `prepared`.
 
-    Made beside it, hashed (from memory what is in memory, so that what a disk changes is found), then put in its place.
+    `prepared` is moved, not copied. Files given as bytes are hashed in memory, so that damage by a
+    disk is noticed.
     """
     with replaced_folder(bundle.path) as making:
         if prepared:
@@ -98,7 +105,7 @@ def write_bundle(bundle: Bundle, files: Mapping[str, bytes], prepared: Path | No
 
 
 def shipped_names() -> list[str]:
-    """The recognisers that ship."""
+    """Return the names of the recognisers that ship."""
     return (
         sorted(folder.name for folder in SHIPPED.iterdir() if (folder / MANIFEST).is_file())
         if SHIPPED.is_dir()
@@ -111,7 +118,10 @@ def _or_shipped() -> str:
 
 
 def open_bundle(path: Path) -> Bundle:
-    """Open and verify a bundle, or one that ships by its name (odia); UserError naming the file that is missing, damaged or from a newer version."""
+    """Open and verify a bundle, or a shipped recogniser by its name (odia).
+
+    UserError names the file that is missing, damaged or from a newer version.
+    """
     path = SHIPPED / path if str(path) in shipped_names() and not path.exists() else path
     if not (path / MANIFEST).is_file():
         raise UserError(

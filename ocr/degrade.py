@@ -1,4 +1,4 @@
-"""Degraded copies of real crops, for `aug_copies`: turned, blurred, paled and noised a little, keyed by the copy's id alone."""
+"""Degraded copies of real crops for `aug_copies`: rotated, blurred, faded and noisy, keyed by their id."""
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -6,12 +6,12 @@ from PIL import Image, ImageFilter
 from ocr.images import Pixels, edge_grey
 from ocr.keyed import text_generator
 
-_END_SHIFT = 0.05  # of the height, at most, up or down at a line's ends
+_END_SHIFT = 0.05  # most shift of a line's ends, up or down, as a share of the height
 _DEGREES, _BLUR_PX, _NOISE, _CONTRAST = 2.0, 1.0, 8.0, (0.6, 1.0)
 
 
 def degraded(pixels: Pixels, key: str) -> Pixels:
-    """A copy of the same size and mode; equal keys give equal copies."""
+    """Return a copy of the same size and mode; equal keys give equal copies."""
     random = text_generator(key)
     paper = edge_grey(pixels)
     fill = round(paper) if pixels.ndim == 2 else (round(paper),) * 3

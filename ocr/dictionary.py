@@ -12,7 +12,7 @@ from ocr.text import describe_character, graphemes, normalise
 
 @dataclass(frozen=True)
 class Dictionary:
-    """Entries in their order, normalised; `oddities` are what a person should look at in the file."""
+    """The normalised entries in their order; `oddities` are lines of the file that need a look."""
 
     entries: tuple[str, ...]
     oddities: tuple[str, ...] = ()
@@ -37,11 +37,14 @@ class Dictionary:
         )
 
     def spell(self, text: str) -> list[str]:
-        """The entries that spell a text, longest first from the left; a character that no entry begins is left out (see `missing`)."""
+        """Split a text into entries, longest first from the left.
+
+        Characters that no entry begins with are left out; `missing` lists them.
+        """
         return [found[0] for found in self._pattern.finditer(text)]
 
     def missing(self, text: str) -> str:
-        """The characters that no entry spells, as code points with names; empty when all are spelt."""
+        """Return the characters that no entry spells, as code points with names; empty when there is none."""
         return ", ".join(
             describe_character(character)
             for character in dict.fromkeys(self._pattern.sub("", text))
@@ -69,7 +72,8 @@ def _entries(path: Path, lines: list[str]) -> tuple[list[str], list[str]]:
         else:
             entries[entry] = number
     joined = [entry for entry in entries if len(graphemes(entry)) > 1]
-    if len(joined) <= max(2, len(entries) // 50):  # where many are, they are meant
+    # where many entries are several characters, that is intended
+    if len(joined) <= max(2, len(entries) // 50):
         oddities += [
             f"{path}:{entries[entry]}: {entry!r} is {len(graphemes(entry))} written units; are two entries joined on one line?"
             for entry in joined

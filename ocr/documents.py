@@ -1,4 +1,7 @@
-"""A file → its pages: PDF (rendered by PDFium), TIFF with several frames, or any image as one page; how many and how large is bounded before a page is drawn."""
+"""A file → its pages: PDF (rendered by PDFium), TIFF with several frames, or any image as one page.
+
+The number of pages and their size are checked before a page is rendered.
+"""
 
 import io
 import threading
@@ -14,11 +17,11 @@ from PIL import Image
 from ocr.images import ImageRefused, Mode, Pixels, open_image
 from ocr.limits import ImageLimits
 
-DPI = 200  # that a PDF is drawn at, unless its pages are too large for that
+DPI = 200  # resolution of rendered PDF pages, unless they are too large for it
 MAX_PAGES = 20
 _LEAST_DPI = 50
-_POINTS = 72  # of a PDF's inch
-_pdfium = threading.Lock()  # PDFium is not made for threads
+_POINTS = 72  # per inch of a PDF page
+_pdfium = threading.Lock()  # PDFium is not safe with threads
 
 
 def open_pages(
@@ -28,7 +31,10 @@ def open_pages(
     max_pages: int = MAX_PAGES,
     where: str = "document",
 ) -> list[Pixels]:
-    """Every page, uint8 [H, W] or [H, W, 3], upright. ImageRefused names what is too much, locked or not to be read."""
+    """Return every page, uint8 [H, W] or [H, W, 3], upright.
+
+    ImageRefused names a page that is too large, a locked document, or one that cannot be read.
+    """
     limits = limits or ImageLimits()
     if data[:1024].lstrip()[:5] == b"%PDF-":
         return _pdf_pages(data, mode, limits, max_pages, where)
@@ -50,7 +56,7 @@ def _require_pages(count: int, most: int, where: str) -> None:
 
 
 def _tiff_frames(data: bytes) -> int:
-    """How many frames a TIFF has; 1 for whatever else it is, which `open_image` judges."""
+    """Return the number of frames of a TIFF; 1 for any other file, which `open_image` checks."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -61,7 +67,7 @@ def _tiff_frames(data: bytes) -> int:
 
 
 def _each_frame(data: bytes, frames: int, limits: ImageLimits, where: str) -> Iterator[bytes]:
-    """Each frame as a file of its own, looked at by its size first."""
+    """Yield each frame as a file of its own, after checking its size."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for frame in range(frames):
@@ -121,7 +127,7 @@ def _opened_pdf(data: bytes, where: str) -> Iterator[Any]:
 
 
 def _drawn(document: Any, number: int, mode: Mode, limits: ImageLimits, where: str) -> Pixels:
-    """At 200 dpi, or as finely as the limits allow; refused where that is no longer legible."""
+    """Render a page at 200 dpi, or as finely as the limits allow; refuse it where that is illegible."""
     try:
         page = document[number]
         width, height = page.get_size()

@@ -1,4 +1,4 @@
-"""Read a data set with a recogniser and count the errors; training, the shell and serving all judge by this."""
+"""Reading a data set with a recogniser and counting the errors, for training, the shell and serving."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _BOOTSTRAP_DRAWS, _BOOTSTRAP_KEY = 10_000, 1
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One sample as it was read; `index` is its place in the data set."""
+    """A sample with its reading; `index` is its index in the data set."""
 
     index: int
     id: str
@@ -40,7 +40,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All lines of a data set as they were read."""
+    """All lines of a data set with their readings."""
 
     lines: tuple[Line, ...]
 
@@ -51,7 +51,11 @@ class Evaluation:
 
     @property
     def paddle(self) -> dict[str, float]:
-        """PaddleOCR's own figures, which leave spaces out: acc (lines all right), norm_edit_dis (1 − mean normalised distance), and char_acc (1 − CER)."""
+        """PaddleOCR's own figures, which ignore spaces.
+
+        acc: share of lines without an error. norm_edit_dis: 1 − mean normalised distance. char_acc:
+        1 − CER.
+        """
         pairs = [
             (line.reference.replace(" ", ""), line.reading.replace(" ", "")) for line in self.lines
         ]
@@ -73,7 +77,10 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two recognisers on the same samples; `low` and `high` bound new CER − old CER with 95 % confidence."""
+    """Two recognisers on the same samples.
+
+    `low` and `high` bound new CER − old CER with 95 % confidence.
+    """
 
     old: Evaluation
     new: Evaluation
@@ -82,12 +89,12 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """New CER − old CER: below 0 the new one is better."""
+        """New CER − old CER; below 0 the new recogniser is better."""
         return self.new.counts.cer - self.old.counts.cer
 
     @property
     def changed(self) -> list[tuple[Line, Line]]:
-        """(old, new) of the lines that read differently, those that lost most first."""
+        """(old, new) of the lines that read differently, the worst losses first."""
         pairs = [
             (old, new)
             for old, new in zip(self.old.lines, self.new.lines, strict=True)
@@ -123,7 +130,10 @@ class Comparison:
 
 
 def compare(old: Evaluation, new: Evaluation) -> Comparison:
-    """Paired bootstrap over lines (Bisani & Ney 2004): both CERs are drawn from the same resampled lines, 10,000 times, by a fixed seed."""
+    """Compare two evaluations by a paired bootstrap over lines (Bisani & Ney 2004).
+
+    Both CERs are computed on the same resampled lines, 10,000 times, with a fixed key.
+    """
     if [line.id for line in old.lines] != [line.id for line in new.lines]:
         raise UserError("the two were not read on the same samples; give both the same data=FOLDER")
     counted = [
@@ -144,7 +154,7 @@ def compare(old: Evaluation, new: Evaluation) -> Comparison:
 def evaluate(
     recognizer: Recognizer, dataset: Dataset, indices: Sequence[int] | None = None
 ) -> Evaluation:
-    """Read the samples at `indices`, or all; ImageRefused names a sample whose image cannot be decoded."""
+    """Read the samples at `indices`, or all; ImageRefused names a sample that cannot be decoded."""
     chosen = list(range(len(dataset)) if indices is None else indices)
     lines: list[Line] = []
     with tqdm(
@@ -170,7 +180,7 @@ def evaluate(
 def read_files(
     recognizer: Recognizer, paths: Sequence[Path]
 ) -> Iterator[tuple[Path, Reading | ImageRefused]]:
-    """Each image file, and each image in a folder by name, with its reading or why it has none."""
+    """Yield each image file, and each image of a folder by name, with its reading or its refusal."""
     files = [file for path in paths for file in _images_at(path)]
     for start in range(0, len(files), _AT_ONCE):
         part = files[start : start + _AT_ONCE]

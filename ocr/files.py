@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or not there, the hashes that prove it, and locks."""
+"""Files and folders that are either whole or missing, the hashes that prove it, and locks."""
 
 import fcntl
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -40,12 +40,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as readable UTF-8 JSON, atomically."""
+    """Write `value` as readable UTF-8 JSON, atomically."""
     write_atomically(path, (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file; ValueError or OSError where it is damaged or missing."""
+    """Return the value in a JSON file; ValueError or OSError where it is damaged or missing."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""A folder → the Hugging Face hub; the token comes from the environment, and from nowhere else."""
+"""A folder → the Hugging Face hub; the token comes from the environment alone."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,8 +9,11 @@ from ocr.errors import UserError, first_line
 def upload(
     folder: Path, repo: str, repo_type: Literal["model", "dataset"], private: bool, message: str
 ) -> str:
-    """Upload the folder in one commit and give back its address; UserError where the hub or the token says no. The folder stays as it is."""
-    from httpx2 import HTTPError  # of the hub's own client
+    """Upload the folder in one commit and return its address; the folder stays as it is.
+
+    UserError where the hub refuses, or the token is missing.
+    """
+    from httpx2 import HTTPError  # raised by the hub's own client
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 

@@ -21,7 +21,7 @@ Mode = Literal["L", "RGB", "as it is"]
 Polygon = NDArray[np.float64]  # [N, 2]: x, y in pixels, y downwards
 ValueT = TypeVar("ValueT")
 _EXIF_ORIENTATION = 0x0112
-_STRONG_INK = 0.35  # of the strongest
+_STRONG_INK = 0.35  # share of the strongest ink
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
 
@@ -40,9 +40,10 @@ def open_image(
     limits: ImageLimits | None = None,
     where: str | None = None,
 ) -> Pixels:
-    """Decode one image (the first frame), upright by its EXIF, transparency over white; `as it is`: grey stays grey, the rest is RGB.
+    """Decode one image (the first frame), upright by its EXIF, with transparency over white.
 
-    Raises ImageRefused, whatever the file does: its size is checked against `limits` before any pixel is decoded.
+    Mode `as it is`: grey stays grey, everything else becomes RGB. Raises ImageRefused, whatever the
+    file holds: its size is checked against `limits` before any pixel is decoded.
     """
     return _opened(
         source, lambda image: _to_pixels(ImageOps.exif_transpose(image), mode), limits, where
@@ -52,7 +53,10 @@ def open_image(
 def image_size(
     source: bytes | Path, limits: ImageLimits | None = None, where: str | None = None
 ) -> tuple[int, int]:
-    """Width and height in pixels, upright by its EXIF, from the file's header alone; ImageRefused as by `open_image`."""
+    """Return width and height in pixels, upright by the EXIF, from the file's header alone.
+
+    Raises ImageRefused as `open_image` does.
+    """
     return _opened(source, _upright_size, limits, where)
 
 
@@ -73,7 +77,7 @@ def _opened(
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
-            )  # Pillow's own bomb and metadata warnings: our limits decide
+            )  # Pillow's own bomb and metadata warnings; our limits decide
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, limits or ImageLimits(), where)
                 return use(image)
@@ -81,7 +85,7 @@ def _opened(
         raise
     except Image.DecompressionBombError as problem:
         raise ImageRefused(where, "image too large", str(problem)) from None
-    except UnidentifiedImageError:  # its own message holds a memory address, another one each time
+    except UnidentifiedImageError:  # Pillow's message holds a memory address, another one each time
         raise ImageRefused(where, "not a readable image", f"none of {', '.join(FORMATS)}") from None
     except Exception as problem:  # noqa: BLE001  decoders raise anything from SyntaxError to struct.error on a damaged file
         raise ImageRefused(
@@ -97,7 +101,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
 def encode_image(
     pixels: Pixels, format: Literal["PNG", "WEBP", "JPEG"] = "PNG", quality: int = 90
 ) -> bytes:
-    """A grey or RGB array as the bytes of an image file."""
+    """Encode a grey or RGB array as an image file."""
     buffer = io.BytesIO()
     options = {"WEBP": {"quality": quality, "method": 6}, "JPEG": {"quality": quality}}.get(
         format, {}
@@ -107,7 +111,10 @@ def encode_image(
 
 
 def scale_to_height(pixels: Pixels, height_px: int, max_width_px: int | None = None) -> Pixels:
-    """Scale to `height_px`, keeping the aspect, unless that is wider than `max_width_px`: then squeezed to it; at least one column wide."""
+    """Scale to `height_px`, keeping the aspect; at least one column wide.
+
+    An image that would be wider than `max_width_px` is squeezed to that width.
+    """
     height, width = pixels.shape[:2]
     scaled_px = max(1, round(width * height_px / height))
     size = (scaled_px if max_width_px is None else min(scaled_px, max_width_px), height_px)
@@ -117,7 +124,7 @@ def scale_to_height(pixels: Pixels, height_px: int, max_width_px: int | None = N
 
 
 def scale_to_fit(pixels: Pixels, max_side_px: int) -> Pixels:
-    """Scale down, keeping the aspect, until the longer side is at most `max_side_px`; a smaller image stays as it is."""
+    """Scale down, keeping the aspect, until the longer side is at most `max_side_px`; never scale up."""
     height, width = pixels.shape[:2]
     if max(height, width) <= max_side_px:
         return pixels
@@ -127,10 +134,10 @@ def scale_to_fit(pixels: Pixels, max_side_px: int) -> Pixels:
 
 
 def cut(page: Pixels, polygon: Polygon, degrees: float = 0.0) -> Pixels:
-    """The part of a page inside a polygon, upright; around the polygon, the median colour of its box.
+    """Return the part of a page inside a polygon, upright; outside the polygon its box's median colour.
 
-    `degrees` is where the writing runs, clockwise on the page from left to right; quarter turns lose no pixel.
-    ImageRefused when the polygon has no area on the page.
+    `degrees` is the direction of the writing, clockwise on the page from left to right; quarter
+    turns lose no pixel. ImageRefused when the polygon has no area on the page.
     """
     polygon = polygon.round(3)  # coordinates in other units than pixels come with rounding noise
     (left, top), (right, bottom) = (
@@ -163,7 +170,10 @@ def _area(polygon: Polygon) -> float:
 
 
 def _filled_around(part: Pixels, polygon: Polygon) -> tuple[Pixels, tuple[int, ...]]:
-    """The part with its own median colour around the polygon, and that colour: inside a tight polygon most may be ink."""
+    """Return the part with its median colour around the polygon, and that colour.
+
+    The median is of the whole part: inside a tight polygon most may be ink.
+    """
     mask = Image.new("1", (part.shape[1], part.shape[0]))
     ImageDraw.Draw(mask).polygon([(float(x), float(y)) for x, y in polygon], fill=1, outline=1)
     inside = np.asarray(mask)
@@ -178,7 +188,7 @@ def _filled_around(part: Pixels, polygon: Polygon) -> tuple[Pixels, tuple[int, .
 
 
 def _turned(part: Pixels, polygon: Polygon, degrees: float, background: tuple[int, ...]) -> Pixels:
-    """Turned by -degrees about its centre and cropped to the turned polygon."""
+    """Rotate by -degrees about the centre and crop to the rotated polygon."""
     fill = background[0] if len(background) == 1 else background
     turned = np.asarray(
         Image.fromarray(part).rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=fill)
@@ -198,9 +208,10 @@ def _turned(part: Pixels, polygon: Polygon, degrees: float, background: tuple[in
 
 
 def trim_rows(pixels: Pixels) -> Pixels:
-    """Without the empty rows above and below the ink, a small margin apart, so that letters fill a line's height however it was cropped.
+    """Cut off the empty rows above and below the ink, but for a small margin.
 
-    A row counts as ink from two strong pixels (or one in 200 columns) on; at least two fifths of the height stay.
+    So letters fill a line's height however it was cropped. A row counts as ink from two strong
+    pixels (or one in 200 columns) on; at least two fifths of the height stay.
     """
     ink_HW = to_ink(pixels).mean(axis=0)
     height, width = ink_HW.shape
@@ -215,11 +226,11 @@ def trim_rows(pixels: Pixels) -> Pixels:
 
 
 def edge_grey(pixels: Pixels) -> float:
-    """The background: the median of the outermost columns and rows, 0–255."""
+    """Return the background: the median of the outermost columns and rows, 0–255."""
     grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
     border = np.sort(
         np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    )  # np.median takes five times as long, for each of three calls a sample
+    )  # np.median takes five times as long, in three calls per sample
     return (float(border[(len(border) - 1) // 2]) + float(border[len(border) // 2])) / 2
 
 
@@ -260,7 +271,7 @@ def _to_pixels(image: Image.Image, mode: Mode) -> Pixels:
 
 
 def _from_deep(image: Image.Image, mode: Mode) -> Pixels:
-    """16- and 32-bit grey: Pillow's convert would clip at 255, so scale by the depth's own range."""
+    """Scale 16- and 32-bit grey by its own range; Pillow's convert would clip it at 255."""
     deep = np.asarray(image, dtype=np.float64)
     top = 255.0 if deep.max(initial=0) <= 255 else 65535.0
     grey = np.clip(deep * (255.0 / top), 0, 255).round().astype(np.uint8)
@@ -268,9 +279,9 @@ def _from_deep(image: Image.Image, mode: Mode) -> Pixels:
 
 
 def to_ink(pixels: Pixels) -> NDArray[np.float32]:
-    """[C, H, W] in fp32: 0 is the background's grey, about 1 the strongest ink, whatever the polarity and contrast.
+    """Return ink as fp32 [C, H, W]: 0 is the background's grey, about 1 the strongest ink.
 
-    Padding with zeros is therefore padding with the edge's grey.
+    Polarity and contrast do not matter. Padding with zeros is padding with the edge's grey.
     """
     layers = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     ink = edge_grey(pixels) - layers.astype(np.float32)

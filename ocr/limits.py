@@ -1,11 +1,14 @@
-"""How large an image may be; apart from the code that opens images, so that settings can name it without loading that."""
+"""Limits on the size of an image, apart from the code that opens images: settings use them too."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What is refused before a pixel is decoded: Pillow's own limit lets 81 megapixels of a 78 kB file pass."""
+    """The limits checked before a pixel is decoded.
+
+    Pillow's own limit accepts 81 megapixels from a file of 78 kB.
+    """
 
     max_pixels: int = 20_000_000
     max_side_px: int = 10_000

@@ -1,7 +1,7 @@
-"""What is wrong with a label as it was given, before normalise() hides half of it, and the mending of what a rule can mend.
+"""Faults of a label as it was given, before normalise() hides half of them, and their fixes.
 
-Marks are checked letter class by letter class in Thai and in the three blocks that share one layout (Devanagari, Bangla,
-Odia), in other scripts by general category only. A new kind of fault is one entry in KINDS.
+Marks are checked by letter class in Thai and in the three blocks that share one layout (Devanagari,
+Bangla, Odia), in other scripts by general category only. A new kind of fault is one entry in KINDS.
 """
 
 import unicodedata
@@ -15,7 +15,7 @@ from ocr.text import describe_character
 
 Replacement = str | Callable[["regex.Match[str]"], str]
 
-# Character classes, to stand between [ and ].
+# character classes, for use between [ and ]
 _VOWEL_SIGN = r"\u093a\u093b\u093e-\u094c\u094e\u094f\u0955-\u0957\u0962\u0963\u09be-\u09cc\u09d7\u09e2\u09e3\u0b3e-\u0b4c\u0b56\u0b57\u0b62\u0b63"
 _TAKES_NO_VOWEL_SIGN = (
     r"\u0904-\u0914\u0985-\u0994\u09ce\u0b05-\u0b14"  # independent vowels and khanda ta
@@ -48,23 +48,25 @@ _JOINER, _SELECTOR, _BIDI = (
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069",
 )
 _INVISIBLE = r"\u00ad\u034f\u115f\u1160\u180e\u200b\u2060-\u2065\u206a-\u206f\u3164\uffa0\ufff9-\ufffb\U000e0000-\U000e007f"
-_UNSEEN = rf"[\p{{Cc}}\ufeff{_JOINER}{_SELECTOR}{_BIDI}{_INVISIBLE}]--[\s\x1c-\x1f]"  # may stand between a base and its mark
+# allowed between a base and its mark
+_UNSEEN = rf"[\p{{Cc}}\ufeff{_JOINER}{_SELECTOR}{_BIDI}{_INVISIBLE}]--[\s\x1c-\x1f]"
 
-_IN_TWO_PARTS = {  # from Unicode's DoNotEmit.txt; and two SARA E draw a SARA AE
+_IN_TWO_PARTS = {  # from Unicode's DoNotEmit.txt; and two SARA E look like a SARA AE
     "\u0e40\u0e40": "\u0e41", "\u0985\u09be": "\u0986", "\u098b\u09c3": "\u09e0", "\u098c\u09e2": "\u09e1",
     "\u0b05\u0b3e": "\u0b06", "\u0b0f\u0b57": "\u0b10", "\u0b13\u0b57": "\u0b14", "\u0905\u093e": "\u0906", "\u0909\u0941": "\u090a",
     "\u090f\u0947": "\u0910", "\u0905\u094b": "\u0913", "\u0906\u0947": "\u0913", "\u0905\u094c": "\u0914", "\u0906\u0948": "\u0914",
 }  # fmt: skip
 _PARTS = "|".join(_IN_TWO_PARTS)
 
-# Patterns, each opening with the character it looks for: that is what keeps clean text fast.
+# patterns, each opening with the character that it looks for: that keeps clean text fast
 _ORPHAN = (
     rf"[\p{{M}}&&[{_INDIC}]](?<![[\p{{L}}\p{{M}}\u25cc]--[{_UNSEEN}]][{_UNSEEN}]*.)",
     rf"[{_THAI_MARK}](?<![{_THAI_BASE}\u25cc][{_THAI_MARK}[{_UNSEEN}]]*.|\u0e33[{_THAI_TONE}])",
     rf"[\p{{M}}--[{_INDIC}{_THAI_MARK}[{_UNSEEN}]]](?<![^\s[{_UNSEEN}]][{_UNSEEN}]*.)",
 )
 _IMPOSSIBLE_PAIR = (
-    rf"[{_VOWEL_SIGN}][{_VOWEL_SIGN}{_VIRAMA}](?<!\u09c7[\u09be\u09d7]|\u0b47[\u0b3e\u0b56\u0b57])",  # save what NFC composes
+    # except pairs that NFC composes
+    rf"[{_VOWEL_SIGN}][{_VOWEL_SIGN}{_VIRAMA}](?<!\u09c7[\u09be\u09d7]|\u0b47[\u0b3e\u0b56\u0b57])",
     rf"(?:[{_TAKES_NO_VOWEL_SIGN}][{_VOWEL_SIGN}]|[{_THAI_LEADING_VOWEL}]{{2}})(?<!{_PARTS})",
     rf"[{_VIRAMA}][{_JOINER}]*[{_VIRAMA}{_VOWEL_SIGN}{_ANUSVARA_VISARGA}]",
     rf"[{_ANUSVARA_VISARGA}][{_VOWEL_SIGN}]",
@@ -83,7 +85,8 @@ _JOINER_WITH_EFFECT = (
     rf"(?<=[[\p{{L}}\p{{M}}]--[{_INDIC}{_THAI_LETTER}[{_UNSEEN}]]])[{_JOINER}]",  # other scripts: after any letter
     r"(?<=[\p{Extended_Pictographic}\p{Emoji_Modifier}\ufe0f])\u200d\p{Extended_Pictographic}",
 )
-_MIXED_SCRIPTS = (  # not Latin beside Odia, Bangla or Thai (`GSTର`), but one or two Latin letters inside an Indic word
+# not Latin beside Odia, Bangla or Thai (`GSTର`), but one or two Latin letters inside an Indic word
+_MIXED_SCRIPTS = (
     *(
         rf"[{letters}][{_JOINER}]*[{_INDIC}{_THAI_LETTER}](?<![{letters}])"
         for letters in (*_INDIC_LETTERS, _THAI_LETTER)
@@ -201,7 +204,7 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault of a label: its kind in KINDS, where it starts in code points, and the code points by name."""
+    """One fault of a label: its kind in KINDS, its start in code points, and the code points by name."""
 
     kind: str
     position: int
@@ -209,7 +212,7 @@ class Finding:
 
 
 def lint(text: str) -> list[Finding]:
-    """All faults of a label as it was given, in the order in which they stand."""
+    """Return all faults of a label as it was given, by position."""
     findings = [
         Finding(name, found.start(), _detail(text, found))
         for name, kind in KINDS.items()
@@ -233,7 +236,7 @@ def _fix_once(text: str) -> str:
 
 
 def _detail(text: str, found: "regex.Match[str]") -> str:
-    """`U+09BE BENGALI VOWEL SIGN AA after U+0020 SPACE`: what is there, and what stands before it."""
+    """Return the faulty characters and the one before: `U+09BE … SIGN AA after U+0020 SPACE`."""
     before = (
         f"after {describe_character(text[found.start() - 1])}" if found.start() else "at the start"
     )

@@ -1,7 +1,9 @@
-"""A page → its text lines, in reading order: classical segmentation with OpenCV, so that a recogniser of lines can read pages.
+"""A page → its text lines in reading order, so that a recogniser of lines can read pages.
 
-Grey evened out and split from its background (Otsu), skew by the sharpest row profile, blocks by a recursive cut at white gaps (columns, paragraphs),
-lines from the peaks of a block's row profile; marks above and below letters go with the line that they are nearest to.
+Classical segmentation with OpenCV: grey is evened out and split from the background (Otsu), skew is
+found by the sharpest row profile, blocks by recursive cuts at white gaps (columns, paragraphs),
+lines by the peaks of a block's row profile. Marks above and below letters go with their nearest
+line.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,33 +17,40 @@ from numpy.typing import NDArray
 from ocr.images import ImageRefused, Pixels, Polygon, cut
 from ocr.recognizers.recognizer import Recognizer
 
-_WORK_SIDE_PX = 2400  # pages are looked at no larger than this
+_WORK_SIDE_PX = 2400  # longer side of the page that is analysed
 _MAX_SKEW, _SKEW_POINTS = 6.0, 40_000  # degrees; ink pixels that the skew is measured on
 _LEAST_INK = 12  # pixels of a mark; fewer are dirt
 _LYING = (
-    3.0  # how much wider a gap between paragraphs must be than one between columns to go before it
+    3.0  # how much wider a gap between paragraphs must be than one between columns to be cut first
 )
 _LEAST_PEAK, _NEAR = (
     0.04,
     0.9,
-)  # of a line in the row profile: of the highest; letter heights between two
+# least height of a line's peak in the row profile, against the highest; least distance of two
+# peaks, in letter heights
+)
 _FAR, _LEAST_LINE = (
     3.0,
     0.6,
-)  # letter heights between parts of a row; ink of a line, in squares of that height
+# least gap between parts of a row, in letter heights; least ink of a line, in squares of that
+# height
+)
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class PageLine:
-    """One line: its four corners on the page (clockwise from the top left, along the skew), in pixels, and how far the page is turned, clockwise."""
+    """One line: its four corners on the page in pixels, clockwise from the top left, and its skew.
+
+    The corners follow the skew; `degrees` is the page's rotation, clockwise.
+    """
 
     polygon: Polygon
     degrees: float
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, width, height of the upright rectangle around it."""
+        """Left, top, width and height of the upright rectangle around the line."""
         (left, top), (right, bottom) = (
             np.floor(self.polygon.min(axis=0)).astype(int),
             np.ceil(self.polygon.max(axis=0)).astype(int),
@@ -51,7 +60,7 @@ class PageLine:
 
 @dataclass(frozen=True, slots=True)
 class _Marks:
-    """Connected pieces of ink: left, top, right, bottom and ink of each, in the straightened page."""
+    """Connected pieces of ink on the straightened page, each as left, top, right, bottom and ink."""
 
     boxes: Floats  # [N, 4]
     ink: Floats  # [N]
@@ -65,7 +74,10 @@ class _Marks:
 
 
 def find_lines(page: Pixels, max_lines: int = 1000) -> list[PageLine]:
-    """The lines of a page (uint8, [H, W] or [H, W, 3]) in reading order, columns from left to right; none on an empty one. ImageRefused with more than `max_lines`."""
+    """Return the lines of a page (uint8, [H, W] or [H, W, 3]) in reading order, columns left to right.
+
+    An empty page has no lines. ImageRefused with more than `max_lines`.
+    """
     grey = page if page.ndim == 2 else cv2.cvtColor(page, cv2.COLOR_RGB2GRAY)
     scale = min(1.0, _WORK_SIDE_PX / max(grey.shape))
     small = (
@@ -103,12 +115,12 @@ def find_lines(page: Pixels, max_lines: int = 1000) -> list[PageLine]:
 
 
 def cut_lines(page: Pixels, lines: Sequence[PageLine]) -> list[Pixels]:
-    """Each line's pixels, upright."""
+    """Return each line's pixels, upright."""
     return [cut(page, line.polygon, line.degrees) for line in lines]
 
 
 def lines_for(recognizer: Recognizer, page: Pixels, max_lines: int = 1000) -> list[PageLine]:
-    """What a recogniser reads a page by: its lines, or where it reads pages whole the one that is the page."""
+    """Return the lines that a recogniser reads; the whole page where it reads pages."""
     if not recognizer.reads_pages:
         return find_lines(page, max_lines)
     height, width = page.shape[:2]
@@ -120,7 +132,10 @@ def lines_for(recognizer: Recognizer, page: Pixels, max_lines: int = 1000) -> li
 
 
 def skew_of(ink: Pixels) -> float:
-    """How many degrees a page (255 where there is ink) is turned clockwise, within ±6: where the row profile is sharpest."""
+    """Return the clockwise rotation of a page (255 where there is ink) in degrees, within ±6.
+
+    The row profile is sharpest at this angle.
+    """
     ys, xs = np.nonzero(ink)
     if len(ys) < 100:
         return 0.0
@@ -141,7 +156,7 @@ def _sharpness(points: Floats, degrees: float) -> float:
 
 
 def _ink(grey: Pixels) -> Pixels:
-    """255 where there is ink: darker than its surroundings (or lighter, on a dark page)."""
+    """Return 255 where there is ink: darker than its surroundings, or lighter on a dark page."""
     if np.median(grey) < 110:
         grey = 255 - grey
     side = max(15, min(grey.shape) // 24) | 1
@@ -150,13 +165,16 @@ def _ink(grey: Pixels) -> Pixels:
     )
     even = cv2.divide(grey, paper, scale=255)
     level, ink = cv2.threshold(even, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
-    if level > 235:  # no two kinds of pixels: nothing is written here
+    if level > 235:  # one kind of pixels only: nothing is written here
         _, ink = cv2.threshold(even, 200, 255, cv2.THRESH_BINARY_INV)
     return np.asarray(ink, dtype=np.uint8)
 
 
 def _marks(ink: Pixels) -> tuple[_Marks, float]:
-    """The pieces of ink that can be writing, and the height of letters; rules, frames, pictures and dirt are left out."""
+    """Return the pieces of ink that can be writing, and the height of letters.
+
+    Rules, frames, pictures and dirt are left out.
+    """
     _, _, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
     stats = stats[1:].astype(np.float64)
     stats = stats[(stats[:, 4] >= _LEAST_INK) & (stats[:, 3] >= 3)]
@@ -185,7 +203,10 @@ def _marks(ink: Pixels) -> tuple[_Marks, float]:
 
 
 def _blocks(marks: _Marks, tall: float, depth: int = 0) -> Iterator[_Marks]:
-    """Recursively cut at the widest white gap, counted in letters' heights: columns where it is upright, paragraphs and headings where it lies."""
+    """Cut recursively at the widest white gap, counted in letter heights.
+
+    Upright gaps part columns, lying ones paragraphs and headings.
+    """
     if len(marks.ink) < 2 or depth > 40:
         yield marks
         return
@@ -193,7 +214,7 @@ def _blocks(marks: _Marks, tall: float, depth: int = 0) -> Iterator[_Marks]:
     block_height = marks.boxes[:, 3].max() - marks.boxes[:, 1].min()
     needed = (
         1.6 if block_height > 6 * tall else 3.0 if block_height > 2.5 * tall else np.inf
-    )  # few lines: spaces between words can stand below each other
+    )  # few lines: spaces between words can line up
     upright, lying = across[0] / (tall * needed), down[0] / (tall * 1.0)
     if max(upright, lying) < 1:
         yield marks
@@ -205,7 +226,7 @@ def _blocks(marks: _Marks, tall: float, depth: int = 0) -> Iterator[_Marks]:
 
 
 def _gap(spans: Floats) -> tuple[float, float]:
-    """The widest stretch that no span covers, and its middle."""
+    """Return the widest stretch that no span covers, and its middle."""
     order = np.argsort(spans[:, 0])
     starts, ends = spans[order, 0], np.maximum.accumulate(spans[order, 1])
     gaps = starts[1:] - ends[:-1]
@@ -214,7 +235,7 @@ def _gap(spans: Floats) -> tuple[float, float]:
 
 
 def _lines(block: _Marks, tall: float) -> list[Floats]:
-    """The lines' boxes (left, top, right, bottom) in a block, from the top."""
+    """Return the lines' boxes (left, top, right, bottom) in a block, from the top."""
     top = float(block.boxes[:, 1].min())
     profile = np.zeros(int(block.boxes[:, 3].max() - top) + 2)
     for (_, upper, _, lower), ink in zip(block.boxes, block.ink, strict=True):
@@ -242,7 +263,7 @@ def _lines(block: _Marks, tall: float) -> list[Floats]:
 
 
 def _apart(line: _Marks, tall: float) -> Iterator[_Marks]:
-    """What stands far from each other in a row: cells of a table, a page's number beside its heading, dirt in the margin."""
+    """Split a row at wide gaps: cells of a table, a page number beside a heading, dirt in the margin."""
     if not len(line.ink):
         return
     order = np.argsort(line.boxes[:, 0])
@@ -253,7 +274,11 @@ def _apart(line: _Marks, tall: float) -> Iterator[_Marks]:
 
 
 def _peaks(profile: Floats, tall: float) -> list[int]:
-    """Rows where lines lie: the highest first, none within 0.9 letter heights of another, each with a valley of less than 0.7 of it on both sides."""
+    """Return the rows of lines, the highest peak first.
+
+    No two are within 0.9 letter heights; each has a valley of less than 0.7 of its height on both
+    sides.
+    """
     candidates = [
         row
         for row in range(1, len(profile) - 1)
@@ -276,7 +301,7 @@ def _peaks(profile: Floats, tall: float) -> list[int]:
 def _corners(
     box: Floats, back: NDArray[np.float64], scale: float, size: tuple[int, int]
 ) -> Polygon:
-    """A straightened box with a small margin, as a polygon on the page that was given."""
+    """Return a straightened box with a small margin as a polygon on the original page."""
     margin = max(1.0, 0.06 * (box[3] - box[1]))
     left, top, right, bottom = box + np.array([-margin, -margin, margin, margin])
     corners = (

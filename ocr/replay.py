@@ -1,8 +1,8 @@
-"""What keeps a recogniser from forgetting: some of the samples that it was trained on, and of those that judged it, in its bundle or beside it.
+"""Samples that keep a recogniser from forgetting, in its bundle or beside it.
 
+A part of the samples it was trained on, and of those it was evaluated on:
 train.parquet        in a bundle: at most 2,000 samples to mix in when it is trained further
-validation.parquet   in a bundle: at most 1,500 samples by which it may not get worse
-
+validation.parquet   in a bundle: at most 1,500 samples on which it must not get worse
 `python -m trainers.retrain.add_replay BUNDLE DATA` puts them there.
 """
 
@@ -29,9 +29,10 @@ _KEY = 7
 
 
 def replay_of(bundle: Bundle, given: str | None = None) -> str:
-    """The data set (a folder, or an embedded one's name) whose training split is replayed and whose validation split judges.
+    """Return the data set to replay: a folder, or the name of an embedded one.
 
-    The one given, else the bundle's own, else the one that it was trained on where that is still there; UserError where there is none.
+    Its training split is replayed, its validation split evaluates. In this order: the one given,
+    the bundle's own, the one that the bundle was trained on where it still exists; else UserError.
     """
     if given is not None:
         return given
@@ -49,7 +50,7 @@ def replay_of(bundle: Bundle, given: str | None = None) -> str:
 
 
 def replay_files(data: str) -> dict[str, bytes]:
-    """The two files for a bundle: of each split as many as there may be, drawn by a fixed key."""
+    """Return both files for a bundle, of each split as many samples as allowed, by a fixed key."""
     return {
         name: few(Dataset.open(data, name.removesuffix(".parquet")), most)
         for name, most in MOST.items()
@@ -57,7 +58,7 @@ def replay_files(data: str) -> dict[str, bytes]:
 
 
 def few(dataset: Dataset, most: int) -> bytes:
-    """At most so many samples as a parquet file, in their order."""
+    """Return at most `most` samples as a parquet file, in their order."""
     chosen = np.arange(len(dataset))
     if len(dataset) > most:
         chosen = np.sort(fixed_generator(_KEY).permutation(len(dataset))[:most])
@@ -65,7 +66,7 @@ def few(dataset: Dataset, most: int) -> bytes:
 
 
 def rows_file(dataset: Dataset, chosen: Sequence[int]) -> bytes:
-    """These samples of a data set as a parquet file that `Dataset` and `datasets` open."""
+    """Return these samples as a parquet file that `Dataset` and `datasets` open."""
     rows = [dataset.row(index) for index in chosen]
     buffer = io.BytesIO()
     pq.write_table(
@@ -79,7 +80,7 @@ def rows_file(dataset: Dataset, chosen: Sequence[int]) -> bytes:
 
 
 def with_replay(bundle: Bundle, path: Path, files: dict[str, bytes]) -> Bundle:
-    """The bundle again, at `path`, with these samples in it."""
+    """Write the bundle again, at `path`, with these samples in it."""
     others = {
         file.name: file.read_bytes()
         for file in bundle.path.iterdir()

@@ -10,8 +10,8 @@ Level = Literal["character", "word", "line", "paragraph", "page"]
 class Sample:
     """One image with its text.
 
-    `image` is an encoded file (PNG, JPEG, WebP …); `group` names what must not be torn apart by a split
-    (page, writer, face …), as `key=value` pairs; `source` says where the sample came from.
+    `image` is an encoded file (PNG, JPEG, WebP …). `group` names what a split must keep together
+    (page, writer, face …), as `key=value` pairs. `source` says where the sample came from.
     """
 
     id: str
@@ -24,7 +24,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Something a source could not turn into a Sample; `reason` is counted, `detail` is for the person who mends it."""
+    """Input that a source could not turn into a Sample.
+
+    `reason` is counted, `detail` is for the person who fixes it.
+    """
 
     where: str
     reason: str
@@ -33,7 +36,7 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a recogniser read; `confidence` in [0, 1] estimates p(text | image)."""
+    """The text that a recogniser read; `confidence` in [0, 1] estimates p(text | image)."""
 
     text: str
     confidence: float

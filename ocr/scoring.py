@@ -1,4 +1,4 @@
-"""Edit counts that add up: every rate is a ratio of two sums, so splits, ranks and batches can be added in any order.
+"""Edit counts that add up: every rate is a ratio of two sums, over any splits, ranks or batches.
 
 Edits are Levenshtein distances (substitutions + insertions + deletions) between normalised texts.
 """
@@ -46,7 +46,7 @@ class Counts:
 
     @property
     def wer(self) -> float:
-        """Word error rate, words parted by white space, in [0, ∞)."""
+        """Word error rate, words split at white space, in [0, ∞)."""
         return _ratio(self.word_edits, self.words)
 
     @property
@@ -56,11 +56,11 @@ class Counts:
 
     @property
     def repetition_rate(self) -> float:
-        """Share of readings that repeat a piece over and over where the reference does not: a decoder gone into a loop."""
+        """Share of readings that repeat a piece over and over where the reference does not."""
         return _ratio(self.looping, self.samples)
 
     def rates(self) -> dict[str, float]:
-        """The rates under the names that metrics.jsonl and report.json carry."""
+        """Return the rates under the names that metrics.jsonl and report.json carry."""
         return {
             "eval_cer": self.cer,
             "eval_grapheme_cer": self.grapheme_cer,
@@ -70,12 +70,12 @@ class Counts:
         }
 
     def as_vector(self) -> list[int]:
-        """The counts in field order, to travel between ranks."""
+        """Return the counts in field order, to travel between ranks."""
         return list(astuple(self))
 
     @classmethod
     def from_vector(cls, vector: Sequence[float]) -> "Counts":
-        """Back from `as_vector`, whose sums are exact in float64."""
+        """Return the counts from `as_vector`, whose sums are exact in float64."""
         return cls(*(int(value) for value in vector))
 
 
@@ -83,7 +83,7 @@ COUNTS_SIZE = len(fields(Counts))
 
 
 def score(reference: str, reading: str) -> Counts:
-    """Counts of one sample; both texts are normalised first, so two spellings of one picture are no error."""
+    """Count the errors of one sample, both texts normalised: two spellings of one look are no error."""
     reference, reading = normalise(reference), normalise(reading)
     reference_graphemes, reference_words = graphemes(reference), reference.split()
     return Counts(
@@ -100,12 +100,12 @@ def score(reference: str, reading: str) -> Counts:
 
 
 def score_all(pairs: Iterable[tuple[str, str]]) -> Counts:
-    """Sum of the counts of (reference, reading) pairs."""
+    """Return the sum of the counts of (reference, reading) pairs."""
     return sum((score(reference, reading) for reference, reading in pairs), Counts())
 
 
 def confusions(pairs: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
-    """(expected, read) → count over grapheme clusters; an empty string stands for nothing there."""
+    """Count (expected, read) over grapheme clusters; an empty string is an insertion or deletion."""
     counted: Counter[tuple[str, str]] = Counter()
     for reference, reading in pairs:
         expected, read = graphemes(normalise(reference)), graphemes(normalise(reading))
@@ -120,5 +120,5 @@ def confusions(pairs: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
 
 
 def _ratio(errors: int, total: int) -> float:
-    """Errors / total; with nothing to find, every error counts as a whole one."""
+    """Return errors / total; with total 0 every error counts as a whole one."""
     return errors / total if total else float(errors)

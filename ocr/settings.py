@@ -1,6 +1,7 @@
 """Settings: a YAML file and `key=value` overrides become typed, frozen values, or every mistake at once.
 
-Nothing here, and no file that declares settings, imports torch, transformers or ray, so a typo is answered in under a second.
+Neither this file nor any file that declares settings imports torch, transformers or ray, so a typo
+is answered in under a second.
 """
 
 import copy
@@ -9,7 +10,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import pydantic
 import yaml
@@ -21,9 +22,10 @@ OnResume = Literal["refuse", "rounding", "free"]
 
 
 class Settings(pydantic.BaseModel):
-    """Base of every group of settings: unknown keys are mistakes and values never change after loading."""
+    """The parent of every group of settings: unknown keys are mistakes, values never change."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    renamed: ClassVar[dict[str, str]] = {}  # old name of a setting → its name
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -32,9 +34,10 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 def Setting(  # noqa: N802  (beside pydantic's Field)
     default: Any = ..., *, on_resume: OnResume, description: str, **bounds: Any
 ) -> Any:
-    """A pydantic Field that must say what a changed value means for an existing run.
+    """Return a pydantic Field that says what a changed value means for an existing run.
 
-    `refuse`: another value is another run. `rounding`: the run goes on, equal to rounding. `free`: no effect on the weights.
+    `refuse`: another value is another run. `rounding`: the run continues, equal to rounding.
+    `free`: no effect on the weights.
     """
     return pydantic.Field(
         default, description=description, json_schema_extra={"on_resume": on_resume}, **bounds
@@ -42,7 +45,7 @@ def Setting(  # noqa: N802  (beside pydantic's Field)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's own rule is that the last of two equal keys wins in silence; here the second is an error."""
+    """A YAML loader that refuses a repeated key, where YAML itself keeps the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -59,14 +62,17 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def load_settings(kind: type[SettingsT], path: Path, overrides: Sequence[str] = ()) -> SettingsT:
-    """Read `path` (YAML), apply `a.b=value` overrides in order and validate; UserError lists every mistake at once."""
+    """Read a YAML file, apply `a.b=value` overrides in order and validate.
+
+    UserError lists every mistake at once.
+    """
     return settings_from(kind, read_yaml(path), overrides, where=str(path))
 
 
 def settings_from(
     kind: type[SettingsT], values: Mapping[str, Any], overrides: Sequence[str], where: str
 ) -> SettingsT:
-    """Plain values with `a.b=value` overrides applied in order, validated; `where` opens every message."""
+    """Validate plain values after `a.b=value` overrides, in order; `where` opens every message."""
     changed = copy.deepcopy(dict(values))
     for override in overrides:
         _apply_override(changed, override)
@@ -74,7 +80,7 @@ def settings_from(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; UserError when it is missing, not YAML or not a mapping."""
+    """Return the mapping in a YAML file; UserError when it is missing, not YAML or not a mapping."""
     try:
         with open(path, encoding="utf-8") as file:
             values = yaml.load(file, _UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
@@ -104,25 +110,25 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str)
 
 
 def resolved(settings: Settings) -> dict[str, Any]:
-    """Every setting with its value, as plain YAML-able data."""
+    """Return every setting with its value, as plain YAML-able data."""
     return settings.model_dump(mode="json")
 
 
 def flattened(settings: Settings) -> dict[str, tuple[Any, OnResume]]:
-    """Dotted key → (plain value, what its change means for an existing run), for every single setting."""
+    """Return dotted key → (plain value, meaning of a change for an existing run) of each setting."""
     values, rules = _leaves(resolved(settings)), dict(_walk_rules(settings))
     return {key: (value, _rule_of(key, rules)) for key, value in values}
 
 
 def given_settings(settings: Settings) -> frozenset[str]:
-    """Dotted keys of the settings that are not at their defaults."""
+    """Return the dotted keys of the settings that are not at their defaults."""
     return frozenset(
         key for key, _ in _leaves(settings.model_dump(mode="json", exclude_defaults=True))
     )
 
 
 def changed_settings(old: Settings, new: Settings) -> dict[str, OnResume]:
-    """Dotted key → what its change means for an existing run, for each setting whose value differs."""
+    """Return dotted key → meaning for an existing run of each setting whose value differs."""
     before, after = flattened(old), flattened(new)
     differing = [
         key
@@ -151,7 +157,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def _inside(group: Any, key: str, override: str) -> Any:
-    """The mapping or list under a key; a mapping is made where there is none."""
+    """Return the mapping or list under a key; a missing mapping is made."""
     if isinstance(group, list):
         key = _index(group, key, override)
     elif not isinstance(group.get(key), (dict, list)):
@@ -172,6 +178,8 @@ def _index(group: list[Any], key: str, override: str) -> Any:
 def _describe(kind: type[Settings], error: Any) -> str:
     location = tuple(error["loc"])
     key = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden" and key in kind.renamed:
+        return f"{key} is called {kind.renamed[key]} now"
     if error["type"] == "extra_forbidden":
         known = _known_keys(kind, location[:-1])
         close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
@@ -188,7 +196,7 @@ def _describe(kind: type[Settings], error: Any) -> str:
 
 
 def _describe_tag(key: str, error: Any) -> str:
-    """A group of settings that does not say, or says wrongly, which kind it is."""
+    """Describe a group of settings whose kind is missing or unknown."""
     tag = str(error["ctx"]["discriminator"]).strip("'")
     if error["type"] == "union_tag_not_found":
         return f"{key}.{tag}: missing; it says which kind of settings these are"
@@ -207,21 +215,23 @@ def _known_keys(kind: type[Settings], parents: tuple[Any, ...]) -> list[str]:
                 g
                 for group in groups
                 if part in group.model_fields
-                for g in _groups_in(group.model_fields[part].annotation)
+                for g in groups_in(group.model_fields[part].annotation)
             ]
         else:  # the tag of a discriminated union: keep the member that carries it
-            groups = [group for group in groups if _tag_of(group) == part] or groups
+            groups = [group for group in groups if tag_of(group) == part] or groups
     return [name for group in groups for name in group.model_fields]
 
 
-def _tag_of(group: type[Settings]) -> Any:
+def tag_of(group: type[Settings]) -> Any:
+    """Return the value that tells a group from the other members of its union; None without one."""
     for name in ("kind", "name", "format"):
         if name in group.model_fields:
             return group.model_fields[name].default
     return None
 
 
-def _groups_in(annotation: Any) -> Iterator[type[Settings]]:
+def groups_in(annotation: Any) -> Iterator[type[Settings]]:
+    """Yield the classes of settings inside an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         yield annotation
     elif typing.get_origin(annotation) in (
@@ -232,14 +242,14 @@ def _groups_in(annotation: Any) -> Iterator[type[Settings]]:
         tuple,
     ):
         for argument in typing.get_args(annotation):
-            yield from _groups_in(argument)
+            yield from groups_in(argument)
 
 
 def walk_fields(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every setting of a class and of the groups inside it, as (dotted key, pydantic field)."""
+    """Yield every setting of a class and of the groups inside it, as (dotted key, pydantic field)."""
     for name, field in kind.model_fields.items():
         yield f"{prefix}{name}", field
-        for group in _groups_in(field.annotation):
+        for group in groups_in(field.annotation):
             yield from walk_fields(group, f"{prefix}{name}.")
 
 

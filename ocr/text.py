@@ -1,4 +1,4 @@
-"""One Unicode normalisation for labels and readings, and what counts as one written unit."""
+"""The one Unicode normalisation of labels and readings, and grapheme clusters."""
 
 import unicodedata
 
@@ -13,10 +13,11 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 def normalise(text: str) -> str:
-    """The one spelling of a text: NFC, one SARA AM, one khanda ta, no joiner at a token's end, single spaces, lines apart by one line feed.
+    """Return the one spelling of a text; idempotent.
 
-    NFC and not NFKC, which would split the Thai SARA AM (U+0E33). ZWJ and ZWNJ inside a token choose between two
-    pictures and stay; at its end nothing is drawn differently. Idempotent.
+    NFC, one SARA AM, one khanda ta, no joiner at a token's end, single spaces, lines separated by
+    one line feed. Not NFKC, which would split the Thai SARA AM (U+0E33). ZWJ and ZWNJ inside a
+    token choose between two looks and stay; at its end they change nothing.
     """
     text = unicodedata.normalize("NFC", text.replace(_BYTE_ORDER_MARK, ""))
     text = _THAI_SARA_AM.sub(lambda found: (found[1] or found[2] or "") + "\u0e33", text)
@@ -26,17 +27,17 @@ def normalise(text: str) -> str:
 
 
 def in_one_line(text: str) -> str:
-    """A normalised text with its lines side by side, as a line recogniser sees it."""
+    """Return a normalised text with its lines side by side, as a line recogniser sees it."""
     return text.replace("\n", " ")
 
 
 def graphemes(text: str) -> list[str]:
-    """Extended grapheme clusters (UAX #29, Indic conjuncts kept whole): what a reader calls one letter."""
+    """Return extended grapheme clusters (UAX #29, Indic conjuncts kept whole), the letters of a reader."""
     return regex.findall(r"\X", text)
 
 
 def describe_character(character: str) -> str:
-    """`U+0964 DEVANAGARI DANDA`: the code point and its Unicode name."""
+    """Return code point and Unicode name: `U+0964 DEVANAGARI DANDA`."""
     return f"U+{ord(character):04X} {unicodedata.name(character, 'unnamed')}"
 
 

@@ -1,4 +1,7 @@
-"""One parquet split → one Arrow file in LIPI_CACHE that every process of this node maps into memory; made once, whole or not at all."""
+"""One parquet split → one Arrow file in LIPI_CACHE that every process of the node maps into memory.
+
+It is made once, whole or not at all.
+"""
 
 import hashlib
 import os
@@ -24,7 +27,10 @@ _SCHEMA = pa.schema(
 
 
 def cached(location: str) -> tuple[Path, str]:
-    """The Arrow file of a parquet file (a path, or s3://…) and the fingerprint of its content; UserError when it cannot be read or the disk is too full."""
+    """Return the Arrow file of a parquet file (a path, or s3://…) and its content's fingerprint.
+
+    UserError when it cannot be read or the disk is too full.
+    """
     files, path = filesystem(location)
     found = files.get_file_info(path)
     if found.type != pyarrow.fs.FileType.File:
@@ -40,7 +46,10 @@ def cached(location: str) -> tuple[Path, str]:
 
 
 def filesystem(location: str) -> tuple[Any, str]:
-    """Arrow's file system and the path in it; s3:// takes AWS_ENDPOINT_URL, AWS_REGION and the usual credentials from the environment."""
+    """Return Arrow's file system and the path in it.
+
+    s3:// takes AWS_ENDPOINT_URL, AWS_REGION and the usual credentials from the environment.
+    """
     if "://" not in location:
         return pyarrow.fs.LocalFileSystem(), location
     try:
@@ -91,7 +100,7 @@ def _make(files: pyarrow.fs.FileSystem, path: str, location: str, target: Path) 
 
 
 def _reader(parquet: pq.ParquetFile, location: str) -> Any:
-    """What turns a row of the file into one with our columns; UserError names the columns that are missing."""
+    """Return the function that gives a row our columns; UserError lists the missing columns."""
     there = parquet.schema_arrow.names
     if parquet.metadata.num_rows == 0:
         raise UserError(

@@ -1,7 +1,8 @@
-"""Sources → a data set folder: parquet files, dataset.json, skipped.jsonl and a card, complete or not there at all.
+"""Sources → a data set folder: parquet files, dataset.json, skipped.jsonl and a card, or nothing.
 
-The work is cut into fixed units. Each unit's part is written beside the output by rename, so a killed job goes on where it
-was; duplicates, splits and the files are a second pass over the parts in their order, so the bytes do not depend on who did which unit.
+The work is cut into fixed units. Each unit's part is written beside the output by rename, so a
+killed job resumes where it was. Duplicates, splits and files are a second step over the parts in
+their order, so the bytes do not depend on who did which unit.
 """
 
 import contextlib
@@ -27,12 +28,12 @@ from ocr.files import locked, read_json, replaced_folder, sync
 from ocr.sources.settings import SourceSettings
 
 MapUnits = Callable[[Callable[[Work], int], Sequence[Work]], Iterator[int]]
-_VERSION = 2  # of what a part holds; another one makes parts anew
+_VERSION = 2  # version of a part's content; another one makes parts again
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of the sources; `table` is what `prepare.py` prints."""
+    """The outcome of a build; `table` is printed by `prepare.py`."""
 
     output: Path
     kept: dict[str, int]
@@ -46,14 +47,15 @@ class Summary:
 
 
 def in_this_process(work: Callable[[Work], int], works: Sequence[Work]) -> Iterator[int]:
-    """The units one after another."""
+    """Yield the results of the units, one after another."""
     yield from map(work, works)
 
 
 def build(config: PrepareConfig, map_units: MapUnits = in_this_process) -> Summary:
-    """Read every source, keep what is good, write the folder; UserError when too much is skipped or nothing is kept.
+    """Read every source, keep the good samples, write the folder.
 
-    `map_units` calls a function on every unit, in any order and anywhere that sees the files, and yields its results.
+    UserError when too much is skipped or nothing is kept. `map_units` calls a function on every
+    unit, in any order and anywhere that sees the files, and yields its results.
     """
     output = Path(config.output).absolute()
     _refuse_sources_inside(config, output)
@@ -71,7 +73,7 @@ def build(config: PrepareConfig, map_units: MapUnits = in_this_process) -> Summa
 
 
 def signature(config: PrepareConfig) -> str:
-    """A hash of the settings that shape the parts, and of the size and time of every file that the sources name."""
+    """Hash the settings that shape the parts, and size and time of every file of the sources."""
     shaping = config.model_dump(mode="json", include={"sources", "images", "lint"}) | {
         "split": config.split.model_dump(mode="json", exclude={"on_leak"})
     }
@@ -91,7 +93,7 @@ def _planned(config: PrepareConfig) -> list[Work]:
 
 
 def _stamps(source: SourceSettings) -> Iterator[tuple[str, int, int]]:
-    """(path, bytes, time) of the files behind a source."""
+    """Yield (path, bytes, time) of the files behind a source."""
     for file in sources.files_of(source):
         with contextlib.suppress(FileNotFoundError):  # its samples will be counted as missing
             found = file.stat()
@@ -100,9 +102,10 @@ def _stamps(source: SourceSettings) -> Iterator[tuple[str, int, int]]:
 
 @contextlib.contextmanager
 def _staging(config: PrepareConfig, output: Path) -> Iterator[Path]:
-    """The folder of parts for exactly these sources as they are, held against a second job; parts of other settings are removed.
+    """Yield the folder of parts for exactly these sources, locked against a second job.
 
-    It stays after a failure, for the next try. The lock is the operating system's and goes with the process.
+    It stays after a failure, for the next try. Folders of other settings are removed. The lock is
+    the operating system's and ends with the process.
     """
     staging = output.with_name(f".{output.name}.{signature(config)[:16]}.parts")
     staging.mkdir(exist_ok=True)
@@ -145,7 +148,7 @@ def _written(config: PrepareConfig, output: Path, staging: Path, works: list[Wor
 
 
 def _check_facts(config: PrepareConfig, works: Sequence[Work], staging: Path, table: Table) -> None:
-    """UserError for a fact of `split.by`, as given by hand, that no sample has."""
+    """Raise UserError for a fact of `split.by`, as given by hand, that no sample has."""
     missing = [
         name
         for index, name in enumerate(config.split.by)
@@ -196,7 +199,7 @@ def _check(config: PrepareConfig, tally: Tally) -> None:
 
 
 def _refuse_foreign_folder(output: Path) -> None:
-    """Only an empty folder, or a data set of ours with nothing else in it, is ever replaced."""
+    """Raise UserError unless the folder is empty, or one of our data sets and nothing else."""
     if not output.exists():
         return
     if not output.is_dir():
@@ -220,7 +223,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _refuse_sources_inside(config: PrepareConfig, output: Path) -> None:
-    """A data set made from what lies in its own output would be lost with it."""
+    """Raise UserError where a source lies inside the output, which is replaced."""
     for index, source in enumerate(config.sources, start=1):
         for path in sources.paths_of(source):
             if path.resolve().is_relative_to(output.resolve()):

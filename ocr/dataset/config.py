@@ -10,53 +10,55 @@ from ocr.sources.settings import Source
 
 
 class SplitSettings(Settings):
-    """How samples of `split: auto` sources are divided, by hashes, so that added data never moves a sample; and what the splits may not share."""
+    """The division of `split: auto` sources by hashes, and facts that the splits must not share.
+
+    Added data never moves a sample to the other split.
+    """
 
     validation_ratio: float = Setting(
-        0.1, on_resume="refuse", description="share of the groups that go to validation", ge=0, lt=1
+        0.1, on_resume="refuse", description="Share of the groups that go to validation", ge=0, lt=1
     )
     by: tuple[str, ...] = Setting(
         ("page",),
         on_resume="refuse",
-        description="coarsest first, such as [writer, page, text]: the first that a sample has decides its split, else its text (a single letter: its id); "
-        "none of them may stand in both splits. page, writer … come from the source; id, text and source every sample has",
+        description="Facts that decide the split, coarsest first, such as [writer, page, text]: the first one that a sample has, else its text (a single letter: its id). None of them may be in both splits. page, writer … come from the source; every sample has id, text and source",
     )
     on_leak: Literal["fail", "drop_from_train"] = Setting(
         "fail",
         on_resume="refuse",
-        description="when the same image, or the same of `by`, stands in both splits",
+        description="What to do when both splits have the same image, or the same value of a fact of `by`",
     )
-    seed: int = Setting(0, on_resume="refuse", description="another seed, another split", ge=0)
+    seed: int = Setting(0, on_resume="refuse", description="Seed of the division; another seed gives another split", ge=0)
 
 
 class ImageSettings(Settings):
-    """Images beyond these are skipped before a pixel is decoded."""
+    """Limits on images, checked before a pixel is decoded; images beyond them are skipped."""
 
     max_pixels: int = Setting(
-        ImageLimits().max_pixels, on_resume="refuse", description="width × height", ge=1
+        ImageLimits().max_pixels, on_resume="refuse", description="Largest area of an image, width × height in pixels", ge=1
     )
     max_side_px: int = Setting(
-        ImageLimits().max_side_px, on_resume="refuse", description="longer side", ge=1
+        ImageLimits().max_side_px, on_resume="refuse", description="Longest side of an image, in pixels", ge=1
     )
     min_side_px: int = Setting(
-        ImageLimits().min_side_px, on_resume="refuse", description="shorter side", ge=1
+        ImageLimits().min_side_px, on_resume="refuse", description="Shortest side of an image, in pixels", ge=1
     )
     max_image_edge: int | None = Setting(
         None,
         on_resume="refuse",
-        description="longer images are scaled down to this side; null: kept as they are",
+        description="Longest side in pixels that images are scaled down to; null: they keep their size",
         ge=8,
     )
 
 
 class LintSettings(Settings):
-    """What happens to labels that the linter finds fault with (ocr/linting.py); it counts them in any case."""
+    """Treatment of labels with faults (ocr/linting.py), which are counted in any case."""
 
     fix: bool = Setting(
-        False, on_resume="refuse", description="mend what can be mended without a person"
+        False, on_resume="refuse", description="Fix the faults that a rule can fix"
     )
     leave_out: tuple[str, ...] = Setting(
-        (), on_resume="refuse", description="kinds of fault whose samples are left out"
+        (), on_resume="refuse", description="Kinds of fault whose samples are left out"
     )
 
     @model_validator(mode="after")
@@ -74,68 +76,68 @@ class LintSettings(Settings):
 
 
 class PrepareConfig(Settings):
-    """One data set: where it goes, what it is made of, and how much may be skipped."""
+    """One data set: its folder, its sources, and the share that may be skipped."""
 
     output: str = Setting(
         on_resume="refuse",
-        description="folder of the data set; replaced as a whole when it is a data set already",
+        description="Folder of the data set; an existing data set there is replaced as a whole",
     )
     sources: tuple[Annotated[Source, Field()], ...] = Setting(
-        on_resume="refuse", description="where samples come from", min_length=1
+        on_resume="refuse", description="Sources of the samples", min_length=1
     )
     split: SplitSettings = Setting(
-        SplitSettings(), on_resume="refuse", description="division of `split: auto` sources"
+        SplitSettings(), on_resume="refuse", description="Division of `split: auto` sources"
     )
     images: ImageSettings = Setting(
-        ImageSettings(), on_resume="refuse", description="limits on images"
+        ImageSettings(), on_resume="refuse", description="Limits on images"
     )
-    lint: LintSettings = Setting(LintSettings(), on_resume="refuse", description="the label linter")
+    lint: LintSettings = Setting(LintSettings(), on_resume="refuse", description="Settings of the label linter")
     max_skipped: float = Setting(
         0.01,
         on_resume="free",
-        description="largest share of samples that may be skipped as faulty",
+        description="Largest share of samples that may be skipped as faulty",
         ge=0,
         le=1,
     )
     output_format: Literal["simple", "finevision"] = Setting(
         "simple",
         on_resume="refuse",
-        description="rows with image and text, or FineVision's images and texts (user, assistant)",
+        description="Columns of the rows: image and text, or FineVision's images and texts (user, assistant)",
     )
     instruction: str = Setting(
-        "", on_resume="refuse", description="what the user says in FineVision rows"
+        "", on_resume="refuse", description="Text of the user in FineVision rows"
     )
     scan_dataset_dimensions: bool = Setting(
-        True, on_resume="free", description="measure the images' sizes and print their distribution"
+        True, on_resume="free", description="Measure the images' sizes and print their distribution"
     )
     dimension_scan_samples: int | None = Setting(
-        None, on_resume="free", description="measure only the first so many; null: all", ge=1
+        None, on_resume="free", description="Number of first images to measure; null: all", ge=1
     )
     padding_buffer: float = Setting(
         1.1,
         on_resume="free",
-        description="the canvas suggested by the scan is the largest side times this",
+        description="Factor of the largest side that the suggested canvas has",
         ge=1,
     )
     workers: int = Setting(
         1,
         on_resume="free",
-        description="1: in this process; more: Ray tasks, on the cluster that RAY_ADDRESS names or on this machine",
+        description="Parallel workers; 1: this process; more: Ray tasks, on the cluster of RAY_ADDRESS or on this machine",
         ge=1,
     )
     format: Literal["folder", "hub"] = Setting(
         "folder",
         on_resume="free",
-        description="hub: push it too, with the token of HF_TOKEN or `hf auth login`",
+        description="Destination; hub: push it to the hub too, with the token of HF_TOKEN or `hf auth login`",
     )
     hub_repo: str | None = Setting(
         None,
         on_resume="free",
         pattern=r"^[\w.-]+/[\w.-]+$",
-        description="owner/name on the Hugging Face hub",
+        description="Repository on the Hugging Face hub, as owner/name",
     )
     hub_private: bool = Setting(
-        True, on_resume="free", description="create the hub repository as a private one"
+        True, on_resume="free", description="Create the hub repository as a private one"
     )
 
     @model_validator(mode="after")

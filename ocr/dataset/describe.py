@@ -1,4 +1,4 @@
-"""What a person reads about a finished data set: dataset.json, the card, and the table at the end."""
+"""The descriptions of a finished data set: dataset.json, the card, and the table at the end."""
 
 import hashlib
 from collections import Counter
@@ -20,7 +20,7 @@ _PERCENTILES = (0, 50, 90, 99, 100)
 def described(
     config: PrepareConfig, tally: Tally, table: Table, decisions: Decisions
 ) -> dict[str, Any]:
-    """The value of dataset.json: a function of the sources and the settings alone."""
+    """Return the value of dataset.json, a function of the sources and the settings alone."""
     train, validation = (tally.splits[split] for split in SPLITS)
     places = {
         split: decisions.kept[table.validation[decisions.kept] == (split == "validation")]
@@ -88,7 +88,10 @@ def _pairs(found: tuple[int, list[tuple[int, int]]], table: Table) -> dict[str, 
 
 
 def _dimensions(config: PrepareConfig, sizes_px: NDArray[np.int32]) -> dict[str, Any]:
-    """Percentiles of width, height and aspect of the images measured, and the canvas that holds them all with `padding_buffer`."""
+    """Return percentiles of the measured images' width, height and aspect, and a canvas for all.
+
+    `padding_buffer` widens the canvas.
+    """
     sizes_px = sizes_px[: config.dimension_scan_samples]
     if not config.scan_dataset_dimensions or not len(sizes_px):
         return {}
@@ -103,7 +106,10 @@ def _dimensions(config: PrepareConfig, sizes_px: NDArray[np.int32]) -> dict[str,
 
 
 def table_of(value: dict[str, Any]) -> str:
-    """The end of `prepare.py`: kept and skipped by source and reason, sizes, labels, characters."""
+    """Return the table that `prepare.py` ends with.
+
+    It lists kept and skipped samples by source and reason, sizes, labels and characters.
+    """
     lines = []
     for number, source in enumerate(value["sources"], start=1):
         name = source.get("path") or ", ".join(source.get("texts", []))
@@ -153,7 +159,7 @@ def table_of(value: dict[str, Any]) -> str:
 
 
 def _splits_told(value: dict[str, Any]) -> list[str]:
-    """What judging on this validation split means, and what to do where a split is empty."""
+    """Describe the validation split, or the remedy where a split is empty."""
     kept, held_out, split = value["kept"], value["held_out"], value["split"]
     empty = [name for name in SPLITS if not kept[name]]
     if empty:
@@ -175,7 +181,10 @@ _PAIR_WORDS = (
 
 
 def card(config: PrepareConfig, value: dict[str, Any]) -> str:
-    """README.md of the folder, with the metadata that the hub reads; no `configs:`, by which `datasets` 5.2 mistakes a folder for an older one of its name."""
+    """Return README.md of the folder, with the metadata that the hub reads.
+
+    It has no `configs:`, by which `datasets` 5.2 mistakes a folder for an older one of its name.
+    """
     total = sum(value["kept"].values())
     bounds = (
         (1_000, "n<1K"),

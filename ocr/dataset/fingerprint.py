@@ -1,4 +1,4 @@
-"""What says that two data sets hold the same samples."""
+"""The fingerprint of a data set: equal ones mean the same samples."""
 
 import hashlib
 import json
@@ -11,11 +11,11 @@ class Fingerprint:
         self._digest = hashlib.sha256()
 
     def add(self, id: str, text: str, image: bytes) -> None:
-        """Count one more sample in."""
+        """Add one more sample."""
         self._digest.update(
             json.dumps([id, text, hashlib.sha256(image).hexdigest()]).encode() + b"\n"
         )
 
     def hexdigest(self) -> str:
-        """The fingerprint of all samples so far."""
+        """Return the fingerprint of all samples so far."""
         return self._digest.hexdigest()

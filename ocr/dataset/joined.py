@@ -1,4 +1,4 @@
-"""Two data sets read as one: training samples, and after them those that are replayed."""
+"""Two data sets read as one: training samples, followed by those that are replayed."""
 
 import hashlib
 from functools import cached_property
@@ -21,16 +21,16 @@ class Joined:
 
     @cached_property
     def ids(self) -> list[str]:
-        """Ids in order."""
+        """The ids in order."""
         return [*self.first.ids, *(f"replay:{id}" for id in self.second.ids)]
 
     @cached_property
     def texts(self) -> list[str]:
-        """Normalised texts in order."""
+        """The normalised texts in order."""
         return [*self.first.texts, *self.second.texts]
 
     def image_bytes(self, index: int) -> bytes:
-        """The encoded image file of one sample."""
+        """Return the encoded image file of one sample."""
         return (
             self.first.image_bytes(index)
             if index < len(self.first)

@@ -1,6 +1,7 @@
-"""The second pass: all parts in their order → which samples stay, in which split, and which look alike.
+"""The second step: all parts in their order → which samples stay, their splits, and look-alikes.
 
-Only fixed-size keys are held for every sample (about 150 bytes each); texts and images are read again, part by part, as they are written.
+Only fixed-size keys are held for every sample (about 150 bytes each). Texts and images are read
+again, part by part, as they are written.
 """
 
 from collections import Counter
@@ -26,21 +27,21 @@ KEPT, DUPLICATE_ID, DUPLICATE_SAMPLE, LEAK = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class Decisions:
-    """What becomes of every sample, in the order of the parts."""
+    """The decision on every sample, in the order of the parts."""
 
     validation: NDArray[np.bool_]
     left_out: NDArray[np.uint8]  # KEPT, DUPLICATE_ID, DUPLICATE_SAMPLE or LEAK
-    leaks: dict[int, str]  # place → what it shares with validation
+    leaks: dict[int, str]  # index → the fact it shares with validation
     near: tuple[
         int, list[tuple[int, int]]
-    ]  # how many pairs look alike with the same text, and the first of them
-    conflicts: tuple[int, list[tuple[int, int]]]  # the same image with another text
-    first_of: dict[int, int]  # place of a duplicate → place of what it repeats
-    renamed: frozenset[int]  # places whose id an earlier source has used
+    ]  # number of pairs that look alike with the same text, and the first of them
+    conflicts: tuple[int, list[tuple[int, int]]]  # pairs with the same image and different texts
+    first_of: dict[int, int]  # index of a duplicate → index of its first occurrence
+    renamed: frozenset[int]  # indices whose id an earlier source has used
 
     @property
     def kept(self) -> NDArray[np.int64]:
-        """Places of the samples that stay."""
+        """The indices of the samples that stay."""
         return np.flatnonzero(self.left_out == KEPT)
 
 
@@ -86,12 +87,12 @@ class Table:
         return self._columns[name]
 
     def has(self, column: str) -> bool:
-        """Whether any sample has this fact; zeros say that it has none."""
+        """Whether any sample has this fact; zeros mean that it has none."""
         keys = self._columns[column]
         return bool((keys != np.zeros(1, keys.dtype)).any()) if len(keys) else False
 
     def described(self, places: Iterable[int]) -> dict[int, tuple[str, str]]:
-        """Id and text of a few samples, read from their parts."""
+        """Return id and text of a few samples, read from their parts."""
         wanted = np.unique(np.fromiter(places, dtype=np.int64))
         numbers = np.searchsorted(self.starts, wanted, side="right") - 1
         found: dict[int, tuple[str, str]] = {}
@@ -104,7 +105,7 @@ class Table:
 
 
 def decide_duplicates(table: Table, settings: SplitSettings) -> Decisions:
-    """Decide; UserError when the splits share something and `on_leak` is fail."""
+    """Decide which samples stay; UserError when the splits share a fact and `on_leak` is fail."""
     left_out = np.zeros(len(table), dtype=np.uint8)
     first_of: dict[int, int] = {}
     everything = np.arange(len(table))
@@ -139,7 +140,7 @@ def decide_duplicates(table: Table, settings: SplitSettings) -> Decisions:
 
 
 def rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The samples of a part, a batch at a time in memory."""
+    """Yield the samples of a part, with one batch at a time in memory."""
     with pa.memory_map(str(file)) as mapped:
         reader = pa.ipc.open_file(mapped)
         for index in range(reader.num_record_batches):
@@ -157,7 +158,7 @@ def _keys(column: pa.ChunkedArray) -> Keys:
 
 
 def _repeats(keys: Keys) -> tuple[Places, Places]:
-    """Where a key stands that stood before, and where it stood first."""
+    """Return the indices of repeated keys, and those of their first occurrences."""
     _, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
     repeats = np.flatnonzero(firsts[inverse] != np.arange(len(keys)))
     return repeats, firsts[inverse[repeats]]
@@ -166,14 +167,14 @@ def _repeats(keys: Keys) -> tuple[Places, Places]:
 def _mark_repeats(
     keys: Keys, places: Places, left_out: NDArray[np.uint8], decision: int, first_of: dict[int, int]
 ) -> None:
-    """Of equal keys the first in `places` stays."""
+    """Keep the first of equal keys at `indices`, and mark the others with `decision`."""
     repeats, firsts = _repeats(keys[places])
     left_out[places[repeats]] = decision
     first_of.update(zip(places[repeats].tolist(), places[firsts].tolist(), strict=True))
 
 
 def _leaks(table: Table, left_out: NDArray[np.uint8]) -> dict[int, str]:
-    """Training samples that share their image, or one of `by`, with validation → what they share."""
+    """Return training samples that share image or a fact of `by` with validation → the fact."""
     training, judging = (
         np.flatnonzero((left_out == KEPT) & (table.validation == side)) for side in (False, True)
     )
@@ -203,7 +204,7 @@ def _leak_message(table: Table, leaks: dict[int, str], left: int) -> str:
 
 
 def _conflicts(table: Table, kept: Places) -> tuple[int, list[tuple[int, int]]]:
-    """Pairs of neighbours among samples with the same image; exact repeats are gone, so their texts differ."""
+    """Return neighbouring pairs with the same image; their texts differ, as exact repeats are gone."""
     order = kept[np.argsort(table["image_key"][kept], kind="stable")]
     same = np.flatnonzero(table["image_key"][order[1:]] == table["image_key"][order[:-1]])
     pairs = sorted((int(order[index]), int(order[index + 1])) for index in same)
@@ -211,7 +212,10 @@ def _conflicts(table: Table, kept: Places) -> tuple[int, list[tuple[int, int]]]:
 
 
 def _look_alikes(table: Table, kept: Places) -> tuple[int, list[tuple[int, int]]]:
-    """Pairs with the same text and looks that differ in at most 3 of 128 bits: neighbours in one of four sorted orders, each by another band of the look."""
+    """Return pairs with the same text and looks that differ in at most 3 of 128 bits.
+
+    They are neighbours in one of four sorted orders, each by another band of the look.
+    """
     looks = np.frombuffer(table["look"][kept].tobytes(), dtype=np.uint32).reshape(-1, _BANDS)
     texts = np.unique(table["text_key"][kept], return_inverse=True)[1]
     pairs: set[tuple[int, int]] = set()

@@ -1,4 +1,7 @@
-"""The first pass: one unit of a source → one part on disk, its samples checked and measured; whole, by rename, or not there."""
+"""The first step: one unit of a source → one part on disk, its samples checked and measured.
+
+A part appears whole, by rename, or not at all.
+"""
 
 import hashlib
 import json
@@ -38,7 +41,7 @@ _KEY = pa.binary(KEY_BYTES)
 
 
 def schema(config: PrepareConfig) -> pa.Schema:
-    """A part's columns: the sample, then fixed-size keys and measures that the second pass decides by."""
+    """Return a part's columns: the sample, then the keys and measures that the second step uses."""
     texts = [(name, pa.string()) for name in ("id", "text", "level", "group", "source", "split")]
     keys = [(name, _KEY) for name in ("id_key", "content_key", "image_key", "text_key", "look")]
     groups = [(f"by_{index}", _KEY) for index in range(len(config.split.by))]
@@ -57,19 +60,19 @@ def schema(config: PrepareConfig) -> pa.Schema:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A unit to be read; picklable, so that it can be done in any process of any node that sees the files."""
+    """A unit to be read; picklable, for any process of any node that sees the files."""
 
     number: int
     source: int
     unit: Unit
 
     def file(self, folder: Path) -> Path:
-        """Where its part lies; its counts and skips lie beside it, in JSON."""
+        """Return the path of the unit's part; its counts and skips are beside it, in JSON."""
         return folder / f"{self.number:08d}.arrow"
 
 
 def make_part(config: PrepareConfig, folder: Path, work: Work) -> int:
-    """Read one unit and write its part, unless it is there; gives back the number of samples and skips in it."""
+    """Read one unit and write its part, unless it exists; return its number of samples and skips."""
     file = work.file(folder)
     if not file.exists():
         notes = _Notes()
@@ -87,7 +90,7 @@ def make_part(config: PrepareConfig, folder: Path, work: Work) -> int:
 
 @dataclass
 class _Notes:
-    """What a part's JSON says: its skips one by one, and the linter's findings by kind."""
+    """The content of a part's JSON: skips one by one, and the linter's findings by kind."""
 
     kept: int = 0
     skips: list[Skip] = field(default_factory=list)
@@ -96,7 +99,7 @@ class _Notes:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the notes as plain JSON values."""
         skips = [
             [storable(said) for said in (skip.where, skip.reason, skip.detail)]
             for skip in self.skips
@@ -154,7 +157,7 @@ def _rows(config: PrepareConfig, work: Work, notes: _Notes) -> Iterator[dict[str
 def _checked(
     sample: Sample, config: PrepareConfig, source: SourceSettings, notes: _Notes
 ) -> tuple[Sample, Pixels] | Skip:
-    """The sample with its text normalised and its image within the limits, and that image decoded; or why it is left out."""
+    """Return the sample with normalised text, and its decoded image; or why it is left out."""
     text = sample.text
     if len(text) > _LONGEST_TEXT:
         return Skip(
@@ -232,11 +235,15 @@ def _copies(sample: Sample, pixels: Pixels, source: SourceSettings, split: str) 
 
 
 def split_of(sample: Sample, settings: SplitSettings) -> str:
-    """`validation` or `train` by a hash of the first of `by` that the sample has, else of its text (a single letter: its id): more samples never move one to the other split."""
+    """Return `validation` or `train` by a hash, so that more samples never move one.
+
+    The hash is of the first fact of `by` that the sample has, else of its text (a single letter:
+    its id).
+    """
     facts = _facts(sample)
     otherwise = (
         "id" if sample.level == "character" else "text"
-    )  # letters are few: by their text, validation would have some that training lacks
+    )  # letters are few: split by text, validation would have some that training lacks
     name = next((name for name in settings.by if name in facts), otherwise)
     key = sample.text if name == "text" else f"{name}={facts[name]}"
     share = share_of(key, f"split {settings.seed}")
@@ -250,7 +257,11 @@ def _facts(sample: Sample) -> dict[str, str]:
 def _row(
     sample: Sample, pixels: Pixels, split: str, by: tuple[str, ...], names_pages: bool
 ) -> dict[str, Any]:
-    """`names_pages`: a person named the pages, so equal names mean one page in all sources; else two folders may each have an f10.xml."""
+    """Return the row of a sample.
+
+    `names_pages`: a person named the pages, so equal names mean one page in all sources; else two
+    folders may each have an f10.xml.
+    """
     facts, image = _facts(sample), hashlib.sha256(sample.image).digest()
     named = (
         {"page": f"{sample.source}\x1f{facts['page']}"}
@@ -284,12 +295,12 @@ def _row(
 
 
 def storable(text: str) -> str:
-    """A text that UTF-8 can hold: lone surrogates as escapes."""
+    """Return a text that UTF-8 can hold: lone surrogates as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def look_of(pixels: Pixels) -> bytes:
-    """A 128-bit difference hash (dHash): whether each of 16 × 8 coarse pixels is brighter than its left neighbour."""
+    """Return a 128-bit difference hash (dHash): which of 16 × 8 coarse pixels exceed their left one."""
     grey: NDArray[np.uint8] = np.asarray(
         Image.fromarray(pixels).convert("L").resize(_HASH_SIDE, Image.Resampling.BOX)
     )

@@ -1,4 +1,7 @@
-"""Data as a training config names it: a prepared folder, or sources that are prepared once per node and kept by what they hold."""
+"""Data as a training config names it: a prepared folder, or sources prepared once per node.
+
+Prepared sources are kept under a hash of their content.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +13,16 @@ from ocr.files import cache_dir, locked, read_json
 from ocr.sources.settings import SourceSettings
 
 Data = str | Sequence[SourceSettings]
-_SPLITS_TRIED, _FEW = 10, 1000  # seeds; samples up to which more than one is tried
+_SPLITS_TRIED, _FEW = 10, 1000  # most seeds tried; most samples for which more than one is tried
 
 
 def open_splits(
     train: Data, validation: Data | None, validation_ratio: float, max_skipped: float
 ) -> tuple[Dataset, Dataset]:
-    """Both splits, of a folder or of sources, prepared where they are new or changed; UserError as by `build` and `Dataset.open`.
+    """Open both splits of a folder or of sources, preparing new or changed sources.
 
-    Sources of `validation` all judge, and those of `train` then all train, where they do not say themselves.
+    Sources of `validation` then all evaluate, and those of `train` all train, unless they say
+    otherwise themselves. UserError as by `build` and `Dataset.open`.
     """
     if validation is None:
         folder = train if isinstance(train, str) else _divided(train, validation_ratio, max_skipped)
@@ -33,7 +37,7 @@ def open_splits(
 
 
 def open_training(data: Data, max_skipped: float) -> Dataset:
-    """The training split alone; sources that do not say all train."""
+    """Open the training split alone; sources train unless they say otherwise."""
     folder = (
         data
         if isinstance(data, str)
@@ -45,7 +49,11 @@ def open_training(data: Data, max_skipped: float) -> Dataset:
 def _divided(
     sources: Sequence[SourceSettings], validation_ratio: float, max_skipped: float
 ) -> Path:
-    """The prepared folder. A dozen samples may all fall into one split: of few, the first of ten seeds that comes near the ratio divides them, else the nearest."""
+    """Return the prepared folder, divided by the first seed that comes near the ratio.
+
+    A dozen samples may all fall into one split. Of few samples ten seeds are tried, and the nearest
+    is used where none comes near.
+    """
     folder = _prepared(sources, validation_ratio, max_skipped)
     if (
         validation_ratio == 0
@@ -71,7 +79,7 @@ def _divided(
 
 
 def _kept(folder: Path) -> tuple[float, int]:
-    """The share of samples that judge, and how many there are."""
+    """Return the share of validation samples, and the number of all samples."""
     kept = read_json(folder / "dataset.json")["kept"]
     count = kept["train"] + kept["validation"]
     return kept["validation"] / count, count
@@ -82,7 +90,7 @@ def _into(split: str, source: SourceSettings) -> SourceSettings:
 
 
 def describe_data(data: Data) -> str:
-    """The data in a line, for reports and messages."""
+    """Return the data in one line, for reports and messages."""
     return (
         data
         if isinstance(data, str)
@@ -93,7 +101,10 @@ def describe_data(data: Data) -> str:
 def _prepared(
     sources: Sequence[SourceSettings], validation_ratio: float, max_skipped: float, seed: int = 0
 ) -> Path:
-    """The folder in LIPI_CACHE of these sources as their files are now; processes of one node wait for one another."""
+    """Return the folder in LIPI_CACHE of these sources as their files are now.
+
+    Processes of one node wait for one another.
+    """
     split = {"validation_ratio": validation_ratio, "seed": seed}
     values = {
         "output": "unnamed",

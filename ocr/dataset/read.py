@@ -1,4 +1,4 @@
-"""A built data set: texts and ids in memory, images read from the mapped Arrow file when they are asked for."""
+"""A built data set: texts and ids in memory, images read from the mapped Arrow file when needed."""
 
 import bisect
 import json
@@ -35,7 +35,10 @@ class Dataset:
 
     @classmethod
     def open(cls, path: str | Path, split: str) -> "Dataset":
-        """The split of a data set folder (a path, or s3://…), or of an embedded data set by its name; UserError when it is missing, foreign or empty."""
+        """Open the split of a data set folder (a path, or s3://…), or of an embedded data set by its name.
+
+        UserError when it is missing, foreign or empty.
+        """
         folder = str(EMBEDDED.get(str(path), path)).rstrip("/")
         files, inner = filesystem(folder)
         try:
@@ -56,7 +59,7 @@ class Dataset:
 
     @property
     def folder(self) -> str:
-        """The data set that it is a split of, as `open` takes it."""
+        """The data set of this split, as `open` takes it."""
         folder = self.location.rpartition("/")[0]
         return next((name for name, path in EMBEDDED.items() if str(path) == folder), folder)
 
@@ -68,28 +71,28 @@ class Dataset:
 
     @cached_property
     def ids(self) -> list[str]:
-        """Ids in order."""
+        """The ids in order."""
         return self._column("id")
 
     @cached_property
     def texts(self) -> list[str]:
-        """Normalised texts in order."""
+        """The normalised texts in order."""
         return self._column("text")
 
     def group(self, index: int) -> dict[str, str]:
-        """What the sample belongs to (face, font, page, writer …)."""
+        """Return the groups of a sample (face, font, page, writer …)."""
         return dict(json.loads(self._value("group", index) or "{}"))
 
     def image_bytes(self, index: int) -> bytes:
-        """The encoded image file of one sample."""
+        """Return the encoded image file of one sample."""
         return bytes(self._value("image", index))
 
     def row(self, index: int) -> dict[str, Any]:
-        """One sample as the columns of the file."""
+        """Return one sample as the columns of the file."""
         return {name: self._value(name, index) for name in COLUMNS}
 
     def description(self) -> dict[str, Any]:
-        """What dataset.json beside the file says; empty where there is none."""
+        """Return the content of dataset.json beside the file; empty where there is none."""
         files, path = filesystem(f"{self.location.rpartition('/')[0]}/dataset.json")
         if files.get_file_info(path).type != pyarrow.fs.FileType.File:
             return {}

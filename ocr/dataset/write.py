@@ -1,4 +1,4 @@
-"""What is kept, written out: parquet that `datasets` opens, skipped.jsonl, and the counts of all of it."""
+"""The kept samples, written as parquet that `datasets` opens, skipped.jsonl, and all counts."""
 
 import json
 from collections import Counter
@@ -20,7 +20,7 @@ from ocr.text import graphemes
 
 SPLITS = ("train", "validation")
 FILES = ("train.parquet", "validation.parquet", "dataset.json", "skipped.jsonl", "README.md")
-EXPECTED = (  # left out, but no fault of the data, or asked for: not counted against max_skipped
+EXPECTED = (  # left out without a fault of the data, or by request: not counted against max_skipped
     "duplicate sample",
     "marked unreadable",
     "region without text",
@@ -36,7 +36,7 @@ _TURN = pa.struct([("user", pa.string()), ("assistant", pa.string())])
 
 @dataclass
 class SplitCounts:
-    """What one split holds."""
+    """The content of one split, counted."""
 
     characters: Counter[str] = field(default_factory=Counter)
     graphemes: Counter[str] = field(default_factory=Counter)
@@ -57,7 +57,7 @@ class SplitCounts:
 
 @dataclass
 class Tally:
-    """Counts over everything, by source and in all."""
+    """Counts by source, and of everything."""
 
     kept: Counter[tuple[int, str]] = field(default_factory=Counter)  # (source, split)
     skipped: Counter[tuple[int, str]] = field(default_factory=Counter)  # (source, reason)
@@ -70,7 +70,7 @@ class Tally:
 
     @property
     def kept_by_split(self) -> dict[str, int]:
-        """Samples in each split."""
+        """The number of samples in each split."""
         return {
             split: sum(count for (_, into), count in self.kept.items() if into == split)
             for split in SPLITS
@@ -78,7 +78,7 @@ class Tally:
 
     @property
     def reasons(self) -> Counter[str]:
-        """Samples left out, by reason."""
+        """The number of samples left out, by reason."""
         counted: Counter[str] = Counter()
         for (_, reason), count in self.skipped.items():
             counted[reason] += count
@@ -86,11 +86,11 @@ class Tally:
 
     @property
     def faults(self) -> int:
-        """Samples left out for a fault of theirs."""
+        """The number of samples left out for a fault."""
         return sum(count for (_, reason), count in self.skipped.items() if _is_fault(reason))
 
     def faults_of(self, source: int) -> int:
-        """The same of one source."""
+        """Return the number of samples of one source left out for a fault."""
         return sum(
             count
             for (where, reason), count in self.skipped.items()
@@ -98,7 +98,7 @@ class Tally:
         )
 
     def kept_of(self, source: int) -> int:
-        """Samples of one source that stay."""
+        """Return the number of samples of one source that stay."""
         return sum(count for (where, _), count in self.kept.items() if where == source)
 
 
@@ -116,7 +116,10 @@ def write_splits(
     table: Table,
     decisions: Decisions,
 ) -> Tally:
-    """Stream the parts in their order into one parquet file a split and skipped.jsonl; the same parts give the same bytes."""
+    """Stream the parts in their order into one parquet file a split and skipped.jsonl.
+
+    The same parts give the same bytes.
+    """
     tally, earlier = Tally(), table.described(decisions.first_of.values())
     writers = {split: _Writer(folder / f"{split}.parquet", config) for split in SPLITS}
     try:
@@ -149,7 +152,7 @@ def _keep(tally: Tally, writers: dict[str, "_Writer"], source: int, row: dict[st
 def _reason(
     place: int, decisions: Decisions, earlier: dict[int, tuple[str, str]]
 ) -> tuple[str, str] | None:
-    """Why the second pass leaves a sample out; None when it stays."""
+    """Return why the second step leaves a sample out; None when it stays."""
     decision = decisions.left_out[place]
     if decision == KEPT:
         return None
@@ -164,7 +167,7 @@ def _reason(
 
 
 def _note(counts: dict[str, Any], source: int, tally: Tally, skips: TextIO) -> None:
-    """What the first pass wrote down about a part."""
+    """Add the first step's notes on a part to the tally."""
     for where, reason, detail in counts["skips"]:
         _skip(tally, skips, source, where, reason, detail)
     tally.lint.update(counts["lint"])
@@ -184,7 +187,7 @@ def _skip(tally: Tally, skips: TextIO, source: int, where: str, reason: str, det
 
 
 class _Writer:
-    """One parquet file with row groups small enough to read alone; equal rows give equal bytes."""
+    """One parquet file with small row groups; equal rows give equal bytes."""
 
     def __init__(self, file: Path, config: PrepareConfig) -> None:
         self._fine = config.output_format == "finevision"
@@ -235,7 +238,7 @@ class _Writer:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left and the footer."""
+        """Write the last rows and the footer."""
         self._flush()
         self._writer.close()
 
@@ -262,11 +265,11 @@ def _schema(output_format: str) -> pa.Schema:
     features = {name: features.get(name, text) for name, _ in names}
     return pa.schema(
         names, metadata={"huggingface": json.dumps({"info": {"features": features}})}
-    )  # what `datasets` reads, so images show as images
+    )  # read by `datasets`, so that images show as images
 
 
 def described_pairs(pairs: list[tuple[int, int]], table: Table) -> Iterator[dict[str, Any]]:
-    """Pairs of samples by id and text."""
+    """Yield pairs of samples by id and text."""
     known = table.described([place for pair in pairs for place in pair])
     for one, other in pairs:
         yield {"ids": [known[one][0], known[other][0]], "texts": [known[one][1], known[other][1]]}

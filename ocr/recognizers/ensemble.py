@@ -1,4 +1,4 @@
-"""Several recognisers as one: each image's text is the one that they are together surest of."""
+"""Several recognisers as one, which vote for each image's text."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +12,11 @@ from ocr.sample import Reading
 
 
 class Ensemble:
-    """Votes by confidence: a text's vote is the sum of the confidences of those that read it; the reading's confidence is their mean over all members."""
+    """A recogniser that votes by confidence.
+
+    A text's vote is the sum of the confidences of the members that read it. The confidence of the
+    reading is the vote divided by the number of members.
+    """
 
     def __init__(self, members: Sequence[Recognizer]) -> None:
         self.members = tuple(members)
@@ -26,7 +30,7 @@ class Ensemble:
         self.reads_pages = all(member.reads_pages for member in members)
 
     def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
-        """One Reading per image; of equal votes the text of the first member wins."""
+        """Return one Reading per image; of equal votes the text of the first member wins."""
         return [
             self._vote(readings)
             for readings in zip(*(member.read(images) for member in self.members), strict=True)

@@ -1,4 +1,4 @@
-"""The one interface that training, evaluation, the shell and the server read images with."""
+"""The one interface by which training, evaluation, the shell and the server read images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,19 +9,23 @@ from ocr.sample import Reading
 
 
 class Recognizer(Protocol):
-    """Reads images; a neighbour in the list never changes a reading."""
+    """A reader of images; a neighbour in the list never changes a reading."""
 
     name: str
     image_mode: Literal["L", "RGB"]
-    reads_pages: bool  # whole; else a page is cut into lines first (ocr/pages.py)
+    reads_pages: bool  # reads whole pages; else a page is cut into lines first (ocr/pages.py)
 
     def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
-        """One Reading per image, in the same order: a file, or its pixels (`ocr.images.open_image` in this recogniser's mode). ImageRefused names a bad file."""
+        """Return one Reading per image, in the same order; ImageRefused names a bad file.
+
+        An image is a file, or pixels as `ocr.images.open_image` gives them in this recogniser's
+        mode.
+        """
         ...
 
 
 def opened(images: Sequence[Pixels | Path | str], mode: Mode) -> list[Pixels]:
-    """The pixels of each."""
+    """Return the pixels of each image."""
     return [
         open_image(Path(image), mode) if isinstance(image, (str, Path)) else image
         for image in images
@@ -29,7 +33,10 @@ def opened(images: Sequence[Pixels | Path | str], mode: Mode) -> list[Pixels]:
 
 
 def like_sizes(sizes: Sequence[int], fits: Callable[[list[int], int], bool]) -> Iterator[list[int]]:
-    """Places, the smallest first, in batches; `fits(batch, place)` says whether one more place goes into a batch that has some."""
+    """Yield batches of indices, by rising size.
+
+    `fits(batch, index)` says whether one more index fits into a batch that has some.
+    """
     batch = list[int]()
     for place in sorted(range(len(sizes)), key=lambda place: sizes[place]):
         if batch and not fits(batch, place):

@@ -1,7 +1,8 @@
-"""What real crops show besides their text: pieces of the lines above and below, ruled lines and table cells, stamps, print showing through.
+"""Clutter of real crops around the text: neighbouring lines, rules, table cells, stamps, show-through.
 
-Every kind has draws of its own, so that the share of one moves neither the others nor an image without any. Strengths are coverages:
-0 paper, 1 as dark as the text. Positions are shares of the room that a text leaves, so that its own ink stays readable.
+Every kind has random numbers of its own, so the share of one changes neither the others nor an
+image without any. Strengths are coverages: 0 paper, 1 as dark as the text. Positions are shares of
+the room that a text leaves, so that its own ink stays readable.
 """
 
 import math
@@ -18,26 +19,27 @@ from ocr.rendering.fonts import Face
 from ocr.rendering.ink import Layout, Piece, bounds, composed, shaped
 from ocr.sources.settings import SyntheticSettings
 
-Coverage = NDArray[np.floating[Any]]  # [H, W], or what broadcasts to it
+Coverage = NDArray[np.floating[Any]]  # [H, W], or an array that broadcasts to it
 Room = tuple[
     float, float, float, float
-]  # least margins: left, top, right, bottom, shares of the height of a line
+]  # least margins: left, top, right, bottom, as shares of the height of a line
 Side = Literal["left", "top", "right", "bottom", "under"]
 
-_TOP, _BOTTOM = 1, 3  # of a Room
+_TOP, _BOTTOM = 1, 3  # indices of a Room
 _SIDES: dict[Side, int] = {"left": 0, "top": _TOP, "right": 2, "bottom": _BOTTOM, "under": _BOTTOM}
 _CELL_SIDES: tuple[Side, ...] = ("left", "top", "right", "bottom")
 _MOST_SHOWN = (
-    0.4  # of a neighbour's ink; more, and a reader would ask which of the two lines is meant
+    0.4  # most of a neighbour's ink; with more, a reader would ask which of the two lines is meant
 )
 _SHOW_THROUGH_BLUR_PX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A line above or below, cut by the crop's edge: it fills `reach` of the room between edge and text, but never shows half of itself.
+    """A line above or below, cut by the crop's edge.
 
-    `start` places it along the text: 0 both begin, 1 both end at the same place.
+    It fills `reach` of the room between edge and text, but never shows half of itself. `start` is
+    its position along the text: 0 aligns the beginnings, 1 the ends.
     """
 
     text: str
@@ -47,13 +49,13 @@ class Neighbour:
 
     @classmethod
     def drawn(cls, draws: Draws, line: str) -> "Neighbour":
-        """With more room than a tight crop would leave it."""
+        """Return a neighbour with more room than a tight crop would leave it."""
         return cls(line, draws.uniform(0.04, 0.26), draws.uniform(0.3, 1.0), draws.uniform())
 
     def piece(
         self, face: Face, size_px: int, own: Sequence[Piece], layout: Layout, above: bool
     ) -> Piece:
-        """Its ink in the frame of the text."""
+        """Return its ink in the frame of the text."""
         piece = shaped(face, size_px, self.text)
         left, top, right, bottom = bounds(own)
         x = left + self.start * ((right - left) - (piece.right - piece.left)) - piece.left
@@ -65,10 +67,11 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A ruled line along the text or across the writing, right through the crop: `place` is a share of the room on its side of the text.
+    """A ruled line along the text or across the writing, right through the crop.
 
-    `under` starts at the baseline, so that it may run through descenders. `dash` is the period of a dotted line, whose dots
-    fill half of it at most; thickness and dash are shares of the height of a line.
+    `place` is a share of the room on its side of the text. `under` starts at the baseline, so that
+    it may run through descenders. `dash` is the period of a dotted line, whose dots fill half of it
+    at most; thickness and dash are shares of the height of a line.
     """
 
     side: Side
@@ -80,7 +83,7 @@ class Rule:
 
     @classmethod
     def all_drawn(cls, draws: Draws) -> tuple["Rule", ...]:
-        """A solid or a dotted line under the text, or one to four sides of a table cell around it, of one pen."""
+        """Return a solid or dotted line under the text, or one to four sides of a table cell, of one pen."""
         kind, pen = draws.below(3), (draws.uniform(0.02, 0.07), draws.uniform(0.35, 1.0))
         if kind < 2:
             dash = draws.uniform(0.07, 0.16) if kind else 0.0
@@ -92,7 +95,7 @@ class Rule:
         )
 
     def coverage(self, layout: Layout) -> Coverage:
-        """Its ink over the image of a layout: parallel to the baseline, or at a right angle to it."""
+        """Return its ink over the image of a layout: parallel to the baseline, or at a right angle to it."""
         rows, columns = _grid(layout)
         x, y = columns - layout.width / 2, rows - layout.height / 2
         upright = self.side in ("left", "right")
@@ -105,7 +108,7 @@ class Rule:
         return line
 
     def _offset(self, layout: Layout) -> float:
-        """How far right of, or below, the image's middle it runs [px]."""
+        """Return its distance right of, or below, the image's middle in pixels."""
         left, top, right, bottom = layout.box
         near, far, middle = {
             "left": (0.0, left, layout.width / 2),
@@ -123,10 +126,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The outline of a round seal or a rectangular stamp through one point of the crop, in a mid grey, often with a second line inside.
+    """The outline of a round seal or rectangular stamp through one point of the crop, in mid grey.
 
-    `x`, `y` are shares of the image, `angle` is that point's direction from the stamp's centre; `radius` (of a rectangle: half its height) and
-    `thickness` are shares of the height of a line, `aspect` is a rectangle's width over height, and 0 for a seal.
+    It often has a second line inside. `x`, `y` are shares of the image, `angle` is that point's
+    direction from the stamp's centre. `radius` (of a rectangle: half its height) and `thickness`
+    are shares of the height of a line. `aspect` is a rectangle's width over height, and 0 for a
+    seal.
     """
 
     x: float
@@ -141,7 +146,7 @@ class Stamp:
 
     @classmethod
     def drawn(cls, draws: Draws) -> "Stamp":
-        """One of either shape, larger than a line of text."""
+        """Return a stamp of either shape, larger than a line of text."""
         x, y, angle = draws.uniform(), draws.uniform(0.2, 0.8), draws.uniform(0, 2 * math.pi)
         aspect = draws.uniform(1.2, 4.0) if draws.uniform() < 0.4 else 0.0
         radius, tilt = draws.uniform(0.8, 3.0), draws.uniform(-0.3, 0.3)
@@ -159,7 +164,7 @@ class Stamp:
         )
 
     def coverage(self, layout: Layout) -> Coverage:
-        """Its ink over the image of a layout."""
+        """Return its ink over the image of a layout."""
         radius_px = self.radius * layout.line_height
         right, down = math.cos(self.angle), math.sin(self.angle)
         away_px = radius_px / (max(abs(right) / self.aspect, abs(down)) if self.aspect else 1.0)
@@ -183,7 +188,10 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class ShowThrough:
-    """A line on the back of the page, mirrored, soft and faint; `x`, `y` place it, shares of how far it can move and still be seen."""
+    """A line on the back of the page: mirrored, soft and faint.
+
+    `x`, `y` are its position, as shares of how far it can move and still be seen.
+    """
 
     text: str
     x: float
@@ -192,11 +200,11 @@ class ShowThrough:
 
     @classmethod
     def drawn(cls, draws: Draws, line: str) -> "ShowThrough":
-        """From hardly to be seen up to as dark as thin paper lets it be."""
+        """Return show-through from hardly visible up to as dark as thin paper allows."""
         return cls(line, draws.uniform(0.2, 0.8), draws.uniform(0.2, 0.8), draws.uniform(0.06, 0.2))
 
     def coverage(self, face: Face, size_px: int, layout: Layout) -> Coverage:
-        """Its ink over the image of a layout, as large as the text."""
+        """Return its ink over the image of a layout, as large as the text."""
         mask, _ = composed([shaped(face, size_px, self.text)])
         left = self.x * layout.width - (1 - self.x) * mask.width * layout.scale
         top = self.y * layout.height - (1 - self.y) * mask.height * layout.scale
@@ -214,7 +222,7 @@ class ShowThrough:
 
 @dataclass(frozen=True, slots=True)
 class Clutter:
-    """What one image shows besides its text; None or nothing of what it lacks."""
+    """Everything that one image shows besides its text; None or empty where it has none."""
 
     above: Neighbour | None = None
     below: Neighbour | None = None
@@ -237,14 +245,17 @@ class Clutter:
     def neighbours(
         self, face: Face, size_px: int, own: Sequence[Piece], layout: Layout
     ) -> list[Piece]:
-        """Ink of the lines above and below, in the frame of the text's own."""
+        """Return the ink of the lines above and below, in the frame of the text's own."""
         above = [self.above.piece(face, size_px, own, layout, above=True)] if self.above else []
         return above + (
             [self.below.piece(face, size_px, own, layout, above=False)] if self.below else []
         )
 
     def over(self, ink: Image.Image, face: Face, size_px: int, layout: Layout) -> Image.Image:
-        """The ink of an image with rules, stamp and show-through; where they meet they darken each other, as ink on ink."""
+        """Return the ink of an image with rules, stamp and show-through.
+
+        Where they cross they darken each other, as ink on ink.
+        """
         coverages = [rule.coverage(layout) for rule in self.rules]
         coverages += [self.stamp.coverage(layout)] if self.stamp else []
         coverages += (
@@ -261,7 +272,10 @@ class Clutter:
 def choose_clutter(
     settings: SyntheticSettings, texts: Sequence[str], text: str, index: int, face: Face
 ) -> Clutter:
-    """What the shares of the settings give image `index`; pieces of other lines show texts of the same list, as far as the same face has their letters."""
+    """Return the clutter that the shares of the settings give image `index`.
+
+    Pieces of other lines show texts of the same list, as far as the same font has their letters.
+    """
 
     def chosen(kind: str, share: float) -> Draws | None:
         draws = Draws(settings.seed, text, index, kind) if share else None
@@ -293,12 +307,15 @@ def choose_clutter(
 
 
 def _grid(layout: Layout) -> tuple[Coverage, Coverage]:
-    """The middles of the rows [H, 1] and columns [1, W]."""
+    """Return the middles of the rows [H, 1] and columns [1, W]."""
     return np.arange(layout.height, dtype=np.float32)[:, None] + 0.5, np.arange(
         layout.width, dtype=np.float32
     )[None, :] + 0.5
 
 
 def _stroke(distance_px: Coverage, thickness_px: float) -> Coverage:
-    """Coverage of a line of a thickness, by the distance from its middle; a thinner one than a pixel is fainter."""
+    """Return the coverage of a line of a thickness, by the distance from its middle.
+
+    A line thinner than a pixel is fainter.
+    """
     return np.clip(thickness_px / 2 + 0.5 - np.abs(distance_px), 0.0, min(1.0, thickness_px))

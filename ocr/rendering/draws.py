@@ -1,24 +1,24 @@
-"""Uniform numbers that depend on a key alone."""
+"""Uniform random numbers that depend on a key alone."""
 
 from ocr.keyed import text_generator
 
-_DRAWS = 32  # uniform numbers per key; a fixed count keeps the draws of one setting apart from the others
+_DRAWS = 32  # numbers per key; a fixed count keeps those of one setting apart from the others
 
 
 class Draws:
-    """Uniform numbers keyed by (seed, text, index …), handed out in a fixed order."""
+    """Uniform numbers keyed by (seed, text, index …), used in a fixed order."""
 
     def __init__(self, *key: object) -> None:
         self._values = iter(text_generator(*key).random(_DRAWS).tolist())
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        """The next number, in [low, high)."""
+        """Return the next number, in [low, high)."""
         return low + (high - low) * float(next(self._values))
 
     def within(self, bounds: tuple[float, float]) -> float:
-        """The next number, in the given range."""
+        """Return the next number, in the given range."""
         return self.uniform(*bounds)
 
     def below(self, count: int) -> int:
-        """The next number as an index in [0, count)."""
+        """Return the next number as an index in [0, count)."""
         return int(self.uniform(0, count))

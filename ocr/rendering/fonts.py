@@ -1,7 +1,9 @@
-"""Which installed faces draw a script right: found by fontconfig, checked by a gate, every refusal with its reason.
+"""Installed fonts that render a script correctly: listed by fontconfig, then checked.
 
-`python -m ocr.rendering.fonts check Oriya [FAMILY|FILE|FOLDER …]` prints what the gate says of each face;
-`python -m ocr.rendering.fonts convert IN.woff2 OUT.ttf [--family NAME] [--axes wght=400,wdth=75]` unpacks a web font.
+Every refusal has its reason.
+`python -m ocr.rendering.fonts check Oriya [FAMILY|FILE|FOLDER …]` prints the check of each font;
+`python -m ocr.rendering.fonts convert IN.woff2 OUT.ttf [--family NAME] [--axes wght=400,wdth=75]`
+unpacks a web font.
 """
 
 import argparse
@@ -31,15 +33,20 @@ _GATE_SIZE_PX = 64
 _LEAST_DIFFERENCE = {
     "mark": 0.02,
     "form": 0.25,
-}  # of the ink; measured: a nukta 0.04, Alkatra's open ya-phala 0.09, true conjuncts ≥ 0.5
-_MOST_WIDENING = 1.5  # by a mark above or below
+# least difference, as a share of the ink; measured: a nukta 0.04, Alkatra's open ya-phala 0.09,
+# true conjuncts ≥ 0.5
+}
+_MOST_WIDENING = 1.5  # most widening by a mark above or below
 _MOST_WRONG_FORMS = 3
 _FLAGGED_ADVANCE = 65_000  # font units: far wider than any glyph
 
 
 @dataclass(frozen=True)
 class Face:
-    """One font file with its family; what it cannot draw right is in `avoid` (fragment → reason), set by the gate."""
+    """One font file with its family.
+
+    `avoid` (fragment → reason) lists the fragments that it renders wrong; `check_font` fills it.
+    """
 
     path: Path
     family: str
@@ -51,16 +58,16 @@ class Face:
         return self.path.stem
 
     def font(self, size_px: int) -> ImageFont.FreeTypeFont:
-        """The face at a size, shaped by raqm; cached."""
+        """Return the font at a size, shaped by raqm; cached."""
         return _font(self.path, size_px)
 
     @cached_property
     def characters(self) -> frozenset[int]:
-        """Code points that the face has a glyph for."""
+        """The code points that the font has a glyph for."""
         return frozenset(_open_font(self.path).getBestCmap() or ())
 
     def refusal(self, text: str) -> str | None:
-        """Why this face must not draw the text, or None when it may."""
+        """Return why this font must not render the text; None when it may."""
         missing = [
             character
             for character in text
@@ -78,14 +85,14 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class FontCheck:
-    """What the gate says of one face: usable when `reason` is empty; `face.avoid` lists what it may not draw."""
+    """The result of the check of one font: usable when `reason` is empty."""
 
     face: Face
     reason: str = ""
 
 
 def require_shaping() -> None:
-    """UserError when Pillow cannot shape: its basic layout draws Indic text wrong without a word."""
+    """Raise UserError when Pillow cannot shape: its basic layout silently renders Indic text wrong."""
     if not features.check("raqm"):
         raise UserError(
             "Pillow has no raqm, so it would draw Indic and Thai text wrong; install Pillow's own wheel (pip install --force-reinstall pillow) or libraqm0"
@@ -95,7 +102,7 @@ def require_shaping() -> None:
 def usable_faces(
     script: Script, wanted: Sequence[str], excluded: Sequence[str] = ()
 ) -> tuple[list[Face], list[FontCheck]]:
-    """The faces that pass the gate, and the verdicts on those that do not; UserError when none is left."""
+    """Return the usable fonts, and the checks of those that are refused; UserError when none is left."""
     require_shaping()
     found = [
         face
@@ -114,7 +121,10 @@ def usable_faces(
 
 
 def find_faces(script: Script, wanted: Sequence[str]) -> list[Face]:
-    """Faces named by family, file or folder, in a fixed order; all that fontconfig lists for the script when none is named."""
+    """Return fonts named by family, file or folder, in a fixed order.
+
+    All fonts that fontconfig lists for the script, when none is named.
+    """
     paths = (
         {path for item in wanted for path in _paths_of(item, script)}
         if wanted
@@ -125,12 +135,16 @@ def find_faces(script: Script, wanted: Sequence[str]) -> list[Face]:
 
 
 def _pattern_of(script: Script) -> str:
-    """What fontconfig lists the script's faces by."""
+    """Return fontconfig's pattern for the script's fonts."""
     return f":lang={script.language}" if script.language else f":charset={ord(script.letters[0]):x}"
 
 
 def check_font(face: Face, script: Script) -> FontCheck:
-    """The gate: a face that loses marks or draws more than three forms wrong is refused; the words with up to three are only avoided."""
+    """Check a font by the script's pairs.
+
+    A font that loses marks, or renders more than three forms wrong, is refused. The words with up
+    to three wrong forms are only avoided.
+    """
     try:
         faults = [(pair, fault) for pair in script.pairs if (fault := _fault(face, pair))]
         stray = [
@@ -152,13 +166,16 @@ def check_font(face: Face, script: Script) -> FontCheck:
 def convert(
     source: Path, target: Path, family: str | None = None, axes: dict[str, float] | None = None
 ) -> None:
-    """Unpack a WOFF2 file to TrueType, optionally at one place of its variable axes, named after the target file."""
+    """Unpack a WOFF2 file to TrueType, named after the target file.
+
+    `axes` fixes the values of its variable axes.
+    """
     try:
         font = _open_font(source, lazy=False)
     except (OSError, TTLibError, ImportError) as problem:
         raise UserError(f"{source}: cannot be read as a font: {problem}") from None
     if axes and "fvar" in font:
-        from fontTools.varLib import instancer  # slow to import and needed for variable fonts only
+        from fontTools.varLib import instancer  # slow to import, and needed for variable fonts only
 
         font = instancer.instantiateVariableFont(font, axes)
     font.flavor = None
@@ -169,7 +186,10 @@ def convert(
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """`visible`: the picture itself shows that something is wrong (a dotted circle), so every such word can be found."""
+    """One fault of a font.
+
+    `visible`: the image itself shows the fault (a dotted circle), so every such word can be found.
+    """
 
     told: str
     visible: bool = False
@@ -199,7 +219,10 @@ def _fault(face: Face, pair: Pair) -> _Fault | None:
 
 
 def _stands_beside(face: Face, pair: Pair) -> bool:
-    """Whether a mark that takes no room of its own makes the ink much wider, as faces do that give every character a cell."""
+    """Return whether a mark without width of its own makes the ink much wider.
+
+    It does in fonts that give every character a cell.
+    """
     if any(unicodedata.category(character) != "Mn" for character in pair.fragment):
         return False
     wide, narrow = (
@@ -209,7 +232,7 @@ def _stands_beside(face: Face, pair: Pair) -> bool:
 
 
 def _picture(face: Face, text: str) -> NDArray[np.float64]:
-    """The text at a fixed place, softened so that a shift by a fraction of a stroke is no difference."""
+    """Render the text at a fixed position, softened: a shift by part of a stroke is no difference."""
     canvas = Image.new("L", (6 * _GATE_SIZE_PX, 3 * _GATE_SIZE_PX))
     ImageDraw.Draw(canvas).text(
         (_GATE_SIZE_PX, 2 * _GATE_SIZE_PX),
@@ -230,7 +253,10 @@ def _reaches_lower(face: Face, text: str, base: str) -> bool:
 
 
 def _draws_placeholder(path: Path, text: str) -> bool:
-    """Whether shaping yields .notdef or a dotted circle: in the probe these glyphs are wider than anything else."""
+    """Return whether shaping yields .notdef or a dotted circle.
+
+    In the probe these glyphs are wider than anything else.
+    """
     probe = _probe(path)
     return probe.getlength(text) - _font(path, _GATE_SIZE_PX).getlength(text) > 5 * _GATE_SIZE_PX
 
@@ -242,7 +268,10 @@ def _font(path: Path, size_px: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=512)
 def _probe(path: Path) -> ImageFont.FreeTypeFont:
-    """A copy of the font in memory whose placeholders (.notdef, dotted circles) have an absurd advance."""
+    """Return a copy of the font in memory whose placeholders have an absurd advance.
+
+    Placeholders are .notdef and dotted circles.
+    """
     font = _open_font(path, lazy=False)
     names = {font.getGlyphOrder()[0], *_dotted_glyphs(font)}
     for name in names:
@@ -257,7 +286,11 @@ def _probe(path: Path) -> ImageFont.FreeTypeFont:
 
 
 def _dotted_glyphs(font: TTFont) -> set[str]:
-    """U+25CC itself, and glyphs of combining marks that hold a ring of their own (five contours or more; a true mark has four at most)."""
+    """Return the glyphs that show a dotted circle.
+
+    They are U+25CC itself, and glyphs of combining marks that hold a ring of their own (five
+    contours or more; a true mark has four at most).
+    """
     cmap, glyphs = font.getBestCmap(), font.getGlyphSet()
     marks = {name for code, name in cmap.items() if unicodedata.category(chr(code)).startswith("M")}
     ringed = {name for name in marks if _contours(glyphs, name) >= 5}
@@ -273,17 +306,17 @@ def _contours(glyphs: Any, name: str) -> int:
 def _open_font(path: Path, lazy: bool = True) -> TTFont:
     logging.getLogger("fontTools").setLevel(
         logging.ERROR
-    )  # it warns of every oddity in fonts that draw well
+    )  # fontTools warns of every oddity in fonts that render well
     return TTFont(
         io.BytesIO(path.read_bytes()), fontNumber=0, lazy=lazy
-    )  # from memory: of a broken file TTFont leaves the handle open
+    )  # from memory: TTFont would leave the handle of a broken file open
 
 
 def _family_of(path: Path) -> str:
     try:
         return _typographic_family(_open_font(path)) or path.stem
     except (OSError, TTLibError):
-        return path.stem  # the gate refuses it with the reason
+        return path.stem  # check_font refuses it with the reason
 
 
 def _typographic_family(font: TTFont) -> str | None:
@@ -350,7 +383,7 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     converting.add_argument("source", type=Path)
     converting.add_argument("target", type=Path)
     converting.add_argument("--family")
-    converting.add_argument("--axes", default="", help="wght=400,wdth=75")
+    converting.add_argument("--axes", default="", help="such as wght=400,wdth=75")
     checking = verbs.add_parser("check")
     checking.add_argument("script", help=f"{', '.join(SCRIPTS)}, or any other by its Unicode name")
     checking.add_argument("fonts", nargs="*")

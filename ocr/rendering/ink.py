@@ -1,4 +1,7 @@
-"""Ink of shaped lines, placed in one frame (font pixels from the origin of the first baseline, y down), and the image that frame becomes."""
+"""Ink of shaped lines in one frame, and the image that the frame becomes.
+
+The frame has font pixels from the origin of the first baseline, y down.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +15,7 @@ from ocr.rendering.fonts import Face
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One shaped line as ink coverage, and the place of its corner in the frame."""
+    """One shaped line as ink coverage, and the position of its corner in the frame."""
 
     ink: Image.Image
     left: int
@@ -20,21 +23,21 @@ class Piece:
 
     @property
     def right(self) -> int:
-        """Where the ink ends."""
+        """The right end of the ink."""
         return self.left + self.ink.width
 
     @property
     def bottom(self) -> int:
-        """Where the ink ends, below."""
+        """The lower end of the ink."""
         return self.top + self.ink.height
 
     def moved(self, x: int, y: int) -> "Piece":
-        """The same line elsewhere."""
+        """Return the same line at another position."""
         return replace(self, left=self.left + x, top=self.top + y)
 
 
 def shaped(face: Face, size_px: int, text: str) -> Piece:
-    """One line of text with its origin on the frame's."""
+    """Return one line of text with its origin on the frame's."""
     core, (left, top) = face.font(size_px).getmask2(text, mode="L", anchor="ls")
     ink = Image.new("L", core.size)
     ink.im.paste(core, (0, 0, *core.size))
@@ -42,7 +45,7 @@ def shaped(face: Face, size_px: int, text: str) -> Piece:
 
 
 def bounds(pieces: Sequence[Piece]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the pieces with one clear pixel around them."""
+    """Return left, top, right and bottom of the pieces, with one clear pixel around them."""
     left, top = min(piece.left for piece in pieces), min(piece.top for piece in pieces)
     return (
         left - 1,
@@ -53,7 +56,7 @@ def bounds(pieces: Sequence[Piece]) -> tuple[int, int, int, int]:
 
 
 def composed(pieces: Sequence[Piece]) -> tuple[Image.Image, tuple[int, int]]:
-    """The pieces as one image of ink coverage (0 paper, 255 ink), and the place of its corner in the frame."""
+    """Return the pieces as one image of ink coverage (0 paper, 255 ink), and its corner's position."""
     left, top, right, bottom = bounds(pieces)
     mask = Image.new("L", (right - left, bottom - top))
     for piece in pieces:
@@ -63,10 +66,11 @@ def composed(pieces: Sequence[Piece]) -> tuple[Image.Image, tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """An image of lines of text [px]: a place of their frame lies at `matrix @ place - offset`.
+    """An image of lines of text [px]: position p of their frame lies at `matrix @ p - offset`.
 
-    `box` is left, top, right and bottom of their ink in the image; the last baseline is at `baseline` in the middle of the width and falls by `slope`;
-    `scale` is image pixels a font pixel.
+    `box` is left, top, right and bottom of their ink in the image. The last baseline is at
+    `baseline` in the middle of the width and falls by `slope`. `scale` is image pixels per font
+    pixel.
     """
 
     matrix: NDArray[np.float64]
@@ -80,7 +84,7 @@ class Layout:
     baseline: float
 
     def back_from(self, corner: tuple[int, int]) -> tuple[float, ...]:
-        """Pillow's affine coefficients, image pixel → pixel of a mask whose corner has this place in the frame."""
+        """Return Pillow's affine coefficients: image pixel → pixel of a mask with this corner in the frame."""
         back = np.linalg.inv(self.matrix)
         shift = back @ self.offset - corner
         return back[0, 0], back[0, 1], shift[0], back[1, 0], back[1, 1], shift[1]

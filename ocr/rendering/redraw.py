@@ -1,6 +1,7 @@
-"""A process that draws: requests come pickled on its standard input, images go back on its standard output, until the input ends.
+"""A process that renders: pickled requests on standard input, images on standard output.
 
-`Drawer` starts one and asks it; it ends with the process that started it, however that dies.
+It ends with its input. `RenderProcess` starts one and asks it; the process ends with the one that
+started it, however that dies.
 """
 
 import os
@@ -22,7 +23,7 @@ _PROJECT = Path(__file__).resolve().parent.parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Image `index` of a source in pass `epoch`, showing `text`."""
+    """Image `index` of a source in epoch `epoch`, showing `text`."""
 
     settings: SyntheticSettings
     text: str
@@ -31,13 +32,17 @@ class Request:
 
 
 class Drawer:
-    """A drawing process, started at the first request."""
+    """A rendering process, started at the first request."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
     def draw(self, requests: Sequence[Request]) -> list[Pixels]:
-        """The images, in order; UserError when one cannot be drawn, RuntimeError when the process died (its message is on standard error)."""
+        """Return the images, in order.
+
+        UserError when one cannot be rendered, RuntimeError when the process died (its message is on
+        standard error).
+        """
         process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -100,5 +105,5 @@ if __name__ == "__main__":
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(
         sys.stderr.fileno(), sys.stdout.fileno()
-    )  # what anything prints must not mix with the images
+    )  # other output must not mix with the images
     serve(sys.stdin.buffer, answers)

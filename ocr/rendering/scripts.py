@@ -1,4 +1,4 @@
-"""What rendering must know about a script: its block, its Debian packages, and the pictures a face must tell apart."""
+"""Scripts as rendering knows them: block, Debian packages, and texts that a font must tell apart."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,9 +14,10 @@ DANDAS = "\u0964\u0965"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two texts that a usable face draws differently; `fragment` is what the face draws wrong when it does not.
+    """Two texts that a usable font renders differently; `fragment` is the wrong part when it does not.
 
-    A lost mark makes every label suspect; a missing form (a conjunct left open) only the words that hold the fragment.
+    A lost mark makes every label suspect; a missing form (a conjunct left open) only the words that
+    hold the fragment.
     """
 
     text: str
@@ -27,7 +28,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script by its Unicode name, with what a person installs to draw it; without a block (`first`), only coverage guards its faces."""
+    """A script by its Unicode name, with the packages of its fonts.
+
+    Without a block (`first`), only coverage is checked.
+    """
 
     name: str
     first: str
@@ -36,13 +40,16 @@ class Script:
     packages: tuple[str, ...]
     digits: str
     pairs: tuple[Pair, ...]
-    letters: str = ""  # ordinary ones, where there are no pairs
+    letters: str = ""  # ordinary letters, where there are no pairs
     level_below: tuple[
         tuple[str, str, str], ...
     ] = ()  # (text, base, fragment): text may not reach lower than its base
 
     def holds(self, text: str) -> bool:
-        """Whether every character is of the block (of the script, where it is known by its Unicode name alone), a danda or a joiner."""
+        """Return whether every character belongs to the script, or is a danda or a joiner.
+
+        Without a block, Unicode's script property decides.
+        """
         if not self.first:
             return regex.fullmatch(rf"[\p{{Script={self.name}}}\p{{Inherited}}]+", text) is not None
         return all(
@@ -60,7 +67,7 @@ def _forms(*pairs: tuple[str, str, str]) -> tuple[Pair, ...]:
 
 
 def _conjuncts(virama: str, *clusters: str) -> tuple[Pair, ...]:
-    """A conjunct may not look like its letters with an open virama between them."""
+    """Return pairs: a conjunct may not look like its letters with an open virama between them."""
     return tuple(
         Pair(cluster, cluster.replace(virama, virama + "\u200c"), cluster, "form")
         for cluster in clusters
@@ -138,7 +145,7 @@ SCRIPTS: dict[str, Script] = {script.name: script for script in (_ORIYA, _BENGAL
 
 @lru_cache(maxsize=16)
 def script_named(name: str) -> Script:
-    """A script whose faces are gated by its own pairs, or any other of Unicode; UserError when Unicode has none of that name."""
+    """Return a script with pairs of its own, or any other of Unicode; UserError for an unknown name."""
     if name in SCRIPTS:
         return SCRIPTS[name]
     try:

@@ -1,6 +1,7 @@
-"""Characters, words, lines and paragraphs drawn with installed fonts, shaped by raqm: image i is a function of (seed, text, i) and of the fonts.
+"""Characters, words, lines and paragraphs rendered with installed fonts, shaped by raqm.
 
-With clutter (ocr.rendering.clutter) it shows pieces of other texts of the list too, and so depends on the whole list.
+Image i is a function of (seed, text, i) and of the fonts. With clutter (ocr.rendering.clutter) it
+shows pieces of other texts too, and so depends on the whole list.
 """
 
 import io
@@ -34,14 +35,17 @@ _BANK_SIDE_PX = 1024
 
 @dataclass(frozen=True)
 class Family:
-    """The faces of one family: families share the images evenly, however many weights each has."""
+    """The fonts of one family: families share the images evenly, however many weights each has."""
 
     name: str
     faces: tuple[Face, ...]
 
 
 def plan(settings: SyntheticSettings) -> list[Unit]:
-    """`count` images; UserError when no text or no face fits. Faces that the gate refuses, and oddities of a dictionary, are printed."""
+    """Plan `count` images; UserError when no text or no font fits.
+
+    Refused fonts, and oddities of a dictionary, are printed.
+    """
     _prepared.cache_clear()  # texts and fonts may have changed since
     _tell(*usable_faces(script_named(settings.script), settings.fonts, settings.exclude_fonts))
     for oddity in (
@@ -55,7 +59,7 @@ def plan(settings: SyntheticSettings) -> list[Unit]:
 
 
 def read(settings: SyntheticSettings, unit: Unit) -> Iterator[Sample | Skip]:
-    """Drawn texts, or a Skip for each that no usable face draws."""
+    """Yield rendered texts, or a Skip for each that no usable font renders."""
     texts, families = _prepared(settings)
     for index in range(unit.start, unit.stop):
         yield draw_sample(settings, families, texts, index)
@@ -63,9 +67,9 @@ def read(settings: SyntheticSettings, unit: Unit) -> Iterator[Sample | Skip]:
 
 @lru_cache(
     maxsize=32
-)  # sources of one data set: with fewer places than sources each image would prepare its own anew
+)  # for the sources of one data set: with a smaller cache each image would prepare its source again
 def _prepared(settings: SyntheticSettings) -> tuple[list[str], list[Family]]:
-    """The texts and the faces, once for all units that this process reads."""
+    """Return texts and fonts, prepared once for all units that this process reads."""
     faces, _ = usable_faces(script_named(settings.script), settings.fonts, settings.exclude_fonts)
     return select_texts(settings) if settings.dictionary is None else _entries(
         settings
@@ -73,7 +77,11 @@ def _prepared(settings: SyntheticSettings) -> tuple[list[str], list[Family]]:
 
 
 def _entries(settings: SyntheticSettings) -> list[str]:
-    """The dictionary's entries in their order, of any script, but the space and those that hold one of `leave_out`; UserError when none is left."""
+    """Return the dictionary's entries in their order, of any script.
+
+    The space, and entries with a fragment of `leave_out`, are left out. UserError when none is
+    left.
+    """
     entries = Dictionary.open(Path(settings.dictionary or "")).entries
     kept = [
         entry
@@ -90,7 +98,10 @@ def _entries(settings: SyntheticSettings) -> list[str]:
 def draw_sample(
     settings: SyntheticSettings, families: Sequence[Family], texts: Sequence[str], index: int
 ) -> Sample | Skip:
-    """Image `index`: the texts in turn, some with a danda, with what the shares put around them; a Skip when no face draws it."""
+    """Render image `index`, with a danda and clutter by their shares; a Skip when no font renders it.
+
+    The texts are taken in turn.
+    """
     word = texts[index % len(texts)]
     draws = Draws(settings.seed, word, index)
     text = _shown_text(settings, word, draws)
@@ -110,7 +121,10 @@ def draw_sample(
 
 
 def redrawn(settings: SyntheticSettings, text: str, index: int, epoch: int) -> Pixels:
-    """Image `index` of a later pass over the data set: the same text by other draws, in another face; UserError when no face draws it any more."""
+    """Render image `index` in a later epoch: the same text with other random numbers and another font.
+
+    UserError when no font renders it any more.
+    """
     texts, families = _prepared(settings)
     place = index + epoch * settings.count
     draws = Draws(settings.seed, text, place)
@@ -123,7 +137,7 @@ def redrawn(settings: SyntheticSettings, text: str, index: int, epoch: int) -> P
 
 
 def _encode(pixels: Pixels, settings: SyntheticSettings) -> bytes:
-    """As ocr.images.encode_image, at WebP's middle effort: half the time for 3 % more bytes."""
+    """Encode as ocr.images.encode_image, at WebP's middle effort: half the time for 3 % more bytes."""
     if settings.image_format == "png":
         return encode_image(pixels, "PNG")
     buffer = io.BytesIO()
@@ -134,7 +148,10 @@ def _encode(pixels: Pixels, settings: SyntheticSettings) -> bytes:
 def render(
     text: str, face: Face, settings: SyntheticSettings, draws: Draws, clutter: Clutter
 ) -> Pixels:
-    """The text in one face as a grey image [H, W], `height_px` a line: one affine warp, clutter, then blur, paper, noise and polarity."""
+    """Render the text in one font as a grey image [H, W], `height_px` a line.
+
+    One affine warp, clutter, then blur, paper, noise and polarity.
+    """
     height_px = settings.height_px[0] + draws.below(
         settings.height_px[1] - settings.height_px[0] + 1
     )
@@ -162,7 +179,10 @@ def _warped_ink(
     draws: Draws,
     clutter: Clutter,
 ) -> Image.Image:
-    """Ink coverage (0 paper, 255 ink) of the text and its clutter, turned, slanted and fitted into the image's height with its margins."""
+    """Return ink coverage (0 paper, 255 ink) of the text and its clutter.
+
+    It is rotated, slanted and fitted into the image's height with its margins.
+    """
     angle, shear, stretch = (
         np.deg2rad(draws.within(settings.rotation_degrees)),
         draws.within(settings.shear),
@@ -199,7 +219,10 @@ def _fitted(
     margins: Sequence[float],
     height_px: int,
 ) -> Layout:
-    """The image around lines of ink: as high as `height_px` a line, as wide as it must be; `line_box`: its share, top and bottom of an ordinary line."""
+    """Return the image around lines of ink: `height_px` a line, as wide as needed.
+
+    `line_box` is its share, top and bottom of an ordinary line.
+    """
     left, top, right, bottom = bounds(own)
     corners = turn @ np.array([[left, right, left, right], [top, top, bottom, bottom]], dtype=float)
     share, line_top, line_bottom = line_box
@@ -225,7 +248,7 @@ def _fitted(
 
 
 def _size_for(face: Face, ink_height_px: float, script: str) -> int:
-    """A font size a little above the one needed, from few steps so that fonts stay cached."""
+    """Return a font size a little above the one needed, in few steps so that fonts stay cached."""
     top, bottom = _line_box(face, 64, script)
     wanted = 64 * ink_height_px / (bottom - top) * 1.1
     return int(max(12, -(-wanted // _SIZE_STEP_PX) * _SIZE_STEP_PX))
@@ -233,7 +256,10 @@ def _size_for(face: Face, ink_height_px: float, script: str) -> int:
 
 @lru_cache(maxsize=4096)
 def _line_box(face: Face, size_px: int, script: str) -> tuple[float, float]:
-    """Top and bottom of an ordinary line of the face, from the baseline down: the script's letters with marks above and below."""
+    """Return top and bottom of an ordinary line of the font, from the baseline down.
+
+    The line has the script's letters with marks above and below.
+    """
     known = script_named(script)
     text = (
         "".join(pair.text for pair in known.pairs if face.refusal(pair.text) is None)
@@ -244,7 +270,10 @@ def _line_box(face: Face, size_px: int, script: str) -> tuple[float, float]:
 
 
 def _choose_face(families: Sequence[Family], text: str, draws: Draws) -> Face | str:
-    """A face of a drawn family and a drawn weight, or of the next families when it cannot draw the text, then of any weight; the last refusal when none can."""
+    """Choose a font that can render the text, or return the last refusal.
+
+    A random family and weight come first, then the other families at that weight, then any weight.
+    """
     first, weight = draws.below(len(families)), draws.uniform()
     in_turn = [families[(first + step) % len(families)].faces for step in range(len(families))]
     refusal: str | None = "no faces"
@@ -271,7 +300,7 @@ def _by_family(faces: Iterable[Face]) -> list[Family]:
 
 
 def _crop(bank: NDArray[np.float32], shape: tuple[int, ...], draws: Draws) -> NDArray[np.float32]:
-    """A keyed cut-out of a noise bank, tiled where the image is wider than the bank."""
+    """Return a keyed cut-out of a noise bank, tiled where the image is wider than the bank."""
     row, column = draws.below(_BANK_SIDE_PX), draws.below(_BANK_SIDE_PX)
     if row + shape[0] <= _BANK_SIDE_PX and column + shape[1] <= _BANK_SIDE_PX:
         return bank[row : row + shape[0], column : column + shape[1]]
@@ -289,7 +318,7 @@ def _noise() -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1)
 def _shading() -> NDArray[np.float32]:
-    """Slow shading of unit deviation: noise at a thirty-second of the resolution, scaled up smoothly."""
+    """Return slow shading of unit deviation: noise at 1/32 of the resolution, scaled up smoothly."""
     coarse = fixed_generator(2).standard_normal(
         (_BANK_SIDE_PX // 32, _BANK_SIDE_PX // 32), dtype=np.float32
     )

@@ -1,4 +1,4 @@
-"""What the synthetic source draws: words, lines or paragraphs of word lists and running text, in a fixed order."""
+"""Texts of the synthetic source: words, lines or paragraphs of text files, in a fixed order."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,12 +21,15 @@ _BESIDE_LETTERS = frozenset(" 0123456789.,;:?!'\"()[]/%+-–—‘’“”…")
 
 
 def select_texts(settings: SyntheticSettings) -> list[str]:
-    """The texts of the level that is asked for; UserError when there are none."""
+    """Return the texts of the level that the settings ask for; UserError when there are none."""
     return _words(settings) if settings.level == "word" else _lines(settings)
 
 
 def _lines(settings: SyntheticSettings) -> list[str]:
-    """Distinct lines, or paragraphs of `lines` lines, of consecutive tokens, each as long as a keyed draw in `length`, chosen by their hash."""
+    """Return distinct lines, or paragraphs of `lines` lines, of consecutive tokens.
+
+    Each line is as long as a keyed number in `length`; lines are chosen by their hash.
+    """
     script = script_named(settings.script)
     found = {text for path in settings.texts for text in _paragraphs(Path(path), script, settings)}
     low, high = settings.word_hash_range
@@ -58,7 +61,10 @@ def _paragraphs(path: Path, script: Script, settings: SyntheticSettings) -> Iter
 
 
 def _packed(path: Path, settings: SyntheticSettings) -> Iterator[str]:
-    """Consecutive tokens side by side up to a drawn length; a longer token, as in Thai, is cut between written units."""
+    """Yield consecutive tokens side by side, up to a keyed length.
+
+    A longer token, as in Thai, is cut between grapheme clusters.
+    """
     line, wanted = "", 0
     for token in _read(path).split():
         wanted = wanted or _between(settings.length, "length", token)
@@ -84,13 +90,16 @@ def _between(bounds: tuple[int, int], *key: str) -> int:
 
 
 def _is_line(line: str, script: Script) -> bool:
-    """Letters of the script, digits and common punctuation, each word in an order that a writer could have meant."""
+    """Return whether a line has letters of the script, digits and common punctuation, in sound order."""
     letters = "".join(character for character in line if character not in _BESIDE_LETTERS)
     return bool(letters) and script.holds(letters) and _is_sound(line)
 
 
 def _words(settings: SyntheticSettings) -> list[str]:
-    """Distinct normalised words of the script within the length and hash range, in the order of their hash; UserError when there are none."""
+    """Return distinct normalised words of the script within the length and hash range.
+
+    They are in the order of their hash. UserError when there are none.
+    """
     script = script_named(settings.script)
     tokens = {word for path in settings.texts for word in _tokens(Path(path))}
     fitting = {
@@ -116,7 +125,10 @@ def _words(settings: SyntheticSettings) -> list[str]:
 
 
 def _rare(words: Sequence[str], least: int) -> list[str]:
-    """Words of the letters that fewer than `least` of all words hold, repeated until each such letter has `least` images."""
+    """Return words with rare letters, repeated until each such letter has `least` images.
+
+    A letter is rare when fewer than `least` of all words hold it.
+    """
     holders: dict[str, list[str]] = {}
     for word in _dealt(words):
         for letter in set(word):
@@ -130,12 +142,15 @@ def _rare(words: Sequence[str], least: int) -> list[str]:
 
 
 def _dealt(words: Iterable[str]) -> list[str]:
-    """The words in a fixed order that is not the one of `word_hash`, so that a smaller count is no narrower range."""
+    """Return the words in a fixed order other than `word_hash`'s.
+
+    So a smaller count is no narrower range.
+    """
     return sorted(words, key=lambda word: digest_of(word, size=8))
 
 
 def _numbers(script: Script, low: float, high: float) -> list[str]:
-    """Numbers below 10,000 in the script's digits whose hash lies in the range."""
+    """Return the numbers below 10,000, in the script's digits, whose hash lies in the range."""
     written = (
         str(number).translate(str.maketrans("0123456789", script.digits))
         for number in range(10_000)
@@ -144,12 +159,12 @@ def _numbers(script: Script, low: float, high: float) -> list[str]:
 
 
 def word_hash(word: str) -> float:
-    """A number in [0, 1) that depends on the word alone."""
+    """Return a number in [0, 1) that depends on the word alone."""
     return share_of(word, _WORD_SALT)
 
 
 def _tokens(path: Path) -> Iterator[str]:
-    """Normalised tokens between white space, without the punctuation around them."""
+    """Yield normalised tokens between white space, without the punctuation around them."""
     for token in _read(path).split():
         yield normalise(_PUNCTUATION_AROUND.sub("", token))
 
@@ -159,7 +174,7 @@ _TWICE_REPEATED = regex.compile(r"(.)\1\1")
 
 
 def _is_word(word: str, script: Script) -> bool:
-    """Characters of the script only, in an order that a writer could have meant."""
+    """Return whether a word has only characters of the script, in sound order."""
     letters = [character for character in word if character not in JOINERS]
     return (
         bool(letters)
@@ -170,7 +185,7 @@ def _is_word(word: str, script: Script) -> bool:
 
 
 def _is_sound(text: str) -> bool:
-    """Whether the linter finds no fault with it."""
+    """Return whether the linter finds no fault with the text."""
     return not any(KINDS[finding.kind].severity != "remark" for finding in lint(text))
 
 

@@ -1,7 +1,8 @@
-"""Sources of samples: a source is planned as fixed units of work, and each unit yields Samples, or Skips that say why there is none.
+"""Sources of samples: planned as fixed units of work, each of which yields Samples or Skips.
 
-A reader is a module with `plan(settings) -> list[Unit]` and `read(settings, unit) -> Iterator[Sample | Skip]`; nothing after it knows the format.
-One whose settings do not name all its files has `files(settings) -> Iterator[Path]` too.
+A reader is a module with `plan(settings) -> list[Unit]` and `read(settings, unit) ->
+Iterator[Sample | Skip]`; later code does not know the format. A reader whose settings do not name
+all its files has `files(settings) -> Iterator[Path]` too.
 """
 
 import importlib
@@ -29,24 +30,30 @@ _READERS = {
 
 
 def plan(settings: "SourceSettings") -> list[Unit]:
-    """The units of a source in a fixed order; UserError when the source itself is wrong (a missing file, column or font)."""
+    """Return the units of a source in a fixed order.
+
+    UserError when the source itself is wrong (a missing file, column or font).
+    """
     return list(_reader(settings).plan(settings))
 
 
 def read(settings: "SourceSettings", unit: Unit) -> Iterator[Sample | Skip]:
-    """What one unit holds, in a fixed order, whatever was read before it."""
+    """Yield the samples and skips of one unit, in a fixed order, whatever was read before it."""
     yield from _reader(settings).read(settings, unit)
 
 
 def files_of(settings: "SourceSettings") -> Iterator[Path]:
-    """Every file on this disk that the source's samples depend on: what its settings name, folders with all they hold."""
+    """Yield every file on this disk that the samples depend on, folders with all their files."""
     for path in paths_of(settings):
         yield from _files_at(path)
     yield from getattr(_reader(settings), "files", lambda _: iter(()))(settings)
 
 
 def paths_of(settings: "SourceSettings") -> Iterator[Path]:
-    """The files and folders that a source's settings name; a font family or a hub name is a path that is not there."""
+    """Yield the existing files and folders that a source's settings name.
+
+    A font family or a hub name is not a path that exists.
+    """
     for setting in _HOLDS_FILES:
         value = getattr(settings, setting, None)
         yield from (

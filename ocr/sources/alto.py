@@ -24,19 +24,21 @@ _SOFT_HYPHEN = "\u00ad"
 
 
 def plan(settings: AltoSettings) -> list[Unit]:
-    """One unit for each XML file."""
+    """Plan one unit for each XML file."""
     return plan_layout(settings)
 
 
 def read(settings: AltoSettings, unit: Unit) -> Iterator[Sample | Skip]:
-    """The pieces of one page."""
+    """Yield the pieces of one page."""
     return read_layout(settings, unit, parse)
 
 
 def parse(root: Element) -> Page:
-    """An alto element as a Page; NotThisFormat for any other or for several pages in one file, ValueError for attributes that are no numbers.
+    """Return an alto element as a Page.
 
-    Coordinates in any unit (pixel, mm10, inch1200) mean shares of the page's WIDTH and HEIGHT, which are in the same unit.
+    NotThisFormat for any other element or for several pages in one file, ValueError for attributes
+    that are no numbers. Coordinates in any unit (pixel, mm10, inch1200) mean shares of the page's
+    WIDTH and HEIGHT, which are in the same unit.
     """
     if name_of(root) != "alto":
         raise NotThisFormat(
@@ -62,7 +64,7 @@ def parse(root: Element) -> Page:
 
 
 def _regions(parent: Element, degrees: float = 0.0) -> Iterator[Piece]:
-    """Text blocks in document order, through margins, print space and composed blocks."""
+    """Yield text blocks in document order, through margins, print space and composed blocks."""
     for number, element in enumerate(parent):
         turned = _rotation(element, degrees)
         if name_of(element) == "TextBlock":
@@ -79,7 +81,7 @@ def _regions(parent: Element, degrees: float = 0.0) -> Iterator[Piece]:
 
 
 def _rotation(element: Element, otherwise: float) -> float:
-    """ROTATION turns the block's content counter-clockwise; ours runs clockwise."""
+    """Return the clockwise rotation of a block; ROTATION runs counter-clockwise."""
     turned = _number(element, "ROTATION")
     return otherwise if turned is None else -turned
 
@@ -120,7 +122,10 @@ def _line(element: Element, id: str, degrees: float) -> Piece:
 
 
 def _line_text(element: Element) -> str | None:
-    """CONTENT of the strings, spaces where SP says so (between all of them where no SP is written at all), and the hyphen that the line ends in."""
+    """Return the CONTENT of the strings, with spaces where SP has them, and the final hyphen.
+
+    Without any SP there is a space between all strings.
+    """
     children = [child for child in element if name_of(child) in ("String", "SP", "HYP")]
     spaced = any(name_of(child) == "SP" for child in children)
     text = ""
@@ -139,7 +144,7 @@ def _word(element: Element, id: str, degrees: float) -> Piece:
 
 
 def _polygon(element: Element) -> Polygon | None:
-    """The Shape's polygon where there is one, else the box."""
+    """Return the Shape's polygon where there is one, else the box."""
     shape = next(
         (
             inner
@@ -164,7 +169,7 @@ def _polygon(element: Element) -> Polygon | None:
 
 
 def _around(pieces: tuple[Piece, ...]) -> Polygon | None:
-    """The box around smaller pieces, where a line or block has none of its own."""
+    """Return the box around smaller pieces, for a line or block that has none of its own."""
     points = [piece.polygon for piece in pieces if piece.polygon is not None]
     if not points:
         return None
@@ -176,7 +181,7 @@ def _around(pieces: tuple[Piece, ...]) -> Polygon | None:
 
 
 def _reading_order(root: Element) -> Iterator[str]:
-    """Block ids of the ReadingOrder (ALTO 4.3 on), in its order."""
+    """Yield the block ids of the ReadingOrder (ALTO 4.3 and later), in its order."""
     for order in (element for element in root if name_of(element) == "ReadingOrder"):
         yield from (reference for element in order.iter() if (reference := element.get("REF")))
 

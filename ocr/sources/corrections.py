@@ -1,4 +1,4 @@
-"""What people corrected: one PNG and one JSON file a sample, as docs/formats.md describes them."""
+"""Corrections by people: one PNG and one JSON file a sample, as docs/formats.md describes them."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _FACTS = {
 
 
 def plan(settings: CorrectionsSettings) -> list[Unit]:
-    """JSON files in the order of their paths; UserError when there is none."""
+    """Plan the JSON files in the order of their paths; UserError when there is none."""
     return plan_files(
         settings.path,
         ".json",
@@ -33,7 +33,10 @@ def plan(settings: CorrectionsSettings) -> list[Unit]:
 
 
 def read(settings: CorrectionsSettings, unit: Unit) -> Iterator[Sample | Skip]:
-    """A Sample or a Skip for every JSON file; the original reading, who and when stand in the sample's group."""
+    """Yield a Sample or a Skip for every JSON file.
+
+    The original reading, user and time become groups of the sample.
+    """
     yield from read_files(
         settings.path, ".json", unit, lambda name: _correction(Path(settings.path), name, settings)
     )

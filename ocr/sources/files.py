@@ -1,4 +1,4 @@
-"""Files that a source names: read only from inside its folder, only ordinary ones, only up to a size."""
+"""Files that a source names: read only inside its folder, only ordinary ones, only up to a size."""
 
 import os
 import stat
@@ -22,7 +22,11 @@ class FileRefused(Exception):
 
 
 def read_inside(root: Path, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """The bytes of `root/name`; FileRefused when it is missing, leads out of `root` (also by a link), or is a pipe, a device or too large."""
+    """Return the bytes of `root/name`.
+
+    FileRefused when it is missing, leads out of `root` (also by a link), is a pipe or a device, or
+    is too large.
+    """
     path = root / name
     try:
         if not path.resolve().is_relative_to(root.resolve()):
@@ -42,14 +46,17 @@ def read_inside(root: Path, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes
 
 
 def folder(path: str, setting: str, holds: str) -> Path:
-    """The folder that a setting names; UserError when there is none."""
+    """Return the folder that a setting names; UserError when there is none."""
     if not Path(path).is_dir():
         raise UserError(f"{path}: no such folder; `{setting}` names {holds}")
     return Path(path)
 
 
 def plan_files(path: str, ending: str, holds: str) -> list[Unit]:
-    """Units of the files below a folder whose names end so, in the order of their paths; UserError, saying what it `holds`, when there is none."""
+    """Plan the files below a folder whose names end so, in the order of their paths.
+
+    UserError, saying what the folder `holds`, when there is none.
+    """
     _listed.cache_clear()  # the folder may have changed since
     names = _listed(str(folder(path, "path", holds)), ending)
     if not names:
@@ -60,7 +67,10 @@ def plan_files(path: str, ending: str, holds: str) -> list[Unit]:
 def read_files(
     path: str, ending: str, unit: Unit, make: Callable[[str], Sample | Skip]
 ) -> Iterator[Sample | Skip]:
-    """What `make` says of each file of the unit, by its path relative to the folder; a Skip where a file is refused."""
+    """Yield the result of `make` for each file of the unit, by its path relative to the folder.
+
+    A refused file gives a Skip.
+    """
     for name in _listed(path, ending)[unit.start : unit.stop]:
         try:
             yield make(name)
@@ -74,7 +84,10 @@ def _listed(path: str, ending: str) -> list[str]:
 
 
 def names_below(root: Path, endings: Iterable[str]) -> list[str]:
-    """Paths below `root`, relative and sorted, of the files with one of the endings, whatever their case; links to folders are not followed."""
+    """Return the sorted relative paths below `root` of files with one of the endings, in any case.
+
+    Links to folders are not followed.
+    """
     lowered = tuple(ending.lower() for ending in endings)
     return sorted(_walk(root, lowered))
 

@@ -1,6 +1,7 @@
-"""Hugging Face data sets: rows of the hub or of a local folder become samples, their encoded images untouched.
+"""Hugging Face data sets: rows of the hub or of a local folder become samples.
 
-Nothing that a data set brings along is executed, and an image that a row only names is read only from inside the data set.
+The encoded images stay as they are. No code of a data set is executed, and an image that a row only
+names is read only from inside the data set.
 """
 
 import functools
@@ -22,7 +23,7 @@ _ROWS_AT_ONCE = 16
 _OTHER_NAMES = {
     "image": ("images",),
     "text": ("texts", "messages"),
-}  # FineVision's and conversations', where the setting keeps its default
+}  # FineVision's and conversations' names, where the setting keeps its default
 _FOR_VALIDATION = ("validation", "valid", "val", "dev", "test")
 
 
@@ -53,7 +54,10 @@ class _Columns:
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """An opened split; `kept` are the numbers of the rows that the settings choose, None when rows come as a stream."""
+    """An opened split.
+
+    `kept` are the numbers of the rows that the settings choose, None when rows come as a stream.
+    """
 
     data: Any
     features: Any
@@ -64,7 +68,10 @@ class _Split:
 
 
 def plan(settings: HuggingFaceSettings) -> list[Unit]:
-    """Rows in 1,000s, split by split; a shard each when streaming. UserError: no such data set, split, column or class."""
+    """Plan units of 1,000 rows, split by split; a shard each when streaming.
+
+    UserError where the data set, split, column or class does not exist.
+    """
     _open.cache_clear()  # the data set may have changed since
     splits, units = _open(settings.model_dump_json()), []
     for name, split in splits.items():
@@ -79,7 +86,7 @@ def plan(settings: HuggingFaceSettings) -> list[Unit]:
 
 
 def read(settings: HuggingFaceSettings, unit: Unit) -> Iterator[Sample | Skip]:
-    """A Sample or a Skip for every row that dataset_classes and samples_per_class keep."""
+    """Yield a Sample or a Skip for every row that dataset_classes and samples_per_class keep."""
     split = _open(settings.model_dump_json())[unit.name]
     for number, row in _rows(settings, split, unit):
         columns = split.columns
@@ -120,7 +127,8 @@ def _rows(
                 or _class_name(split.class_labels, row[klass]) in settings.dataset_classes
             ):
                 yield f"{unit.start}-{number}", row
-    except ValueError as problem:  # a damaged file, or a file_name that leaves the folder; lost connections are other errors
+    # a damaged file, or a file_name that leaves the folder; lost connections are other errors
+    except ValueError as problem:
         raise UserError(
             f"{settings.path}: shard {unit.start} of {unit.name!r} cannot be read: {problem}"
         ) from None
@@ -138,7 +146,7 @@ def _text(value: Any) -> str:
 
 
 def _said(turn: dict[str, Any]) -> list[Any]:
-    """The assistant's texts in {"user", "assistant"} or in {"role", "content"}."""
+    """Return the assistant's texts in {"user", "assistant"} or in {"role", "content"}."""
     if "role" not in turn:
         return [turn.get("assistant")]
     if turn["role"] != "assistant":
@@ -178,7 +186,10 @@ def _image(settings: HuggingFaceSettings, row: dict[str, Any], columns: _Columns
 
 
 def _read_file(settings: HuggingFaceSettings, path: str) -> bytes:
-    """An image named by its path: in the local folder, in what the hub's client keeps on this disk, or in the hub's data set itself."""
+    """Read an image named by its path.
+
+    It is in the local folder, in the hub client's cache on this disk, or in the hub's data set.
+    """
     import datasets
     import huggingface_hub
 
@@ -208,12 +219,12 @@ def _read_file(settings: HuggingFaceSettings, path: str) -> bytes:
 
 @functools.lru_cache(maxsize=8)
 def _whole(name: str) -> Path:
-    """The folder of a hub data set with every file, for rows that name their images by paths in it; downloaded once."""
+    """Download a hub data set with every file, once, for rows that name image files in it."""
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, repo_type="dataset"))
-    except OSError as problem:  # what the hub's client raises derives from it
+    except OSError as problem:  # errors of the hub's client derive from it
         raise UserError(
             f"{name}: its rows name image files, and the data set cannot be downloaded: {first_line(problem)}"
         ) from None
@@ -238,7 +249,7 @@ def _open(settings_json: str) -> dict[str, _Split]:
 
 
 def _prepared(settings: HuggingFaceSettings, data: Any) -> _Split:
-    """Only the columns that are needed, images undecoded, and the rows that are kept."""
+    """Return the needed columns, images undecoded, and the rows that are kept."""
     import datasets
 
     streamed = isinstance(data, datasets.IterableDataset)
@@ -266,7 +277,7 @@ def _prepared(settings: HuggingFaceSettings, data: Any) -> _Split:
 
 
 def _undecoded(feature: Any) -> Any:
-    """The same feature, its images as {"bytes", "path"}, wherever inside it they are."""
+    """Return the same feature with its images as {"bytes", "path"}, at any depth."""
     import datasets
 
     if isinstance(feature, datasets.Image):
@@ -308,7 +319,7 @@ def _columns(settings: HuggingFaceSettings, there: list[str], data: Any) -> _Col
 
 
 def _comes_in_parts(feature: Any) -> bool:
-    """Whether this is a conversation whose contents may hold images."""
+    """Return whether this is a conversation whose contents may hold images."""
     import datasets
 
     turn = getattr(feature, "feature", None)
@@ -319,7 +330,7 @@ def _comes_in_parts(feature: Any) -> bool:
 
 
 def _kept(settings: HuggingFaceSettings, classes: Sequence[str | None]) -> list[int]:
-    """The numbers of the rows of dataset_classes, of each class the first samples_per_class."""
+    """Return the row numbers of dataset_classes, the first samples_per_class of each class."""
     seen: Counter[str | None] = Counter()
     kept = []
     for number, name in enumerate(classes):
@@ -333,7 +344,7 @@ def _kept(settings: HuggingFaceSettings, classes: Sequence[str | None]) -> list[
 
 
 def _class_name(named: Sequence[str], value: Any) -> str | None:
-    """A ClassLabel's number by its name (-1 is none), anything else as text."""
+    """Return a ClassLabel's number by its name (-1 is none), anything else as text."""
     if value is None or (named and value < 0):
         return None
     return named[value] if named else str(value)

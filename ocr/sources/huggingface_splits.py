@@ -1,6 +1,6 @@
-"""The splits of a Hugging Face data set, opened: on the hub, or in a local folder of any form that `datasets` knows.
+"""The opened splits of a Hugging Face data set, on the hub or in a local folder of any known form.
 
-Nothing that a data set brings along is executed.
+No code of a data set is executed.
 """
 
 import csv
@@ -32,7 +32,7 @@ _FORMS = "a save_to_disk folder, .parquet or .arrow files, or images with a meta
 
 
 def load(settings: HuggingFaceSettings) -> dict[str, Any]:
-    """Split → Dataset or IterableDataset, in the data set's order."""
+    """Return split → Dataset or IterableDataset, in the data set's order."""
     import datasets
 
     place = Path(settings.path)
@@ -75,7 +75,7 @@ def _load_local(settings: HuggingFaceSettings, place: Path) -> Any:
             )
         return load(place.suffix[1:], data_files=str(place))
     if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
-        return datasets.load_from_disk(str(place))  # mapped from where it lies: nothing to stream
+        return datasets.load_from_disk(str(place))  # mapped from the folder: nothing to stream
     if settings.subset is not None or _has_configurations(place / "README.md"):
         return load(str(place), settings.subset, cache_dir=str(_cache_of(place)))
     files = [place / name for name in names_below(place, [""])]
@@ -107,7 +107,11 @@ def _load_local(settings: HuggingFaceSettings, place: Path) -> Any:
 
 
 def _load_imagefolder(place: Path, metadata: list[Path]) -> Any:
-    """Read here, in the order of the files: `datasets` would read 007 as 7 and NA as nothing, and give up the set for one path that leaves it."""
+    """Read an image folder in the order of its files.
+
+    `datasets` would read 007 as 7 and NA as nothing, and refuse the set for one path that leaves
+    it.
+    """
     import datasets
 
     splits: dict[str, list[dict[str, Any]]] = {}
@@ -157,7 +161,11 @@ def _json_rows(file: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def _cache_of(place: Path) -> Path:
-    """A cache for this folder as it is: with `configs:` in the card, `datasets` 5.2 takes another folder of the same name, or its older files, for this one."""
+    """Return a cache folder for this data set as it is.
+
+    With `configs:` in the card, `datasets` 5.2 takes another folder of the same name, or older
+    files, for this one.
+    """
     import datasets
 
     stamps = [
@@ -181,7 +189,7 @@ def _has_configurations(readme: Path) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bars and warnings of `datasets` inside; as before outside."""
+    """Silence bars and warnings of `datasets` inside the block."""
     import datasets
 
     bars_were_off, verbosity = (
@@ -201,7 +209,7 @@ def _quiet() -> Iterator[None]:
 
 
 def must_be_there(wanted: str, there: list[str], what: str) -> None:
-    """UserError naming what there is, and the nearest of it."""
+    """Raise UserError that lists the existing names and the nearest one."""
     if wanted not in there:
         close = difflib.get_close_matches(wanted, there, n=1)
         more = f" … ({len(there)} in all)" if len(there) > _SHOWN else ""

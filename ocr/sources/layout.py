@@ -1,4 +1,7 @@
-"""What PAGE-XML and ALTO say about a page, and how its pieces become samples; the two readers fill these values in."""
+"""Pages of PAGE-XML and ALTO as plain values, and the samples that their pieces become.
+
+The two readers fill these values in.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -33,24 +36,24 @@ _KEPT_FORMATS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"RIFF": "WEBP"}
 
 
 class NotThisFormat(ValueError):
-    """An XML file that is no page description of the format it was read as; the message says what it is."""
+    """An XML file that is no page description of the expected format; the message says what it is."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A word, line or region: where it is on the page, what stands there, and its smaller pieces in reading order."""
+    """A word, line or region: its polygon and text, and its smaller pieces in reading order."""
 
     id: str
     polygon: Polygon | None
     text: str | None = None
     confidence: float | None = None
-    degrees: float = 0.0  # where the writing runs, clockwise from left to right
+    degrees: float = 0.0  # direction of the writing, clockwise from left to right
     pieces: tuple["Piece", ...] = ()
 
 
 @dataclass(frozen=True)
 class Page:
-    """One page: its image as the XML names it, the size that the coordinates refer to, and its regions in reading order."""
+    """One page: its image as the XML names it, the size of its coordinates, and regions in order."""
 
     image: str
     width: float
@@ -62,7 +65,7 @@ Parser = Callable[[Element], Page]
 
 
 def plan_layout(settings: LayoutSettings) -> list[Unit]:
-    """One unit for each XML file, in the order of their paths; UserError when there is none."""
+    """Plan one unit for each XML file, in the order of their paths; UserError when there is none."""
     path = Path(settings.path)
     if path.is_file():
         return [Unit(path.name)]
@@ -78,7 +81,7 @@ def plan_layout(settings: LayoutSettings) -> list[Unit]:
 
 
 def read_layout(settings: LayoutSettings, unit: Unit, parse: Parser) -> Iterator[Sample | Skip]:
-    """The pieces of one page that `levels` asks for, or why there is none."""
+    """Yield the pieces of one page that `levels` asks for, or why there is none."""
     root = Path(settings.path).parent if Path(settings.path).is_file() else Path(settings.path)
     where = str(root / unit.name)
     try:
@@ -105,7 +108,7 @@ def read_layout(settings: LayoutSettings, unit: Unit, parse: Parser) -> Iterator
 
 
 def points_of(text: str | None) -> Polygon | None:
-    """`x,y x,y …` or `x y x y …` as [N, 2]; None when there is no such list of at least two points."""
+    """Return `x,y x,y …` or `x y x y …` as [N, 2]; None without at least two points."""
     try:
         numbers = [float(number) for number in (text or "").replace(",", " ").split()]
     except ValueError:
@@ -119,7 +122,7 @@ def points_of(text: str | None) -> Polygon | None:
 
 
 def direction_of(baseline: Polygon | None, otherwise: float = 0.0) -> float:
-    """Degrees, clockwise, from a baseline's first point to its last."""
+    """Return the degrees, clockwise, from a baseline's first point to its last."""
     if baseline is None or np.allclose(baseline[0], baseline[-1]):
         return otherwise
     x, y = baseline[-1] - baseline[0]
@@ -127,7 +130,7 @@ def direction_of(baseline: Polygon | None, otherwise: float = 0.0) -> float:
 
 
 def name_of(element: Element) -> str:
-    """The tag without its namespace, which differs by version."""
+    """Return the tag without its namespace, which differs by version."""
     return str(element.tag).rpartition("}")[2]
 
 
@@ -192,9 +195,9 @@ def _wanted(settings: LayoutSettings, page: Page) -> Iterator[_Wanted]:
 
 
 def _joined(regions: tuple[Piece, ...] | list[Piece]) -> str | None:
-    """The regions' lines under one another; None where a line has no text, for the image shows more than the text would say.
+    """Join the regions' lines; None where a line has no text, as the image shows more than the text.
 
-    A region without lines and text, such as a drawing's, says nothing.
+    A region without lines and text, such as a drawing's, adds nothing.
     """
     texts = [
         line.text
@@ -262,7 +265,10 @@ def _untranscribed(id: str, wanted: _Wanted) -> Skip:
 
 
 def _scale(page: Page, pixels: Pixels) -> tuple[float, float]:
-    """Pixels per unit of the XML's coordinates, across and down; FileRefused when the shapes differ, so that it is another image."""
+    """Return pixels per unit of the XML's coordinates, across and down.
+
+    FileRefused when the shapes differ, so that it is another image.
+    """
     height, width = pixels.shape[:2]
     if page.width <= 0 or page.height <= 0:
         return 1.0, 1.0
@@ -276,9 +282,10 @@ def _scale(page: Page, pixels: Pixels) -> tuple[float, float]:
 
 
 def find_image(root: Path, beside: str, named: str, stem: str) -> str:
-    """The page image relative to `root`: as the XML names it, from the XML's folder upwards, in any case, or with the XML's own stem.
+    """Return the page image relative to `root`.
 
-    FileRefused("missing image") when there is none.
+    It is found as the XML names it, from the XML's folder upwards, in any case, or by the XML's own
+    stem. FileRefused("missing image") when there is none.
     """
     name = PureWindowsPath(named).as_posix() if "\\" in named else named.removeprefix("file://")
     folders = [PurePosixPath(beside), *PurePosixPath(beside).parents]
@@ -302,7 +309,10 @@ def find_image(root: Path, beside: str, named: str, stem: str) -> str:
 
 
 def _in_any_case(root: Path, path: PurePosixPath) -> str | None:
-    """`path` below `root` as it is spelt on the disk; None when it is not there. A path that leads upwards stays as it is, to be refused by name."""
+    """Return `path` below `root` as it is spelt on the disk; None when it does not exist.
+
+    A path that leads upwards stays as it is, to be refused by name.
+    """
     if path.is_absolute() or ".." in path.parts:
         return str(path) if (root / path).is_file() else None
     if (root / path).is_file():

@@ -1,4 +1,7 @@
-"""PaddleOCR label files: `path<TAB>text` a line for recognition, `path<TAB>[boxes with texts]` for detection, whose boxes are cut out."""
+"""PaddleOCR label files: `path<TAB>text`, or `path<TAB>[boxes with texts]` whose boxes are cut out.
+
+The first form is for recognition, the second for detection.
+"""
 
 import contextlib
 import json
@@ -26,7 +29,10 @@ _UNREADABLE = ("###", "*")
 
 
 def plan(settings: PaddleSettings) -> list[Unit]:
-    """Lines of the label file; UserError when it, the images folder or the dictionary cannot be read."""
+    """Plan the lines of the label file.
+
+    UserError when it, the images folder or the dictionary cannot be read.
+    """
     labels = Path(settings.path)
     _root(settings)
     dictionary = _dictionary(settings)
@@ -67,7 +73,7 @@ def _tell_what_it_lacks(dictionary: Dictionary, settings: PaddleSettings) -> Non
 
 
 def read(settings: PaddleSettings, unit: Unit) -> Iterator[Sample | Skip]:
-    """A Sample or a Skip for every line that is not blank, or for every box of it."""
+    """Yield a Sample or a Skip for every line that is not blank, or for every box of it."""
     labels = Path(settings.path)
     for number, line in enumerate(
         islice(_lines(labels), unit.start, unit.stop), start=unit.start + 1
@@ -78,7 +84,7 @@ def read(settings: PaddleSettings, unit: Unit) -> Iterator[Sample | Skip]:
 
 
 def files(settings: PaddleSettings) -> Iterator[Path]:
-    """The images that the label file names."""
+    """Yield the images that the label file names."""
     root = _root(settings)
     for line in _lines(Path(settings.path)):
         with contextlib.suppress(ValueError):  # not UTF-8, or a NUL: a Skip when it is read
@@ -88,7 +94,7 @@ def files(settings: PaddleSettings) -> Iterator[Path]:
 
 
 def _lines(labels: Path) -> Iterator[bytes]:
-    """Lines as they are; of one beyond all measure only the beginning is ever held."""
+    """Yield lines as they are; of an extremely long line only the beginning is held."""
     with open(labels, "rb") as file:
         while line := file.readline(_LONGEST_LINE_BYTES):
             rest = line
@@ -194,7 +200,7 @@ def _box(
 
 
 def _direction(polygon: Polygon, least_degrees: float) -> float:
-    """Where a box's first edge points, which PaddleOCR draws along the top of the writing."""
+    """Return the direction of a box's first edge, which PaddleOCR puts along the top of the writing."""
     if len(polygon) < 2:
         return 0.0
     x, y = polygon[1] - polygon[0]
@@ -203,7 +209,7 @@ def _direction(polygon: Polygon, least_degrees: float) -> float:
 
 
 def _unspellable(text: str, where: str, settings: PaddleSettings) -> Skip | None:
-    """Why the dictionary or max_text_length refuses a label; None when they take it."""
+    """Return why the dictionary or max_text_length refuses a label; None when they accept it."""
     dictionary = _dictionary(settings)
     text = normalise(text)
     if dictionary is not None and (missing := dictionary.missing(text)):

@@ -25,17 +25,20 @@ _CUSTOM_ORDER = re.compile(r"readingOrder\s*\{\s*index\s*:\s*(\d+)")
 
 
 def plan(settings: PageSettings) -> list[Unit]:
-    """One unit for each XML file."""
+    """Plan one unit for each XML file."""
     return plan_layout(settings)
 
 
 def read(settings: PageSettings, unit: Unit) -> Iterator[Sample | Skip]:
-    """The pieces of one page."""
+    """Yield the pieces of one page."""
     return read_layout(settings, unit, parse)
 
 
 def parse(root: Element) -> Page:
-    """A PcGts element as a Page; NotThisFormat for any other, ValueError for attributes that are no numbers."""
+    """Return a PcGts element as a Page.
+
+    NotThisFormat for any other element, ValueError for attributes that are no numbers.
+    """
     page = _child(root, "Page")
     if name_of(root) != "PcGts" or page is None:
         raise NotThisFormat(
@@ -46,7 +49,7 @@ def parse(root: Element) -> Page:
     order = {id: place for place, id in enumerate(_reading_order(_child(page, "ReadingOrder")))}
     regions.sort(
         key=lambda region: order.get(region[0], len(order))
-    )  # stable: what the order leaves out keeps its place, last
+    )  # stable: regions without an order stay in sequence, last
     return Page(
         page.get("imageFilename", ""),
         float(page.get("imageWidth", 0)),
@@ -56,14 +59,17 @@ def parse(root: Element) -> Page:
 
 
 def _regions(parent: Element, degrees: float) -> Iterator[tuple[str, Piece]]:
-    """Text regions in document order, each with the id that the reading order knows it by; one inside another comes after it."""
+    """Yield text regions in document order, each with its id in the reading order.
+
+    A region inside another comes after it.
+    """
     for number, element in enumerate(_children(parent)):
         if not name_of(element).endswith("Region"):
             continue
         id = element.get("id", f"region{number}")
         turned = -float(
             element.get("orientation", -degrees)
-        )  # PAGE turns the region clockwise by it to make it upright
+        )  # PAGE rotates the region clockwise by it to make it upright
         if name_of(element) == "TextRegion":
             yield id, _region(element, id, turned)
         yield from ((inner, piece) for inner, piece in _regions(element, turned))
@@ -112,7 +118,7 @@ def _word(element: Element, id: str, degrees: float) -> Piece:
 
 
 def _text(element: Element) -> tuple[str | None, float | None]:
-    """Text and confidence of the TextEquiv with the lowest index, of the first one where none has an index."""
+    """Return text and confidence of the TextEquiv with the lowest index, else of the first one."""
     equivalents = [child for child in _children(element) if name_of(child) == "TextEquiv"]
     if not equivalents:
         return None, None
@@ -124,7 +130,10 @@ def _text(element: Element) -> tuple[str | None, float | None]:
 
 
 def _reading_order(element: Element | None) -> Iterator[str]:
-    """Region ids of nested ordered and unordered groups, in their order; a group that stands for a region comes with it."""
+    """Yield the region ids of nested ordered and unordered groups, in their order.
+
+    A group that stands for a region comes with it.
+    """
     if element is None:
         return
     children = _children(element)
@@ -143,7 +152,7 @@ def _polygon(element: Element) -> Polygon | None:
 
 
 def _points(element: Element) -> Polygon | None:
-    """`points="x,y …"` (2013 on), or Point elements (2010)."""
+    """Return the points of `points="x,y …"` (2013 and later), or of Point elements (2010)."""
     if element.get("points") is not None:
         return points_of(element.get("points"))
     points = [

@@ -1,4 +1,4 @@
-"""Images with their text beside them, as kraken and Tesseract take them: `x.png` and `x.gt.txt`."""
+"""Images with their text beside them, as for kraken and Tesseract: `x.png` and `x.gt.txt`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ _MAX_TEXT_BYTES = 1_000_000
 
 
 def plan(settings: PairsSettings) -> list[Unit]:
-    """Text files in the order of their paths; UserError when there is none."""
+    """Plan the text files in the order of their paths; UserError when there is none."""
     return plan_files(
         settings.path,
         settings.suffix,
@@ -22,7 +22,7 @@ def plan(settings: PairsSettings) -> list[Unit]:
 
 
 def read(settings: PairsSettings, unit: Unit) -> Iterator[Sample | Skip]:
-    """A Sample or a Skip for every text file."""
+    """Yield a Sample or a Skip for every text file."""
     yield from read_files(
         settings.path,
         settings.suffix,
@@ -53,6 +53,6 @@ def _pair(root: Path, name: str, settings: PairsSettings) -> Sample | Skip:
 
 
 def image_beside(root: Path, stem: str) -> str | None:
-    """The image file `stem` with a known ending in either case, relative to `root`; None when there is none."""
+    """Return the image `stem` with a known ending in either case, relative to `root`; else None."""
     endings = [ending for suffix in SUFFIXES for ending in (suffix, suffix.upper())]
     return next((stem + ending for ending in endings if (root / (stem + ending)).exists()), None)

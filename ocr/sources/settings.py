@@ -12,23 +12,23 @@ Range = tuple[float, float]
 
 
 class SourceSettings(Settings):
-    """What every source says: where its samples go, and what ties them together."""
+    """The settings of every source: the split of its samples, and their groups."""
 
     format: str
     split: SplitName = Setting(
         "auto",
         on_resume="refuse",
-        description="the split its samples go to; auto: as the source says, else by split.by",
+        description="Split that the samples go to; auto: the source's own, else by split.by",
     )
     group_pattern: str | None = Setting(
         None,
         on_resume="refuse",
-        description="regular expression searched in a sample's id; its named groups (page, writer …) become what split.by may hold together",
+        description="Regular expression searched in a sample's id; its named groups (page, writer …) become facts for split.by",
     )
     aug_copies: int = Setting(
         0,
         on_resume="refuse",
-        description="degraded copies of every training sample, besides itself",
+        description="Number of degraded copies of every training sample, besides itself",
         ge=0,
         le=100,
     )
@@ -45,180 +45,187 @@ class SourceSettings(Settings):
 
 
 class LayoutSettings(SourceSettings):
-    """Page descriptions in XML: which pieces of a page become samples."""
+    """Page descriptions in XML, and the pieces of a page that become samples."""
 
     path: str = Setting(
-        on_resume="refuse", description="folder of XML files, searched through, or one XML file"
+        on_resume="refuse", description="Folder of XML files, searched with its subfolders, or one XML file"
     )
     images: str | None = Setting(
         None,
         on_resume="refuse",
-        description="folder of the page images; default: beside the XML or up to `path`",
+        description="Folder of the page images; null: beside the XML or in a folder above it up to `path`",
     )
     levels: tuple[Literal["word", "line", "paragraph", "page"], ...] = Setting(
         ("line",),
         on_resume="refuse",
-        description="pieces cut out: words, lines, paragraphs (text regions), whole pages",
+        description="Pieces that are cut out: words, lines, paragraphs (text regions), whole pages",
         min_length=1,
     )
     min_confidence: float = Setting(
         0.0,
         on_resume="refuse",
-        description="pieces whose text is less sure than this are left out",
+        description="Least confidence of a piece's text; less sure pieces are left out",
         ge=0,
         le=1,
     )
     deskew_degrees: float = Setting(
         3.0,
         on_resume="refuse",
-        description="lines that lean more than this are turned upright",
+        description="Lines that lean by more degrees than this are rotated upright",
         ge=0,
     )
     max_page_pixels: int = Setting(
-        100_000_000, on_resume="refuse", description="larger page images are not opened", ge=1
+        100_000_000, on_resume="refuse", description="Largest area of a page image in pixels; larger images are not opened", ge=1
     )
 
 
 class PageSettings(LayoutSettings):
     """PAGE-XML, 2010 to 2019."""
 
-    format: Literal["page"] = Setting("page", on_resume="refuse", description="PAGE-XML")
+    format: Literal["page"] = Setting("page", on_resume="refuse", description="Format of the source: PAGE-XML")
 
 
 class AltoSettings(LayoutSettings):
     """ALTO, versions 1 to 4."""
 
-    format: Literal["alto"] = Setting("alto", on_resume="refuse", description="ALTO XML")
+    format: Literal["alto"] = Setting("alto", on_resume="refuse", description="Format of the source: ALTO XML")
 
 
 class PaddleSettings(SourceSettings):
-    """PaddleOCR label files, UTF-8: `path<delimiter>text` a line, or `path<TAB>[{"transcription": …, "points": …}, …]` for detection."""
+    """PaddleOCR label files in UTF-8.
+
+    A line is `path<delimiter>text`, or for detection `path<TAB>[{"transcription": …, "points": …},
+    …]`.
+    """
 
     format: Literal["paddle"] = Setting(
-        "paddle", on_resume="refuse", description="PaddleOCR label file"
+        "paddle", on_resume="refuse", description="Format of the source: PaddleOCR label file"
     )
-    path: str = Setting(on_resume="refuse", description="the label file")
+    path: str = Setting(on_resume="refuse", description="Label file")
     labels: Literal["recognition", "detection"] = Setting(
         "recognition",
         on_resume="refuse",
-        description="one text an image, or boxes with texts, which are cut out",
+        description="Kind of labels: one text an image, or boxes with texts, which are cut out",
     )
     images: str | None = Setting(
         None,
         on_resume="refuse",
-        description="folder that image paths are relative to; default: the label file's",
+        description="Folder that image paths are relative to; null: the label file's",
     )
     delimiter: str = Setting(
-        "\t", on_resume="refuse", description="between path and text", min_length=1
+        "\t", on_resume="refuse", description="Delimiter between path and text", min_length=1
     )
     level: Literal["character", "word", "line"] = Setting(
-        "line", on_resume="refuse", description="what one image shows"
+        "line", on_resume="refuse", description="Level of the text in one image"
     )
     deskew_degrees: float = Setting(
         3.0,
         on_resume="refuse",
-        description="detection boxes that lean more than this are turned upright",
+        description="Detection boxes that lean by more degrees than this are rotated upright",
         ge=0,
     )
     max_page_pixels: int = Setting(
         100_000_000,
         on_resume="refuse",
-        description="larger images of detection labels are not opened",
+        description="Largest area in pixels of an image with detection labels; larger images are not opened",
         ge=1,
     )
     character_dict_path: str | None = Setting(
         None,
         on_resume="refuse",
-        description="dictionary, one entry a line; labels it cannot spell are left out and counted",
+        description="PaddleOCR dictionary file, one entry a line; labels that it cannot spell are left out and counted",
     )
     use_space_char: bool = Setting(
-        False, on_resume="refuse", description="the space is an entry of the dictionary"
+        False, on_resume="refuse", description="The space is an entry of the dictionary"
     )
     max_text_length: int | None = Setting(
         None,
         on_resume="refuse",
-        description="longest label, in dictionary entries (characters without one)",
+        description="Longest label, in dictionary entries (in characters without a dictionary)",
         ge=1,
     )
 
 
 class PairsSettings(SourceSettings):
-    """Images with their text beside them, as kraken takes them: `x.png` and `x.gt.txt`."""
+    """Images with their text beside them, as for kraken: `x.png` and `x.gt.txt`."""
 
     format: Literal["pairs"] = Setting(
-        "pairs", on_resume="refuse", description="x.png with x.gt.txt"
+        "pairs", on_resume="refuse", description="Format of the source: x.png with x.gt.txt"
     )
-    path: str = Setting(on_resume="refuse", description="folder, searched through")
+    path: str = Setting(on_resume="refuse", description="Folder, searched with its subfolders")
     suffix: str = Setting(
-        ".gt.txt", on_resume="refuse", description="ending of the text files", min_length=1
+        ".gt.txt", on_resume="refuse", description="Ending of the names of the text files", min_length=1
     )
     level: Literal["character", "word", "line", "paragraph", "page"] = Setting(
-        "line", on_resume="refuse", description="what one image shows"
+        "line", on_resume="refuse", description="Level of the text in one image"
     )
 
 
 class CorrectionsSettings(SourceSettings):
-    """What people corrected: a PNG and a JSON file each (docs/formats.md)."""
+    """Corrections by people: a PNG and a JSON file each (docs/formats.md)."""
 
     format: Literal["corrections"] = Setting(
-        "corrections", on_resume="refuse", description="PNG + JSON a sample"
+        "corrections", on_resume="refuse", description="Format of the source: a PNG and a JSON file for each sample"
     )
-    path: str = Setting(on_resume="refuse", description="folder, searched through")
+    path: str = Setting(on_resume="refuse", description="Folder, searched with its subfolders")
     level: Literal["character", "word", "line", "paragraph", "page"] = Setting(
-        "line", on_resume="refuse", description="what one image shows"
+        "line", on_resume="refuse", description="Level of the text in one image"
     )
 
 
 class HuggingFaceSettings(SourceSettings):
-    """A data set of the hub or of a local folder (save_to_disk, parquet, arrow, imagefolder), opened with `datasets`."""
+    """A data set of the hub or of a local folder, opened with `datasets`.
+
+    Local forms: save_to_disk, parquet, arrow, imagefolder.
+    """
 
     format: Literal["huggingface"] = Setting(
-        "huggingface", on_resume="refuse", description="a Hugging Face data set"
+        "huggingface", on_resume="refuse", description="Format of the source: a Hugging Face data set"
     )
-    path: str = Setting(on_resume="refuse", description="hub name, or local folder or file")
+    path: str = Setting(on_resume="refuse", description="Name on the hub, or local folder or file")
     subset: str | None = Setting(
-        None, on_resume="refuse", description="the hub data set's configuration"
+        None, on_resume="refuse", description="Configuration of the hub's data set"
     )
     dataset_split: str | None = Setting(
         None,
         on_resume="refuse",
-        description="its split; null: all, with validation, val, dev and test going to validation",
+        description="Split of the data set; null: all, with validation, val, dev and test going to validation",
     )
     streaming: bool = Setting(
         False,
         on_resume="refuse",
-        description="read from the hub as it goes, without a copy on this disk",
+        description="Stream the data set from the hub, without a copy on this disk",
     )
     image_column: str = Setting(
         "image",
         on_resume="refuse",
-        description="column of the image (rows with `images` are FineVision's)",
+        description="Column of the image (rows with `images` are FineVision's)",
     )
     text_column: str = Setting(
         "text",
         on_resume="refuse",
-        description="column of the text (rows with `texts` or `messages` are conversations)",
+        description="Column of the text (rows with `texts` or `messages` are conversations)",
     )
     group_columns: dict[str, str] = Setting(
         {},
         on_resume="refuse",
-        description="what split.by may hold together → its column, such as writer: writer_id",
+        description="Facts for split.by and their columns, such as writer: writer_id",
     )
     class_column: str = Setting(
         "class",
         on_resume="refuse",
-        description="column that dataset_classes and samples_per_class look at",
+        description="Column of the class for dataset_classes and samples_per_class",
     )
     dataset_classes: tuple[str, ...] = Setting(
-        (), on_resume="refuse", description="keep rows of these classes; empty: all"
+        (), on_resume="refuse", description="Classes of the rows to keep; empty: all"
     )
     samples_per_class: Annotated[int, Field(ge=1)] | Literal["all"] = Setting(
         "all",
         on_resume="refuse",
-        description="keep the first so many rows of each class in each split",
+        description="Number of first rows to keep of each class in each split",
     )
     level: Literal["character", "word", "line", "paragraph", "page"] = Setting(
-        "line", on_resume="refuse", description="what one image shows"
+        "line", on_resume="refuse", description="Level of the text in one image"
     )
 
     @field_validator("dataset_classes", mode="before")
@@ -236,18 +243,21 @@ class HuggingFaceSettings(SourceSettings):
 
 
 class SyntheticSettings(SourceSettings):
-    """Texts drawn with installed fonts: image i is a function of (seed, text, i), of the fonts and, for what a share puts around it, of the other texts."""
+    """Texts rendered with installed fonts.
+
+    Image i is a function of (seed, text, i) and of the fonts; with clutter also of the other texts.
+    """
 
     format: Literal["synthetic"] = Setting(
-        "synthetic", on_resume="refuse", description="words rendered with fonts"
+        "synthetic", on_resume="refuse", description="Format of the source: texts rendered with fonts"
     )
     texts: tuple[str, ...] = Setting(
-        (), on_resume="refuse", description="word lists or running text, UTF-8; cut at white space"
+        (), on_resume="refuse", description="Word lists or running text in UTF-8, cut at white space"
     )
     dictionary: str | None = Setting(
         None,
         on_resume="refuse",
-        description="PaddleOCR dictionary whose entries are drawn in turn; with level: character",
+        description="PaddleOCR dictionary file whose entries are rendered in turn; with level: character",
     )
     script: str = Setting(
         on_resume="refuse",
@@ -255,129 +265,129 @@ class SyntheticSettings(SourceSettings):
         description="Unicode's name of the script that a text must be written in",
     )
     level: Literal["character", "word", "line", "paragraph"] = Setting(
-        "word", on_resume="refuse", description="what one image shows"
+        "word", on_resume="refuse", description="Level of the text in one image"
     )
     length: tuple[int, int] = Setting(
-        (1, 20), on_resume="refuse", description="shortest and longest word, or line, code points"
+        (1, 20), on_resume="refuse", description="Shortest and longest word, or line, in code points"
     )
-    lines: tuple[int, int] = Setting((2, 5), on_resume="refuse", description="of a paragraph")
+    lines: tuple[int, int] = Setting((2, 5), on_resume="refuse", description="Fewest and most lines of a paragraph")
     word_hash_range: Range = Setting(
         (0.0, 1.0),
         on_resume="refuse",
-        description="keep words whose hash in [0, 1) falls in here; disjoint ranges share no word",
+        description="Range in [0, 1) of the hashes of words to keep; disjoint ranges share no word",
     )
     leave_out: tuple[str, ...] = Setting(
         (),
         on_resume="refuse",
-        description="words holding one of these are left out, such as a spelling that looks like another",
+        description="Fragments whose words are left out, such as a spelling that looks like another",
     )
     least_per_letter: int = Setting(
         0,
         on_resume="refuse",
-        description="words with a letter rarer than this are repeated until it has so many images",
+        description="Images of each letter at least; words with rarer letters are repeated",
         ge=0,
     )
     number_share: float = Setting(
         0.0,
         on_resume="refuse",
-        description="share of images that show a number in the script's digits",
+        description="Share of images that show a number in the script's digits",
         ge=0,
         le=1,
     )
     danda_share: float = Setting(
-        0.0, on_resume="refuse", description="share of words with a danda after them", ge=0, le=1
+        0.0, on_resume="refuse", description="Share of words with a danda after them", ge=0, le=1
     )
     fonts: tuple[str, ...] = Setting(
         (),
         on_resume="refuse",
-        description="families, font files or folders; empty: all installed for the script",
+        description="Font families, font files or folders; empty: all installed for the script",
     )
     exclude_fonts: tuple[str, ...] = Setting(
-        (), on_resume="refuse", description="families or file stems not to use"
+        (), on_resume="refuse", description="Font families or file stems that are not used"
     )
     count: int = Setting(
-        on_resume="refuse", description="images to draw; words repeat when there are fewer", ge=1
+        on_resume="refuse", description="Number of images; words repeat when there are fewer", ge=1
     )
-    seed: int = Setting(0, on_resume="refuse", description="another seed, other images", ge=0)
+    seed: int = Setting(0, on_resume="refuse", description="Seed of the images; another seed gives other images", ge=0)
     on_the_fly: bool = Setting(
         False,
         on_resume="refuse",
-        description="training draws fresh images of the texts in every pass after the first, in a process of its own",
+        description="Render the texts again in every epoch of training after the first, in a process of its own",
     )
     height_px: tuple[int, int] = Setting(
-        (36, 40), on_resume="refuse", description="image height, of one line"
+        (36, 40), on_resume="refuse", description="Height of an image of one line, in pixels"
     )
     margin: Range = Setting(
-        (0.04, 0.16), on_resume="refuse", description="paper around the ink, shares of the height"
+        (0.04, 0.16), on_resume="refuse", description="Paper around the ink, as shares of the height"
     )
     line_box: Range = Setting(
         (0.3, 1.0),
         on_resume="refuse",
-        description="height of the crop: 0 the word's own ink, 1 the face's whole line",
+        description="Height of the crop: 0 is the word's own ink, 1 the font's whole line",
     )
     rotation_degrees: Range = Setting(
-        (-1.5, 1.5), on_resume="refuse", description="turn of the word"
+        (-1.5, 1.5), on_resume="refuse", description="Rotation of the word, in degrees"
     )
-    shear: Range = Setting((-0.08, 0.08), on_resume="refuse", description="slant: x shift per y")
-    stretch: Range = Setting((0.9, 1.12), on_resume="refuse", description="width against height")
+    shear: Range = Setting((-0.08, 0.08), on_resume="refuse", description="Slant: x shift per y")
+    stretch: Range = Setting((0.9, 1.12), on_resume="refuse", description="Width against height")
     blur_px: Range = Setting(
-        (0.0, 0.6), on_resume="refuse", description="standard deviation of the blur"
+        (0.0, 0.6), on_resume="refuse", description="Standard deviation of the blur, in pixels"
     )
     noise: Range = Setting(
         (0.0, 4.0),
         on_resume="refuse",
-        description="standard deviation of pixel noise, grey levels of 255",
+        description="Standard deviation of pixel noise, in grey levels of 255",
     )
     texture: Range = Setting(
         (0.0, 6.0),
         on_resume="refuse",
-        description="standard deviation of slow shading of the paper, grey levels",
+        description="Standard deviation of slow shading of the paper, in grey levels of 255",
     )
     paper_grey: Range = Setting(
-        (200, 255), on_resume="refuse", description="grey level of the paper"
+        (200, 255), on_resume="refuse", description="Grey level of the paper, of 255"
     )
     contrast: Range = Setting(
-        (0.55, 1.0), on_resume="refuse", description="ink against paper: 1 is black on this paper"
+        (0.55, 1.0), on_resume="refuse", description="Contrast of ink against paper: 1 is black on this paper"
     )
     inverted_share: float = Setting(
         0.05,
         on_resume="refuse",
-        description="share of images with light ink on dark paper",
+        description="Share of images with light ink on dark paper",
         ge=0,
         le=1,
     )
     neighbour_share: float = Setting(
         0.0,
         on_resume="refuse",
-        description="share of images into which the lines above or below reach",
+        description="Share of images into which the lines above or below reach",
         ge=0,
         le=1,
     )
     rule_share: float = Setting(
         0.0,
         on_resume="refuse",
-        description="share of images with a line ruled under the text, or sides of a table cell",
+        description="Share of images with a line ruled under the text, or sides of a table cell",
         ge=0,
         le=1,
     )
     stamp_share: float = Setting(
         0.0,
         on_resume="refuse",
-        description="share of images with the outline of a stamp or seal across the text",
+        description="Share of images with the outline of a stamp or seal across the text",
         ge=0,
         le=1,
     )
     show_through_share: float = Setting(
         0.0,
         on_resume="refuse",
-        description="share of images with faint mirrored text from the back of the page",
+        description="Share of images with faint mirrored text from the back of the page",
         ge=0,
         le=1,
     )
     image_format: Literal["webp", "png"] = Setting(
-        "webp", on_resume="refuse", description="encoding of the images"
+        "webp", on_resume="refuse", description="Encoding of the images"
     )
-    quality: int = Setting(40, on_resume="refuse", description="of WebP", ge=1, le=100)
+    quality: int = Setting(40, on_resume="refuse", description="Quality of WebP images, 1 to 100", ge=1, le=100)
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> "SyntheticSettings":

@@ -7,7 +7,10 @@ ROWS_PER_UNIT = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A piece of a source that is read as a whole: one file, or the rows [start, stop) of one; `split` where the source itself gives it."""
+    """A piece of a source that is read as a whole: one file, or the rows [start, stop) of one.
+
+    `split` is set where the source itself gives it.
+    """
 
     name: str
     start: int = 0
@@ -18,5 +21,5 @@ class Unit:
 def in_rows(
     name: str, count: int, split: str | None = None, rows: int = ROWS_PER_UNIT
 ) -> list[Unit]:
-    """Units of at most `rows` rows that cover `count` rows."""
+    """Return units of at most `rows` rows that cover `count` rows."""
     return [Unit(name, start, min(start + rows, count), split) for start in range(0, count, rows)]

@@ -1,4 +1,4 @@
-"""How sure a reading is: p(text | image) of the network, made to agree with how often such readings are right."""
+"""Confidence of a reading: the network's p(text | image), fitted to the share that is right."""
 
 import math
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ _LEAST_READINGS = 50
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Confidence = sigmoid(slope × logit(p) + intercept) (Platt 2000); as it stands, p itself."""
+    """Confidence = sigmoid(slope × logit(p) + intercept) (Platt 2000); by default p itself."""
 
     slope: float = 1.0
     intercept: float = 0.0
 
     def __call__(self, log_likelihood: float) -> float:
-        """The calibrated probability that a reading of this log p(text | image) is right."""
+        """Return the calibrated probability that a reading of this log p(text | image) is right."""
         return 1 / (
             1
             + math.exp(
@@ -34,7 +34,11 @@ class Calibration:
 
     @classmethod
     def fitted(cls, probabilities: Sequence[float], right: Sequence[bool]) -> "Calibration":
-        """The maximum likelihood fit; p itself where readings are few, or all alike right or wrong, since then nothing can be told."""
+        """Return the maximum likelihood fit.
+
+        It is p itself where readings are few, or all right or all wrong: such readings determine no
+        fit.
+        """
         if len(right) < _LEAST_READINGS or len(set(right)) < 2:
             return cls()
         given, wanted = np.array([[_logit(p), 1.0] for p in probabilities]), np.array(right, float)
@@ -60,13 +64,13 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Readings in bins of equal count by their confidence: mean confidence, share that is right, and how many."""
+    """Readings in bins of equal count by confidence: mean confidence, share that is right, count."""
 
     bins: tuple[tuple[float, float, int], ...]
 
     @property
     def expected_error(self) -> float:
-        """Expected calibration error: mean distance between confidence and share (Guo et al. 2017, eq. 3)."""
+        """The expected calibration error: mean |confidence − share right| (Guo et al. 2017, eq. 3)."""
         total = sum(count for _, _, count in self.bins)
         return (
             sum(abs(confidence - share) * count for confidence, share, count in self.bins) / total
@@ -76,7 +80,7 @@ class Reliability:
 
 
 def reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reliability:
-    """Confidence against truth, in ten bins of equal count."""
+    """Compare confidence with truth in ten bins of equal count."""
     order = np.argsort(np.array(confidences), kind="stable")
     parts: list[NDArray[np.int64]] = [part for part in np.array_split(order, _BINS) if len(part)]
     truth = np.array(right, float)
@@ -87,7 +91,10 @@ def reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reliabil
 
 
 def cross_fitted(probabilities: Sequence[float], right: Sequence[bool]) -> list[float]:
-    """Each reading's confidence by a calibration that was fitted on the other half (even and odd places), so that its error is honest."""
+    """Return each reading's confidence by a calibration fitted on the other half.
+
+    The halves are the even and the odd indices, so that the error is honest.
+    """
     halves = [Calibration.fitted(probabilities[start::2], right[start::2]) for start in (0, 1)]
     return [
         halves[1 - place % 2](math.log(max(_LEAST, p))) for place, p in enumerate(probabilities)

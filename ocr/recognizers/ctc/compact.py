@@ -18,7 +18,7 @@ COMPACT_SIZES = {
 
 
 class _ConvBlock(nn.Module):
-    """Convolution, normalisation, ReLU, then nothing beyond each image's width."""
+    """Convolution, normalisation, ReLU, then zeros beyond each image's width."""
 
     def __init__(
         self,
@@ -36,7 +36,8 @@ class _ConvBlock(nn.Module):
 
     def forward(self, features_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
         widths_B = torch.div(widths_B, self.column_stride, rounding_mode="floor")
-        # of one grey channel the layout of a weight does not say which layout comes out, and batch normalisation rounds otherwise in each
+        # With one grey channel a weight's layout does not fix the layout of the output, and batch
+        # normalisation rounds differently in each.
         convolved = self.convolution(features_BCHW).contiguous(memory_format=torch.channels_last)
         return mask_beyond(F.relu(self.norm(convolved)), widths_B), widths_B
 
@@ -44,8 +45,8 @@ class _ConvBlock(nn.Module):
 class CompactNetwork(CtcNetwork):
     """Grey; stride-2 stem; height 32 → 16 → 8 → 4 → 1 by convolutions; one output every 4 columns.
 
-    The classes are the sum of what the LSTM says and of what each column says by itself: that direct way to the convolutions
-    is what leaves CTC's blank plateau early (docs/log.md has the figures).
+    The logits are the sum of two layers: one after the LSTM, one directly on the convolutions. The
+    direct one leaves CTC's blank plateau early (docs/log.md has the figures).
     """
 
     class_layers = ("classes", "direct")
@@ -69,7 +70,7 @@ class CompactNetwork(CtcNetwork):
         self.direct = nn.Linear(c5, classes)
 
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """See CtcNetwork."""
+        """Return logits and output lengths, as CtcNetwork.forward defines them."""
         features = ink_BCHW
         for block in self.blocks:
             features, widths_B = block(features, widths_B)

@@ -14,7 +14,7 @@ from ocr.recognizers.ctc.settings import CrnnSettings
 
 
 class CrnnNetwork(CtcNetwork):
-    """The Corrections system's: RGB, three (convolution, ReLU, 2×2 max pooling, dropout), BiLSTM 2 × 256; an output every 8 columns."""
+    """RGB, three (convolution, ReLU, 2×2 max pooling, dropout), BiLSTM 2 × 256; an output per 8 columns."""
 
     def __init__(self, settings: CrnnSettings, classes: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class CrnnNetwork(CtcNetwork):
         self.classes = nn.Linear(2 * 256, classes)
 
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """See CtcNetwork."""
+        """Return logits and output lengths, as CtcNetwork.forward defines them."""
         features = ink_BCHW
         for convolution in self.convolutions:
             features = F.max_pool2d(F.relu(convolution(features)), 2)

@@ -1,6 +1,8 @@
-"""From class probabilities per output column to text: best path, or a prefix beam with a character language model, and how sure it is.
+"""Class probabilities per output column → text with a confidence.
 
-Legend: T output columns, B batch, K classes, S positions of a target with blanks between (2 × length + 1).
+Decoding is the best path, a prefix beam with a character language model, or the likeliest entry.
+Legend: T output columns, B batch, K classes, S positions of a target with blanks between (2 ×
+length + 1).
 """
 
 import math
@@ -22,20 +24,22 @@ from ocr.text import normalise
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-_LEAST_LOG_PROB = -6.0  # classes less likely than this in a column do not extend a beam: three times as fast as at -9, with the same errors
+# less likely classes of a column do not extend a beam: three times as fast as -9, with the same
+# errors
+_LEAST_LOG_PROB = -6.0
 _SURE_BLANK = math.log(0.999)  # columns so sure of the blank extend no beam
 _NEVER = -math.inf
 
 
 def log_softmax(logits_TBK: Floats) -> Floats:
-    """Log probabilities over the last axis."""
+    """Return log probabilities over the last axis."""
     shifted = logits_TBK - logits_TBK.max(-1, keepdims=True)
     out: Floats = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return out
 
 
 def greedy(classes_T: Sequence[int]) -> list[int]:
-    """Best-path decoding: repeats merged, then blanks dropped (Graves et al. 2006, section 3.2)."""
+    """Decode the best path: merge repeats, then drop blanks (Graves et al. 2006, section 3.2)."""
     previous = [BLANK, *classes_T[:-1]]
     return [
         index
@@ -47,7 +51,10 @@ def greedy(classes_T: Sequence[int]) -> list[int]:
 def log_likelihoods(
     log_probs_TBK: Floats, lengths_B: Ints, targets: Sequence[Sequence[int]]
 ) -> NDArray[np.float64]:
-    """Log p(target | image) of each image, [B], by the scaled forward pass (Graves et al. 2006, eq. 6–8); -inf where it cannot be written."""
+    """Return log p(target | image) of each image, [B]; -inf where the target cannot be written.
+
+    Computed by the scaled forward pass (Graves et al. 2006, eq. 6–8).
+    """
     batch, positions = len(targets), 2 * max(map(len, targets), default=0) + 1
     spelt_BS = np.full((batch, positions), BLANK)
     for row, target in zip(spelt_BS, targets, strict=True):
@@ -87,7 +94,7 @@ def log_likelihoods(
 
 @dataclass(frozen=True, slots=True)
 class _Beam:
-    """A prefix: log probability of ending in a blank and in its last class, and what the language model says of it."""
+    """A prefix: log probability of ending in a blank or in its last class, and its language score."""
 
     blank: float
     letter: float
@@ -100,7 +107,7 @@ class _Beam:
 
 
 def _add(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))."""
+    """Return log(exp(a) + exp(b))."""
     if a < b:
         a, b = b, a
     return a if b == _NEVER else a + math.log1p(math.exp(b - a))
@@ -108,7 +115,10 @@ def _add(a: float, b: float) -> float:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decoding as a bundle seals it: settings, language model, lexicon, the only texts there are (`entries`) and calibration of one alphabet."""
+    """Decoding as a bundle seals it, for one alphabet.
+
+    `entries` are the only possible texts of a closed dictionary.
+    """
 
     alphabet: Alphabet
     settings: DecodingSettings = field(default_factory=DecodingSettings)
@@ -118,7 +128,7 @@ class Decoder:
     calibration: Calibration = field(default_factory=Calibration)
 
     def read(self, log_probs_TBK: Floats, lengths_B: Ints) -> list[Reading]:
-        """The Reading of each image of a batch, its confidence calibrated."""
+        """Return the Reading of each image of a batch, with calibrated confidence."""
         decoded = self._decode(log_probs_TBK, lengths_B)
         likelihoods_B = log_likelihoods(log_probs_TBK, lengths_B, decoded)
         return [
@@ -144,7 +154,7 @@ class Decoder:
         ]
 
     def _likeliest(self, log_probs_TK: Floats) -> list[int]:
-        """The entry with the highest p(entry | image)."""
+        """Return the entry with the highest p(entry | image)."""
         columns = np.broadcast_to(
             log_probs_TK[:, None], (len(log_probs_TK), len(self._targets), log_probs_TK.shape[1])
         )
@@ -161,7 +171,10 @@ class Decoder:
         return [self.alphabet.encode(entry) for entry in self.entries]
 
     def _beam_search(self, log_probs_TK: Floats) -> list[int]:
-        """The prefix with the highest log p(prefix | image) + lm_weight log p(prefix) + length_bonus × length (Hannun et al. 2014, alg. 1)."""
+        """Return the best prefix of a beam search (Hannun et al. 2014, alg. 1).
+
+        Score: log p(prefix | image) + lm_weight × log p(prefix) + length_bonus × length.
+        """
         beams: dict[tuple[int, ...], _Beam] = {(): _Beam(0.0, _NEVER, "", 0.0)}
         likely = log_probs_TK > _LEAST_LOG_PROB
         for column, likely_K in zip(log_probs_TK.tolist(), likely, strict=True):
@@ -203,14 +216,14 @@ class Decoder:
         return grown
 
     def _after(self, beam: _Beam, index: int) -> tuple[str, float]:
-        """Context and language score of a beam with one more character."""
+        """Return context and language score of a beam with one more character."""
         character = self.alphabet.characters[index - 1]
         return beam.context + character, beam.language + self._says(
             beam.context, character
         ) + self.settings.length_bonus
 
     def _says(self, context: str, character: str) -> float:
-        """What the language model adds for a character, or for the end of the text ("")."""
+        """Return the language model's score of a character, or of the end of the text ("")."""
         return (
             self.settings.lm_weight * self.language_model.log_prob(context, character)
             if self.language_model

@@ -15,7 +15,10 @@ MARGIN_PX = 4
 
 
 def input_width(width_px: int, settings: NetworkSettings) -> int:
-    """Columns that a line image of this width (as `as_line` gives it) takes: the fixed width, else margins added, rounded up to whole outputs."""
+    """Return the columns of the network's input for a line of this width (as `as_line` gives it).
+
+    That is the fixed width, else the width with margins, rounded up to whole outputs.
+    """
     if settings.fixed_width_px is not None:
         return settings.fixed_width_px
     return (
@@ -24,7 +27,10 @@ def input_width(width_px: int, settings: NetworkSettings) -> int:
 
 
 def as_line(pixels: Pixels, settings: NetworkSettings) -> Pixels:
-    """An image as the network gets it: its ink fills the height; one that is wider, with its margins, than a fixed width is squeezed."""
+    """Return an image as the network's input line: its ink fills the height.
+
+    A line wider than a fixed width, margins included, is squeezed.
+    """
     max_width_px = (
         None if settings.fixed_width_px is None else settings.fixed_width_px - 2 * MARGIN_PX
     )
@@ -34,7 +40,10 @@ def as_line(pixels: Pixels, settings: NetworkSettings) -> Pixels:
 def collate(
     lines: Sequence[Pixels], settings: NetworkSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Line images (uint8, as `as_line` gives them) → ink [B, C, H, W] and widths [B]; beyond an image's width there is background."""
+    """Return ink [B, C, H, W] and widths [B] of line images (uint8, as `as_line` gives them).
+
+    Beyond an image's width there is background.
+    """
     inks = [to_ink(line) for line in lines]
     widths = [input_width(ink.shape[2], settings) for ink in inks]
     channels, height = inks[0].shape[:2]

@@ -1,4 +1,4 @@
-"""A character n-gram language model with Witten–Bell smoothing, trained from a data set's texts and sealed in the bundle."""
+"""A character n-gram language model with Witten–Bell smoothing, trained on a data set's texts."""
 
 import gzip
 import math
@@ -7,12 +7,16 @@ from collections.abc import Iterable
 from functools import cached_property, lru_cache
 
 _START, _END = "\x02", "\x03"
-_REMEMBERED = 1 << 18  # probabilities, so that a server that reads for weeks stays small
-_MOST_TIMES = 50  # that texts are repeated beside a base's
+# cached probabilities; bounded, so that a server that reads for weeks stays small
+_REMEMBERED = 1 << 18
+_MOST_TIMES = 50  # most repetitions of new texts beside those of the earlier model
 
 
 class CharacterModel:
-    """p(character | the characters before it); `counts` holds every n-gram of up to `order` characters, text ends included."""
+    """p(character | the characters before it).
+
+    `counts` holds every n-gram of up to `order` characters, ends of texts included.
+    """
 
     def __init__(self, order: int, counts: dict[str, int]) -> None:
         self.order, self.counts = order, counts
@@ -24,7 +28,10 @@ class CharacterModel:
     def trained(
         cls, texts: Iterable[str], order: int = 5, least_count: int = 1
     ) -> "CharacterModel":
-        """Counted from texts, each text as often as it is given; n-grams of three and more characters seen less than `least_count` times are left out."""
+        """Return a model of the texts, each counted as often as it is given.
+
+        N-grams of three and more characters with fewer than `least_count` occurrences are left out.
+        """
         counts = Counter[str]()
         for text in texts:
             padded = _START * (order - 1) + text + _END
@@ -33,9 +40,11 @@ class CharacterModel:
         return cls(order, _pruned(counts, least_count))
 
     def with_texts(self, texts: Iterable[str], least_count: int = 1) -> "CharacterModel":
-        """This model and one of these texts together, the texts repeated until they weigh half of what it was counted from, at most 50 times.
+        """Return this model and one of the texts together.
 
-        A dozen corrected lines, repeated without a limit, cost a base 0.2 points on what it knew, and read other lines worse than 50 times did (docs/log.md).
+        The texts are repeated until they weigh half of the earlier ones, at most 50 times. A dozen
+        corrected lines, repeated without a limit, cost a recogniser 0.2 points on its former data,
+        and read other lines worse than 50 repetitions did (docs/log.md).
         """
         other = CharacterModel.trained(texts, self.order)
         ends, others_ends = self.counts.get(_END, 0), other.counts.get(_END, 0)
@@ -46,12 +55,12 @@ class CharacterModel:
         return CharacterModel(self.order, _pruned(counts, least_count))
 
     def log_prob(self, context: str, character: str) -> float:
-        """Ln p(character | context), by its last `order` - 1 characters; the end of the text is ""."""
+        """Return ln p(character | last `order` - 1 characters of the context); "" ends the text."""
         before = (_START * (self.order - 1) + context)[1 - self.order :] if self.order > 1 else ""
         return self._log_prob_after(before, character or _END)
 
     def to_bytes(self) -> bytes:
-        """Gzipped UTF-8: the order, then n-gram TAB count a line, sorted; equal models give equal bytes."""
+        """Return gzipped UTF-8: the order, then n-gram TAB count, sorted; equal models, equal bytes."""
         lines = [
             str(self.order),
             *(f"{gram}\t{count}" for gram, count in sorted(self.counts.items())),
@@ -60,7 +69,7 @@ class CharacterModel:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "CharacterModel":
-        """What `to_bytes` gave."""
+        """Return the model that `to_bytes` wrote."""
         order, *lines = gzip.decompress(content).decode().split("\n")
         return cls(
             int(order),
@@ -68,7 +77,7 @@ class CharacterModel:
         )
 
     def _prob(self, context: str, character: str) -> float:
-        """Witten & Bell 1991, method C: the share of new continuations goes to the shorter context."""
+        """Return the probability by Witten & Bell 1991, method C: new continuations use a shorter context."""
         seen, kinds = self._followers.get(context, (0, 0))
         shorter = self._prob(context[1:], character) if context else 1 / self._characters
         if not seen:
@@ -77,7 +86,7 @@ class CharacterModel:
 
     @cached_property
     def _followers(self) -> dict[str, tuple[int, int]]:
-        """Context → how often something followed it, and how many different things."""
+        """Context → the number of its continuations, and of different ones."""
         found: dict[str, tuple[int, int]] = {}
         for gram, count in self.counts.items():
             seen, kinds = found.get(gram[:-1], (0, 0))
@@ -86,10 +95,10 @@ class CharacterModel:
 
     @cached_property
     def _characters(self) -> int:
-        """Different characters and the end, and one for all that was never seen."""
+        """The number of different characters, with the end and one for all unseen characters."""
         return sum(len(gram) == 1 for gram in self.counts) + 1
 
 
 def _pruned(counts: Counter[str], least_count: int) -> dict[str, int]:
-    """Without n-grams of three characters and more that were seen less often."""
+    """Return the counts without rare n-grams of three characters and more."""
     return {gram: count for gram, count in counts.items() if count >= least_count or len(gram) < 3}

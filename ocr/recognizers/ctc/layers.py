@@ -1,8 +1,8 @@
-"""What the CTC networks share: their interface and the layers in which neighbours change nothing.
+"""The interface of CTC networks and their shared layers, in which neighbours change nothing.
 
 Legend: B batch, C channels, H height, W width in columns, T output columns, K classes.
-Every image brings its own width. What lies beyond that width is zero after each convolution,
-so padding and neighbours never change a reading.
+Every image brings its own width. Values beyond that width are zero after each convolution, so
+padding and neighbours never change a reading.
 """
 
 from abc import ABC, abstractmethod
@@ -13,32 +13,36 @@ from torch.nn import functional as F
 
 
 class CtcNetwork(nn.Module, ABC):
-    """What trainers and readers ask of a CTC network."""
+    """A CTC network, as trainers and readers use it."""
 
-    class_layers: tuple[str, ...] = ("classes",)  # a row of weights for each class
+    class_layers: tuple[str, ...] = ("classes",)  # layers with a row of weights for each class
 
     @abstractmethod
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [T, B, K] in fp32 and output lengths [B]; widths are in columns, as ocr.recognizers.ctc.inputs.collate gives them."""
+        """Return logits [T, B, K] in fp32 and output lengths [B].
+
+        Widths are in columns, as ocr.recognizers.ctc.inputs.collate gives them.
+        """
 
     @staticmethod
     def in_fp32(features: Tensor) -> torch.autocast:
-        """A context in which LSTM and classes are computed in fp32, whatever the convolutions were."""
+        """Return a context that computes LSTM and classes in fp32, whatever the convolutions used."""
         return torch.autocast(features.device.type, enabled=False)
 
 
 def mask_beyond(features_BCHW: Tensor, widths_B: Tensor) -> Tensor:
-    """Zero every column at or beyond the image's own width."""
+    """Set every column at or beyond the image's own width to zero."""
     width = features_BCHW.shape[3]
     inside_BW = torch.arange(width, device=features_BCHW.device) < widths_B[:, None]
     return features_BCHW * inside_BW[:, None, None, :].to(features_BCHW.dtype)
 
 
 class MicroBatchNorm(nn.Module):
-    """Batch normalisation whose running statistics move once a step, from sums over all micro-batches of all workers.
+    """Batch normalisation whose running statistics move once a step, by sums of all micro-batches.
 
-    In training it normalises by the micro-batch at hand and adds that batch's mean and variance, times `sample_weight`,
-    to `step_sums` [2C + 1]; the loop sums those over the workers and calls `absorb`. The number of workers changes nothing.
+    In training it normalises by the micro-batch at hand. It adds that batch's mean and variance,
+    times `sample_weight`, to `step_sums` [2C + 1]. The loop sums those over the workers and calls
+    `absorb`, so the number of workers changes nothing.
     """
 
     def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
@@ -59,7 +63,7 @@ class MicroBatchNorm(nn.Module):
         self.sample_weight = 1.0
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        """[B, C, H, W] normalised over B, H and W."""
+        """Return [B, C, H, W] normalised over B, H and W."""
         if not self.training:
             return F.batch_norm(
                 features_BCHW,
@@ -91,14 +95,17 @@ class MicroBatchNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """torch's, but for the order of its draws: by place in the tensor, not by memory layout, which an engine may change."""
+    """Dropout whose random numbers follow the index in the tensor.
+
+    torch's follow the memory layout, which an engine may change.
+    """
 
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
 
     def forward(self, features: Tensor) -> Tensor:
-        """The features, so many of them zero and the others larger by as much."""
+        """Return the features with a share set to zero and the others scaled up."""
         if not self.training or not self.share:
             return features
         kept = torch.empty(features.shape, dtype=features.dtype, device=features.device).bernoulli_(
@@ -108,10 +115,11 @@ class Dropout(nn.Module):
 
 
 class BiLstm(nn.Module):
-    """Bidirectional LSTM layers over each image's own columns, in fp32; dropout between layers is our own module's.
+    """Bidirectional LSTM layers over each image's own columns, in fp32, with our own dropout.
 
-    Each direction is an LSTM of its own that reads from the image's first or last column on, so what lies beyond the width is
-    read after everything that counts. torch's packed sequences do the same 1.7 times slower on a CPU.
+    Each direction is an LSTM of its own that starts at the image's first or last column, so columns
+    beyond the width are read after all others. torch's packed sequences do the same 1.7 times
+    slower on a CPU.
     """
 
     def __init__(self, features: int, hidden: int, layers: int = 1, dropout: float = 0.0) -> None:
@@ -122,7 +130,7 @@ class BiLstm(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, features_TBC: Tensor, lengths_B: Tensor) -> Tensor:
-        """[T, B, 2 × hidden]; beyond an image's length the output means nothing."""
+        """Return [T, B, 2 × hidden]; the output beyond an image's length has no meaning."""
         reversed_TB = _reversed_columns(features_TBC.shape[0], lengths_B)
         for index, (forwards, backwards) in enumerate(
             zip(self.forwards, self.backwards, strict=True)
@@ -136,7 +144,7 @@ class BiLstm(nn.Module):
 
 
 def _reversed_columns(columns: int, lengths_B: Tensor) -> Tensor:
-    """[T, B]: column t of an image of length n is n - 1 - t, and itself beyond the length."""
+    """Return [T, B]: column t of an image of length n is n - 1 - t, and itself beyond the length."""
     column_T1 = torch.arange(columns, device=lengths_B.device)[:, None]
     return torch.where(column_T1 < lengths_B, lengths_B - 1 - column_T1, column_T1)
 

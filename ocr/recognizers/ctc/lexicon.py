@@ -1,4 +1,4 @@
-"""Lexicon correction: a word that no list holds gives way to the one listed word that is a single edit away."""
+"""Lexicon correction: an unlisted word becomes the only listed word a single edit away."""
 
 import gzip
 from collections import Counter
@@ -10,7 +10,7 @@ from ocr.text import normalise
 
 
 class Lexicon:
-    """Words that may be written; `corrected` leaves alone what it cannot decide."""
+    """The known words; `corrected` leaves undecidable words alone."""
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = frozenset(normalise(word) for word in words)
@@ -20,21 +20,24 @@ class Lexicon:
                 self._near.setdefault(shorter, []).append(word)
 
     def corrected(self, text: str) -> str:
-        """The text with each unknown word of four characters and more replaced by the only listed word one edit away, where there is exactly one."""
+        """Replace each unknown word of four characters and more by the only listed word one edit away.
+
+        Words with none or several such neighbours stay.
+        """
         return " ".join(self._word(word) for word in text.split(" "))
 
     def to_bytes(self) -> bytes:
-        """Gzipped UTF-8, a word a line, sorted."""
+        """Return gzipped UTF-8, a word a line, sorted."""
         return gzip.compress("\n".join(sorted(self.words)).encode(), mtime=0)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Lexicon":
-        """What `to_bytes` gave."""
+        """Return the lexicon that `to_bytes` wrote."""
         return cls(gzip.decompress(content).decode().split("\n"))
 
     @classmethod
     def of_texts(cls, texts: Iterable[str], least_count: int = 1) -> "Lexicon":
-        """The words, between spaces, that stand at least so often in the texts."""
+        """Return the words between spaces that occur at least so often in the texts."""
         counts = Counter(word for text in texts for word in text.split())
         return cls(word for word, count in counts.items() if count >= least_count)
 
@@ -52,5 +55,5 @@ class Lexicon:
 
 
 def _one_less(word: str) -> set[str]:
-    """The word with each of its characters left out in turn, and the word itself."""
+    """Yield the word without each of its characters in turn, and the word itself."""
     return {word[:place] + word[place + 1 :] for place in range(len(word))} | {word}

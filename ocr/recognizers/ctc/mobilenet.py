@@ -1,6 +1,7 @@
-"""PaddleOCR's CRNN on MobileNetV3 (large), the Thai system's network, with every batch-dependent step made independent of neighbours.
+"""PaddleOCR's CRNN on MobileNetV3 (large), the Thai system's network, independent of neighbours.
 
-As PaddleOCR 2.x builds it (ppocr/modeling/backbones/rec_mobilenet_v3.py, necks/rnn.py); Howard et al. 2019, table 1.
+Built as in PaddleOCR 2.x (ppocr/modeling/backbones/rec_mobilenet_v3.py, necks/rnn.py); Howard et
+al. 2019, table 1. Every step that depends on the batch there works on the image's own columns here.
 Legend: B batch, C channels, H height, W width in columns, T output columns, K classes.
 """
 
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 from ocr.recognizers.ctc.layers import BiLstm, CtcNetwork, Dropout, MicroBatchNorm, mask_beyond
 from ocr.recognizers.ctc.settings import MobileNetSettings
 
-# kernel, expanded channels, channels, squeeze-and-excitation, hard-swish (else ReLU), stride of the height; the width keeps its columns
+# kernel, expanded channels, channels, squeeze-and-excitation, hard-swish (else ReLU), stride of the
+# height; the width keeps its columns
 _BLOCKS = (
     (3, 16, 16, False, False, 1),
     (3, 64, 24, False, False, 2),
@@ -34,13 +36,13 @@ _HARD_SIGMOID_SLOPE = 0.2  # Paddle's; torch's own is 1/6
 
 
 def _scaled(channels: float) -> int:
-    """To a multiple of 8, at least 8, and not below nine tenths."""
+    """Return channels as a multiple of 8, at least 8, and not below nine tenths."""
     near = max(8, int(channels + 4) // 8 * 8)
     return near + 8 if near < 0.9 * channels else near
 
 
 class _Convolution(nn.Module):
-    """Convolution and normalisation, then the activation, and nothing beyond each image's width."""
+    """Convolution, normalisation and activation, then zeros beyond each image's width."""
 
     def __init__(
         self,
@@ -65,7 +67,10 @@ class _Convolution(nn.Module):
 
 
 class _SqueezeExcitation(nn.Module):
-    """Channels weighed by their mean over the image's own columns; over the whole batch's width, neighbours would count."""
+    """Channels weighted by their mean over the image's own columns.
+
+    A mean over the whole batch's width would depend on neighbours.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -83,7 +88,7 @@ class _SqueezeExcitation(nn.Module):
 
 
 class _Block(nn.Module):
-    """An inverted residual: expand, convolve each channel, weigh, project."""
+    """An inverted residual: expand, convolve each channel, weight, project."""
 
     def __init__(
         self,
@@ -141,7 +146,7 @@ class MobileNetNetwork(CtcNetwork):
         self.classes = nn.Linear(2 * settings.hidden_size, classes)
 
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """See CtcNetwork."""
+        """Return logits and output lengths, as CtcNetwork.forward defines them."""
         widths_B = widths_B // 2
         features = self.stem(ink_BCHW, widths_B)
         for block in self.blocks:

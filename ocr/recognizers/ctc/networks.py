@@ -21,7 +21,7 @@ def build_network(settings: NetworkSettings, classes: int) -> CtcNetwork:
 
 
 class TorchBackend:
-    """A network on a device as ocr.recognizers.ctc.reading reads with it; a network in training comes back as it was."""
+    """A network on a device as a backend of CtcRecognizer; reading leaves its training mode as it was."""
 
     def __init__(self, network: CtcNetwork, device: str = "cpu") -> None:
         self.network, self.device = network.to(device), torch.device(device)
@@ -30,7 +30,7 @@ class TorchBackend:
     def logits(
         self, ink_BCHW: NDArray[np.float32], widths_B: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Class logits [T, B, K] and output lengths [B]."""
+        """Return class logits [T, B, K] and output lengths [B]."""
         was_training = self.network.training
         self.network.eval()
         logits_TBK, lengths_B = self.network(

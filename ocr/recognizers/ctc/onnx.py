@@ -1,4 +1,4 @@
-"""CTC networks in ONNX: exported from torch, made int8 by static quantisation, read with onnxruntime.
+"""CTC networks in ONNX: exported from torch, made int8 by static quantisation, read by onnxruntime.
 
 Legend: T output columns, B batch, C channels, H height, W width, K classes.
 """
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from ocr.recognizers.ctc.layers import CtcNetwork
 
 _OPSET = 17
-_BATCH = 32  # images of which int8 ranges are taken at once
-_HALF_FROM = 4096  # values of a tensor from which on it is stored in half precision
+_BATCH = 32  # images per batch when int8 ranges are measured
+_HALF_FROM = 4096  # least number of values of a tensor that is stored in half precision
 
 
 class OnnxBackend:
-    """An exported network in onnxruntime on the CPU, with OMP_NUM_THREADS threads where that is set."""
+    """An exported network in onnxruntime on the CPU, with OMP_NUM_THREADS threads where set."""
 
     def __init__(self, content: bytes) -> None:
         import onnxruntime
@@ -38,13 +38,16 @@ class OnnxBackend:
         )
 
     def logits(self, ink_BCHW: Floats, widths_B: Ints) -> tuple[Floats, Ints]:
-        """Class logits [T, B, K] and output lengths [B]."""
+        """Return class logits [T, B, K] and output lengths [B]."""
         logits_TBK, lengths_B = self._session.run(None, {"ink": ink_BCHW, "widths": widths_B})
         return logits_TBK, lengths_B
 
 
 def to_onnx(network: "CtcNetwork", settings: NetworkSettings) -> bytes:
-    """The network in fp32, its batch free, and its width unless it is fixed (torch's newer exporter gives graphs with the example's width in them)."""
+    """Export the network in fp32 with free batch size, and free width unless that is fixed.
+
+    torch's newer exporter would fix the width to the example's.
+    """
     import torch
 
     width = settings.fixed_width_px or 16 * settings.columns_per_output
@@ -61,7 +64,7 @@ def to_onnx(network: "CtcNetwork", settings: NetworkSettings) -> bytes:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
-        )  # of the exporter's age, and that batch sizes of an LSTM are free
+        )  # about the exporter's age, and about free batch sizes of an LSTM
         torch.onnx.export(
             network.eval(),
             (ink_BCHW, widths_B),
@@ -77,9 +80,10 @@ def to_onnx(network: "CtcNetwork", settings: NetworkSettings) -> bytes:
 
 
 def to_int8(content: bytes, images: Sequence[Pixels], settings: NetworkSettings) -> bytes:
-    """Convolutions and matrix products in int8, per channel, by the ranges that they have on these images (in the network's mode); LSTMs stay fp32.
+    """Quantise convolutions and matrix products to int8, per channel; LSTMs stay fp32.
 
-    Ranges are fixed here, so a neighbour in a batch never changes a reading.
+    The ranges are those on these images (in the network's mode). They are fixed here, so a
+    neighbour in a batch never changes a reading.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -105,13 +109,13 @@ def to_int8(content: bytes, images: Sequence[Pixels], settings: NetworkSettings)
 
 
 class _Int8Ranges:
-    """Batches of images as quantize_static asks for them."""
+    """Batches of images on which quantize_static measures the int8 ranges."""
 
     def __init__(self, images: Sequence[Pixels], settings: NetworkSettings) -> None:
         self._batches = _batches(images, settings)
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next batch's inputs; None at the end."""
+        """Return the next batch's inputs; None at the end."""
         return next(self._batches, None)
 
 
@@ -123,7 +127,10 @@ def _batches(images: Sequence[Pixels], settings: NetworkSettings) -> Iterator[di
 
 
 def with_half_weights(content: bytes) -> bytes:
-    """The model with its large fp32 tensors (an int8 model's LSTMs) stored in fp16 and widened when it is loaded: half the file."""
+    """Return the model with large fp32 tensors (an int8 model's LSTMs) stored in fp16: half the file.
+
+    They are widened to fp32 when the model is loaded.
+    """
     import onnx
 
     model = onnx.load_model_from_string(content)

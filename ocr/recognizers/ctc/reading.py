@@ -1,4 +1,4 @@
-"""Reading with a CTC network: prepare images, run them by width on a backend (torch or ONNX), decode.
+"""Reading with a CTC network: prepare images, run them by width on a backend, decode.
 
 Legend: B batch, C channels, H height, W width, T output columns, K classes.
 """
@@ -22,19 +22,20 @@ from ocr.sample import Reading
 from ocr.settings import parse_settings
 
 READ_BATCH = 32
-_WIDEST = 2.0  # times the narrowest of a batch: what is padded costs as much as what is read
+# widest image of a batch, in widths of the narrowest: padding costs as much as reading
+_WIDEST = 2.0
 
 
 class Backend(Protocol):
-    """What computes a network's classes."""
+    """A network in torch or ONNX that computes class logits."""
 
     def logits(self, ink_BCHW: Floats, widths_B: Ints) -> tuple[Floats, Ints]:
-        """Class logits [T, B, K] and output lengths [B]."""
+        """Return class logits [T, B, K] and output lengths [B]."""
         ...
 
 
 class CtcRecognizer:
-    """A CTC network with the alphabet it was trained for; also the live one inside training."""
+    """A CTC network with its alphabet; also the live one inside training."""
 
     reads_pages = False
 
@@ -45,13 +46,16 @@ class CtcRecognizer:
         self.image_mode: Literal["L", "RGB"] = "L" if settings.channels == 1 else "RGB"
 
     def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
-        """One Reading per image; images of like width share a batch."""
+        """Return one Reading per image; images of similar width share a batch."""
         return [reading for reading, _ in self._in_batches(opened(images, self.image_mode), None)]
 
     def read_and_compare(
         self, images: Sequence[Pixels], references: Sequence[str]
     ) -> list[tuple[Reading, float]]:
-        """Each image's Reading and the CTC loss of its reference; inf where the network cannot write it."""
+        """Return each image's Reading and the CTC loss of its reference.
+
+        The loss is inf where the network cannot write the reference.
+        """
         return self._in_batches(images, references)
 
     def _in_batches(
@@ -85,7 +89,7 @@ class CtcRecognizer:
 
 
 def _by_width(widths: Sequence[int]) -> Iterator[list[int]]:
-    """Places of like widths, together."""
+    """Yield batches of indices of similar widths."""
     return like_sizes(
         widths,
         lambda batch, place: (
@@ -95,7 +99,7 @@ def _by_width(widths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def network_settings(values: dict[str, Any], where: str) -> NetworkSettings:
-    """The settings of a CTC network from a bundle's plain values."""
+    """Return the settings of a CTC network from a bundle's plain values."""
     kind = values.get("kind")
     if kind not in NETWORK_SETTINGS:
         raise UserError(f"{where}: unknown network {kind!r}; known: {', '.join(NETWORK_SETTINGS)}")
@@ -103,7 +107,7 @@ def network_settings(values: dict[str, Any], where: str) -> NetworkSettings:
 
 
 def load_ctc(bundle: Bundle, backend: str | None, device: str | None) -> CtcRecognizer:
-    """The recogniser of a CTC bundle; UserError for a backend that it does not hold."""
+    """Return the recogniser of a CTC bundle; UserError for a backend that the bundle lacks."""
     device = device or "cpu"
     backend = backend or bundle.default_backend(device)
     if backend not in bundle.backends:
@@ -117,7 +121,7 @@ def load_ctc(bundle: Bundle, backend: str | None, device: str | None) -> CtcReco
 
 
 def sealed_decoder(bundle: Bundle) -> Decoder:
-    """Decoding as the bundle was measured with."""
+    """Return the decoder that the bundle was measured with."""
     values = dict(bundle.decoding)
     calibration = Calibration(**values.pop("calibration", {}))
     settings = parse_settings(DecodingSettings, values, f"{bundle.path}: decoding")

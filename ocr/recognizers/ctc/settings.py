@@ -1,4 +1,4 @@
-"""Settings of the CTC networks; no torch here, so a config is checked in an instant."""
+"""Settings of the CTC networks; without torch, so that a config is checked at once."""
 
 from typing import ClassVar, Literal, get_args
 
@@ -8,7 +8,7 @@ from ocr.settings import Setting, Settings
 
 
 class WritingSettings(Settings):
-    """What a network can write, and the lines that it takes."""
+    """The alphabet of a network, and the lines that it takes."""
 
     network: ClassVar[str]  # module:class, imported when it is built: settings never load torch
     channels: ClassVar[int]
@@ -17,24 +17,24 @@ class WritingSettings(Settings):
     alphabet: str | None = Setting(
         None,
         on_resume="refuse",
-        description="characters it can write; null: those of the dictionary, else of the training split",
+        description="Characters that the network can write; null: those of the dictionary, else of the training split",
     )
     character_dict_path: str | None = Setting(
         None,
         on_resume="refuse",
-        description="PaddleOCR dictionary: its entries' code points are the alphabet, and it must spell every training label",
+        description="PaddleOCR dictionary file: its entries' code points are the alphabet, and it must spell every training label",
     )
     use_space_char: bool = Setting(
-        False, on_resume="refuse", description="the space is an entry of the dictionary"
+        False, on_resume="refuse", description="The space is an entry of the dictionary"
     )
 
     @property
     def fixed_width_px(self) -> int | None:
-        """The one width of input that the network takes; None: it takes any, and gives more outputs for more columns."""
+        """The one width in columns that the network takes; None: any, with outputs in proportion."""
         return None
 
     def outputs(self, columns: int) -> int:
-        """Outputs for an input of so many columns."""
+        """Return the number of outputs for an input of so many columns."""
         return columns // self.columns_per_output
 
 
@@ -45,15 +45,15 @@ class CompactSettings(WritingSettings):
     channels: ClassVar[int] = 1
     columns_per_output: ClassVar[int] = 4
 
-    kind: Literal["compact"] = Setting("compact", on_resume="refuse", description="which network")
+    kind: Literal["compact"] = Setting("compact", on_resume="refuse", description="Kind of network")
     size: Literal["small", "base", "large"] = Setting(
-        "base", on_resume="refuse", description="0.4, 0.8 or 2.6 million parameters"
+        "base", on_resume="refuse", description="Size of the network: 0.4, 0.8 or 2.6 million parameters"
     )
     height_px: Literal[32, 48] = Setting(
-        32, on_resume="refuse", description="height that every image is scaled to"
+        32, on_resume="refuse", description="Height that every image is scaled to, in pixels"
     )
     dropout: float = Setting(
-        0.1, ge=0, lt=1, on_resume="refuse", description="before the LSTM and before the classes"
+        0.1, ge=0, lt=1, on_resume="refuse", description="Dropout before the LSTM and before the classes, as a share"
     )
 
 
@@ -64,57 +64,63 @@ class CrnnSettings(WritingSettings):
     channels: ClassVar[int] = 3
     columns_per_output: ClassVar[int] = 8
 
-    kind: Literal["crnn"] = Setting("crnn", on_resume="refuse", description="which network")
+    kind: Literal["crnn"] = Setting("crnn", on_resume="refuse", description="Kind of network")
     height_px: Literal[32] = Setting(
-        32, on_resume="refuse", description="height that every image is scaled to"
+        32, on_resume="refuse", description="Height that every image is scaled to, in pixels"
     )
     dropout: float = Setting(
         0.3,
         ge=0,
         lt=1,
         on_resume="refuse",
-        description="after each convolution and between the LSTM layers",
+        description="Dropout after each convolution and between the LSTM layers, as a share",
     )
 
 
 class MobileNetSettings(WritingSettings):
-    """PaddleOCR's CRNN on MobileNetV3 large, the Thai system's network: RGB, one output every 4 pixels, two BiLSTM layers."""
+    """PaddleOCR's CRNN on MobileNetV3 large, the Thai system's network.
+
+    RGB, one output every 4 pixels, two BiLSTM layers.
+    """
 
     network: ClassVar[str] = "ocr.recognizers.ctc.mobilenet:MobileNetNetwork"
     channels: ClassVar[int] = 3
     columns_per_output: ClassVar[int] = 4
 
     kind: Literal["mobilenet_v3_crnn"] = Setting(
-        "mobilenet_v3_crnn", on_resume="refuse", description="which network"
+        "mobilenet_v3_crnn", on_resume="refuse", description="Kind of network"
     )
     scale: float = Setting(
         0.5,
         gt=0,
         le=2,
         on_resume="refuse",
-        description="width of every layer against MobileNetV3's",
+        description="Width of every layer, as a multiple of MobileNetV3's",
     )
     hidden_size: int = Setting(
-        96, ge=1, on_resume="refuse", description="of each direction of each BiLSTM layer"
+        96, ge=1, on_resume="refuse", description="Hidden units of each direction of each BiLSTM layer"
     )
     height_px: Literal[32] = Setting(
-        32, on_resume="refuse", description="height that every image is scaled to"
+        32, on_resume="refuse", description="Height that every image is scaled to, in pixels"
     )
-    dropout: float = Setting(0.0, ge=0, lt=1, on_resume="refuse", description="before the classes")
+    dropout: float = Setting(0.0, ge=0, lt=1, on_resume="refuse", description="Dropout before the classes, as a share")
 
 
 class SvtrSettings(WritingSettings):
-    """PaddleOCR's SVTRNet as the Thai system sets it: RGB lines of one fixed size, attention over patches, the same number of outputs for every line."""
+    """PaddleOCR's SVTRNet with the Thai system's settings: attention over patches.
+
+    RGB lines of one fixed size, the same number of outputs for every line.
+    """
 
     network: ClassVar[str] = "ocr.recognizers.ctc.svtr:SvtrNetwork"
     channels: ClassVar[int] = 3
     columns_per_output: ClassVar[int] = (
-        4  # of a patch; patches are pooled into the outputs, so each has more
+        4  # columns of a patch; patches are pooled into the outputs, so each output has more
     )
 
-    kind: Literal["svtr"] = Setting("svtr", on_resume="refuse", description="which network")
+    kind: Literal["svtr"] = Setting("svtr", on_resume="refuse", description="Kind of network")
     height_px: Literal[64] = Setting(
-        64, on_resume="refuse", description="height that every image is scaled to"
+        64, on_resume="refuse", description="Height that every image is scaled to, in pixels"
     )
     width_px: int = Setting(
         256,
@@ -122,19 +128,19 @@ class SvtrSettings(WritingSettings):
         le=1024,
         multiple_of=4,
         on_resume="refuse",
-        description="width of every input: wider lines are squeezed to it, background fills the rest",
+        description="Width of every input in pixels: wider lines are squeezed to it, background fills the rest",
     )
     out_channels: int = Setting(
-        192, ge=1, le=1024, on_resume="refuse", description="features of each output"
+        192, ge=1, le=1024, on_resume="refuse", description="Features of each output"
     )
     out_char_num: int = Setting(
         25,
         ge=1,
         le=256,
         on_resume="refuse",
-        description="outputs of every line: characters and blanks between equal ones that it can have",
+        description="Outputs of every line: the most characters, and blanks between equal ones, that it can have",
     )
-    dropout: float = Setting(0.1, ge=0, lt=1, on_resume="refuse", description="before the classes")
+    dropout: float = Setting(0.1, ge=0, lt=1, on_resume="refuse", description="Dropout before the classes, as a share")
 
     @pydantic.model_validator(mode="after")
     def _an_output_for_a_patch(self) -> "SvtrSettings":
@@ -147,61 +153,61 @@ class SvtrSettings(WritingSettings):
 
     @property
     def fixed_width_px(self) -> int:
-        """See WritingSettings."""
+        """The fixed width of the input."""
         return self.width_px
 
     def outputs(self, columns: int) -> int:  # noqa: ARG002  (as many for every input)
-        """See WritingSettings."""
+        """Return the same number of outputs for every input."""
         return self.out_char_num
 
 
 class DecodingSettings(Settings):
-    """How the columns' probabilities become text; sealed in the bundle, so that serving decodes as evaluation did."""
+    """Decoding of the columns' probabilities; sealed in the bundle: serving decodes as evaluation did."""
 
     method: Literal["greedy", "beam", "closed"] = Setting(
         "greedy",
         on_resume="free",
-        description="best class per column; a prefix beam search; or the likeliest entry of model.character_dict_path",
+        description="Decoding: the best class per column, a prefix beam search, or the likeliest entry of model.character_dict_path",
     )
     beam_width: int = Setting(
-        8, ge=1, le=256, on_resume="free", description="prefixes kept after each column"
+        8, ge=1, le=256, on_resume="free", description="Prefixes kept after each column of a beam search"
     )
     lm_order: int = Setting(
         5,
         ge=0,
         le=9,
         on_resume="free",
-        description="characters in the n-grams of the language model of the training texts; 0: none",
+        description="Characters in the n-grams of the language model of the training texts; 0: no language model",
     )
     lm_weight: float = Setting(
         0.4,
         ge=0,
         le=5,
         on_resume="free",
-        description="weight of the language model's log probability",
+        description="Weight of the language model's log probability",
     )
     lm_least_count: int = Setting(
         1,
         ge=1,
         on_resume="free",
-        description="n-grams of three characters and more seen less often are left out",
+        description="Least occurrences of n-grams of three and more characters in the language model",
     )
     length_bonus: float = Setting(
         0.6,
         ge=-5,
         le=5,
         on_resume="free",
-        description="added for each character, against the language model's love of short texts",
+        description="Score added for each character, against the language model's preference for short texts",
     )
     lexicon: bool = Setting(
         False,
         on_resume="free",
-        description="replace unknown words by the one word of the training texts that is a single edit away",
+        description="Replace an unknown word by the only word of the training texts that is a single edit away",
     )
 
     @property
     def uses_language_model(self) -> bool:
-        """Whether the beam asks a language model."""
+        """Whether the beam search uses a language model."""
         return self.method == "beam" and self.lm_order > 0 and self.lm_weight > 0
 
 

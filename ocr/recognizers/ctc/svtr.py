@@ -1,7 +1,10 @@
-"""SVTR (Du et al. 2022), the Thai system's other network: a line of fixed size cut into patches, mixed by attention near by, then over the whole line.
+"""SVTR (Du et al. 2022), the Thai system's other network, on lines of one fixed size.
 
-As PaddleOCR 2.x builds SVTRNet by default (ppocr/modeling/backbones/rec_svtrnet.py), with the CTCHead of heads/rec_ctc_head.py.
-Legend: B batch, C channels, H height, W width in columns, N patches (rows of W), T output columns, K classes.
+A line is cut into patches; attention mixes neighbours first, then the whole line. Built as
+PaddleOCR 2.x builds SVTRNet by default (ppocr/modeling/backbones/rec_svtrnet.py), with the CTCHead
+of heads/rec_ctc_head.py.
+Legend: B batch, C channels, H height, W width in columns, N patches (rows of W), T output columns,
+K classes.
 """
 
 from collections.abc import Sequence
@@ -14,16 +17,21 @@ from torch.nn import functional as F
 from ocr.recognizers.ctc.layers import CtcNetwork, Dropout, MicroBatchNorm
 from ocr.recognizers.ctc.settings import SvtrSettings
 
-_PATCH_PX = SvtrSettings.columns_per_output  # of either side
-# channels, heads, blocks that mix what is near, blocks that mix everything; each stage has half the rows of the one before
+_PATCH_PX = SvtrSettings.columns_per_output  # width and height of a patch
+# channels, heads, blocks with local mixing, blocks with global mixing; each stage has half the rows
+# of the one before
 _STAGES = ((64, 2, 3, 0), (128, 4, 3, 3), (256, 8, 0, 3))
-_NEAR = (7, 11)  # rows and columns around a patch
+_NEAR = (7, 11)  # rows and columns of the window around a patch
 _WIDER = 4  # hidden features of a block, in channels
-_MOST_DROPPED = 0.1  # share of the images whose last block is left out in training; none of the first, evenly in between
+# share of images whose last block is skipped in training; 0 for the first block, rising evenly
+_MOST_DROPPED = 0.1
 
 
 def _near_only(rows: int, columns: int) -> Tensor:
-    """[N, N]: what is added to attention, 0 for patches in the window around a patch, else -inf (Du et al. 2022, section 3.3, local mixing)."""
+    """Return the mask added to attention, [N, N]: 0 inside the window around a patch, else -inf.
+
+    This is local mixing (Du et al. 2022, section 3.3).
+    """
     near_HH, near_WW = (
         ((torch.arange(count)[:, None] - torch.arange(count)).abs() <= window // 2).float()
         for count, window in zip((rows, columns), _NEAR, strict=True)
@@ -32,7 +40,7 @@ def _near_only(rows: int, columns: int) -> Tensor:
 
 
 class _Attention(nn.Module):
-    """Each patch from all patches, as far as the mask lets it, by several heads."""
+    """Multi-head attention of each patch to all patches that the mask allows."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -54,7 +62,7 @@ class _Attention(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention, then two layers for each patch, each added and then normalised (what PaddleOCR calls `prenorm`)."""
+    """Attention, then two layers per patch, each added and then normalised (PaddleOCR's `prenorm`)."""
 
     def __init__(self, channels: int, heads: int, dropped: float) -> None:
         super().__init__()
@@ -78,7 +86,10 @@ class _Block(nn.Module):
         return out_BNC
 
     def _for_some(self, branch_BNC: Tensor) -> Tensor:
-        """In training, zero for a share of the images and the stronger for the others (stochastic depth, Huang et al. 2016)."""
+        """Skip a branch for a share of the images in training (stochastic depth, Huang et al. 2016).
+
+        The branch is stronger for the others.
+        """
         if not self.training:
             return branch_BNC
         return branch_BNC * F.dropout(branch_BNC.new_ones(len(branch_BNC), 1, 1), self.dropped)
@@ -129,7 +140,7 @@ class _Merge(nn.Module):
 
 
 class SvtrNetwork(CtcNetwork):
-    """RGB; patches of 4 × 4 pixels and where they lie; three stages; each output the mean of its columns; the classes."""
+    """RGB; patches of 4 × 4 pixels with positions; three stages; column means as outputs; the classes."""
 
     def __init__(self, settings: SvtrSettings, classes: int) -> None:
         super().__init__()
@@ -164,7 +175,8 @@ class SvtrNetwork(CtcNetwork):
         self.dropout = Dropout(settings.dropout)
         self.classes = nn.Linear(settings.out_channels, classes)
         self.share_WT: (
-            Tensor  # of each column in each output; the pooling itself cannot be exported to ONNX
+            # share of each column in each output; the pooling itself cannot be exported to ONNX
+            Tensor
         )
         self.register_buffer(
             "share_WT",
@@ -173,7 +185,7 @@ class SvtrNetwork(CtcNetwork):
         )
 
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """See CtcNetwork."""
+        """Return logits and output lengths, as CtcNetwork.forward defines them."""
         features_BCHW = self.stages(self.patches(ink_BCHW) + self.places_CHW)
         with self.in_fp32(features_BCHW):
             pooled_BCT = features_BCHW.float().mean(2) @ self.share_WT
@@ -188,7 +200,7 @@ def _halved(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
 
 
 def _draw(module: nn.Module) -> None:
-    """Fresh weights as PaddleOCR draws them."""
+    """Initialise the weights of a layer as PaddleOCR does."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
     elif isinstance(module, nn.Conv1d | nn.Conv2d):

@@ -1,4 +1,7 @@
-"""LoRA adapters in PEFT's own format: put on a base, filled, and opened again; nothing that does not fit is passed over."""
+"""LoRA adapters in PEFT's own format: added to a base model, filled, and opened again.
+
+An adapter that does not fit is refused; nothing is ignored.
+"""
 
 import json
 import re
@@ -30,7 +33,10 @@ ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def adapted(model: nn.Module, base: Base, lora: LoraSettings) -> nn.Module:
-    """The base with a fresh adapter on the wanted parts, drawn from torch's global generator; UserError where a part matches no layer."""
+    """Return the base model with a fresh adapter, initialised from torch's global generator.
+
+    UserError where a part of `lora.parts` matches no layer.
+    """
     from peft import LoraConfig, get_peft_model
 
     names = [name for name, _ in model.named_modules()]
@@ -51,16 +57,17 @@ def adapted(model: nn.Module, base: Base, lora: LoraSettings) -> nn.Module:
         r=lora.rank, target_modules="|".join(TARGETS[part] for part in lora.parts), **options
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of transformers to peft
+        warnings.simplefilter("ignore", FutureWarning)  # from transformers to peft
         peft_model = get_peft_model(model, made)
     peft_model.peft_config["default"].base_model_name_or_path = base.name
     return peft_model
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Weights under PEFT's own names into an adapted model; UserError naming what is missing, unexpected or of another shape.
+    """Load weights under PEFT's own names into an adapted model.
 
-    Where the names differ, `PeftModel.from_pretrained` loads nothing and only warns.
+    UserError lists the weights that are missing, unexpected or of another shape.
+    `PeftModel.from_pretrained` loads nothing and only warns where names differ.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -79,7 +86,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
 
 
 def adapter_files(model: nn.Module) -> dict[str, bytes]:
-    """What `PeftModel.from_pretrained` opens: the adapter's weights and config."""
+    """Return the files that `PeftModel.from_pretrained` opens: the adapter's weights and config."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save
 
@@ -100,14 +107,14 @@ def adapter_files(model: nn.Module) -> dict[str, bytes]:
 
 
 def read_adapter(folder: Path) -> dict[str, Tensor]:
-    """The weights of an adapter as PEFT saves it; UserError where there is none."""
+    """Return the weights of an adapter as PEFT saves it; UserError where there is none."""
     if not (folder / ADAPTER).is_file():
         raise UserError(f"{folder}: no adapter here ({ADAPTER} is missing)")
     return load_file(folder / ADAPTER)
 
 
 def require_base(base: Base, sha256: str | None, where: str) -> None:
-    """UserError where an adapter was trained on another base."""
+    """Raise UserError where an adapter was trained on another base model."""
     if sha256 is not None and sha256 != base.sha256:
         raise UserError(
             f"{where}: trained on another base than {base.name} (its weights hash to {base.sha256[:12]}…, the adapter's to {sha256[:12]}…)"
@@ -115,7 +122,7 @@ def require_base(base: Base, sha256: str | None, where: str) -> None:
 
 
 def model_settings(values: Mapping[str, Any], where: str) -> VlmSettings | TinyVlmSettings:
-    """The base's settings from a bundle's plain values."""
+    """Return the base model's settings from a bundle's plain values."""
     kinds: dict[str, type[VlmSettings | TinyVlmSettings]] = {
         "vlm": VlmSettings,
         "tiny_vlm": TinyVlmSettings,
@@ -130,7 +137,7 @@ def model_settings(values: Mapping[str, Any], where: str) -> VlmSettings | TinyV
 def quantised(
     settings: VlmSettings | TinyVlmSettings, backend: str, where: str
 ) -> VlmSettings | TinyVlmSettings:
-    """The settings with the base's matrices as the backend has them; UserError for one that is not there."""
+    """Return the settings for a backend's quantisation; UserError for an unknown backend."""
     if backend == "torch":
         return settings
     if backend not in QUANTISED:
@@ -143,9 +150,11 @@ def quantised(
 
 
 def load_vlm(bundle: Bundle, backend: str | None, device: str | None) -> VlmRecognizer:
-    """The recogniser of a bundle, on a GPU where there is one: merged, or its base, found again and proved by its hash, with the adapter.
+    """Return the recogniser of a bundle, on a GPU where there is one.
 
-    Backends: torch as it was trained, nf4 and int8 with the matrices of the base so quantised (bitsandbytes).
+    A merged bundle holds the whole model. Otherwise its base model is found again, proved by its
+    hash, and gets the adapter. Backends: torch as it was trained; nf4 and int8 with the base
+    model's matrices quantised (bitsandbytes).
     """
     where, values = str(bundle.path), dict(bundle.model)
     sha256, lora, is_merged = (

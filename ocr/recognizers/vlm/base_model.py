@@ -1,4 +1,7 @@
-"""The frozen base: its folder, its hash, its tokenizer and its weights, loaded by transformers; remote code never runs."""
+"""The frozen base model: folder, hash, tokenizer and weights, loaded by transformers.
+
+Remote code never runs.
+"""
 
 import hashlib
 import importlib
@@ -23,7 +26,7 @@ ARCHITECTURES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
 }
-TARGETS = {  # the whole names of each part's linear layers
+TARGETS = {  # whole names of each part's linear layers
     "language": r"(?:.*\.)?language_model\.layers\.\d+\.(?:self_attn\.(?:q|k|v|o)_proj|mlp\.(?:gate|up|down)_proj)",
     "vision": r"(?:.*\.)?visual\.blocks\.\d+\.(?:attn\.(?:qkv|proj)|mlp\.(?:linear_fc1|linear_fc2|gate_proj|up_proj|down_proj))",
     "merger": r"(?:.*\.)?visual\.(?:merger|deepstack_merger_list\.\d+)\.(?:linear_fc1|linear_fc2|mlp\.0|mlp\.2)",
@@ -38,19 +41,19 @@ DTYPES: dict[Dtype, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Base:
-    """A base on this disk; everything is read when it is asked for."""
+    """A base model on this disk, read lazily."""
 
     folder: Path
-    name: str  # as the settings call it
+    name: str  # as the settings name it
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Its config.json."""
+        """The content of config.json."""
         return dict(read_json(self.folder / "config.json"))
 
     @cached_property
     def preprocessor(self) -> dict[str, Any]:
-        """Its preprocessor_config.json, or the image part of its processor_config.json."""
+        """The content of preprocessor_config.json, or the image part of processor_config.json."""
         for file, key in (
             ("preprocessor_config.json", None),
             ("processor_config.json", "image_processor"),
@@ -65,19 +68,19 @@ class Base:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """By AutoTokenizer."""
+        """The tokenizer, as AutoTokenizer loads it."""
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         if (
             tokenizer.chat_template is None and (self.folder / "chat_template.json").is_file()
-        ):  # where older processors keep it
+        ):  # older processors keep it there
             tokenizer.chat_template = read_json(self.folder / "chat_template.json")["chat_template"]
         return tokenizer
 
     @cached_property
     def patching(self) -> Patching:
-        """How it wants its images cut."""
+        """The patches that the model expects of an image."""
         found, vision = self.preprocessor, self.config["vision_config"]
         mean, std = found.get("image_mean"), found.get("image_std")
         if not mean or not std:
@@ -90,7 +93,7 @@ class Base:
         )
 
     def prompt(self, settings: BaseModelSettings) -> Prompt:
-        """What it is asked."""
+        """Return the prompt around each image."""
         return Prompt.of(
             self.tokenizer,
             settings.instruction,
@@ -100,7 +103,7 @@ class Base:
 
     @cached_property
     def sha256(self) -> str:
-        """Of its config and weights; a file of the hub's cache is named by its hash already."""
+        """The SHA-256 of config and weights; the hub's cache already names files by theirs."""
         files = sorted([self.folder / "config.json", *self.folder.glob("*.safetensors")])
         if len(files) < 2:
             raise UserError(
@@ -115,13 +118,13 @@ class Base:
 
     @property
     def stored_dtype(self) -> Dtype:
-        """What its weights are stored in, as its config says."""
+        """The dtype of the stored weights, as config.json says."""
         said = self.config.get("dtype") or self.config.get("torch_dtype")
         return said if said in DTYPES else "bfloat16"
 
     @property
     def license(self) -> str:
-        """As its model card says; unknown where there is none."""
+        """The licence, as the model card says; unknown without a card."""
         from huggingface_hub.repocard import metadata_load
 
         card = self.folder / "README.md"
@@ -132,7 +135,7 @@ class Base:
         )
 
     def load(self, settings: BaseModelSettings, dtype: torch.dtype, device: str) -> nn.Module:
-        """The model with frozen weights, on the device; UserError where transformers cannot load it."""
+        """Return the model with frozen weights, on the device; UserError if transformers cannot load it."""
         from transformers import AutoModelForImageTextToText
 
         quieten()
@@ -154,25 +157,32 @@ class Base:
         for module in placed.modules():
             if hasattr(
                 module, "support_avx512bf16_for_cpu"
-            ):  # bitsandbytes would repack 4-bit weights in evaluations, and no gradient passes those
+            # bitsandbytes would repack 4-bit weights in evaluations, and no gradient flows through
+            # those
+            ):
                 module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
         return placed.requires_grad_(False)
 
 
 def quieten() -> None:
-    """No progress bars of a second, and no word about kernels that are fetched from a hub: what a run says is its own."""
+    """Silence progress bars and kernel downloads: a run prints its own lines only."""
     import transformers
 
     if not torch.cuda.is_available():
         os.environ.setdefault(
             "DS_ACCELERATOR", "cpu"
-        )  # peft imports DeepSpeed where it is there, which else warns that it found none
+        # peft imports DeepSpeed where it is installed, which else warns that it found no
+        # accelerator
+        )
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _torchvision_trouble() -> str | None:
-    """What is wrong with an installed torchvision: transformers asks only whether it is there, and then fails with another message."""
+    """Return the fault of an installed torchvision; None where it works or is not installed.
+
+    transformers checks only whether it is installed, and then fails with another message.
+    """
     if importlib.util.find_spec("torchvision") is None:
         return None
     try:
@@ -183,7 +193,7 @@ def _torchvision_trouble() -> str | None:
 
 
 def dtype_for(precision: str) -> Dtype:
-    """Of a frozen base whose settings leave it open, where fp32, bf16 or fp16 is computed in."""
+    """Return the dtype of the frozen base model when model.dtype is auto."""
     return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]  # type: ignore[return-value]
 
 

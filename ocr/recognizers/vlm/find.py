@@ -9,9 +9,13 @@ from ocr.recognizers.vlm.settings import TinyVlmSettings, VlmSettings
 from ocr.recognizers.vlm.tiny import built
 
 
-@lru_cache(maxsize=4)  # its tokenizer and the hash of its weights are asked for in several places
+@lru_cache(maxsize=4)  # tokenizer and hash are used in several modules
 def find_base(settings: VlmSettings | TinyVlmSettings) -> Base:
-    """The base that the settings name: a folder, one of the hub (downloaded where it is not in its cache), or the tiny one, built where it is missing."""
+    """Return the base model that the settings name.
+
+    That is a folder, a model of the hub (downloaded where it is not in the cache), or the tiny
+    model (built where it is missing).
+    """
     if isinstance(settings, TinyVlmSettings):
         return Base(built(settings), f"tiny_vlm {settings.architecture}")
     folder = Path(settings.name_or_path).expanduser()

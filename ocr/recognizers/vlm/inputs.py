@@ -1,8 +1,8 @@
-"""What goes into a vision-language model: the prompt's tokens and an image's patches.
+"""The input of a vision-language model: the prompt's tokens and an image's patches.
 
-One way for training, evaluation and serving, with Pillow alone: torchvision resizes otherwise, and where its build does not fit
-torch even the import of transformers' processors fails (shared by Qwen2-VL, Qwen2.5-VL and Qwen3-VL: `smart_resize`, `patches`).
-
+Training, evaluation and serving share it, with Pillow alone. torchvision resizes differently, and
+where its build does not fit torch even transformers' processors cannot be imported. Shared by
+Qwen2-VL, Qwen2.5-VL and Qwen3-VL: `smart_resize`, `patches`.
 Legend: B batch, T tokens, C channels, H and W in pixels, N patches, P values of a patch.
 """
 
@@ -23,7 +23,7 @@ from ocr.recognizers.vlm.settings import ImageSettings
 
 @dataclass(frozen=True, slots=True)
 class Patching:
-    """How an image becomes patches, from the processor's own config (preprocessor_config.json)."""
+    """The way an image becomes patches, from the processor's own config (preprocessor_config.json)."""
 
     patch_px: int
     merge: int
@@ -33,16 +33,16 @@ class Patching:
 
     @property
     def factor(self) -> int:
-        """Width and height are multiples of this; a square of it is one token."""
+        """The factor of width and height in pixels; a square of it is one token."""
         return self.patch_px * self.merge
 
     @property
     def token_pixels(self) -> int:
-        """Pixels that one image token stands for."""
+        """The pixels of one image token."""
         return self.factor**2
 
     def tokens(self, width: int, height: int) -> int:
-        """Image tokens of an image of this size, as `fitted_size` gives it."""
+        """Return the image tokens of an image of this size, as `fitted_size` gives it."""
         return width * height // self.token_pixels
 
 
@@ -53,9 +53,11 @@ def fitted_size(
     patching: Patching,
     max_pixels: int | None = None,
 ) -> tuple[int, int]:
-    """Width and height that an image is resized to: its longer side within `max_side_px`, then both multiples of the factor, the area within the limits.
+    """Return the width and height that an image is resized to.
 
-    `max_pixels` lowers the limit for one image. As `smart_resize` of transformers' Qwen2-VL processor, after scaling to the longer side.
+    The longer side is scaled to fit `max_side_px`; then both sides become multiples of the factor,
+    with the area within the limits, as in `smart_resize` of transformers' Qwen2-VL processor.
+    `max_pixels` lowers the limit for one image.
     """
     factor, most = patching.factor, min(images.max_pixels, max_pixels or images.max_pixels)
     scale = min(1.0, images.max_side_px / max(width, height))
@@ -76,14 +78,14 @@ def fitted_size(
 
 
 def resized(pixels: Pixels, size: tuple[int, int]) -> Tensor:
-    """An RGB image [H, W, 3] at `size` (width, height), uint8 [3, H, W]."""
+    """Return an RGB image [H, W, 3] at `size` (width, height) as uint8 [3, H, W]."""
     image = Image.fromarray(pixels)
     image = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def patches(image_CHW: Tensor, patching: Patching) -> Tensor:
-    """[N, P]: the image, 0–255, normalised and cut into patches, those that one token joins side by side."""
+    """Return the patches [N, P] of an image, 0–255, normalised; those of one token are neighbours."""
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=image_CHW.device)[:, None, None]
         for values in (patching.mean, patching.std)
@@ -100,12 +102,15 @@ def patches(image_CHW: Tensor, patching: Patching) -> Tensor:
 
 
 def grid(image_CHW: Tensor, patching: Patching) -> list[int]:
-    """Frames, rows and columns of patches."""
+    """Return the frames, rows and columns of patches."""
     return [1, image_CHW.shape[1] // patching.patch_px, image_CHW.shape[2] // patching.patch_px]
 
 
 def vision_inputs(images: Sequence[Tensor], patching: Patching) -> dict[str, Tensor]:
-    """A model's arguments for a batch's images, each [3, H, W]: the patches of all, [N, P], and each one's grid, [B, 3]; none for no image."""
+    """Return a model's arguments for the images of a batch, each [3, H, W]; empty for no image.
+
+    They are the patches of all images, [N, P], and each image's grid, [B, 3].
+    """
     if not images:
         return {}
     grids = torch.tensor([grid(image, patching) for image in images], device=images[0].device)
@@ -130,7 +135,10 @@ class Prompt:
     def of(
         cls, tokenizer: Any, instruction: str, instruction_first: bool, image_token: int
     ) -> "Prompt":
-        """By the tokenizer's chat template; UserError where it gives no image placeholder, or more than one."""
+        """Return the prompt by the tokenizer's chat template.
+
+        UserError where the template writes no image placeholder, or more than one.
+        """
         asked, shown = {"type": "text", "text": instruction}, {"type": "image"}
         with_image = _templated(tokenizer, [asked, shown] if instruction_first else [shown, asked])
         if with_image.count(image_token) != 1:
@@ -150,7 +158,7 @@ class Prompt:
         )
 
     def ids(self, image_tokens: int) -> list[int]:
-        """The prompt of an image of so many tokens; 0: of a question without one."""
+        """Return the prompt of an image of so many tokens; 0: of a question without one."""
         return (
             [*self.before, *[self.image_token] * image_tokens, *self.after]
             if image_tokens
@@ -158,7 +166,7 @@ class Prompt:
         )
 
     def length(self, image_tokens: int) -> int:
-        """Tokens of `ids`."""
+        """Return the number of tokens of `ids`."""
         return (
             len(self.before) + image_tokens + len(self.after)
             if image_tokens
@@ -174,7 +182,7 @@ def _templated(tokenizer: Any, content: list[dict[str, str]]) -> list[int]:
 
 
 def padded(rows: Sequence[Sequence[int]], filler: int, left: bool) -> Tensor:
-    """[B, T] of the rows, filled up on one side."""
+    """Return the rows as [B, T], filled up on one side."""
     longest = max(len(row) for row in rows)
     return torch.tensor(
         [

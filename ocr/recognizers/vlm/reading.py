@@ -1,4 +1,4 @@
-"""Reading with a vision-language model: images of like size side by side, padded on the left, one token after another.
+"""Reading with a vision-language model: images of similar size in one batch, padded on the left.
 
 Legend: B images, T tokens, V vocabulary.
 """
@@ -24,7 +24,10 @@ _LONGEST_PERIOD, _LEAST_REPEATED, _LEAST_TIMES = 32, 32, 4  # tokens
 
 
 class VlmRecognizer:
-    """A base with its adapter, if any; also the live one inside training, which comes back in the mode it was in."""
+    """A base model with its adapter, if any; also the live one inside training.
+
+    Reading leaves the model in the mode it was in.
+    """
 
     image_mode: Literal["L", "RGB"] = "RGB"
     reads_pages = True
@@ -49,7 +52,7 @@ class VlmRecognizer:
         self.prompt = base.prompt(settings)
 
     def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
-        """One Reading per RGB image; its confidence is the product of its tokens' probabilities."""
+        """Return one Reading per RGB image; its confidence is the product of its tokens' probabilities."""
         prepared = [self.prepared(image) for image in opened(images, self.image_mode)]
         sizes = [self.base.patching.tokens(image.shape[2], image.shape[1]) for image in prepared]
         found: dict[int, Reading] = {}
@@ -63,10 +66,13 @@ class VlmRecognizer:
         return [found[index] for index in range(len(prepared))]
 
     def _batches(self, sizes: Sequence[int]) -> Iterator[list[int]]:
-        """Places of images of like size, in tokens: `batch_size` of them, fewer where they would be padded to more than `batch_tokens` together."""
+        """Yield batches of indices of images of similar size in tokens.
+
+        A batch has `batch_size` images, fewer where padding would exceed `batch_tokens` in all.
+        """
         most = (
             self.generation.batch_size if not self.generation.temperature else 1
-        )  # a draw belongs to one image
+        )  # random numbers belong to one image
         tokens = self.generation.batch_tokens
         return like_sizes(
             sizes,
@@ -74,7 +80,10 @@ class VlmRecognizer:
         )
 
     def prepared(self, image: Pixels, max_tokens: int | None = None) -> Tensor:
-        """The image as the model gets it, uint8 [3, H, W], with room in `max_length` for the prompt; `max_tokens` lowers the limit of image tokens."""
+        """Return the image as the model's input, uint8 [3, H, W], leaving room for the prompt.
+
+        `max_tokens` lowers the limit of image tokens.
+        """
         patching = self.base.patching
         room = min(
             self.settings.max_length - self.prompt.length(1), max_tokens or self.settings.max_length
@@ -109,7 +118,7 @@ class VlmRecognizer:
                 stopping_criteria=stop,
                 synced_gpus=hasattr(
                     next(self.model.parameters()), "ds_id"
-                ),  # weights divided among workers: all take as many steps
+                ),  # weights are divided among workers: all take the same number of steps
                 **vision_inputs([image.to(device) for image in images], patching),
             )[:, ids_BT.shape[1] :]
         confidence.add(tokens_BT[:, -1])
@@ -133,7 +142,10 @@ class VlmRecognizer:
 
 
 class _Confidence(LogitsProcessor):
-    """Adds up the log probability of each row's tokens up to its end; keeps one step's scores, whatever the length."""
+    """The sum of the log probabilities of each row's tokens up to its end.
+
+    Only one step's scores are kept, whatever the length.
+    """
 
     def __init__(self, rows: int, end_token: int, device: torch.device) -> None:
         self.log_p_B = torch.zeros(rows, device=device)
@@ -142,14 +154,14 @@ class _Confidence(LogitsProcessor):
         self._end = end_token
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Before each new token: count the one before."""
+        """Count the previous token before each new one."""
         if self._scores_BV is not None:
             self.add(input_ids[:, -1])
         self._scores_BV = scores
         return scores
 
     def add(self, tokens_B: Tensor) -> None:
-        """Count the tokens that were chosen by the scores of last time."""
+        """Count the tokens that were chosen by the last scores."""
         assert self._scores_BV is not None
         log_p_B = self._scores_BV.float().log_softmax(1).gather(1, tokens_B[:, None])[:, 0]
         self.log_p_B += torch.where(self._open_B, log_p_B, 0.0)
@@ -160,7 +172,7 @@ class _Loop(StoppingCriteria):
     """Stops rows whose last tokens repeat a piece of up to 32 tokens over and over."""
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # noqa: ARG002  (transformers gives both)
-        """[B], whether the row is done; looked at every eighth token."""
+        """Return [B], whether each row is done; checked at every eighth token."""
         looping = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
         if input_ids.shape[1] % 8:
             return looping

@@ -1,4 +1,4 @@
-"""Settings of the vision-language models; no torch here, so a config is checked in an instant."""
+"""Settings of the vision-language models; without torch, so that a config is checked at once."""
 
 from typing import Literal
 
@@ -11,52 +11,52 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 class BaseModelSettings(Settings):
-    """What every vision-language base shares."""
+    """The settings that all vision-language base models share."""
 
     load_in_4bit: bool = Setting(
         False,
         on_resume="refuse",
-        description="the base's matrices as NF4 with double quantisation (bitsandbytes), as QLoRA does",
+        description="Store the base model's matrices as NF4 with double quantisation (bitsandbytes), as QLoRA does",
     )
     load_in_8bit: bool = Setting(
-        False, on_resume="refuse", description="the base's matrices as LLM.int8 (bitsandbytes)"
+        False, on_resume="refuse", description="Store the base model's matrices as LLM.int8 (bitsandbytes)"
     )
     dtype: Dtype | Literal["auto"] = Setting(
         "auto",
         on_resume="refuse",
-        description="of the frozen base; auto: bfloat16 or float16 where precision says so",
+        description="Dtype of the frozen base model; auto: bfloat16, or float16 where precision says so",
     )
     attn_implementation: Literal["auto", "flash_attention_2", "sdpa", "eager"] = Setting(
         "auto",
         on_resume="rounding",
-        description="auto: flash_attention_2 where that package is installed and there is a GPU, else sdpa",
+        description="Attention implementation; auto: flash_attention_2 where that package is installed and there is a GPU, else sdpa",
     )
     gradient_checkpointing: bool = Setting(
         False,
         on_resume="rounding",
-        description="compute activations again in the backward pass, for less memory",
+        description="Compute activations again in the backward pass, to save memory",
     )
     device_map: Literal["auto"] | None = Setting(
         None,
         on_resume="rounding",
-        description="auto: layers spread over all GPUs of one machine; with one worker only",
+        description="Device map of the base model; auto: layers spread over all GPUs of one machine, with one worker only",
     )
     instruction: str = Setting(
         INSTRUCTION,
         min_length=1,
         on_resume="refuse",
-        description="what the model is asked with each image",
+        description="Instruction given to the model with each image",
     )
     instruction_first: bool = Setting(
         False,
         on_resume="refuse",
-        description="the instruction before the image, as the Chandra system has it",
+        description="Put the instruction before the image, as the Chandra system does",
     )
     max_length: int = Setting(
         2048,
         ge=16,
         on_resume="refuse",
-        description="tokens of image, instruction and answer together; longer samples get a smaller image",
+        description="Most tokens of image, instruction and answer together; longer samples get a smaller image",
     )
 
     @pydantic.model_validator(mode="after")
@@ -67,65 +67,68 @@ class BaseModelSettings(Settings):
 
     @property
     def quantised(self) -> bool:
-        """Whether bitsandbytes holds the base's matrices."""
+        """Whether bitsandbytes holds the base model's matrices."""
         return self.load_in_4bit or self.load_in_8bit
 
 
 class VlmSettings(BaseModelSettings):
     """A Qwen2.5-VL or Qwen3-VL (Chandra is one) from the hub or from a folder."""
 
-    kind: Literal["vlm"] = Setting("vlm", on_resume="refuse", description="which network")
+    kind: Literal["vlm"] = Setting("vlm", on_resume="refuse", description="Kind of network")
     name_or_path: str = Setting(
         min_length=1,
         on_resume="refuse",
-        description="hub name, such as Qwen/Qwen2.5-VL-3B-Instruct, or local folder",
+        description="Name on the hub, such as Qwen/Qwen2.5-VL-3B-Instruct, or local folder",
     )
     revision: str | None = Setting(
-        None, on_resume="refuse", description="the hub's branch, tag or commit; null: main"
+        None, on_resume="refuse", description="Branch, tag or commit on the hub; null: main"
     )
 
 
 class TinyVlmSettings(BaseModelSettings):
-    """A base of 1.6 million parameters, built and taught the words of a data set on the spot: for tests and to see a run on any machine."""
+    """A base model of 1.6 million parameters, built and trained on a data set's words on the spot.
 
-    kind: Literal["tiny_vlm"] = Setting("tiny_vlm", on_resume="refuse", description="which network")
+    It is for tests, and shows a run on any machine.
+    """
+
+    kind: Literal["tiny_vlm"] = Setting("tiny_vlm", on_resume="refuse", description="Kind of network")
     architecture: Literal["qwen3_vl", "qwen2_5_vl"] = Setting(
-        "qwen3_vl", on_resume="refuse", description="of which family it is"
+        "qwen3_vl", on_resume="refuse", description="Architecture of the tiny model"
     )
     base_data: str = Setting(
         "odia_few_words_base",
         on_resume="refuse",
-        description="data set whose training split the base learns to read",
+        description="Data set whose training split the tiny model learns to read",
     )
     base_steps: int = Setting(
         450,
         ge=0,
         on_resume="refuse",
-        description="optimizer steps of 16 images that it learns; 0: it stays as it is drawn",
+        description="Optimizer steps, of 16 images, that the tiny model is trained for; 0: it keeps its random weights",
     )
 
 
 class ImageSettings(Settings):
-    """The size at which images go into a vision-language model; each image token stands for (patch size × merge size)² pixels."""
+    """The size of images for a vision-language model; a token is (patch size × merge size)² pixels."""
 
     max_side_px: int = Setting(
         2048,
         ge=28,
         le=10_000,
         on_resume="refuse",
-        description="longer images are scaled so that the longer side fits",
+        description="Longest side of an image in pixels; larger images are scaled down",
     )
     min_pixels: int = Setting(
         3136,
         ge=1,
         on_resume="refuse",
-        description="smaller areas, width × height, are scaled up to this one",
+        description="Smallest area of an image, width × height in pixels; smaller images are scaled up",
     )
     max_pixels: int = Setting(
         1_003_520,
         ge=1,
         on_resume="refuse",
-        description="larger areas, width × height, are scaled down to this one",
+        description="Largest area of an image, width × height in pixels; larger images are scaled down",
     )
 
     @pydantic.model_validator(mode="after")
@@ -143,56 +146,56 @@ class LoraSettings(Settings):
         ge=1,
         le=1024,
         on_resume="refuse",
-        description="of the two matrices beside each of the base's",
+        description="Rank of the adapter: of the two matrices beside each of the base model's",
     )
     alpha: float = Setting(
-        32, gt=0, on_resume="refuse", description="the adapter's output is scaled by alpha / rank"
+        32, gt=0, on_resume="refuse", description="Scale of the adapter: its output is multiplied by alpha / rank"
     )
     dropout: float = Setting(
-        0.0, ge=0, lt=1, on_resume="refuse", description="on the adapter's input, in training"
+        0.0, ge=0, lt=1, on_resume="refuse", description="Dropout on the adapter's input in training, as a share"
     )
     parts: tuple[Literal["language", "vision", "merger"], ...] = Setting(
         ("language",),
         min_length=1,
         on_resume="refuse",
-        description="which linear layers: those of the language model, of the image encoder, of what joins them",
+        description="Linear layers that get an adapter: of the language model, of the image encoder, of the merger between them",
     )
     use_rslora: bool = Setting(
-        False, on_resume="refuse", description="scale by alpha / √rank (Kalajdzievski 2023)"
+        False, on_resume="refuse", description="Scale by alpha / √rank (Kalajdzievski 2023)"
     )
     use_dora: bool = Setting(
         False,
         on_resume="refuse",
-        description="direction and length of each matrix apart (Liu et al. 2024)",
+        description="Train direction and length of each matrix separately (Liu et al. 2024)",
     )
 
 
 class GenerationSettings(Settings):
-    """How text is generated; sealed in the bundle, so that serving reads as evaluation did."""
+    """Generation of text; sealed in the bundle, so that serving reads as evaluation did."""
 
     max_new_tokens: int = Setting(
-        512, ge=1, on_resume="free", description="longest reading, in tokens"
+        512, ge=1, on_resume="free", description="Longest reading, in tokens"
     )
     temperature: float = Setting(
         0.0,
         ge=0,
         le=2,
         on_resume="free",
-        description="0: the likeliest token each time; else sampled, by a key of the image",
+        description="Sampling temperature, keyed by the image; 0: the likeliest token each time",
     )
-    batch_size: int = Setting(8, ge=1, on_resume="free", description="images read at once, at most")
+    batch_size: int = Setting(8, ge=1, on_resume="free", description="Most images read in one batch")
     batch_tokens: int = Setting(
         16384,
         ge=1,
         on_resume="free",
-        description="image tokens read at once, at most; a single image may have more",
+        description="Most image tokens read in one batch; a single image may have more",
     )
     stop_on_repetition: bool = Setting(
-        True, on_resume="free", description="end a reading that repeats itself over and over"
+        True, on_resume="free", description="End a reading that repeats itself over and over"
     )
     max_eval_samples: int | None = Setting(
         200,
         ge=1,
         on_resume="refuse",
-        description="evaluations in training generate text for so many validation samples, always the same; null: all",
+        description="Validation samples whose text is generated in evaluations during training, always the same ones; null: all",
     )

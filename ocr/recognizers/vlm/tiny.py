@@ -1,7 +1,8 @@
-"""A vision-language base of 1.6 million parameters, made on the spot: for tests, and to see a whole run on any machine.
+"""A vision-language base model of 1.6 million parameters, made on the spot, for tests and demos.
 
-Its tokenizer is trained on the words of a data set and its weights learn to read their pictures in half a minute of one core. It
-reads words that it was taught, no more. The folder is what `save_pretrained` writes, so everything loads it as it would a large one.
+Its tokenizer is trained on the words of a data set, and its weights learn to read images of them in
+half a minute of one core. It reads the words it was trained on, no more. The folder is written as
+`save_pretrained` does, so everything loads it like a large model.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from ocr.recognizers.vlm.base_model import quieten
 from ocr.recognizers.vlm.inputs import Patching, Prompt, fitted_size, padded, resized, vision_inputs
 from ocr.recognizers.vlm.settings import ImageSettings, TinyVlmSettings
 
-VERSION = 4  # of this file's recipe: another one, another base
+VERSION = 4  # version of this recipe: another one gives another model
 IMAGES = ImageSettings(max_side_px=160, min_pixels=1024, max_pixels=8192)
 _SPECIAL = [
     "<|endoftext|>",
@@ -46,7 +47,7 @@ _PATCH = {"qwen3_vl": 16, "qwen2_5_vl": 14}
 
 
 def built(settings: TinyVlmSettings) -> Path:
-    """The folder of the base; made where it is missing. Of processes that make it at once the first one's stays."""
+    """Return the folder of the model; it is built where it is missing."""
     data = Dataset.open(settings.base_data, "train")
     recipe = [
         VERSION,
@@ -61,7 +62,8 @@ def built(settings: TinyVlmSettings) -> Path:
         / f"{settings.architecture}-{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]}"
     )
     if not (folder / "config.json").is_file():
-        # by hand: of processes that build it at once the first one stays, and none waits half a minute
+        # By hand, not by replaced_folder: of processes that build it at once the first one stays,
+        # and none waits for another.
         making = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
@@ -103,7 +105,7 @@ def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(
         1
-    )  # as many everywhere: another number gives other last bits, and so another base
+    )  # the same number everywhere: another one gives other last bits, and so another model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = _drawn(settings.architecture, tokenizer, patching)
@@ -127,7 +129,7 @@ def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
 
 
 def _tokenizer(texts: list[str]) -> Any:
-    """Byte-level BPE over the words."""
+    """Train byte-level BPE on the words."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -151,7 +153,7 @@ def _tokenizer(texts: list[str]) -> Any:
 
 
 def _drawn(architecture: str, tokenizer: Any, patching: Patching) -> Any:
-    """The model with random weights."""
+    """Return the model with random weights."""
     text: dict[str, Any] = {
         "hidden_size": 128,
         "num_hidden_layers": 2,
@@ -218,7 +220,7 @@ def _drawn(architecture: str, tokenizer: Any, patching: Patching) -> Any:
 
 
 def _teach(model: nn.Module, data: Dataset, tokenizer: Any, patching: Patching, steps: int) -> None:
-    """Every weight learns to read the pictures: AdamW, 30 steps of warm-up, then a cosine to a twentieth of the rate."""
+    """Train every weight to read the images: AdamW, 30 warm-up steps, cosine to a twentieth."""
     images = [open_image(data.image_bytes(index), "RGB") for index in range(len(data))]
     prepared = [
         resized(image, fitted_size(image.shape[1], image.shape[0], IMAGES, patching))
