@@ -1,9 +1,9 @@
-"""Single Thai characters: how many of the 880 entries are read right on a face never seen, raw and with look-alikes counted as one.
+"""Single Thai characters: how many of the 880 entries are read right on a font never seen, raw and with look-alikes counted as one.
 
-  make faces && python benchmarks/thai_characters.py
+  make fonts && python benchmarks/thai_characters.py
 
 Trains configs/thai/characters.yaml where it is not finished, adding up its CPU seconds (cpu.py).
-Look-alikes are entries whose clean pictures in the held-out face, trimmed and scaled as the network gets them, differ by less than a
+Look-alikes are entries whose clean pictures in the held-out font, trimmed and scaled as the network gets them, differ by less than a
 twelfth of their ink; chains of such pairs make a group. The groups are printed, so that a person can say whether they are fair.
 """
 
@@ -22,17 +22,17 @@ from ocr.recognizers.ctc.inputs import as_line
 from ocr.recognizers.ctc.reading import network_settings
 from ocr.recognizers.ctc.settings import NetworkSettings
 from ocr.recognizers.factory import load
-from ocr.rendering.fonts import Face, find_faces
+from ocr.rendering.fonts import Font, find_fonts
 from ocr.rendering.scripts import script_named
 
 ALIKE = 1 / 12
 SIZE_PX, CANVAS_PX, WIDTH_PX = 64, 260, 128
 
 
-def picture(face: Face, text: str, network: NetworkSettings) -> np.ndarray:
+def picture(font: Font, text: str, network: NetworkSettings) -> np.ndarray:
     """The entry, clean, as the network gets it, [H, W] in a frame of fixed width."""
     canvas = Image.new("L", (CANVAS_PX, 160), 255)
-    ImageDraw.Draw(canvas).text((60, 110), text, font=face.font(SIZE_PX), fill=0, anchor="ls")
+    ImageDraw.Draw(canvas).text((60, 110), text, font=font.at(SIZE_PX), fill=0, anchor="ls")
     pixels = np.asarray(canvas)
     columns = np.flatnonzero((pixels < 128).any(axis=0))
     line = as_line(pixels[:, columns[0] : columns[-1] + 1], network)
@@ -40,9 +40,9 @@ def picture(face: Face, text: str, network: NetworkSettings) -> np.ndarray:
     return np.pad(ink, [(0, 0), (0, WIDTH_PX - ink.shape[1])])
 
 
-def groups_of(entries: list[str], face: Face, network: NetworkSettings) -> list[list[str]]:
+def groups_of(entries: list[str], font: Font, network: NetworkSettings) -> list[list[str]]:
     """Groups of two and more entries that look alike."""
-    pictures = np.stack([picture(face, entry, network) for entry in entries]).reshape(
+    pictures = np.stack([picture(font, entry, network) for entry in entries]).reshape(
         len(entries), -1
     )
     amount = pictures.sum(axis=1)
@@ -75,14 +75,14 @@ def main() -> None:
     bundle = open_bundle(run_dir / "bundle")
     data = Dataset.open(str(bundle.card["data"]), "validation")
     evaluation = evaluate(load(bundle.path), data)
-    face = next(
-        face
-        for face in find_faces(script_named("Thai"), [data.group(0)["face"]])
-        if face.name == data.group(0)["font"]
+    font = next(
+        font
+        for font in find_fonts(script_named("Thai"), [data.group(0)["face"]])
+        if font.name == data.group(0)["font"]
     )
     groups = groups_of(
         bundle.read(ENTRIES).decode().split("\n"),
-        face,
+        font,
         network_settings(bundle.model, str(bundle.path)),
     )
     group_of = {entry: number for number, members in enumerate(groups) for entry in members}
@@ -92,7 +92,7 @@ def main() -> None:
         or group_of.get(line.reading, -1) == group_of.get(line.reference, -2)
         for line in evaluation.lines
     ]
-    print("look-alikes in", face.name + ":", "; ".join(" ".join(members) for members in groups))
+    print("look-alikes in", font.name + ":", "; ".join(" ".join(members) for members in groups))
     print(
         f"{read_json(run_dir / 'cpu.json')['cpu_seconds'] / 60:.1f} CPU minutes, {read_json(run_dir / 'report.json')['samples_seen']:,} images seen"
     )

@@ -1,1 +1,1 @@
-"""Everything about OCR that holds without training: samples, text, images, metrics, data, recognisers."""
+"""Samples, text, images, metrics, data sets and recognisers: OCR without training and serving."""

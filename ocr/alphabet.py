@@ -13,7 +13,7 @@ BLANK = 0
 
 @dataclass(frozen=True)
 class Alphabet:
-    """The characters (code points of normalised text) that a network can write, in a fixed order."""
+    """The characters (code points of normalised text) of a network, in a fixed order."""
 
     characters: tuple[str, ...]
 
@@ -55,11 +55,12 @@ class Alphabet:
         )
 
     def require(self, texts: Iterable[str], where: str) -> None:
-        """Raise UserError with code point, name and count of each character that the alphabet lacks."""
+        """Raise UserError with code point, name and count of each character that is missing."""
         missing = self.unknown(texts)
         if missing:
             raise UserError(
-                f"{where}: characters outside the alphabet: {_listed(missing)}; add them to model.alphabet or mend the labels"
+                f"{where}: characters outside the alphabet: {_listed(missing)}; add them to "
+                "model.alphabet or fix the labels"
             )
 
 

@@ -1,4 +1,4 @@
-"""The bundle that leaves training and enters reading and serving: a folder with a hash of every file.
+"""The bundle that leaves training and enters serving: a folder with a hash of every file.
 
 bundle.json           family, name, network settings, alphabet, decoding, backends with CER, card
 weights.safetensors   the torch backend
@@ -60,7 +60,7 @@ class Bundle:
         """Return the content of one file; UserError where the bundle has no file of that name."""
         if not (self.path / name).is_file():
             raise UserError(
-                f"{self.path}: {name} is missing, though the bundle says that it needs it; export it again"
+                f"{self.path}: {name} is missing, but the bundle needs it; export the bundle again"
             )
         return (self.path / name).read_bytes()
 
@@ -79,7 +79,7 @@ def weights_file(weights: "Mapping[str, Tensor]") -> bytes:
 
 
 def write_bundle(bundle: Bundle, files: Mapping[str, bytes], prepared: Path | None = None) -> None:
-    """Write the folder `bundle.path` whole: description, `files`, and the files of the folder `prepared`.
+    """Write the folder `bundle.path` whole: its description, `files`, and the folder `prepared`.
 
     `prepared` is moved, not copied. Files given as bytes are hashed in memory, so that damage by a
     disk is noticed.
@@ -125,7 +125,8 @@ def open_bundle(path: Path) -> Bundle:
     path = SHIPPED / path if str(path) in shipped_names() and not path.exists() else path
     if not (path / MANIFEST).is_file():
         raise UserError(
-            f"{path}: no bundle here ({MANIFEST} is missing); give a folder such as runs/odia-ctc/bundle{_or_shipped()}"
+            f"{path}: expected a bundle, but {MANIFEST} is missing; name a folder such as "
+            f"runs/odia-ctc/bundle{_or_shipped()}"
         )
     try:
         manifest, description = read_json(path / MANIFEST), read_json(path / DESCRIPTION)
@@ -134,10 +135,12 @@ def open_bundle(path: Path) -> Bundle:
     for name, expected in manifest.items():
         if not (path / name).is_file() or sha256_of(path / name) != expected:
             raise UserError(
-                f"{path / name}: missing or not the file that was written (its SHA-256 differs); export the bundle again"
+                f"{path / name}: missing or not the file that was written (its SHA-256 "
+                "differs); export the bundle again"
             )
     if description.pop("format", None) != FORMAT:
         raise UserError(
-            f"{path / DESCRIPTION}: written by another version of lipi-ocr; this one reads format {FORMAT}"
+            f"{path / DESCRIPTION}: written by another version of lipi-ocr; this one reads "
+            f"format {FORMAT}"
         )
     return Bundle(path=path, **description)

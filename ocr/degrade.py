@@ -1,4 +1,4 @@
-"""Degraded copies of real crops for `aug_copies`: rotated, blurred, faded and noisy, keyed by their id."""
+"""Degraded copies of real crops for `aug_copies`: rotated, blurred, faded, noisy; keyed by id."""
 
 import numpy as np
 from PIL import Image, ImageFilter

@@ -44,7 +44,7 @@ class Dictionary:
         return [found[0] for found in self._pattern.finditer(text)]
 
     def missing(self, text: str) -> str:
-        """Return the characters that no entry spells, as code points with names; empty when there is none."""
+        """Return the characters that no entry spells, as code points with names; else ""."""
         return ", ".join(
             describe_character(character)
             for character in dict.fromkeys(self._pattern.sub("", text))
@@ -68,14 +68,15 @@ def _entries(path: Path, lines: list[str]) -> tuple[list[str], list[str]]:
         if not entry:
             oddities.append(f"{path}:{number}: an empty line is no entry")
         elif entry in entries:
-            oddities.append(f"{path}:{number}: {entry!r} stands in line {entries[entry]} already")
+            oddities.append(f"{path}:{number}: {entry!r} repeats line {entries[entry]}")
         else:
             entries[entry] = number
     joined = [entry for entry in entries if len(graphemes(entry)) > 1]
     # where many entries are several characters, that is intended
     if len(joined) <= max(2, len(entries) // 50):
         oddities += [
-            f"{path}:{entries[entry]}: {entry!r} is {len(graphemes(entry))} written units; are two entries joined on one line?"
+            f"{path}:{entries[entry]}: {entry!r} is {len(graphemes(entry))} written units; "
+            "are two entries joined on one line?"
             for entry in joined
         ]
     return list(entries), oddities

@@ -127,7 +127,7 @@ def _opened_pdf(data: bytes, where: str) -> Iterator[Any]:
 
 
 def _drawn(document: Any, number: int, mode: Mode, limits: ImageLimits, where: str) -> Pixels:
-    """Render a page at 200 dpi, or as finely as the limits allow; refuse it where that is illegible."""
+    """Render a page at 200 dpi, or as finely as the limits allow, and refuse an illegible one."""
     try:
         page = document[number]
         width, height = page.get_size()

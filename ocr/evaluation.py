@@ -1,4 +1,4 @@
-"""Reading a data set with a recogniser and counting the errors, for training, the shell and serving."""
+"""Reading a data set with a recogniser and counting the errors."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -116,15 +116,20 @@ class Comparison:
             else "the new one is worse"
         )
         lines = [
-            f"{'worse ' if gain < 0 else 'better' if gain > 0 else 'other '}  {old.reference}  {old.reading} → {new.reading}  ({old.id})"
+            f"{'worse ' if gain < 0 else 'better' if gain > 0 else 'other '}  {old.reference} "
+            f" {old.reading} → {new.reading}  ({old.id})"
             for gain, (old, new) in zip(gains, self.changed, strict=True)
         ]
         return "\n".join(
             [
                 *lines,
-                f"{len(gains):,} of {len(self.old.lines):,} lines changed: {sum(gain > 0 for gain in gains):,} better, {sum(gain < 0 for gain in gains):,} worse",
-                f"CER {self.old.counts.cer:.2%} → {self.new.counts.cer:.2%}: {100 * self.difference:+.2f} points "
-                f"(95 % interval {100 * self.low:+.2f} to {100 * self.high:+.2f}, paired bootstrap): {verdict}",
+                f"{len(gains):,} of {len(self.old.lines):,} lines changed: "
+                f"{sum(gain > 0 for gain in gains):,} better, "
+                f"{sum(gain < 0 for gain in gains):,} worse",
+                f"CER {self.old.counts.cer:.2%} → {self.new.counts.cer:.2%}: "
+                f"{100 * self.difference:+.2f} points "
+                f"(95 % interval {100 * self.low:+.2f} to {100 * self.high:+.2f}, paired "
+                f"bootstrap): {verdict}",
             ]
         )
 
@@ -135,7 +140,9 @@ def compare(old: Evaluation, new: Evaluation) -> Comparison:
     Both CERs are computed on the same resampled lines, 10,000 times, with a fixed key.
     """
     if [line.id for line in old.lines] != [line.id for line in new.lines]:
-        raise UserError("the two were not read on the same samples; give both the same data=FOLDER")
+        raise UserError(
+            "expected two evaluations of the same samples; use the same data=FOLDER for both"
+        )
     counted = [
         (before.counts, after.counts) for before, after in zip(old.lines, new.lines, strict=True)
     ]
@@ -180,7 +187,7 @@ def evaluate(
 def read_files(
     recognizer: Recognizer, paths: Sequence[Path]
 ) -> Iterator[tuple[Path, Reading | ImageRefused]]:
-    """Yield each image file, and each image of a folder by name, with its reading or its refusal."""
+    """Yield each image file, and each image of a folder by name, with its reading or refusal."""
     files = [file for path in paths for file in _images_at(path)]
     for start in range(0, len(files), _AT_ONCE):
         part = files[start : start + _AT_ONCE]

@@ -28,7 +28,7 @@ def sync(path: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`; a reader or a crash sees the old file or the new one, never a part."""
+    """Replace `path` by `data`; a reader or a crash sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         temporary.write_bytes(data)
@@ -51,7 +51,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` that takes its place when the block ends without an error.
+    """Yield an empty folder that replaces `path` when the block ends without an error.
 
     A reader or a crash sees the old folder or the new one; an error leaves the old one.
     """

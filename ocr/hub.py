@@ -25,6 +25,7 @@ def upload(
         )
     except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, HTTPError) as problem:
         raise UserError(
-            f"{folder} is written; {repo} was not pushed: {first_line(problem)}; set HF_TOKEN to a token that may write, and give the command again"
+            f"{folder} is written; {repo} was not pushed: {first_line(problem)}; set HF_TOKEN "
+            "to a token that may write, and run the command again"
         ) from None
     return f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"

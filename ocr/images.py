@@ -124,7 +124,7 @@ def scale_to_height(pixels: Pixels, height_px: int, max_width_px: int | None = N
 
 
 def scale_to_fit(pixels: Pixels, max_side_px: int) -> Pixels:
-    """Scale down, keeping the aspect, until the longer side is at most `max_side_px`; never scale up."""
+    """Scale down, keeping the aspect, until the longer side is at most `max_side_px`."""
     height, width = pixels.shape[:2]
     if max(height, width) <= max_side_px:
         return pixels
@@ -134,7 +134,7 @@ def scale_to_fit(pixels: Pixels, max_side_px: int) -> Pixels:
 
 
 def cut(page: Pixels, polygon: Polygon, degrees: float = 0.0) -> Pixels:
-    """Return the part of a page inside a polygon, upright; outside the polygon its box's median colour.
+    """Return the part of a page inside a polygon, upright; around it the median colour of its box.
 
     `degrees` is the direction of the writing, clockwise on the page from left to right; quarter
     turns lose no pixel. ImageRefused when the polygon has no area on the page.
@@ -245,7 +245,8 @@ def _check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:
         raise ImageRefused(
             where,
             "image too large",
-            f"{found}; the limits are {limits.max_pixels:,} pixels and {limits.max_side_px:,} a side; crop or scale it down",
+            f"{found}; the limits are {limits.max_pixels:,} pixels and {limits.max_side_px:,} "
+            "a side; crop or scale it down",
         )
     if max(size) / min(size) > limits.max_aspect:
         raise ImageRefused(

@@ -1,12 +1,11 @@
-"""Keyed random numbers: each one is a function of what it is for, so no generator state can be lost.
+"""Keyed random numbers: a function of their purpose, so no generator state can be lost.
 
-Every recipe below is sealed: data sets, runs and readings depend on its bytes, so another recipe
-is another function and these stay as they are.
-
+Every recipe below is sealed: data sets, runs and readings depend on its bytes. Another recipe is
+another function; these stay as they are.
 generator        training, sweeps, reports: typed parts, 63 bits
 text_generator   rendered and degraded images: parts as text, 128 bits
 fixed_generator  choices that are the same everywhere, under a number
-share_of         which words and samples belong to which part of a data set
+share_of         the part of a data set that a word or sample belongs to
 seed_of          sampled generation of a text, by the image
 """
 

@@ -204,7 +204,7 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault of a label: its kind in KINDS, its start in code points, and the code points by name."""
+    """One fault of a label: its kind in KINDS, its start in code points, and the characters."""
 
     kind: str
     position: int

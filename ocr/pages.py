@@ -26,14 +26,14 @@ _LYING = (
 _LEAST_PEAK, _NEAR = (
     0.04,
     0.9,
-# least height of a line's peak in the row profile, against the highest; least distance of two
-# peaks, in letter heights
+    # least height of a line's peak in the row profile, against the highest; least distance of two
+    # peaks, in letter heights
 )
 _FAR, _LEAST_LINE = (
     3.0,
     0.6,
-# least gap between parts of a row, in letter heights; least ink of a line, in squares of that
-# height
+    # least gap between parts of a row, in letter heights; least ink of a line, in squares of that
+    # height
 )
 Floats = NDArray[np.float64]
 
@@ -60,7 +60,7 @@ class PageLine:
 
 @dataclass(frozen=True, slots=True)
 class _Marks:
-    """Connected pieces of ink on the straightened page, each as left, top, right, bottom and ink."""
+    """Connected pieces of ink on the straightened page: left, top, right, bottom and ink of each."""
 
     boxes: Floats  # [N, 4]
     ink: Floats  # [N]
@@ -74,9 +74,10 @@ class _Marks:
 
 
 def find_lines(page: Pixels, max_lines: int = 1000) -> list[PageLine]:
-    """Return the lines of a page (uint8, [H, W] or [H, W, 3]) in reading order, columns left to right.
+    """Return the lines of a page in reading order, columns left to right.
 
-    An empty page has no lines. ImageRefused with more than `max_lines`.
+    The page is uint8, [H, W] or [H, W, 3]. An empty page has no lines. ImageRefused with more than
+    `max_lines`.
     """
     grey = page if page.ndim == 2 else cv2.cvtColor(page, cv2.COLOR_RGB2GRAY)
     scale = min(1.0, _WORK_SIDE_PX / max(grey.shape))
@@ -98,19 +99,19 @@ def find_lines(page: Pixels, max_lines: int = 1000) -> list[PageLine]:
     marks, height = _marks(np.asarray(straight, dtype=np.uint8))
     if not len(marks.ink):
         return []
-    found = list[Floats]()
+    boxes = list[Floats]()
     for block in _blocks(marks, height):
-        found += _lines(block, height)
-    if len(found) > max_lines:
+        boxes += _lines(block, height)
+    if len(boxes) > max_lines:
         raise ImageRefused(
             "page",
             "too many lines",
-            f"{len(found)} lines found, at most {max_lines} are read; crop the page",
+            f"expected at most {max_lines} lines, got {len(boxes)}; crop the page",
         )
     back: Floats = np.asarray(cv2.invertAffineTransform(turn), dtype=np.float64)
     return [
         PageLine(_corners(box, back, scale, (page.shape[1], page.shape[0])), degrees)
-        for box in found
+        for box in boxes
     ]
 
 
@@ -263,7 +264,7 @@ def _lines(block: _Marks, tall: float) -> list[Floats]:
 
 
 def _apart(line: _Marks, tall: float) -> Iterator[_Marks]:
-    """Split a row at wide gaps: cells of a table, a page number beside a heading, dirt in the margin."""
+    """Split a row at wide gaps: table cells, a page number beside a heading, dirt in the margin."""
     if not len(line.ink):
         return
     order = np.argsort(line.boxes[:, 0])

@@ -44,8 +44,10 @@ def replay_of(bundle: Bundle, given: str | None = None) -> str:
     ):
         return trained_on
     raise UserError(
-        f"{bundle.path}: has no samples to replay, and the data that it was trained on ({trained_on or 'not named'}) is not here; "
-        "give replay=FOLDER of a prepared data set (ray_jobs/prepare.py), or put some into the bundle: python -m trainers.retrain.add_replay BUNDLE FOLDER"
+        f"{bundle.path}: no samples to replay: the bundle has none, and its training data "
+        f"({trained_on or 'not named'}) is not on this machine; "
+        "set replay=FOLDER of a prepared data set (ray_jobs/prepare.py), or put samples into "
+        "the bundle: python -m trainers.retrain.add_replay BUNDLE FOLDER"
     )
 
 

@@ -83,7 +83,7 @@ COUNTS_SIZE = len(fields(Counts))
 
 
 def score(reference: str, reading: str) -> Counts:
-    """Count the errors of one sample, both texts normalised: two spellings of one look are no error."""
+    """Count the errors of one sample; both texts are normalised first."""
     reference, reading = normalise(reference), normalise(reading)
     reference_graphemes, reference_words = graphemes(reference), reference.split()
     return Counts(
@@ -105,7 +105,7 @@ def score_all(pairs: Iterable[tuple[str, str]]) -> Counts:
 
 
 def confusions(pairs: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
-    """Count (expected, read) over grapheme clusters; an empty string is an insertion or deletion."""
+    """Count (expected, read) over grapheme clusters; "" is an insertion or deletion."""
     counted: Counter[tuple[str, str]] = Counter()
     for reference, reading in pairs:
         expected, read = graphemes(normalise(reference)), graphemes(normalise(reading))

@@ -1,4 +1,4 @@
-"""Settings: a YAML file and `key=value` overrides become typed, frozen values, or every mistake at once.
+"""Settings: YAML and `key=value` overrides become typed, frozen values, or all mistakes at once.
 
 Neither this file nor any file that declares settings imports torch, transformers or ray, so a typo
 is answered in under a second.
@@ -55,7 +55,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise UserError(
-                    f"{node.start_mark.name}:{key_node.start_mark.line + 1}: the key {key!r} stands twice"
+                    f"{node.start_mark.name}:{key_node.start_mark.line + 1}: duplicate key {key!r}"
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -80,20 +80,19 @@ def settings_from(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file; UserError when it is missing, not YAML or not a mapping."""
+    """Return the mapping in a YAML file; UserError when it is missing or no mapping."""
     try:
         with open(path, encoding="utf-8") as file:
             values = yaml.load(file, _UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
     except OSError as problem:
         raise UserError(
-            f"{path}: {problem.strerror or problem}; give the path of a YAML config, such as configs/odia_ctc.yaml"
+            f"{path}: {problem.strerror or problem}; name a YAML config, such as "
+            "configs/odia_ctc.yaml"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise UserError(f"{path}: not valid YAML: {problem}") from None
     if not isinstance(values, dict):
-        raise UserError(
-            f"{path}: a mapping of settings was expected, found {type(values).__name__}"
-        )
+        raise UserError(f"{path}: expected a mapping of settings, got {type(values).__name__}")
     return values
 
 
@@ -115,7 +114,7 @@ def resolved(settings: Settings) -> dict[str, Any]:
 
 
 def flattened(settings: Settings) -> dict[str, tuple[Any, OnResume]]:
-    """Return dotted key → (plain value, meaning of a change for an existing run) of each setting."""
+    """Return dotted key → (plain value, meaning of a change for a run) of each setting."""
     values, rules = _leaves(resolved(settings)), dict(_walk_rules(settings))
     return {key: (value, _rule_of(key, rules)) for key, value in values}
 
@@ -163,15 +162,13 @@ def _inside(group: Any, key: str, override: str) -> Any:
     elif not isinstance(group.get(key), (dict, list)):
         group[key] = {}
     if not isinstance(group[key], (dict, list)):
-        raise UserError(f"{override!r}: {key} holds a value, no settings")
+        raise UserError(f"{override!r}: {key!r} is a value, not a group")
     return group[key]
 
 
 def _index(group: list[Any], key: str, override: str) -> Any:
     if not key.isdecimal() or int(key) >= len(group):
-        raise UserError(
-            f"{override!r}: a list is meant here, with the places 0 to {len(group) - 1}, found {key!r}"
-        )
+        raise UserError(f"{override!r}: expected a list index 0–{len(group) - 1}, got {key!r}")
     return int(key)
 
 
@@ -186,20 +183,20 @@ def _describe(kind: type[Settings], error: Any) -> str:
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
         return f"{key}: unknown setting; {hint}"
     if error["type"] == "missing":
-        return f"{key}: missing; it has no default"
+        return f"{key}: missing; set it, there is no default"
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return _describe_tag(key, error)
     if error["type"] == "tuple_type":
-        return f"{key}: a list is expected, such as [a, b], found {error['input']!r}"
-    found = "" if isinstance(error["input"], (dict, list)) else f", found {error['input']!r}"
-    return f"{key + ': ' if key else ''}{error['msg'].removeprefix('Value error, ')}{found}"
+        return f"{key}: expected a list, such as [a, b], got {error['input']!r}"
+    value = "" if isinstance(error["input"], (dict, list)) else f", got {error['input']!r}"
+    return f"{key + ': ' if key else ''}{error['msg'].removeprefix('Value error, ')}{value}"
 
 
 def _describe_tag(key: str, error: Any) -> str:
     """Describe a group of settings whose kind is missing or unknown."""
     tag = str(error["ctx"]["discriminator"]).strip("'")
     if error["type"] == "union_tag_not_found":
-        return f"{key}.{tag}: missing; it says which kind of settings these are"
+        return f"{key}.{tag}: missing; set the kind of these settings"
     known = [name.strip("' ") for name in error["ctx"]["expected_tags"].split(",")]
     close = difflib.get_close_matches(str(error["ctx"]["tag"]), known, n=1)
     return f"{key}.{tag}: {error['ctx']['tag']!r} is none of {', '.join(known)}" + (
@@ -246,7 +243,7 @@ def groups_in(annotation: Any) -> Iterator[type[Settings]]:
 
 
 def walk_fields(kind: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every setting of a class and of the groups inside it, as (dotted key, pydantic field)."""
+    """Yield (dotted key, pydantic field) of a class and of the groups inside it."""
     for name, field in kind.model_fields.items():
         yield f"{prefix}{name}", field
         for group in groups_in(field.annotation):

@@ -32,7 +32,7 @@ def in_one_line(text: str) -> str:
 
 
 def graphemes(text: str) -> list[str]:
-    """Return extended grapheme clusters (UAX #29, Indic conjuncts kept whole), the letters of a reader."""
+    """Return extended grapheme clusters (UAX #29, Indic conjuncts kept whole)."""
     return regex.findall(r"\X", text)
 
 

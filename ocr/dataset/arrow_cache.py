@@ -32,10 +32,10 @@ def cached(location: str) -> tuple[Path, str]:
     UserError when it cannot be read or the disk is too full.
     """
     files, path = filesystem(location)
-    found = files.get_file_info(path)
-    if found.type != pyarrow.fs.FileType.File:
+    info = files.get_file_info(path)
+    if info.type != pyarrow.fs.FileType.File:
         raise UserError(f"{location}: missing")
-    stamp = f"{location if '://' in location else Path(path).resolve()}\x1f{found.size}\x1f{found.mtime_ns}"
+    stamp = f"{location if '://' in location else Path(path).resolve()}\x1f{info.size}\x1f{info.mtime_ns}"
     target = cache_dir() / "arrow" / f"{hashlib.sha256(stamp.encode()).hexdigest()[:32]}.arrow"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,8 @@ def filesystem(location: str) -> tuple[Any, str]:
         return files, str(path)
     except (pa.ArrowException, OSError) as problem:
         raise UserError(
-            f"{location}: cannot be opened: {problem}; a folder, s3://bucket/folder or gs://bucket/folder is expected"
+            f"{location}: cannot be opened: {problem}; expected a folder, s3://bucket/folder "
+            "or gs://bucket/folder"
         ) from None
 
 
@@ -93,7 +94,8 @@ def _make(files: pyarrow.fs.FileSystem, path: str, location: str, target: Path) 
         sync(target.parent)
     except (OSError, pa.ArrowException) as problem:
         raise UserError(
-            f"{location}: cannot be read as parquet: {problem}; make it again with ray_jobs/prepare.py"
+            f"{location}: cannot be read as parquet: {problem}; make it again with "
+            "ray_jobs/prepare.py"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
@@ -101,16 +103,17 @@ def _make(files: pyarrow.fs.FileSystem, path: str, location: str, target: Path) 
 
 def _reader(parquet: pq.ParquetFile, location: str) -> Any:
     """Return the function that gives a row our columns; UserError lists the missing columns."""
-    there = parquet.schema_arrow.names
+    names = parquet.schema_arrow.names
     if parquet.metadata.num_rows == 0:
         raise UserError(
             f"{location}: the data set is empty; see dataset.json beside it for what was skipped"
         )
-    fine = "images" in there and "image" not in there
-    missing = [name for name in (_FINEVISION if fine else COLUMNS) if name not in there]
+    fine = "images" in names and "image" not in names
+    missing = [name for name in (_FINEVISION if fine else COLUMNS) if name not in names]
     if missing:
         raise UserError(
-            f"{location}: columns missing: {', '.join(missing)}; the file has {', '.join(there)}; import it with ray_jobs/prepare.py"
+            f"{location}: expected the columns {', '.join(missing)}, got {', '.join(names)}; "
+            "import it with ray_jobs/prepare.py"
         )
     return _from_finevision if fine else _from_simple
 
@@ -136,5 +139,6 @@ def _need_room(parquet: pq.ParquetFile, folder: Path, location: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{folder}: {free / 1e9:.1f} GB are free, the Arrow cache of {location} takes {needed / 1e9:.1f} GB; make room, or set LIPI_CACHE to a larger disk"
+            f"{folder}: {free / 1e9:.1f} GB are free, the Arrow cache of {location} takes "
+            f"{needed / 1e9:.1f} GB; make room, or set LIPI_CACHE to a larger disk"
         )

@@ -96,8 +96,8 @@ def _stamps(source: SourceSettings) -> Iterator[tuple[str, int, int]]:
     """Yield (path, bytes, time) of the files behind a source."""
     for file in sources.files_of(source):
         with contextlib.suppress(FileNotFoundError):  # its samples will be counted as missing
-            found = file.stat()
-            yield str(file), found.st_size, found.st_mtime_ns
+            status = file.stat()
+            yield str(file), status.st_size, status.st_mtime_ns
 
 
 @contextlib.contextmanager
@@ -155,7 +155,7 @@ def _check_facts(config: PrepareConfig, works: Sequence[Work], staging: Path, ta
         if "by" in config.split.model_fields_set and not table.has(f"by_{index}")
     ]
     if missing and len(table):
-        there = sorted(
+        known = sorted(
             {
                 fact
                 for work in works
@@ -163,14 +163,15 @@ def _check_facts(config: PrepareConfig, works: Sequence[Work], staging: Path, ta
             }
             | {"id", "text", "source"}
         )
-        close = difflib.get_close_matches(missing[0], there, n=1)
+        close = difflib.get_close_matches(missing[0], known, n=1)
         hint = (
             f"; did you mean {close[0]!r}?"
             if close
             else "; group_pattern and group_columns name others"
         )
         raise UserError(
-            f"split.by: no sample has {', '.join(missing)}; the facts there are: {', '.join(there)}{hint}"
+            f"split.by: no sample has {', '.join(missing)}; the known facts are "
+            f"{', '.join(known)}{hint}"
         )
 
 
@@ -182,7 +183,8 @@ def _check(config: PrepareConfig, tally: Tally) -> None:
                 reason for (where, reason), _ in tally.skipped.most_common() if where == index
             )
             raise UserError(
-                f"source {index + 1} ({source.format}): no sample was kept of {faults:,}; {reason}, such as {tally.examples[reason]}; no data set was written"
+                f"source {index + 1} ({source.format}): no sample was kept of {faults:,}; "
+                f"{reason}, such as {tally.examples[reason]}; no data set was written"
             )
     kept, reasons, faults = sum(tally.kept_by_split.values()), tally.reasons, tally.faults
     listed = "".join(
@@ -193,8 +195,10 @@ def _check(config: PrepareConfig, tally: Tally) -> None:
         raise UserError(f"no sample was kept of {reasons.total():,}; nothing was written{listed}")
     if faults > max_skipped * (faults + kept):
         raise UserError(
-            f"{faults:,} of {faults + kept:,} samples ({faults / (faults + kept):.1%}) would be skipped, more than max_skipped={max_skipped:g}; "
-            f"mend them or raise max_skipped; no data set was written, what was read is kept for the next try{listed}"
+            f"{faults:,} of {faults + kept:,} samples ({faults / (faults + kept):.1%}) would "
+            f"be skipped, more than max_skipped={max_skipped:g}; "
+            "fix them, or raise max_skipped; no data set was written, and what was read is "
+            f"kept for the next try{listed}"
         )
 
 
@@ -206,11 +210,12 @@ def _refuse_foreign_folder(output: Path) -> None:
         raise UserError(f"{output}: is a file; choose another output")
     others = sorted(entry.name for entry in output.iterdir() if entry.name not in FILES)
     if others or (any(output.iterdir()) and not _is_ours(output)):
-        found = (
+        reason = (
             f"it holds {', '.join(others[:3])}" if others else "its dataset.json is not one of ours"
         )
         raise UserError(
-            f"{output}: exists and is no data set, or more than one: {found}; so it is not replaced; choose another output or move it away"
+            f"{output}: expected a data set to replace, but {reason}; choose another output "
+            "or move it away"
         )
 
 
@@ -228,5 +233,6 @@ def _refuse_sources_inside(config: PrepareConfig, output: Path) -> None:
         for path in sources.paths_of(source):
             if path.resolve().is_relative_to(output.resolve()):
                 raise UserError(
-                    f"{output}: source {index} reads {path}, which lies in it and would be replaced; choose another output"
+                    f"{output}: source {index} reads {path}, which lies in it and would be "
+                    "replaced; choose another output"
                 )

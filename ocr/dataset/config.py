@@ -21,27 +21,48 @@ class SplitSettings(Settings):
     by: tuple[str, ...] = Setting(
         ("page",),
         on_resume="refuse",
-        description="Facts that decide the split, coarsest first, such as [writer, page, text]: the first one that a sample has, else its text (a single letter: its id). None of them may be in both splits. page, writer … come from the source; every sample has id, text and source",
+        description=(
+            "Facts that decide the split, coarsest first, such as [writer, page, text]: the "
+            "first one that a sample has, else its text (a single letter: its id). None of "
+            "them may be in both splits. page, writer … come from the source; every sample "
+            "has id, text and source"
+        ),
     )
     on_leak: Literal["fail", "drop_from_train"] = Setting(
         "fail",
         on_resume="refuse",
-        description="What to do when both splits have the same image, or the same value of a fact of `by`",
+        description=(
+            "What to do when both splits have the same image, or the same value of a fact of `by`"
+        ),
     )
-    seed: int = Setting(0, on_resume="refuse", description="Seed of the division; another seed gives another split", ge=0)
+    seed: int = Setting(
+        0,
+        on_resume="refuse",
+        description="Seed of the division; another seed gives another split",
+        ge=0,
+    )
 
 
 class ImageSettings(Settings):
     """Limits on images, checked before a pixel is decoded; images beyond them are skipped."""
 
     max_pixels: int = Setting(
-        ImageLimits().max_pixels, on_resume="refuse", description="Largest area of an image, width × height in pixels", ge=1
+        ImageLimits().max_pixels,
+        on_resume="refuse",
+        description="Largest area of an image, width × height in pixels",
+        ge=1,
     )
     max_side_px: int = Setting(
-        ImageLimits().max_side_px, on_resume="refuse", description="Longest side of an image, in pixels", ge=1
+        ImageLimits().max_side_px,
+        on_resume="refuse",
+        description="Longest side of an image, in pixels",
+        ge=1,
     )
     min_side_px: int = Setting(
-        ImageLimits().min_side_px, on_resume="refuse", description="Shortest side of an image, in pixels", ge=1
+        ImageLimits().min_side_px,
+        on_resume="refuse",
+        description="Shortest side of an image, in pixels",
+        ge=1,
     )
     max_image_edge: int | None = Setting(
         None,
@@ -54,9 +75,7 @@ class ImageSettings(Settings):
 class LintSettings(Settings):
     """Treatment of labels with faults (ocr/linting.py), which are counted in any case."""
 
-    fix: bool = Setting(
-        False, on_resume="refuse", description="Fix the faults that a rule can fix"
-    )
+    fix: bool = Setting(False, on_resume="refuse", description="Fix the faults that a rule can fix")
     leave_out: tuple[str, ...] = Setting(
         (), on_resume="refuse", description="Kinds of fault whose samples are left out"
     )
@@ -70,7 +89,7 @@ class LintSettings(Settings):
         unknown = [kind for kind in self.leave_out if kind not in KINDS]
         if unknown:
             raise ValueError(
-                f"leave_out: no such kind: {', '.join(unknown)}; there are {', '.join(KINDS)}"
+                f"leave_out: no such kind: {', '.join(unknown)}; known: {', '.join(KINDS)}"
             )
         return self
 
@@ -91,7 +110,9 @@ class PrepareConfig(Settings):
     images: ImageSettings = Setting(
         ImageSettings(), on_resume="refuse", description="Limits on images"
     )
-    lint: LintSettings = Setting(LintSettings(), on_resume="refuse", description="Settings of the label linter")
+    lint: LintSettings = Setting(
+        LintSettings(), on_resume="refuse", description="Settings of the label linter"
+    )
     max_skipped: float = Setting(
         0.01,
         on_resume="free",
@@ -102,7 +123,10 @@ class PrepareConfig(Settings):
     output_format: Literal["simple", "finevision"] = Setting(
         "simple",
         on_resume="refuse",
-        description="Columns of the rows: image and text, or FineVision's images and texts (user, assistant)",
+        description=(
+            "Columns of the rows: image and text, or FineVision's images and texts (user, "
+            "assistant)"
+        ),
     )
     instruction: str = Setting(
         "", on_resume="refuse", description="Text of the user in FineVision rows"
@@ -122,13 +146,19 @@ class PrepareConfig(Settings):
     workers: int = Setting(
         1,
         on_resume="free",
-        description="Parallel workers; 1: this process; more: Ray tasks, on the cluster of RAY_ADDRESS or on this machine",
+        description=(
+            "Parallel workers; 1: this process; more: Ray tasks, on the cluster of "
+            "RAY_ADDRESS or on this machine"
+        ),
         ge=1,
     )
     format: Literal["folder", "hub"] = Setting(
         "folder",
         on_resume="free",
-        description="Destination; hub: push it to the hub too, with the token of HF_TOKEN or `hf auth login`",
+        description=(
+            "Destination; hub: push it to the hub too, with the token of HF_TOKEN or `hf auth "
+            "login`"
+        ),
     )
     hub_repo: str | None = Setting(
         None,

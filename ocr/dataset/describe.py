@@ -128,24 +128,27 @@ def table_of(value: dict[str, Any]) -> str:
                 )
             )
     lines += [
-        f"label: {kind}: {found['count']:,} times, such as {found['examples'][0][:150]}"
-        for kind, found in value["lint"].items()
+        f"label: {kind}: {fault['count']:,} times, such as {fault['examples'][0][:150]}"
+        for kind, fault in value["lint"].items()
     ]
     lines += [
-        f"{value[key]['pairs']:,} pairs: {said}" for key, said in _PAIR_WORDS if value[key]["pairs"]
+        f"{value[key]['pairs']:,} pairs: {words}"
+        for key, words in _PAIR_WORDS
+        if value[key]["pairs"]
     ]
     if value["copies"]:
         lines.append(
             f"{value['copies']:,} of the training samples are degraded copies (aug_copies)"
         )
-    lines += _splits_told(value)
+    lines += _describe_splits(value)
     rare = sorted(value["characters"].items(), key=lambda pair: pair[1])[:5]
     if rare:
         listed = ", ".join(
             f"{describe_character(character)} ({count}×)" for character, count in rare
         )
         lines.append(
-            f"{len(value['characters']):,} characters, {len(value['graphemes']):,} grapheme clusters in training; rarest: {listed}"
+            f"{len(value['characters']):,} characters, {len(value['graphemes']):,} grapheme "
+            f"clusters in training; rarest: {listed}"
         )
     if value["characters_only_in_validation"]:
         unseen = list(value["characters_only_in_validation"].items())
@@ -153,24 +156,30 @@ def table_of(value: dict[str, Any]) -> str:
             f"{describe_character(character)} ({count}×)" for character, count in unseen[:10]
         )
         lines.append(
-            f"validation has, training lacks {len(unseen)} characters: {listed}{' …' if len(unseen) > 10 else ''}"
+            f"validation has, training lacks {len(unseen)} characters: "
+            f"{listed}{' …' if len(unseen) > 10 else ''}"
         )
     return "\n".join(lines)
 
 
-def _splits_told(value: dict[str, Any]) -> list[str]:
+def _describe_splits(value: dict[str, Any]) -> list[str]:
     """Describe the validation split, or the remedy where a split is empty."""
     kept, held_out, split = value["kept"], value["held_out"], value["split"]
     empty = [name for name in SPLITS if not kept[name]]
     if empty:
-        advice = f"split.validation_ratio={split['validation_ratio']:g}, split.by={split['by']}, split.seed={split['seed']}"
+        advice = (
+            f"split.validation_ratio={split['validation_ratio']:g}, split.by={split['by']}, "
+            f"split.seed={split['seed']}"
+        )
         return [
-            f"NO {' AND NO '.join(empty)} SAMPLES: no file is written for an empty split; change {advice}, or give sources a `split`"
+            f"NO {' AND NO '.join(empty)} SAMPLES: no file is written for an empty split; "
+            f"change {advice}, or set `split` of the sources"
         ]
     share = kept["validation"] / sum(kept.values())
     return [
-        f"validation: {kept['validation']:,} samples ({share:.1%} of all), {held_out['texts']:,} different texts; "
-        f"the text of {held_out['samples_whose_text_is_in_train']:,} of them stands in training too"
+        f"validation: {kept['validation']:,} samples ({share:.1%} of all), "
+        f"{held_out['texts']:,} different texts; "
+        f"the text of {held_out['samples_whose_text_is_in_train']:,} of them is in training too"
     ]
 
 
@@ -199,7 +208,8 @@ def card(config: PrepareConfig, value: dict[str, Any]) -> str:
         "size_categories": [size],
     }
     sources = "\n".join(
-        f"| {source['format']} | {source.get('path') or ', '.join(source.get('texts', []))} | {sum(source['kept'].values()):,} | {sum(source['skipped'].values()):,} |"
+        f"| {source['format']} | {source.get('path') or ', '.join(source.get('texts', []))} | "
+        f"{sum(source['kept'].values()):,} | {sum(source['skipped'].values()):,} |"
         for source in value["sources"]
     )
     reasons = (
@@ -223,6 +233,6 @@ Made by Lipi's `ray_jobs/prepare.py`; `dataset.json` holds every count, `skipped
 |---|---|
 {reasons}
 
-{len(value["characters"]):,} characters and {len(value["graphemes"]):,} grapheme clusters stand in training; {len(value["characters_only_in_validation"])} characters in validation alone.
+{len(value["characters"]):,} characters and {len(value["graphemes"]):,} grapheme clusters are in training; {len(value["characters_only_in_validation"])} characters in validation alone.
 SHA-256 of the content: train `{value["fingerprint"]["train"]}`, validation `{value["fingerprint"]["validation"]}`.
 """

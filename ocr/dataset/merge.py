@@ -198,13 +198,14 @@ def _leak_message(table: Table, leaks: dict[int, str], left: int) -> str:
     )
     ids = ", ".join(id for id, _ in table.described(list(leaks)[:3]).values())
     return (
-        f"{len(leaks):,} training samples leak into validation ({counts}), such as {ids}; set split.on_leak=drop_from_train to leave them out "
+        f"{len(leaks):,} training samples leak into validation ({counts}), such as {ids}; set "
+        "split.on_leak=drop_from_train to leave them out "
         f"({left:,} would remain), or change split.by; no data set was written"
     )
 
 
 def _conflicts(table: Table, kept: Places) -> tuple[int, list[tuple[int, int]]]:
-    """Return neighbouring pairs with the same image; their texts differ, as exact repeats are gone."""
+    """Return neighbouring pairs with the same image; as exact repeats are gone, their texts differ."""
     order = kept[np.argsort(table["image_key"][kept], kind="stable")]
     same = np.flatnonzero(table["image_key"][order[1:]] == table["image_key"][order[:-1]])
     pairs = sorted((int(order[index]), int(order[index + 1])) for index in same)

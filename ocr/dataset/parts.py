@@ -72,7 +72,7 @@ class Work:
 
 
 def make_part(config: PrepareConfig, folder: Path, work: Work) -> int:
-    """Read one unit and write its part, unless it exists; return its number of samples and skips."""
+    """Read one unit and write its part, unless it exists; return the count of samples and skips."""
     file = work.file(folder)
     if not file.exists():
         notes = _Notes()
@@ -300,7 +300,7 @@ def storable(text: str) -> str:
 
 
 def look_of(pixels: Pixels) -> bytes:
-    """Return a 128-bit difference hash (dHash): which of 16 × 8 coarse pixels exceed their left one."""
+    """Return a 128-bit difference hash (dHash): which of 16 × 8 coarse pixels exceed the one left."""
     grey: NDArray[np.uint8] = np.asarray(
         Image.fromarray(pixels).convert("L").resize(_HASH_SIDE, Image.Resampling.BOX)
     )

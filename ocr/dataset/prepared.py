@@ -62,8 +62,8 @@ def _divided(
     ):
         return folder
 
-    def distance(found: Path) -> float:
-        return abs(_kept(found)[0] - validation_ratio)
+    def distance(prepared: Path) -> float:
+        return abs(_kept(prepared)[0] - validation_ratio)
 
     tried = [folder]
     while distance(tried[-1]) > validation_ratio / 2 and len(tried) < _SPLITS_TRIED:
@@ -72,7 +72,8 @@ def _divided(
     if best != folder:
         share, count = _kept(best)
         print(
-            f"{best}: divided anew, {round(share * count)} of {count} samples judge, since the first division was far from {validation_ratio:g}",
+            f"{best}: divided again, {round(share * count)} of {count} samples for "
+            f"validation, because the first division was far from {validation_ratio:g}",
             flush=True,
         )
     return best

@@ -35,26 +35,30 @@ class Dataset:
 
     @classmethod
     def open(cls, path: str | Path, split: str) -> "Dataset":
-        """Open the split of a data set folder (a path, or s3://…), or of an embedded data set by its name.
+        """Open the split of a data set folder (a path, or s3://…), or of an embedded data set.
 
-        UserError when it is missing, foreign or empty.
+        An embedded data set goes by its name. UserError when the split is missing, foreign or
+        empty.
         """
         folder = str(EMBEDDED.get(str(path), path)).rstrip("/")
         files, inner = filesystem(folder)
         try:
-            found = files.get_file_info(pyarrow.fs.FileSelector(inner, allow_not_found=True))
+            infos = files.get_file_info(pyarrow.fs.FileSelector(inner, allow_not_found=True))
         except OSError as problem:
             raise UserError(f"{folder}: cannot be listed: {problem}") from None
-        names = sorted(info.base_name for info in found)
+        names = sorted(info.base_name for info in infos)
         if not names:
             raise UserError(
-                f"{folder}: no such data set; make it with ray_jobs/prepare.py, or use an embedded one: {', '.join(EMBEDDED)}"
+                f"{folder}: no such data set; make it with ray_jobs/prepare.py, or use an "
+                f"embedded one: {', '.join(EMBEDDED)}"
             )
         if f"{split}.parquet" not in names:
-            there = (
+            parquet_files = (
                 ", ".join(name for name in names if name.endswith(".parquet")) or "no parquet file"
             )
-            raise UserError(f"{folder}/{split}.parquet: missing or empty; the folder holds {there}")
+            raise UserError(
+                f"{folder}/{split}.parquet: missing or empty; the folder has {parquet_files}"
+            )
         return cls(f"{folder}/{split}.parquet")
 
     @property

@@ -24,7 +24,8 @@ class Ensemble:
         modes: set[Literal["L", "RGB"]] = {member.image_mode for member in members}
         if len(modes) > 1:
             raise UserError(
-                f"{self.name}: some read grey images and some colour; an ensemble takes members of one kind"
+                f"{self.name}: some read grey images and some colour; an ensemble takes "
+                "members of one kind"
             )
         self.image_mode = modes.pop()
         self.reads_pages = all(member.reads_pages for member in members)

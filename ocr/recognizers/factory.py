@@ -10,7 +10,7 @@ from ocr.recognizers.recognizer import Recognizer
 
 
 def load(bundle: Path, backend: str | None = None, device: str | None = None) -> Recognizer:
-    """Verify the files of a bundle, or of a shipped recogniser by its name, and return its recogniser.
+    """Verify a bundle, or a shipped recogniser by its name, and return its recogniser.
 
     Backend and device default to the bundle's own choice.
     """

@@ -1,4 +1,4 @@
-"""Clutter of real crops around the text: neighbouring lines, rules, table cells, stamps, show-through.
+"""Clutter around the text of real crops: neighbouring lines, rules, stamps, show-through.
 
 Every kind has random numbers of its own, so the share of one changes neither the others nor an
 image without any. Strengths are coverages: 0 paper, 1 as dark as the text. Positions are shares of
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from ocr.rendering.draws import Draws
-from ocr.rendering.fonts import Face
+from ocr.rendering.fonts import Font
 from ocr.rendering.ink import Layout, Piece, bounds, composed, shaped
 from ocr.sources.settings import SyntheticSettings
 
@@ -53,10 +53,10 @@ class Neighbour:
         return cls(line, draws.uniform(0.04, 0.26), draws.uniform(0.3, 1.0), draws.uniform())
 
     def piece(
-        self, face: Face, size_px: int, own: Sequence[Piece], layout: Layout, above: bool
+        self, font: Font, size_px: int, own: Sequence[Piece], layout: Layout, above: bool
     ) -> Piece:
         """Return its ink in the frame of the text."""
-        piece = shaped(face, size_px, self.text)
+        piece = shaped(font, size_px, self.text)
         left, top, right, bottom = bounds(own)
         x = left + self.start * ((right - left) - (piece.right - piece.left)) - piece.left
         clear = (layout.box[1] if above else layout.height - layout.box[3]) / layout.scale
@@ -83,7 +83,7 @@ class Rule:
 
     @classmethod
     def all_drawn(cls, draws: Draws) -> tuple["Rule", ...]:
-        """Return a solid or dotted line under the text, or one to four sides of a table cell, of one pen."""
+        """Return a solid or dotted line under the text, or sides of a table cell, of one pen."""
         kind, pen = draws.below(3), (draws.uniform(0.02, 0.07), draws.uniform(0.35, 1.0))
         if kind < 2:
             dash = draws.uniform(0.07, 0.16) if kind else 0.0
@@ -95,7 +95,7 @@ class Rule:
         )
 
     def coverage(self, layout: Layout) -> Coverage:
-        """Return its ink over the image of a layout: parallel to the baseline, or at a right angle to it."""
+        """Return its ink over the image of a layout, parallel to the baseline or at a right angle."""
         rows, columns = _grid(layout)
         x, y = columns - layout.width / 2, rows - layout.height / 2
         upright = self.side in ("left", "right")
@@ -203,9 +203,9 @@ class ShowThrough:
         """Return show-through from hardly visible up to as dark as thin paper allows."""
         return cls(line, draws.uniform(0.2, 0.8), draws.uniform(0.2, 0.8), draws.uniform(0.06, 0.2))
 
-    def coverage(self, face: Face, size_px: int, layout: Layout) -> Coverage:
+    def coverage(self, font: Font, size_px: int, layout: Layout) -> Coverage:
         """Return its ink over the image of a layout, as large as the text."""
-        mask, _ = composed([shaped(face, size_px, self.text)])
+        mask, _ = composed([shaped(font, size_px, self.text)])
         left = self.x * layout.width - (1 - self.x) * mask.width * layout.scale
         top = self.y * layout.height - (1 - self.y) * mask.height * layout.scale
         back = 1 / layout.scale
@@ -243,15 +243,15 @@ class Clutter:
         return left, top, right, bottom
 
     def neighbours(
-        self, face: Face, size_px: int, own: Sequence[Piece], layout: Layout
+        self, font: Font, size_px: int, own: Sequence[Piece], layout: Layout
     ) -> list[Piece]:
         """Return the ink of the lines above and below, in the frame of the text's own."""
-        above = [self.above.piece(face, size_px, own, layout, above=True)] if self.above else []
+        above = [self.above.piece(font, size_px, own, layout, above=True)] if self.above else []
         return above + (
-            [self.below.piece(face, size_px, own, layout, above=False)] if self.below else []
+            [self.below.piece(font, size_px, own, layout, above=False)] if self.below else []
         )
 
-    def over(self, ink: Image.Image, face: Face, size_px: int, layout: Layout) -> Image.Image:
+    def over(self, ink: Image.Image, font: Font, size_px: int, layout: Layout) -> Image.Image:
         """Return the ink of an image with rules, stamp and show-through.
 
         Where they cross they darken each other, as ink on ink.
@@ -259,7 +259,7 @@ class Clutter:
         coverages = [rule.coverage(layout) for rule in self.rules]
         coverages += [self.stamp.coverage(layout)] if self.stamp else []
         coverages += (
-            [self.show_through.coverage(face, size_px, layout)] if self.show_through else []
+            [self.show_through.coverage(font, size_px, layout)] if self.show_through else []
         )
         if not coverages:
             return ink
@@ -270,7 +270,7 @@ class Clutter:
 
 
 def choose_clutter(
-    settings: SyntheticSettings, texts: Sequence[str], text: str, index: int, face: Face
+    settings: SyntheticSettings, texts: Sequence[str], text: str, index: int, font: Font
 ) -> Clutter:
     """Return the clutter that the shares of the settings give image `index`.
 
@@ -284,7 +284,7 @@ def choose_clutter(
     def line(draws: Draws) -> str:
         other = texts[draws.below(len(texts))].partition("\n")[0]
         return (
-            "".join(letter for letter in other if ord(letter) in face.characters).strip()
+            "".join(letter for letter in other if ord(letter) in font.characters).strip()
             or text.partition("\n")[0]
         )
 

@@ -29,12 +29,12 @@ from ocr.rendering.scripts import JOINERS, SCRIPTS, Pair, Script, script_named
 
 FONT_SUFFIXES = (".ttf", ".otf", ".ttc")
 DOTTED_CIRCLE = 0x25CC
-_GATE_SIZE_PX = 64
+_CHECK_SIZE_PX = 64
 _LEAST_DIFFERENCE = {
     "mark": 0.02,
     "form": 0.25,
-# least difference, as a share of the ink; measured: a nukta 0.04, Alkatra's open ya-phala 0.09,
-# true conjuncts ≥ 0.5
+    # least difference, as a share of the ink; measured: a nukta 0.04, Alkatra's open ya-phala 0.09,
+    # true conjuncts ≥ 0.5
 }
 _MOST_WIDENING = 1.5  # most widening by a mark above or below
 _MOST_WRONG_FORMS = 3
@@ -42,7 +42,7 @@ _FLAGGED_ADVANCE = 65_000  # font units: far wider than any glyph
 
 
 @dataclass(frozen=True)
-class Face:
+class Font:
     """One font file with its family.
 
     `avoid` (fragment → reason) lists the fragments that it renders wrong; `check_font` fills it.
@@ -57,7 +57,7 @@ class Face:
         """The file's stem: unlike the family, it differs between weights."""
         return self.path.stem
 
-    def font(self, size_px: int) -> ImageFont.FreeTypeFont:
+    def at(self, size_px: int) -> ImageFont.FreeTypeFont:
         """Return the font at a size, shaped by raqm; cached."""
         return _font(self.path, size_px)
 
@@ -79,7 +79,7 @@ class Face:
             if fragment in text:
                 return reason
         return (
-            "draws a dotted circle or an empty box" if _draws_placeholder(self.path, text) else None
+            "renders a dotted circle or an empty box" if _has_placeholder(self.path, text) else None
         )
 
 
@@ -87,40 +87,42 @@ class Face:
 class FontCheck:
     """The result of the check of one font: usable when `reason` is empty."""
 
-    face: Face
+    font: Font
     reason: str = ""
 
 
 def require_shaping() -> None:
-    """Raise UserError when Pillow cannot shape: its basic layout silently renders Indic text wrong."""
+    """Raise UserError when Pillow cannot shape: it would silently render Indic text wrong."""
     if not features.check("raqm"):
         raise UserError(
-            "Pillow has no raqm, so it would draw Indic and Thai text wrong; install Pillow's own wheel (pip install --force-reinstall pillow) or libraqm0"
+            "Pillow has no raqm, so it would render Indic and Thai text wrong; install "
+            "Pillow's own wheel (pip install --force-reinstall pillow) or libraqm0"
         )
 
 
-def usable_faces(
+def usable_fonts(
     script: Script, wanted: Sequence[str], excluded: Sequence[str] = ()
-) -> tuple[list[Face], list[FontCheck]]:
-    """Return the usable fonts, and the checks of those that are refused; UserError when none is left."""
+) -> tuple[list[Font], list[FontCheck]]:
+    """Return the usable fonts, and the checks of those refused; UserError when none is left."""
     require_shaping()
     found = [
-        face
-        for face in find_faces(script, wanted)
-        if face.family not in excluded and face.name not in excluded
+        font
+        for font in find_fonts(script, wanted)
+        if font.family not in excluded and font.name not in excluded
     ]
-    verdicts = [check_font(face, script) for face in found]
-    passed = [verdict.face for verdict in verdicts if not verdict.reason]
-    refused = [verdict for verdict in verdicts if verdict.reason]
+    checks = [check_font(font, script) for font in found]
+    passed = [check.font for check in checks if not check.reason]
+    refused = [check for check in checks if check.reason]
     if not passed:
-        told = "".join(f"\n  {verdict.face.path.name}: {verdict.reason}" for verdict in refused)
+        reasons = "".join(f"\n  {check.font.path.name}: {check.reason}" for check in refused)
         raise UserError(
-            f"no usable face for {script.name} among {', '.join(wanted) or 'the installed fonts'}; {_advice(script)}{told}"
+            f"no usable font for {script.name} among "
+            f"{', '.join(wanted) or 'the installed fonts'}; {_advice(script)}{reasons}"
         )
     return passed, refused
 
 
-def find_faces(script: Script, wanted: Sequence[str]) -> list[Face]:
+def find_fonts(script: Script, wanted: Sequence[str]) -> list[Font]:
     """Return fonts named by family, file or folder, in a fixed order.
 
     All fonts that fontconfig lists for the script, when none is named.
@@ -131,7 +133,7 @@ def find_faces(script: Script, wanted: Sequence[str]) -> list[Face]:
         else set(_listed(_pattern_of(script)))
     )
     by_stem = {path.stem: path for path in sorted(paths)}
-    return [Face(path, _family_of(path)) for _, path in sorted(by_stem.items())]
+    return [Font(path, _family_of(path)) for _, path in sorted(by_stem.items())]
 
 
 def _pattern_of(script: Script) -> str:
@@ -139,28 +141,28 @@ def _pattern_of(script: Script) -> str:
     return f":lang={script.language}" if script.language else f":charset={ord(script.letters[0]):x}"
 
 
-def check_font(face: Face, script: Script) -> FontCheck:
+def check_font(font: Font, script: Script) -> FontCheck:
     """Check a font by the script's pairs.
 
     A font that loses marks, or renders more than three forms wrong, is refused. The words with up
     to three wrong forms are only avoided.
     """
     try:
-        faults = [(pair, fault) for pair in script.pairs if (fault := _fault(face, pair))]
+        faults = [(pair, fault) for pair in script.pairs if (fault := _fault(font, pair))]
         stray = [
-            (fragment, f"draws {text} with a stray mark below")
+            (fragment, f"renders {text} with a stray mark below")
             for text, base, fragment in script.level_below
-            if _reaches_lower(face, text, base)
+            if _reaches_lower(font, text, base)
         ]
     except (OSError, TTLibError) as problem:
-        return FontCheck(face, f"not a font that can be loaded: {problem}")
-    lost = [fault.told for pair, fault in faults if pair.kind == "mark" and not fault.visible]
+        return FontCheck(font, f"not a font that can be loaded: {problem}")
+    lost = [fault.text for pair, fault in faults if pair.kind == "mark" and not fault.visible]
     if lost:
-        return FontCheck(face, f"{len(lost)} marks wrong: {'; '.join(lost[:3])}")
-    forms = dict([(pair.fragment, fault.told) for pair, fault in faults] + stray)
+        return FontCheck(font, f"{len(lost)} marks wrong: {'; '.join(lost[:3])}")
+    forms = dict([(pair.fragment, fault.text) for pair, fault in faults] + stray)
     if len(forms) > _MOST_WRONG_FORMS:
-        return FontCheck(face, f"{len(forms)} forms wrong: {'; '.join(forms.values())}")
-    return FontCheck(Face(face.path, face.family, tuple(forms.items())))
+        return FontCheck(font, f"{len(forms)} forms wrong: {'; '.join(forms.values())}")
+    return FontCheck(Font(font.path, font.family, tuple(forms.items())))
 
 
 def convert(
@@ -191,34 +193,34 @@ class _Fault:
     `visible`: the image itself shows the fault (a dotted circle), so every such word can be found.
     """
 
-    told: str
+    text: str
     visible: bool = False
 
 
-def _fault(face: Face, pair: Pair) -> _Fault | None:
+def _fault(font: Font, pair: Pair) -> _Fault | None:
     missing = [
         character
         for character in pair.text
-        if ord(character) not in face.characters and character not in JOINERS
+        if ord(character) not in font.characters and character not in JOINERS
     ]
     if missing:
         return _Fault(f"no glyph for U+{ord(missing[0]):04X} of {pair.text}")
-    if _draws_placeholder(face.path, pair.text):
-        return _Fault(f"draws {pair.text} with a dotted circle", visible=True)
-    if pair.kind == "mark" and _stands_beside(face, pair):
-        return _Fault(f"draws the mark of {pair.text} beside its letter")
-    first, second = _picture(face, pair.text), _picture(face, pair.unlike)
+    if _has_placeholder(font.path, pair.text):
+        return _Fault(f"renders {pair.text} with a dotted circle", visible=True)
+    if pair.kind == "mark" and _is_beside_letter(font, pair):
+        return _Fault(f"renders the mark of {pair.text} beside its letter")
+    first, second = _picture(font, pair.text), _picture(font, pair.unlike)
     difference = np.abs(first - second).sum() / max(np.maximum(first, second).sum(), 1.0)
     if difference >= _LEAST_DIFFERENCE[pair.kind]:
         return None
     return _Fault(
-        f"draws {pair.text} like {pair.unlike}"
+        f"renders {pair.text} like {pair.unlike}"
         if pair.kind == "mark"
         else f"does not form {pair.text}"
     )
 
 
-def _stands_beside(face: Face, pair: Pair) -> bool:
+def _is_beside_letter(font: Font, pair: Pair) -> bool:
     """Return whether a mark without width of its own makes the ink much wider.
 
     It does in fonts that give every character a cell.
@@ -226,39 +228,37 @@ def _stands_beside(face: Face, pair: Pair) -> bool:
     if any(unicodedata.category(character) != "Mn" for character in pair.fragment):
         return False
     wide, narrow = (
-        face.font(_GATE_SIZE_PX).getbbox(text, anchor="ls") for text in (pair.text, pair.unlike)
+        font.at(_CHECK_SIZE_PX).getbbox(text, anchor="ls") for text in (pair.text, pair.unlike)
     )
     return bool(wide[2] - wide[0] > _MOST_WIDENING * (narrow[2] - narrow[0]))
 
 
-def _picture(face: Face, text: str) -> NDArray[np.float64]:
-    """Render the text at a fixed position, softened: a shift by part of a stroke is no difference."""
-    canvas = Image.new("L", (6 * _GATE_SIZE_PX, 3 * _GATE_SIZE_PX))
+def _picture(font: Font, text: str) -> NDArray[np.float64]:
+    """Render the text at a fixed position, softened against shifts by part of a stroke."""
+    canvas = Image.new("L", (6 * _CHECK_SIZE_PX, 3 * _CHECK_SIZE_PX))
     ImageDraw.Draw(canvas).text(
-        (_GATE_SIZE_PX, 2 * _GATE_SIZE_PX),
+        (_CHECK_SIZE_PX, 2 * _CHECK_SIZE_PX),
         text,
-        font=face.font(_GATE_SIZE_PX),
+        font=font.at(_CHECK_SIZE_PX),
         fill=255,
         anchor="ls",
     )
     return np.asarray(canvas.filter(ImageFilter.GaussianBlur(2)), dtype=np.float64)
 
 
-def _reaches_lower(face: Face, text: str, base: str) -> bool:
-    font = face.font(_GATE_SIZE_PX)
-    return bool(
-        font.getbbox(text, anchor="ls")[3]
-        > font.getbbox(base, anchor="ls")[3] + 0.06 * _GATE_SIZE_PX
-    )
+def _reaches_lower(font: Font, text: str, base: str) -> bool:
+    sized = font.at(_CHECK_SIZE_PX)
+    lowest, base_lowest = (sized.getbbox(shown, anchor="ls")[3] for shown in (text, base))
+    return bool(lowest > base_lowest + 0.06 * _CHECK_SIZE_PX)
 
 
-def _draws_placeholder(path: Path, text: str) -> bool:
+def _has_placeholder(path: Path, text: str) -> bool:
     """Return whether shaping yields .notdef or a dotted circle.
 
     In the probe these glyphs are wider than anything else.
     """
     probe = _probe(path)
-    return probe.getlength(text) - _font(path, _GATE_SIZE_PX).getlength(text) > 5 * _GATE_SIZE_PX
+    return probe.getlength(text) - _font(path, _CHECK_SIZE_PX).getlength(text) > 5 * _CHECK_SIZE_PX
 
 
 @lru_cache(maxsize=4096)
@@ -282,7 +282,7 @@ def _probe(path: Path) -> ImageFont.FreeTypeFont:
     buffer = io.BytesIO()
     font.save(buffer, reorderTables=None)
     buffer.seek(0)
-    return ImageFont.truetype(buffer, _GATE_SIZE_PX, layout_engine=ImageFont.Layout.RAQM)
+    return ImageFont.truetype(buffer, _CHECK_SIZE_PX, layout_engine=ImageFont.Layout.RAQM)
 
 
 def _dotted_glyphs(font: TTFont) -> set[str]:
@@ -350,7 +350,8 @@ def _paths_of(item: str, script: Script) -> list[Path]:
     found = _listed(f":family={item}")
     if not found:
         raise UserError(
-            f"{item}: fontconfig knows no such family; {_advice(script)}, or see `fc-list {_pattern_of(script)} family`"
+            f"{item}: fontconfig knows no such family; {_advice(script)}, or see `fc-list "
+            f"{_pattern_of(script)} family`"
         )
     return found
 
@@ -362,7 +363,8 @@ def _listed(pattern: str) -> list[Path]:
         ).stdout
     except FileNotFoundError:
         raise UserError(
-            "fc-list is missing, so fonts cannot be found; install the package fontconfig or name font files"
+            "fc-list is missing, so fonts cannot be found; install the package fontconfig or "
+            "name font files"
         ) from None
     paths = (Path(line.rstrip(": ")) for line in listing.splitlines())
     return sorted(path for path in paths if path.suffix.lower() in FONT_SUFFIXES)
@@ -401,8 +403,8 @@ def _main(arguments: Sequence[str] | None = None) -> int:
             require_shaping()
             print(
                 "\n".join(
-                    _told(check_font(face, script_named(options.script)))
-                    for face in find_faces(script_named(options.script), options.fonts)
+                    _describe(check_font(font, script_named(options.script)))
+                    for font in find_fonts(script_named(options.script), options.fonts)
                 )
             )
     except UserError as problem:
@@ -411,12 +413,12 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _told(verdict: FontCheck) -> str:
+def _describe(check: FontCheck) -> str:
     avoided: Iterable[str] = (
-        f"not for {fragment}: {reason}" for fragment, reason in verdict.face.avoid
+        f"not for {fragment}: {reason}" for fragment, reason in check.font.avoid
     )
-    state = f"refused: {verdict.reason}" if verdict.reason else "; ".join(["usable", *avoided])
-    return f"{verdict.face.family} ({verdict.face.path.name}): {state}"
+    state = f"refused: {check.reason}" if check.reason else "; ".join(["usable", *avoided])
+    return f"{check.font.family} ({check.font.path.name}): {state}"
 
 
 if __name__ == "__main__":

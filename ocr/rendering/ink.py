@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ocr.rendering.fonts import Face
+from ocr.rendering.fonts import Font
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Piece:
         return replace(self, left=self.left + x, top=self.top + y)
 
 
-def shaped(face: Face, size_px: int, text: str) -> Piece:
+def shaped(font: Font, size_px: int, text: str) -> Piece:
     """Return one line of text with its origin on the frame's."""
-    core, (left, top) = face.font(size_px).getmask2(text, mode="L", anchor="ls")
+    core, (left, top) = font.at(size_px).getmask2(text, mode="L", anchor="ls")
     ink = Image.new("L", core.size)
     ink.im.paste(core, (0, 0, *core.size))
     return Piece(ink, left, top)
@@ -56,7 +56,7 @@ def bounds(pieces: Sequence[Piece]) -> tuple[int, int, int, int]:
 
 
 def composed(pieces: Sequence[Piece]) -> tuple[Image.Image, tuple[int, int]]:
-    """Return the pieces as one image of ink coverage (0 paper, 255 ink), and its corner's position."""
+    """Return the pieces as one image of ink coverage (0 paper, 255 ink), and its position."""
     left, top, right, bottom = bounds(pieces)
     mask = Image.new("L", (right - left, bottom - top))
     for piece in pieces:
@@ -84,7 +84,7 @@ class Layout:
     baseline: float
 
     def back_from(self, corner: tuple[int, int]) -> tuple[float, ...]:
-        """Return Pillow's affine coefficients: image pixel → pixel of a mask with this corner in the frame."""
+        """Return Pillow's affine coefficients: image pixel → pixel of a mask with this corner."""
         back = np.linalg.inv(self.matrix)
         shift = back @ self.offset - corner
         return back[0, 0], back[0, 1], shift[0], back[1, 0], back[1, 1], shift[1]

@@ -31,13 +31,13 @@ class Request:
     epoch: int
 
 
-class Drawer:
+class RenderProcess:
     """A rendering process, started at the first request."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def draw(self, requests: Sequence[Request]) -> list[Pixels]:
+    def render(self, requests: Sequence[Request]) -> list[Pixels]:
         """Return the images, in order.
 
         UserError when one cannot be rendered, RuntimeError when the process died (its message is on
@@ -48,14 +48,14 @@ class Drawer:
         assert process.stdout is not None
         try:
             _send(process.stdin, list(requests))
-            drawn: list[Pixels] | UserError = pickle.load(process.stdout)  # noqa: S301  (our own process)
+            images: list[Pixels] | UserError = pickle.load(process.stdout)  # noqa: S301  (our own process)
         except (EOFError, OSError):
             raise RuntimeError(
-                f"the process that draws images ended with status {process.wait()}"
+                f"the rendering process ended with status {process.wait()}"
             ) from None
-        if isinstance(drawn, UserError):
-            raise drawn
-        return drawn
+        if isinstance(images, UserError):
+            raise images
+        return images
 
     def _start(self) -> "subprocess.Popen[bytes]":
         path = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
@@ -85,7 +85,7 @@ def _send(stream: IO[bytes], value: object) -> None:
 
 def serve(requests: IO[bytes], images: IO[bytes]) -> None:
     """Answer requests until they end."""
-    from ocr.rendering.synthetic import redrawn
+    from ocr.rendering.synthetic import rendered_again
 
     while True:
         try:
@@ -95,7 +95,10 @@ def serve(requests: IO[bytes], images: IO[bytes]) -> None:
         try:
             _send(
                 images,
-                [redrawn(each.settings, each.text, each.index, each.epoch) for each in asked],
+                [
+                    rendered_again(each.settings, each.text, each.index, each.epoch)
+                    for each in asked
+                ],
             )
         except UserError as mistake:
             _send(images, mistake)
@@ -103,7 +106,5 @@ def serve(requests: IO[bytes], images: IO[bytes]) -> None:
 
 if __name__ == "__main__":
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(
-        sys.stderr.fileno(), sys.stdout.fileno()
-    )  # other output must not mix with the images
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # other output must not mix with the images
     serve(sys.stdin.buffer, answers)

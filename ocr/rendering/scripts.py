@@ -1,4 +1,4 @@
-"""Scripts as rendering knows them: block, Debian packages, and texts that a font must tell apart."""
+"""Scripts as rendering knows them: block, packages, and texts that a font must tell apart."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +14,7 @@ DANDAS = "\u0964\u0965"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two texts that a usable font renders differently; `fragment` is the wrong part when it does not.
+    """Two texts that a usable font renders differently; else `fragment` is rendered wrong.
 
     A lost mark makes every label suspect; a missing form (a conjunct left open) only the words that
     hold the fragment.
@@ -145,14 +145,15 @@ SCRIPTS: dict[str, Script] = {script.name: script for script in (_ORIYA, _BENGAL
 
 @lru_cache(maxsize=16)
 def script_named(name: str) -> Script:
-    """Return a script with pairs of its own, or any other of Unicode; UserError for an unknown name."""
+    """Return a script with pairs of its own, or any other of Unicode; UserError if unknown."""
     if name in SCRIPTS:
         return SCRIPTS[name]
     try:
         pattern = regex.compile(rf"[\p{{Script={name}}}&&\p{{L}}]", regex.V1)
     except regex.error:
         raise UserError(
-            f"script: {name}: Unicode has no script of that name; such as {', '.join(SCRIPTS)}, Devanagari, Tamil, Khmer"
+            f"script: {name}: Unicode has no script of that name; such as "
+            f"{', '.join(SCRIPTS)}, Devanagari, Tamil, Khmer"
         ) from None
     letters = "".join(pattern.findall("".join(map(chr, range(0x30000)))))[:40]
     return Script(

@@ -20,7 +20,7 @@ from ocr.images import Pixels, encode_image
 from ocr.keyed import fixed_generator
 from ocr.rendering.clutter import Clutter, choose_clutter
 from ocr.rendering.draws import Draws
-from ocr.rendering.fonts import Face, FontCheck, usable_faces
+from ocr.rendering.fonts import Font, FontCheck, usable_fonts
 from ocr.rendering.ink import Layout, Piece, bounds, composed, shaped
 from ocr.rendering.scripts import DANDAS, script_named
 from ocr.rendering.texts import select_texts
@@ -38,7 +38,7 @@ class Family:
     """The fonts of one family: families share the images evenly, however many weights each has."""
 
     name: str
-    faces: tuple[Face, ...]
+    fonts: tuple[Font, ...]
 
 
 def plan(settings: SyntheticSettings) -> list[Unit]:
@@ -47,7 +47,7 @@ def plan(settings: SyntheticSettings) -> list[Unit]:
     Refused fonts, and oddities of a dictionary, are printed.
     """
     _prepared.cache_clear()  # texts and fonts may have changed since
-    _tell(*usable_faces(script_named(settings.script), settings.fonts, settings.exclude_fonts))
+    _report(*usable_fonts(script_named(settings.script), settings.fonts, settings.exclude_fonts))
     for oddity in (
         Dictionary.open(Path(settings.dictionary)).oddities
         if settings.dictionary is not None
@@ -62,7 +62,7 @@ def read(settings: SyntheticSettings, unit: Unit) -> Iterator[Sample | Skip]:
     """Yield rendered texts, or a Skip for each that no usable font renders."""
     texts, families = _prepared(settings)
     for index in range(unit.start, unit.stop):
-        yield draw_sample(settings, families, texts, index)
+        yield render_sample(settings, families, texts, index)
 
 
 @lru_cache(
@@ -70,10 +70,10 @@ def read(settings: SyntheticSettings, unit: Unit) -> Iterator[Sample | Skip]:
 )  # for the sources of one data set: with a smaller cache each image would prepare its source again
 def _prepared(settings: SyntheticSettings) -> tuple[list[str], list[Family]]:
     """Return texts and fonts, prepared once for all units that this process reads."""
-    faces, _ = usable_faces(script_named(settings.script), settings.fonts, settings.exclude_fonts)
+    fonts, _ = usable_fonts(script_named(settings.script), settings.fonts, settings.exclude_fonts)
     return select_texts(settings) if settings.dictionary is None else _entries(
         settings
-    ), _by_family(faces)
+    ), _by_family(fonts)
 
 
 def _entries(settings: SyntheticSettings) -> list[str]:
@@ -95,49 +95,50 @@ def _entries(settings: SyntheticSettings) -> list[str]:
     return kept
 
 
-def draw_sample(
+def render_sample(
     settings: SyntheticSettings, families: Sequence[Family], texts: Sequence[str], index: int
 ) -> Sample | Skip:
-    """Render image `index`, with a danda and clutter by their shares; a Skip when no font renders it.
+    """Render image `index`, with a danda and clutter by their shares.
 
-    The texts are taken in turn.
+    The texts are taken in turn. A Skip when no font renders the text.
     """
     word = texts[index % len(texts)]
     draws = Draws(settings.seed, word, index)
-    text = _shown_text(settings, word, draws)
+    text = _with_danda(settings, word, draws)
     where = f"synthetic:{settings.seed}:{index}"
-    face = _choose_face(families, text, draws)
-    if isinstance(face, str):
-        return Skip(where, "no face draws the word", f"{text}: {face}")
-    pixels = render(text, face, settings, draws, choose_clutter(settings, texts, text, index, face))
+    font = _choose_font(families, text, draws)
+    if isinstance(font, str):
+        return Skip(where, "no face draws the word", f"{text}: {font}")
+    pixels = render(text, font, settings, draws, choose_clutter(settings, texts, text, index, font))
     return Sample(
         where,
         _encode(pixels, settings),
         text,
         settings.level,
-        (("face", face.family), ("font", face.name)),
+        (("face", font.family), ("font", font.name)),
         "synthetic",
     )
 
 
-def redrawn(settings: SyntheticSettings, text: str, index: int, epoch: int) -> Pixels:
-    """Render image `index` in a later epoch: the same text with other random numbers and another font.
+def rendered_again(settings: SyntheticSettings, text: str, index: int, epoch: int) -> Pixels:
+    """Render image `index` in a later epoch, with other random numbers and another font.
 
-    UserError when no font renders it any more.
+    UserError when no font renders the text any more.
     """
     texts, families = _prepared(settings)
     place = index + epoch * settings.count
     draws = Draws(settings.seed, text, place)
-    face = _choose_face(families, text, draws)
-    if isinstance(face, str):
+    font = _choose_font(families, text, draws)
+    if isinstance(font, str):
         raise UserError(
-            f"synthetic:{settings.seed}:{index}: no installed face draws {text}: {face}; install the fonts that the data set was made with"
+            f"synthetic:{settings.seed}:{index}: no installed font renders {text}: {font}; "
+            "install the fonts that the data set was made with"
         )
-    return render(text, face, settings, draws, choose_clutter(settings, texts, text, place, face))
+    return render(text, font, settings, draws, choose_clutter(settings, texts, text, place, font))
 
 
 def _encode(pixels: Pixels, settings: SyntheticSettings) -> bytes:
-    """Encode as ocr.images.encode_image, at WebP's middle effort: half the time for 3 % more bytes."""
+    """Encode as ocr.images.encode_image, at WebP's middle effort: half the time, 3 % more bytes."""
     if settings.image_format == "png":
         return encode_image(pixels, "PNG")
     buffer = io.BytesIO()
@@ -146,7 +147,7 @@ def _encode(pixels: Pixels, settings: SyntheticSettings) -> bytes:
 
 
 def render(
-    text: str, face: Face, settings: SyntheticSettings, draws: Draws, clutter: Clutter
+    text: str, font: Font, settings: SyntheticSettings, draws: Draws, clutter: Clutter
 ) -> Pixels:
     """Render the text in one font as a grey image [H, W], `height_px` a line.
 
@@ -155,7 +156,7 @@ def render(
     height_px = settings.height_px[0] + draws.below(
         settings.height_px[1] - settings.height_px[0] + 1
     )
-    ink = _warped_ink(text, face, height_px, settings, draws, clutter)
+    ink = _warped_ink(text, font, height_px, settings, draws, clutter)
     radius_px = draws.within(settings.blur_px)
     if radius_px > 0.15:
         ink = ink.filter(ImageFilter.GaussianBlur(radius_px))
@@ -173,7 +174,7 @@ def render(
 
 def _warped_ink(
     text: str,
-    face: Face,
+    font: Font,
     height_px: int,
     settings: SyntheticSettings,
     draws: Draws,
@@ -193,22 +194,22 @@ def _warped_ink(
     )
     margins = [max(draws.within(settings.margin), room) * height_px for room in clutter.room]
     line_box = draws.within(settings.line_box)
-    size_px = _size_for(face, height_px - margins[1] - margins[3], settings.script)
-    line_top, line_bottom = _line_box(face, size_px, settings.script)
+    size_px = _size_for(font, height_px - margins[1] - margins[3], settings.script)
+    line_top, line_bottom = _line_box(font, size_px, settings.script)
     pitch_px = round(_LINE_PITCH * (line_bottom - line_top))
     own = [
-        shaped(face, size_px, line).moved(0, number * pitch_px)
+        shaped(font, size_px, line).moved(0, number * pitch_px)
         for number, line in enumerate(text.split("\n"))
     ]
     layout = _fitted(own, pitch_px, turn, (line_box, line_top, line_bottom), margins, height_px)
-    mask, corner = composed([*own, *clutter.neighbours(face, size_px, own, layout)])
+    mask, corner = composed([*own, *clutter.neighbours(font, size_px, own, layout)])
     ink = mask.transform(
         (layout.width, layout.height),
         Image.Transform.AFFINE,
         layout.back_from(corner),
         Image.Resampling.BILINEAR,
     )
-    return clutter.over(ink, face, size_px, layout)
+    return clutter.over(ink, font, size_px, layout)
 
 
 def _fitted(
@@ -247,55 +248,55 @@ def _fitted(
     )
 
 
-def _size_for(face: Face, ink_height_px: float, script: str) -> int:
+def _size_for(font: Font, ink_height_px: float, script: str) -> int:
     """Return a font size a little above the one needed, in few steps so that fonts stay cached."""
-    top, bottom = _line_box(face, 64, script)
+    top, bottom = _line_box(font, 64, script)
     wanted = 64 * ink_height_px / (bottom - top) * 1.1
     return int(max(12, -(-wanted // _SIZE_STEP_PX) * _SIZE_STEP_PX))
 
 
 @lru_cache(maxsize=4096)
-def _line_box(face: Face, size_px: int, script: str) -> tuple[float, float]:
+def _line_box(font: Font, size_px: int, script: str) -> tuple[float, float]:
     """Return top and bottom of an ordinary line of the font, from the baseline down.
 
     The line has the script's letters with marks above and below.
     """
     known = script_named(script)
     text = (
-        "".join(pair.text for pair in known.pairs if face.refusal(pair.text) is None)
+        "".join(pair.text for pair in known.pairs if font.refusal(pair.text) is None)
         or known.letters
     )
-    _, top, _, bottom = face.font(size_px).getbbox(text, anchor="ls")
+    _, top, _, bottom = font.at(size_px).getbbox(text, anchor="ls")
     return float(top), float(bottom)
 
 
-def _choose_face(families: Sequence[Family], text: str, draws: Draws) -> Face | str:
+def _choose_font(families: Sequence[Family], text: str, draws: Draws) -> Font | str:
     """Choose a font that can render the text, or return the last refusal.
 
     A random family and weight come first, then the other families at that weight, then any weight.
     """
     first, weight = draws.below(len(families)), draws.uniform()
-    in_turn = [families[(first + step) % len(families)].faces for step in range(len(families))]
-    refusal: str | None = "no faces"
-    for face in (
-        *(faces[int(weight * len(faces))] for faces in in_turn),
-        *(face for faces in in_turn for face in faces),
+    in_turn = [families[(first + step) % len(families)].fonts for step in range(len(families))]
+    refusal: str | None = "no fonts"
+    for font in (
+        *(fonts[int(weight * len(fonts))] for fonts in in_turn),
+        *(font for fonts in in_turn for font in fonts),
     ):
-        refusal = face.refusal(text.replace("\n", ""))
+        refusal = font.refusal(text.replace("\n", ""))
         if refusal is None:
-            return face
+            return font
     return refusal or ""
 
 
-def _shown_text(settings: SyntheticSettings, word: str, draws: Draws) -> str:
+def _with_danda(settings: SyntheticSettings, word: str, draws: Draws) -> str:
     with_danda = draws.uniform() < settings.danda_share and not word.endswith(tuple(DANDAS))
     return word + DANDAS[0] if with_danda else word
 
 
-def _by_family(faces: Iterable[Face]) -> list[Family]:
-    grouped: dict[str, list[Face]] = {}
-    for face in faces:
-        grouped.setdefault(face.family, []).append(face)
+def _by_family(fonts: Iterable[Font]) -> list[Family]:
+    grouped: dict[str, list[Font]] = {}
+    for font in fonts:
+        grouped.setdefault(font.family, []).append(font)
     return [Family(name, tuple(members)) for name, members in sorted(grouped.items())]
 
 
@@ -318,7 +319,7 @@ def _noise() -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1)
 def _shading() -> NDArray[np.float32]:
-    """Return slow shading of unit deviation: noise at 1/32 of the resolution, scaled up smoothly."""
+    """Return slow shading of unit deviation: noise at 1/32 resolution, scaled up smoothly."""
     coarse = fixed_generator(2).standard_normal(
         (_BANK_SIDE_PX // 32, _BANK_SIDE_PX // 32), dtype=np.float32
     )
@@ -329,15 +330,15 @@ def _shading() -> NDArray[np.float32]:
     return np.asarray(smooth / smooth.std(), np.float32)
 
 
-def _tell(faces: Sequence[Face], refused: Sequence[FontCheck]) -> None:
-    for verdict in refused:
+def _report(fonts: Sequence[Font], refused: Sequence[FontCheck]) -> None:
+    for check in refused:
         print(
-            f"face refused: {verdict.face.family} ({verdict.face.path.name}): {verdict.reason}",
+            f"font refused: {check.font.family} ({check.font.path.name}): {check.reason}",
             flush=True,
         )
-    for face in faces:
-        for fragment, reason in face.avoid:
+    for font in fonts:
+        for fragment, reason in font.avoid:
             print(
-                f"face not used for {fragment}: {face.family} ({face.path.name}): {reason}",
+                f"font not used for {fragment}: {font.family} ({font.path.name}): {reason}",
                 flush=True,
             )

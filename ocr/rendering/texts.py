@@ -41,7 +41,8 @@ def _lines(settings: SyntheticSettings) -> list[str]:
     ]
     if not texts:
         raise UserError(
-            f"{', '.join(settings.texts)}: no {settings.level} of {script.name} letters, lines {settings.length[0]} to {settings.length[1]} characters long, "
+            f"{', '.join(settings.texts)}: no {settings.level} of {script.name} letters, "
+            f"lines {settings.length[0]} to {settings.length[1]} characters long, "
             f"hashed into [{low}, {high})"
         )
     return _dealt(texts)[: settings.count]
@@ -90,7 +91,7 @@ def _between(bounds: tuple[int, int], *key: str) -> int:
 
 
 def _is_line(line: str, script: Script) -> bool:
-    """Return whether a line has letters of the script, digits and common punctuation, in sound order."""
+    """Return whether a line is letters of the script, digits and punctuation, in sound order."""
     letters = "".join(character for character in line if character not in _BESIDE_LETTERS)
     return bool(letters) and script.holds(letters) and _is_sound(line)
 
@@ -115,7 +116,9 @@ def _words(settings: SyntheticSettings) -> list[str]:
     words = [word for place, word in placed if low <= place < high]
     if not words:
         raise UserError(
-            f"{', '.join(settings.texts)}: no word of {script.name} letters, {settings.length[0]} to {settings.length[1]} characters long, hashed into [{low}, {high}); {len(tokens)} tokens were read"
+            f"{', '.join(settings.texts)}: no word of {script.name} letters, "
+            f"{settings.length[0]} to {settings.length[1]} characters long, hashed into "
+            f"[{low}, {high}); {len(tokens)} tokens were read"
         )
     numbers = _dealt(_numbers(script, low, high))[: round(settings.number_share * settings.count)]
     rare = _rare(words, settings.least_per_letter)

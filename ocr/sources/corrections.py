@@ -28,7 +28,7 @@ def plan(settings: CorrectionsSettings) -> list[Unit]:
     return plan_files(
         settings.path,
         ".json",
-        "a folder of corrections: x.png with x.json, which holds corrected_text (docs/formats.md)",
+        "a folder of corrections: x.png with x.json, with corrected_text (docs/formats.md)",
     )
 
 
@@ -50,14 +50,15 @@ def _correction(root: Path, name: str, settings: CorrectionsSettings) -> Sample 
         return Skip(where, "not valid JSON", str(problem))
     if not isinstance(record, dict):
         return Skip(
-            where, "not a correction", f"a JSON object was expected, found {type(record).__name__}"
+            where, "not a correction", f"expected a JSON object, got {type(record).__name__}"
         )
     text = _first(record, _CORRECTED)
     if not isinstance(text, str):
         return Skip(
             where,
             "no corrected text",
-            f"none of {', '.join(_CORRECTED)} holds a text; the keys are {', '.join(map(str, record))[:200]}",
+            f"expected a text under one of {', '.join(_CORRECTED)}; the keys are "
+            f"{', '.join(map(str, record))[:200]}",
         )
     image = _image_of(root, name, record)
     if image is None:

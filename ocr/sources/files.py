@@ -31,12 +31,12 @@ def read_inside(root: Path, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes
     try:
         if not path.resolve().is_relative_to(root.resolve()):
             raise FileRefused("path outside the images folder", f"{name} leaves {root}")
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise FileRefused("not an ordinary file", f"{path}: a folder, pipe or device")
-        if found.st_size > max_bytes:
+        if status.st_size > max_bytes:
             raise FileRefused(
-                "file too large", f"{path}: {found.st_size:,} bytes; the limit is {max_bytes:,}"
+                "file too large", f"{path}: {status.st_size:,} bytes; the limit is {max_bytes:,}"
             )
         return path.read_bytes()
     except OSError as problem:

@@ -15,7 +15,7 @@ from typing import Any
 from ocr.errors import UserError, first_line
 from ocr.sample import Sample, Skip
 from ocr.sources.files import FileRefused, read_inside
-from ocr.sources.huggingface_splits import load, must_be_there
+from ocr.sources.huggingface_splits import load, require_known
 from ocr.sources.settings import HuggingFaceSettings
 from ocr.sources.unit import Unit, in_rows
 
@@ -136,16 +136,18 @@ def _rows(
 
 def _text(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
-        said = [text for turn in value for text in _said(turn) if text is not None]
-        value = "\n".join(said) if all(isinstance(text, str) for text in said) else said
+        texts = [text for turn in value for text in _assistant_texts(turn) if text is not None]
+        value = "\n".join(texts) if all(isinstance(text, str) for text in texts) else texts
     if value is None or (isinstance(value, str) and not value.strip()):
         raise _Unusable("empty text")
     if not isinstance(value, str):
-        raise _Unusable("text is no string", f"found {type(value).__name__} {str(value)[:80]}")
+        raise _Unusable(
+            "text is no string", f"expected a text, got {type(value).__name__} {str(value)[:80]}"
+        )
     return value
 
 
-def _said(turn: dict[str, Any]) -> list[Any]:
+def _assistant_texts(turn: dict[str, Any]) -> list[Any]:
     """Return the assistant's texts in {"user", "assistant"} or in {"role", "content"}."""
     if "role" not in turn:
         return [turn.get("assistant")]
@@ -181,7 +183,10 @@ def _image(settings: HuggingFaceSettings, row: dict[str, Any], columns: _Columns
     if isinstance(value, str) and value:
         return _read_file(settings, value)
     if not isinstance(value, bytes) or not value:
-        raise _Unusable("missing image", "" if value is None else f"found {type(value).__name__}")
+        raise _Unusable(
+            "missing image",
+            "" if value is None else f"expected an image, got {type(value).__name__}",
+        )
     return value
 
 
@@ -193,9 +198,9 @@ def _read_file(settings: HuggingFaceSettings, path: str) -> bytes:
     import datasets
     import huggingface_hub
 
-    place = Path(settings.path)
-    if place.exists():
-        return read_inside(place if place.is_dir() else place.parent, path)
+    local = Path(settings.path)
+    if local.exists():
+        return read_inside(local if local.is_dir() else local.parent, path)
     if "://" not in path:
         kept = [
             Path(huggingface_hub.constants.HF_HUB_CACHE),
@@ -226,7 +231,8 @@ def _whole(name: str) -> Path:
         return Path(snapshot_download(name, repo_type="dataset"))
     except OSError as problem:  # errors of the hub's client derive from it
         raise UserError(
-            f"{name}: its rows name image files, and the data set cannot be downloaded: {first_line(problem)}"
+            f"{name}: its rows name image files, and the data set cannot be downloaded: "
+            f"{first_line(problem)}"
         ) from None
 
 
@@ -235,7 +241,7 @@ def _open(settings_json: str) -> dict[str, _Split]:
     settings = HuggingFaceSettings.model_validate_json(settings_json)
     loaded = load(settings)
     if settings.dataset_split is not None:
-        must_be_there(
+        require_known(
             settings.dataset_split, list(loaded), f"{settings.path}: dataset_split: no split"
         )
         loaded = {settings.dataset_split: loaded[settings.dataset_split]}
@@ -244,7 +250,7 @@ def _open(settings_json: str) -> dict[str, _Split]:
     for name in (
         settings.dataset_classes if classes or not settings.streaming else ()
     ):  # a stream's classes are known only from its schema
-        must_be_there(name, classes, f"{settings.path}: dataset_classes: no class")
+        require_known(name, classes, f"{settings.path}: dataset_classes: no class")
     return splits
 
 
@@ -294,7 +300,7 @@ def _columns(settings: HuggingFaceSettings, there: list[str], data: Any) -> _Col
         name = next(
             (name for name in (wanted, *_OTHER_NAMES.get(wanted, ())) if name in there), wanted
         )
-        must_be_there(name, there, f"{settings.path}: {setting}: no column")
+        require_known(name, there, f"{settings.path}: {setting}: no column")
         return name
 
     text = found("text_column", settings.text_column)

@@ -28,23 +28,27 @@ _SPLIT_FOLDERS = {
 }
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_FORMS = "a save_to_disk folder, .parquet or .arrow files, or images with a metadata.csv or .jsonl (columns file_name and text)"
+_FORMS = (
+    "a save_to_disk folder, .parquet or .arrow files, or images with a metadata.csv or .jsonl "
+    "(columns file_name and text)"
+)
 
 
 def load(settings: HuggingFaceSettings) -> dict[str, Any]:
     """Return split → Dataset or IterableDataset, in the data set's order."""
     import datasets
 
-    place = Path(settings.path)
-    local = place.exists()
+    path = Path(settings.path)
+    local = path.exists()
     if not local and not _HUB_NAME.fullmatch(settings.path):
         raise UserError(
-            f"{settings.path}: no such folder or file; `path` names one, or a data set of the hub as owner/name"
+            f"{settings.path}: no such folder or file; `path` names one, or a data set of the "
+            "hub as owner/name"
         )
     try:
         with _quiet():
             loaded = (
-                _load_local(settings, place)
+                _load_local(settings, path)
                 if local
                 else datasets.load_dataset(
                     settings.path, settings.subset, streaming=settings.streaming
@@ -53,34 +57,33 @@ def load(settings: HuggingFaceSettings) -> dict[str, Any]:
     except UserError:
         raise
     except Exception as problem:  # noqa: BLE001  the library raises anything from ConnectionError to pandas' own
-        said = first_line(problem.__cause__ or problem)
+        line = first_line(problem.__cause__ or problem)
         if local:
-            raise UserError(f"{settings.path}: `datasets` cannot open it: {said}") from None
+            raise UserError(f"{settings.path}: `datasets` cannot open it: {line}") from None
         advice = "check the name, the network, and HF_TOKEN if the set is gated or private"
         raise UserError(
-            f"{settings.path}: no folder here, and the hub did not give it: {said}; {advice}"
+            f"{settings.path}: no such folder, and the download from the hub failed: {line}; "
+            f"{advice}"
         ) from None
     splits = loaded if isinstance(loaded, dict) else {loaded.split or "train": loaded}
     return {str(name): data.with_format(None) for name, data in splits.items()}
 
 
-def _load_local(settings: HuggingFaceSettings, place: Path) -> Any:
+def _load_local(settings: HuggingFaceSettings, path: Path) -> Any:
     import datasets
 
     load = functools.partial(datasets.load_dataset, streaming=settings.streaming)
-    if place.is_file():
-        if place.suffix not in (".parquet", ".arrow"):
-            raise UserError(
-                f"{place}: found a {place.suffix or 'nameless'} file; expected {_FORMS}"
-            )
-        return load(place.suffix[1:], data_files=str(place))
-    if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
-        return datasets.load_from_disk(str(place))  # mapped from the folder: nothing to stream
-    if settings.subset is not None or _has_configurations(place / "README.md"):
-        return load(str(place), settings.subset, cache_dir=str(_cache_of(place)))
-    files = [place / name for name in names_below(place, [""])]
+    if path.is_file():
+        if path.suffix not in (".parquet", ".arrow"):
+            raise UserError(f"{path}: expected {_FORMS}, got a {path.suffix or 'nameless'} file")
+        return load(path.suffix[1:], data_files=str(path))
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return datasets.load_from_disk(str(path))  # mapped from the folder: nothing to stream
+    if settings.subset is not None or _has_configurations(path / "README.md"):
+        return load(str(path), settings.subset, cache_dir=str(_cache_of(path)))
+    files = [path / name for name in names_below(path, [""])]
     if metadata := [file for file in files if file.name in _METADATA]:
-        return _load_imagefolder(place, metadata)
+        return _load_imagefolder(path, metadata)
     suffix = next(
         (
             suffix
@@ -92,13 +95,14 @@ def _load_local(settings: HuggingFaceSettings, place: Path) -> Any:
     if suffix is None:
         held = Counter(file.suffix or "nameless" for file in files).most_common(5)
         raise UserError(
-            f"{place}: found {', '.join(f'{count} {suffix}' for suffix, count in held) or 'no files'}; expected {_FORMS}"
+            f"{path}: expected {_FORMS}, got "
+            f"{', '.join(f'{count} {suffix}' for suffix, count in held) or 'no files'}"
         )
     patterns = datasets.data_files.get_data_patterns(
-        str(place)
+        str(path)
     )  # splits by the names of files and folders
     named = datasets.data_files.DataFilesDict.from_patterns(
-        patterns, base_path=str(place), allowed_extensions=[suffix]
+        patterns, base_path=str(path), allowed_extensions=[suffix]
     )
     by_split = {split: list(names) for split, names in named.items() if names}
     return load(
@@ -106,7 +110,7 @@ def _load_local(settings: HuggingFaceSettings, place: Path) -> Any:
     )
 
 
-def _load_imagefolder(place: Path, metadata: list[Path]) -> Any:
+def _load_imagefolder(path: Path, metadata: list[Path]) -> Any:
     """Read an image folder in the order of its files.
 
     `datasets` would read 007 as 7 and NA as nothing, and refuse the set for one path that leaves
@@ -116,7 +120,7 @@ def _load_imagefolder(place: Path, metadata: list[Path]) -> Any:
 
     splits: dict[str, list[dict[str, Any]]] = {}
     for file in metadata:
-        folder = file.parent.relative_to(place)
+        folder = file.parent.relative_to(path)
         rows = splits.setdefault(
             next(
                 (_SPLIT_FOLDERS[part] for part in folder.parts if part in _SPLIT_FOLDERS), "train"
@@ -124,7 +128,7 @@ def _load_imagefolder(place: Path, metadata: list[Path]) -> Any:
             [],
         )
         for row in _metadata_rows(file):
-            must_be_there("file_name", list(row), f"{file}: no column")
+            require_known("file_name", list(row), f"{file}: no column")
             name = row.pop("file_name")
             rows.append({**row, "image": str(folder / str(name)) if name else None})
     names = dict.fromkeys(name for rows in splits.values() for row in rows for name in row)
@@ -153,14 +157,12 @@ def _json_rows(file: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         except ValueError as problem:
             raise UserError(f"{file}:{number}: not valid JSON: {problem}") from None
         if row is not None and not isinstance(row, dict):
-            raise UserError(
-                f"{file}:{number}: a JSON object was expected, found {type(row).__name__}"
-            )
+            raise UserError(f"{file}:{number}: expected a JSON object, got {type(row).__name__}")
         if row:
             yield row
 
 
-def _cache_of(place: Path) -> Path:
+def _cache_of(path: Path) -> Path:
     """Return a cache folder for this data set as it is.
 
     With `configs:` in the card, `datasets` 5.2 takes another folder of the same name, or older
@@ -169,11 +171,11 @@ def _cache_of(place: Path) -> Path:
     import datasets
 
     stamps = [
-        (name, found.st_size, found.st_mtime_ns)
-        for name in names_below(place, [""])
-        if (found := (place / name).stat())
+        (name, status.st_size, status.st_mtime_ns)
+        for name in names_below(path, [""])
+        if (status := (path / name).stat())
     ]
-    digest = hashlib.sha256(json.dumps([str(place.resolve()), stamps]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([str(path.resolve()), stamps]).encode()).hexdigest()
     return Path(datasets.config.HF_DATASETS_CACHE) / f"lipi-{digest[:16]}"
 
 
@@ -208,12 +210,12 @@ def _quiet() -> Iterator[None]:
                 datasets.enable_progress_bars()
 
 
-def must_be_there(wanted: str, there: list[str], what: str) -> None:
+def require_known(wanted: str, known: list[str], what: str) -> None:
     """Raise UserError that lists the existing names and the nearest one."""
-    if wanted not in there:
-        close = difflib.get_close_matches(wanted, there, n=1)
-        more = f" … ({len(there)} in all)" if len(there) > _SHOWN else ""
+    if wanted not in known:
+        close = difflib.get_close_matches(wanted, known, n=1)
+        more = f" … ({len(known)} in all)" if len(known) > _SHOWN else ""
         raise UserError(
-            f"{what} {wanted!r}; there are {', '.join(there[:_SHOWN])}{more}"
+            f"{what} {wanted!r}; known: {', '.join(known[:_SHOWN])}{more}"
             + (f"; did you mean {close[0]!r}?" if close else "")
         )

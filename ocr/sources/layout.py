@@ -36,7 +36,7 @@ _KEPT_FORMATS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"RIFF": "WEBP"}
 
 
 class NotThisFormat(ValueError):
-    """An XML file that is no page description of the expected format; the message says what it is."""
+    """An XML file that is no page description of the expected format."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Page:
-    """One page: its image as the XML names it, the size of its coordinates, and regions in order."""
+    """One page: its image as the XML names it, the size of its coordinates, its regions."""
 
     image: str
     width: float
@@ -65,7 +65,7 @@ Parser = Callable[[Element], Page]
 
 
 def plan_layout(settings: LayoutSettings) -> list[Unit]:
-    """Plan one unit for each XML file, in the order of their paths; UserError when there is none."""
+    """Plan one unit for each XML file, in the order of their paths; UserError without any."""
     path = Path(settings.path)
     if path.is_file():
         return [Unit(path.name)]
@@ -195,9 +195,10 @@ def _wanted(settings: LayoutSettings, page: Page) -> Iterator[_Wanted]:
 
 
 def _joined(regions: tuple[Piece, ...] | list[Piece]) -> str | None:
-    """Join the regions' lines; None where a line has no text, as the image shows more than the text.
+    """Join the regions' lines; None where a line has no text.
 
-    A region without lines and text, such as a drawing's, adds nothing.
+    The image would show more than the text. A region without lines and text, such as a drawing's,
+    adds nothing.
     """
     texts = [
         line.text
@@ -304,7 +305,8 @@ def find_image(root: Path, beside: str, named: str, stem: str) -> str:
         return (PurePosixPath(beside) / beside_it[0]).as_posix()
     raise FileRefused(
         "missing image",
-        f"{named or 'no name given'}: neither beside the XML nor up to {root}; formats: {', '.join(FORMATS)}",
+        f"{named or 'no name given'}: neither beside the XML nor up to {root}; formats: "
+        f"{', '.join(FORMATS)}",
     )
 
 

@@ -40,11 +40,12 @@ def plan(settings: PaddleSettings) -> list[Unit]:
         print(oddity, flush=True)
     try:
         if dictionary and settings.labels == "recognition":
-            _tell_what_it_lacks(dictionary, settings)
+            _report_missing(dictionary, settings)
         count = sum(1 for _ in _lines(labels))
     except OSError as problem:
         raise UserError(
-            f"{labels}: {problem.strerror}; `path` names a PaddleOCR label file, one `path<TAB>text` a line"
+            f"{labels}: {problem.strerror}; `path` names a PaddleOCR label file, one "
+            "`path<TAB>text` a line"
         ) from None
     return (
         in_rows("", count, rows=_PAGES_PER_UNIT)
@@ -53,7 +54,7 @@ def plan(settings: PaddleSettings) -> list[Unit]:
     )
 
 
-def _tell_what_it_lacks(dictionary: Dictionary, settings: PaddleSettings) -> None:
+def _report_missing(dictionary: Dictionary, settings: PaddleSettings) -> None:
     labels = (
         line.decode("utf-8", "replace").partition(settings.delimiter)[2]
         for line in _lines(Path(settings.path))
@@ -152,7 +153,7 @@ def _boxes(path: str, text: str, where: str, settings: PaddleSettings) -> Iterat
         yield Skip(
             where,
             "malformed label line",
-            f'[{{"transcription": …, "points": [[x, y], …]}}, …] was expected: {problem!r}',
+            f'expected [{{"transcription": …, "points": [[x, y], …]}}, …]: {problem!r}',
         )
         return
     try:
@@ -200,7 +201,7 @@ def _box(
 
 
 def _direction(polygon: Polygon, least_degrees: float) -> float:
-    """Return the direction of a box's first edge, which PaddleOCR puts along the top of the writing."""
+    """Return the direction of a box's first edge, which lies along the top of the writing."""
     if len(polygon) < 2:
         return 0.0
     x, y = polygon[1] - polygon[0]

@@ -23,7 +23,10 @@ class SourceSettings(Settings):
     group_pattern: str | None = Setting(
         None,
         on_resume="refuse",
-        description="Regular expression searched in a sample's id; its named groups (page, writer …) become facts for split.by",
+        description=(
+            "Regular expression searched in a sample's id; its named groups (page, writer …) "
+            "become facts for split.by"
+        ),
     )
     aug_copies: int = Setting(
         0,
@@ -48,12 +51,15 @@ class LayoutSettings(SourceSettings):
     """Page descriptions in XML, and the pieces of a page that become samples."""
 
     path: str = Setting(
-        on_resume="refuse", description="Folder of XML files, searched with its subfolders, or one XML file"
+        on_resume="refuse",
+        description="Folder of XML files, searched with its subfolders, or one XML file",
     )
     images: str | None = Setting(
         None,
         on_resume="refuse",
-        description="Folder of the page images; null: beside the XML or in a folder above it up to `path`",
+        description=(
+            "Folder of the page images; null: beside the XML or in a folder above it up to `path`"
+        ),
     )
     levels: tuple[Literal["word", "line", "paragraph", "page"], ...] = Setting(
         ("line",),
@@ -75,20 +81,27 @@ class LayoutSettings(SourceSettings):
         ge=0,
     )
     max_page_pixels: int = Setting(
-        100_000_000, on_resume="refuse", description="Largest area of a page image in pixels; larger images are not opened", ge=1
+        100_000_000,
+        on_resume="refuse",
+        description="Largest area of a page image in pixels; larger images are not opened",
+        ge=1,
     )
 
 
 class PageSettings(LayoutSettings):
     """PAGE-XML, 2010 to 2019."""
 
-    format: Literal["page"] = Setting("page", on_resume="refuse", description="Format of the source: PAGE-XML")
+    format: Literal["page"] = Setting(
+        "page", on_resume="refuse", description="Format of the source: PAGE-XML"
+    )
 
 
 class AltoSettings(LayoutSettings):
     """ALTO, versions 1 to 4."""
 
-    format: Literal["alto"] = Setting("alto", on_resume="refuse", description="Format of the source: ALTO XML")
+    format: Literal["alto"] = Setting(
+        "alto", on_resume="refuse", description="Format of the source: ALTO XML"
+    )
 
 
 class PaddleSettings(SourceSettings):
@@ -127,13 +140,18 @@ class PaddleSettings(SourceSettings):
     max_page_pixels: int = Setting(
         100_000_000,
         on_resume="refuse",
-        description="Largest area in pixels of an image with detection labels; larger images are not opened",
+        description=(
+            "Largest area in pixels of an image with detection labels; larger images are not opened"
+        ),
         ge=1,
     )
     character_dict_path: str | None = Setting(
         None,
         on_resume="refuse",
-        description="PaddleOCR dictionary file, one entry a line; labels that it cannot spell are left out and counted",
+        description=(
+            "PaddleOCR dictionary file, one entry a line; labels that it cannot spell are "
+            "left out and counted"
+        ),
     )
     use_space_char: bool = Setting(
         False, on_resume="refuse", description="The space is an entry of the dictionary"
@@ -154,7 +172,10 @@ class PairsSettings(SourceSettings):
     )
     path: str = Setting(on_resume="refuse", description="Folder, searched with its subfolders")
     suffix: str = Setting(
-        ".gt.txt", on_resume="refuse", description="Ending of the names of the text files", min_length=1
+        ".gt.txt",
+        on_resume="refuse",
+        description="Ending of the names of the text files",
+        min_length=1,
     )
     level: Literal["character", "word", "line", "paragraph", "page"] = Setting(
         "line", on_resume="refuse", description="Level of the text in one image"
@@ -165,7 +186,9 @@ class CorrectionsSettings(SourceSettings):
     """Corrections by people: a PNG and a JSON file each (docs/formats.md)."""
 
     format: Literal["corrections"] = Setting(
-        "corrections", on_resume="refuse", description="Format of the source: a PNG and a JSON file for each sample"
+        "corrections",
+        on_resume="refuse",
+        description="Format of the source: a PNG and a JSON file for each sample",
     )
     path: str = Setting(on_resume="refuse", description="Folder, searched with its subfolders")
     level: Literal["character", "word", "line", "paragraph", "page"] = Setting(
@@ -180,7 +203,9 @@ class HuggingFaceSettings(SourceSettings):
     """
 
     format: Literal["huggingface"] = Setting(
-        "huggingface", on_resume="refuse", description="Format of the source: a Hugging Face data set"
+        "huggingface",
+        on_resume="refuse",
+        description="Format of the source: a Hugging Face data set",
     )
     path: str = Setting(on_resume="refuse", description="Name on the hub, or local folder or file")
     subset: str | None = Setting(
@@ -189,7 +214,10 @@ class HuggingFaceSettings(SourceSettings):
     dataset_split: str | None = Setting(
         None,
         on_resume="refuse",
-        description="Split of the data set; null: all, with validation, val, dev and test going to validation",
+        description=(
+            "Split of the data set; null: all, with validation, val, dev and test going to "
+            "validation"
+        ),
     )
     streaming: bool = Setting(
         False,
@@ -237,7 +265,8 @@ class HuggingFaceSettings(SourceSettings):
     def _a_stream_is_not_counted(self) -> "HuggingFaceSettings":
         if self.streaming and self.samples_per_class != "all":
             raise ValueError(
-                "samples_per_class needs streaming=false: a unit of a stream does not know what the units before it hold"
+                "samples_per_class needs streaming=false: a unit of a stream does not know "
+                "the units before it"
             )
         return self
 
@@ -249,15 +278,21 @@ class SyntheticSettings(SourceSettings):
     """
 
     format: Literal["synthetic"] = Setting(
-        "synthetic", on_resume="refuse", description="Format of the source: texts rendered with fonts"
+        "synthetic",
+        on_resume="refuse",
+        description="Format of the source: texts rendered with fonts",
     )
     texts: tuple[str, ...] = Setting(
-        (), on_resume="refuse", description="Word lists or running text in UTF-8, cut at white space"
+        (),
+        on_resume="refuse",
+        description="Word lists or running text in UTF-8, cut at white space",
     )
     dictionary: str | None = Setting(
         None,
         on_resume="refuse",
-        description="PaddleOCR dictionary file whose entries are rendered in turn; with level: character",
+        description=(
+            "PaddleOCR dictionary file whose entries are rendered in turn; with level: character"
+        ),
     )
     script: str = Setting(
         on_resume="refuse",
@@ -268,9 +303,13 @@ class SyntheticSettings(SourceSettings):
         "word", on_resume="refuse", description="Level of the text in one image"
     )
     length: tuple[int, int] = Setting(
-        (1, 20), on_resume="refuse", description="Shortest and longest word, or line, in code points"
+        (1, 20),
+        on_resume="refuse",
+        description="Shortest and longest word, or line, in code points",
     )
-    lines: tuple[int, int] = Setting((2, 5), on_resume="refuse", description="Fewest and most lines of a paragraph")
+    lines: tuple[int, int] = Setting(
+        (2, 5), on_resume="refuse", description="Fewest and most lines of a paragraph"
+    )
     word_hash_range: Range = Setting(
         (0.0, 1.0),
         on_resume="refuse",
@@ -308,17 +347,27 @@ class SyntheticSettings(SourceSettings):
     count: int = Setting(
         on_resume="refuse", description="Number of images; words repeat when there are fewer", ge=1
     )
-    seed: int = Setting(0, on_resume="refuse", description="Seed of the images; another seed gives other images", ge=0)
+    seed: int = Setting(
+        0,
+        on_resume="refuse",
+        description="Seed of the images; another seed gives other images",
+        ge=0,
+    )
     on_the_fly: bool = Setting(
         False,
         on_resume="refuse",
-        description="Render the texts again in every epoch of training after the first, in a process of its own",
+        description=(
+            "Render the texts again in every epoch of training after the first, in a process "
+            "of its own"
+        ),
     )
     height_px: tuple[int, int] = Setting(
         (36, 40), on_resume="refuse", description="Height of an image of one line, in pixels"
     )
     margin: Range = Setting(
-        (0.04, 0.16), on_resume="refuse", description="Paper around the ink, as shares of the height"
+        (0.04, 0.16),
+        on_resume="refuse",
+        description="Paper around the ink, as shares of the height",
     )
     line_box: Range = Setting(
         (0.3, 1.0),
@@ -347,7 +396,9 @@ class SyntheticSettings(SourceSettings):
         (200, 255), on_resume="refuse", description="Grey level of the paper, of 255"
     )
     contrast: Range = Setting(
-        (0.55, 1.0), on_resume="refuse", description="Contrast of ink against paper: 1 is black on this paper"
+        (0.55, 1.0),
+        on_resume="refuse",
+        description="Contrast of ink against paper: 1 is black on this paper",
     )
     inverted_share: float = Setting(
         0.05,
@@ -387,7 +438,9 @@ class SyntheticSettings(SourceSettings):
     image_format: Literal["webp", "png"] = Setting(
         "webp", on_resume="refuse", description="Encoding of the images"
     )
-    quality: int = Setting(40, on_resume="refuse", description="Quality of WebP images, 1 to 100", ge=1, le=100)
+    quality: int = Setting(
+        40, on_resume="refuse", description="Quality of WebP images, 1 to 100", ge=1, le=100
+    )
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> "SyntheticSettings":
@@ -409,7 +462,8 @@ class SyntheticSettings(SourceSettings):
             self.level == "character"
         ):
             raise ValueError(
-                "level: character draws the entries of a `dictionary` and no `texts`; the other levels draw `texts` and no `dictionary`"
+                "level: character needs a `dictionary` and no `texts`; the other levels need "
+                "`texts` and no `dictionary`"
             )
         if self.length[0] < 1 or self.lines[0] < 1 or self.height_px[0] < 8:
             raise ValueError("length and lines start at 1 or more, height_px at 8 or more")

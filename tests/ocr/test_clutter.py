@@ -8,7 +8,7 @@ import pytest
 from ocr.errors import UserError
 from ocr.rendering.clutter import Neighbour, Rule, ShowThrough, Stamp
 from ocr.rendering.draws import Draws
-from ocr.rendering.fonts import Face, find_faces
+from ocr.rendering.fonts import Font, find_fonts
 from ocr.rendering.ink import Layout, composed, shaped
 from ocr.rendering.scripts import SCRIPTS
 
@@ -28,22 +28,22 @@ TRIES = range(50)
 
 
 @pytest.fixture
-def face() -> Face:
+def font() -> Font:
     if shutil.which("fc-list") is None:
         pytest.skip("fontconfig is not installed (apt-get install fontconfig)")
     try:
-        return find_faces(SCRIPTS["Oriya"], ["Lohit Odia"])[0]
+        return find_fonts(SCRIPTS["Oriya"], ["Lohit Odia"])[0]
     except UserError:
         pytest.skip("the font Lohit Odia is not installed (apt-get install fonts-lohit-orya)")
 
 
 @pytest.mark.parametrize("above", [True, False])
 def test_less_than_half_of_a_neighbour_shows_and_none_of_it_in_the_text(
-    face: Face, above: bool
+    font: Font, above: bool
 ) -> None:
-    own = [shaped(face, SIZE_PX, "ଓଡ଼ିଶା")]
+    own = [shaped(font, SIZE_PX, "ଓଡ଼ିଶା")]
     for key in TRIES:
-        piece = Neighbour.drawn(Draws(key), "ପ୍ରଧାନମନ୍ତ୍ରୀ").piece(face, SIZE_PX, own, LEVEL, above)
+        piece = Neighbour.drawn(Draws(key), "ପ୍ରଧାନମନ୍ତ୍ରୀ").piece(font, SIZE_PX, own, LEVEL, above)
         top_edge, bottom_edge = (
             own[0].top - 1 - 12,
             own[0].bottom + 1 + 12,
@@ -95,9 +95,9 @@ def test_a_stamp_crosses_the_crop_in_a_mid_grey() -> None:
     assert min(darkest) > 0.1 and max(darkest) <= 0.45
 
 
-def test_what_shows_through_is_mirrored_and_faint(face: Face) -> None:
-    behind = ShowThrough("ଓଡ଼ିଶା", x=0.5, y=0.5, strength=0.2).coverage(face, SIZE_PX, LEVEL)
-    mask, _ = composed([shaped(face, SIZE_PX, "ଓଡ଼ିଶା")])
+def test_what_shows_through_is_mirrored_and_faint(font: Font) -> None:
+    behind = ShowThrough("ଓଡ଼ିଶା", x=0.5, y=0.5, strength=0.2).coverage(font, SIZE_PX, LEVEL)
+    mask, _ = composed([shaped(font, SIZE_PX, "ଓଡ଼ିଶା")])
     front = np.zeros((48, 200))
     top, left = (48 - mask.height) // 2, (200 - mask.width) // 2
     front[top : top + mask.height, left : left + mask.width] = np.asarray(mask)

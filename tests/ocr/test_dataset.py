@@ -179,10 +179,10 @@ def test_reading_names_what_is_wrong(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "label": ["x"]}), tmp_path / "train.parquet")
     with pytest.raises(
         UserError,
-        match="columns missing: image, text, level, group, source; the file has id, label",
+        match="expected the columns image, text, level, group, source, got id, label",
     ):
         Dataset.open(tmp_path, "train")
-    with pytest.raises(UserError, match=r"the folder holds train\.parquet"):
+    with pytest.raises(UserError, match=r"the folder has train\.parquet"):
         Dataset.open(tmp_path, "validation")
     (tmp_path / "train.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(UserError, match="cannot be read as parquet"):

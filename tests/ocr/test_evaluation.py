@@ -65,5 +65,5 @@ def test_changed_lines_come_with_the_worst_first() -> None:
 
 
 def test_other_samples_are_no_comparison() -> None:
-    with pytest.raises(UserError, match="not read on the same samples"):
+    with pytest.raises(UserError, match="two evaluations of the same samples"):
         compare(evaluation(["a"]), evaluation(["a", "b"]))

@@ -1,11 +1,11 @@
-"""The font gate: what a face must tell apart before it may draw labels."""
+"""The font gate: what a font must tell apart before it may draw labels."""
 
 import shutil
 
 import pytest
 
 from ocr.errors import UserError
-from ocr.rendering.fonts import Face, _main, check_font, find_faces, usable_faces
+from ocr.rendering.fonts import Font, _main, check_font, find_fonts, usable_fonts
 from ocr.rendering.scripts import SCRIPTS
 
 pytestmark = pytest.mark.skipif(
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def face_of(family: str, script: str, stem: str = "") -> Face:
+def face_of(family: str, script: str, stem: str = "") -> Font:
     try:
-        faces = [face for face in find_faces(SCRIPTS[script], [family]) if stem in face.name]
+        fonts = [font for font in find_fonts(SCRIPTS[script], [family]) if stem in font.name]
     except UserError:
-        faces = []
-    if not faces:
+        fonts = []
+    if not fonts:
         pytest.skip(f"the font {family} is not installed")
-    return faces[0]
+    return fonts[0]
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,13 @@ def face_of(family: str, script: str, stem: str = "") -> Face:
     ],
 )
 def test_a_sound_face_passes_and_may_draw_everything(family: str, script: str) -> None:
-    verdict = check_font(face_of(family, script), SCRIPTS[script])
-    assert (verdict.reason, verdict.face.avoid) == ("", ())
+    check = check_font(face_of(family, script), SCRIPTS[script])
+    assert (check.reason, check.font.avoid) == ("", ())
 
 
 def test_a_thai_face_that_drops_tone_marks_is_refused() -> None:
-    verdict = check_font(face_of("Noto Looped Thai", "Thai"), SCRIPTS["Thai"])
-    assert "draws ที่ like ที" in verdict.reason
+    check = check_font(face_of("Noto Looped Thai", "Thai"), SCRIPTS["Thai"])
+    assert "draws ที่ like ที" in check.reason
 
 
 def test_a_face_without_conjuncts_is_refused() -> None:
@@ -51,28 +51,28 @@ def test_a_face_without_conjuncts_is_refused() -> None:
 
 
 def test_utkal_is_kept_from_words_with_its_dotted_ya_phala() -> None:
-    face = check_font(face_of("ori1Uni", "Oriya"), SCRIPTS["Oriya"]).face
-    assert face.refusal("ବାକ୍ୟ") == "draws ପ୍ୟ with a stray mark below"
-    assert face.refusal("ଓଡ଼ିଶା") is None
+    font = check_font(face_of("ori1Uni", "Oriya"), SCRIPTS["Oriya"]).font
+    assert font.refusal("ବାକ୍ୟ") == "draws ପ୍ୟ with a stray mark below"
+    assert font.refusal("ଓଡ଼ିଶା") is None
 
 
 def test_a_dotted_circle_or_a_missing_glyph_refuses_the_word() -> None:
-    face = face_of("Lohit Odia", "Oriya")
-    assert face.refusal("ଅା") == "draws a dotted circle or an empty box"
-    assert face.refusal("ଓଡ଼ିଶା ก") == "no glyph for U+0E01"
+    font = face_of("Lohit Odia", "Oriya")
+    assert font.refusal("ଅା") == "renders a dotted circle or an empty box"
+    assert font.refusal("ଓଡ଼ିଶା ก") == "no glyph for U+0E01"
 
 
 def test_no_usable_face_names_the_packages_and_every_reason() -> None:
     path = face_of("DejaVu Sans", "Oriya").path
     with pytest.raises(UserError, match=r"(?s)fonts-lohit-orya.*DejaVu.*no glyph"):
-        usable_faces(SCRIPTS["Oriya"], [str(path)])
+        usable_fonts(SCRIPTS["Oriya"], [str(path)])
 
 
 def test_an_unknown_family_and_a_missing_folder_are_said() -> None:
     with pytest.raises(UserError, match="fontconfig knows no such family"):
-        find_faces(SCRIPTS["Oriya"], ["Nonesuch Odia"])
+        find_fonts(SCRIPTS["Oriya"], ["Nonesuch Odia"])
     with pytest.raises(UserError, match="make fonts"):
-        find_faces(SCRIPTS["Oriya"], ["no/such/folder"])
+        find_fonts(SCRIPTS["Oriya"], ["no/such/folder"])
 
 
 def test_a_web_font_is_unpacked_under_its_new_name(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -94,13 +94,13 @@ def test_a_web_font_is_unpacked_under_its_new_name(tmp_path) -> None:  # type: i
         )
         == 0
     )
-    (face,) = find_faces(SCRIPTS["Oriya"], [str(tmp_path)])
-    assert (face.family, face.name) == ("My Lohit", "lohit-web")
-    assert check_font(face, SCRIPTS["Oriya"]).reason == ""
+    (font,) = find_fonts(SCRIPTS["Oriya"], [str(tmp_path)])
+    assert (font.family, font.name) == ("My Lohit", "lohit-web")
+    assert check_font(font, SCRIPTS["Oriya"]).reason == ""
 
 
 def test_a_file_that_is_no_font_is_a_users_mistake(tmp_path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "broken.ttf").write_bytes(b"not a font")
     assert _main(["convert", str(tmp_path / "broken.ttf"), str(tmp_path / "out.ttf")]) == 2
     with pytest.raises(UserError, match="not a font that can be loaded"):
-        usable_faces(SCRIPTS["Oriya"], [str(tmp_path)])
+        usable_fonts(SCRIPTS["Oriya"], [str(tmp_path)])

@@ -228,7 +228,7 @@ def test_a_label_that_cannot_be_stored_is_left_out_and_the_rest_is_counted(tmp_p
 
 
 def test_an_unknown_kind_of_fault_is_a_users_mistake() -> None:
-    with pytest.raises(ValueError, match="no such kind: orphans; there are"):
+    with pytest.raises(ValueError, match="no such kind: orphans; known: "):
         PrepareConfig.model_validate(
             {
                 "output": "o",
@@ -516,7 +516,7 @@ def test_a_fact_that_no_sample_has_is_no_split(tmp_path: Path) -> None:
     }
     with pytest.raises(
         UserError,
-        match=r"split\.by: no sample has writr; the facts there are: file, id, source, text, writer; did you mean 'writer'\?",
+        match=r"split\.by: no sample has writr; the known facts are file, id, source, text, writer; did you mean 'writer'\?",
     ):
         prepare(tmp_path, source, split={"by": ["writr"]})
     prepare(tmp_path, source, split={"by": ["writer"], "validation_ratio": 0.3})

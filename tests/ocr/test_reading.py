@@ -160,5 +160,5 @@ def test_a_damaged_bundle_is_named_and_not_read(tmp_path: Path) -> None:
     weights.write_bytes(data)
     with pytest.raises(UserError, match=r"weights\.safetensors"):
         open_bundle(tmp_path / "bundle")
-    with pytest.raises(UserError, match="no bundle here"):
+    with pytest.raises(UserError, match="expected a bundle"):
         open_bundle(tmp_path)

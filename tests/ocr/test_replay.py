@@ -56,7 +56,7 @@ def test_without_replay_what_to_do_is_said(tmp_path: Path) -> None:
     bundle = open_bundle(Path("odia"))
     shutil.copytree(bundle.path, tmp_path / "bare", ignore=shutil.ignore_patterns("*.parquet"))
     bare = replace(bundle, path=tmp_path / "bare", card={"data": "data/gone"})
-    with pytest.raises(UserError, match=r"data/gone\) is not here; give replay=FOLDER"):
+    with pytest.raises(UserError, match=r"data/gone\) is not on this machine; set replay=FOLDER"):
         replay_of(bare)
     assert replay_of(replace(bare, card={"data": "odia_words"})) == "odia_words"
     assert replay_of(bare, "elsewhere") == "elsewhere"

@@ -60,7 +60,7 @@ def test_an_override_wins_over_the_file(tmp_path: Path) -> None:
     [
         ("a: [", "not valid YAML"),
         ("- 1", "a mapping of settings"),
-        ("a: 1\na: 2\n", "stands twice"),
+        ("a: 1\na: 2\n", "duplicate key 'a'"),
         (None, "No such file"),
     ],
 )
@@ -102,8 +102,8 @@ def test_an_override_reaches_into_a_list_by_place(tmp_path: Path) -> None:
         source.path for source in load_settings(PrepareConfig, file, ["sources.1.path=c"]).sources
     ] == ["a", "c"]
     for wrong, says in (
-        ("sources.2.path=c", "the places 0 to 1, found '2'"),
-        ("sources.first.path=c", "a list is meant here"),
+        ("sources.2.path=c", "expected a list index 0–1, got '2'"),
+        ("sources.first.path=c", "expected a list index 0–1, got 'first'"),
     ):
         with pytest.raises(UserError, match=says):
             load_settings(PrepareConfig, file, [wrong])
@@ -116,10 +116,10 @@ def test_an_override_reaches_into_a_list_by_place(tmp_path: Path) -> None:
             "{format: pags, path: a}",
             "sources.0.format: 'pags' is none of page, alto, paddle, corrections, huggingface, pairs, synthetic; did you mean 'page'?",
         ),
-        ("{path: a}", "sources.0.format: missing; it says which kind of settings these are"),
+        ("{path: a}", "sources.0.format: missing; set the kind of these settings"),
         (
             "{format: page, path: a, levels: line}",
-            "sources.0.page.levels: a list is expected, such as [a, b], found 'line'",
+            "sources.0.page.levels: expected a list, such as [a, b], got 'line'",
         ),
     ],
 )

@@ -10,7 +10,7 @@ from ocr.bundle import SHIPPED, open_bundle, shipped_names
 from ocr.images import encode_image
 from ocr.recognizers.factory import load
 from ocr.rendering.draws import Draws
-from ocr.rendering.fonts import find_faces
+from ocr.rendering.fonts import find_fonts
 from ocr.rendering.scripts import script_named
 from ocr.scoring import score_all
 
@@ -30,17 +30,17 @@ WORDS = {
 
 
 def drawn(name: str) -> tuple[list[object], list[str]]:
-    """Ten words, clean, in a face that Debian's fonts-noto-core has."""
+    """Ten words, clean, in a font that Debian's fonts-noto-core has."""
     from ocr.rendering.clutter import Clutter, choose_clutter
     from ocr.rendering.synthetic import render
     from ocr.sources.settings import SyntheticSettings
 
     script, family, words = WORDS[name]
-    face = find_faces(script_named(script), [family])[0]
+    font = find_fonts(script_named(script), [family])[0]
     settings = SyntheticSettings(texts=("none",), script=script, count=1)
     texts = words.split()
-    clutter: Clutter = choose_clutter(settings, texts, texts[0], 0, face)
-    return [render(text, face, settings, Draws(1, text), clutter) for text in texts], texts
+    clutter: Clutter = choose_clutter(settings, texts, texts[0], 0, font)
+    return [render(text, font, settings, Draws(1, text), clutter) for text in texts], texts
 
 
 @pytest.mark.parametrize("name", WORDS)

@@ -39,11 +39,11 @@ FAMILY = "Lohit Odia"
 def settings(tmp_path: Path) -> SyntheticSettings:
     if shutil.which("fc-list") is None:
         pytest.skip("fontconfig is not installed (apt-get install fontconfig)")
-    from ocr.rendering.fonts import find_faces
+    from ocr.rendering.fonts import find_fonts
     from ocr.rendering.scripts import SCRIPTS
 
     try:
-        find_faces(SCRIPTS["Oriya"], [FAMILY])
+        find_fonts(SCRIPTS["Oriya"], [FAMILY])
     except UserError:
         pytest.skip(f"the font {FAMILY} is not installed (apt-get install fonts-lohit-orya)")
     (tmp_path / "words.txt").write_text("\n".join(WORDS), encoding="utf-8")
@@ -260,11 +260,11 @@ def dictionary_of(entries: str, settings: SyntheticSettings, folder: Path) -> Sy
 def test_entries_of_a_dictionary_are_drawn_in_turn(
     settings: SyntheticSettings, tmp_path: Path
 ) -> None:
-    from ocr.rendering.fonts import find_faces
+    from ocr.rendering.fonts import find_fonts
     from ocr.rendering.scripts import SCRIPTS
 
     try:
-        find_faces(SCRIPTS["Thai"], ["Garuda"])
+        find_fonts(SCRIPTS["Thai"], ["Garuda"])
     except UserError:
         pytest.skip("the font Garuda is not installed (apt-get install fonts-thai-tlwg)")
     entries = "ก กี่ ๗ A 7 +"
@@ -297,5 +297,5 @@ def test_an_entry_that_no_face_covers_is_skipped_with_the_reason(
 def test_characters_come_from_a_dictionary_and_all_else_from_texts(
     given: dict[str, object],
 ) -> None:
-    with pytest.raises(UserError, match="level: character draws the entries of a `dictionary`"):
+    with pytest.raises(UserError, match="level: character needs a `dictionary`"):
         parse_settings(SyntheticSettings, {"script": "Thai", "count": 1, **given}, "here")

@@ -258,7 +258,7 @@ def test_another_base_is_refused(bundle: Path, tmp_path: Path) -> None:
         values["model"]["base_sha256"] = "0" * 64
         (folder / "bundle.json").write_text(json.dumps(values))
 
-    with pytest.raises(UserError, match="trained on another base than tiny_vlm qwen3_vl"):
+    with pytest.raises(UserError, match="trained on another base model than tiny_vlm qwen3_vl"):
         load(resealed(bundle, tmp_path / "other", rehash))
 
 

@@ -26,7 +26,7 @@ def test_mistakes_are_told_before_anything_is_trained(corrections: Path, tmp_pat
     assert_refused(call("retrain", "odia", corrections, "epochs=3"), "epochs: unknown setting")
     assert_refused(
         call("retrain", "nothing", corrections, f"storage_path={tmp_path}"),
-        "nothing: no bundle here",
+        "nothing: expected a bundle",
     )
     assert_refused(
         call("retrain", "odia", tmp_path, f"storage_path={tmp_path}"),

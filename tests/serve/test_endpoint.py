@@ -353,12 +353,12 @@ def test_an_endpoint_that_others_reach_needs_keys_and_digests_are_no_keys() -> N
         UserError, match=r"host 0\.0\.0\.0 is reached from other machines; set api_keys_sha256"
     ):
         parse_settings(ServeConfig, {"bundle": "odia", "host": "0.0.0.0"}, "serve")
-    with pytest.raises(UserError, match="are not SHA-256 in hex"):
+    with pytest.raises(UserError, match="expected SHA-256 in hex"):
         parse_settings(ServeConfig, {"bundle": "odia", "api_keys_sha256": ["secret"]}, "serve")
 
 
 def test_a_bundle_that_is_not_there_and_a_port_that_is_taken_are_told_at_once() -> None:
-    assert_refused(call("deploy", "nothing"), "nothing: no bundle here", "odia")
+    assert_refused(call("deploy", "nothing"), "nothing: expected a bundle", "odia")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from trainers.loop.run_state import RunContext
 
 from ocr.dataset.prepared import open_splits
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
-from ocr.rendering.redraw import Drawer, Request
+from ocr.rendering.redraw import RenderProcess, Request
 from ocr.settings import parse_settings
 from ocr.sources.settings import SyntheticSettings
 from tests.trainers.tiny import tiny_config
 from trainers.families.ctc.redrawn_images import FreshImages
 from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.loop.loop import fit
-from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment
 from trainers.runs.launch import Data, Job, launch
 
@@ -98,8 +98,8 @@ def test_a_run_on_fresh_images_resumes_exactly(texts: str, tmp_path: Path) -> No
 
 def test_the_drawing_process_ends_with_the_one_that_started_it(texts: str) -> None:
     code = (
-        "import os; from ocr.rendering.redraw import Drawer, Request; from ocr.sources.settings import SyntheticSettings; from ocr.settings import parse_settings\n"
-        f"drawer = Drawer(); drawer.draw([Request(parse_settings(SyntheticSettings, {source(texts)!r}, 't'), 'ଘର', 0, 1)])\n"
+        "import os; from ocr.rendering.redraw import RenderProcess, Request; from ocr.sources.settings import SyntheticSettings; from ocr.settings import parse_settings\n"
+        f"process = RenderProcess(); process.render([Request(parse_settings(SyntheticSettings, {source(texts)!r}, 't'), 'ଘର', 0, 1)])\n"
         "print(drawer._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -116,8 +116,8 @@ def test_the_drawing_process_ends_with_the_one_that_started_it(texts: str) -> No
 
 def test_a_font_that_is_gone_is_named(texts: str) -> None:
     settings = parse_settings(SyntheticSettings, source(texts), "test")
-    with pytest.raises(UserError, match=r"no installed face draws ଘ✗.*install the fonts"):
-        Drawer().draw([Request(settings, "ଘ✗", 0, 1)])
+    with pytest.raises(UserError, match=r"no installed font renders ଘ✗.*install the fonts"):
+        RenderProcess().render([Request(settings, "ଘ✗", 0, 1)])
 
 
 def test_the_embedded_data_set_is_not_drawn_anew() -> None:

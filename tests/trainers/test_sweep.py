@@ -125,7 +125,7 @@ def test_every_mistake_of_a_space_is_told_at_once() -> None:
         "the range [2.0, 1.0] is empty",
         "found uniform, choice",
         "has no logarithm",
-        "found 'cer'",
+        "got 'cer'",
     ):
         assert part in told
     with pytest.raises(UserError, match=r"times 'lora\.rank', which is no key of the space"):

@@ -107,7 +107,7 @@ def test_a_run_from_adapter_weights_starts_from_them(tmp_path: Path) -> None:
         )
     with pytest.raises(UserError, match=r"an adapter of another shape .*set lora\.rank"):
         tiny_task(tiny_vlm_config(tmp_path, train={"init_from": str(first)}, lora={"rank": 4}))
-    with pytest.raises(UserError, match="trained on another base"):
+    with pytest.raises(UserError, match="trained on another base model"):
         tiny_task(
             tiny_vlm_config(
                 tmp_path, train={"init_from": str(first)}, model={"architecture": "qwen2_5_vl"}
@@ -156,8 +156,9 @@ def test_more_workers_change_no_more_than_rounding(tmp_path: Path) -> None:
 
 
 def gradients(config: TrainConfig) -> list[torch.Tensor]:
-    from trainers.loop.batches import micro_batches_of
     from trainers.loop.run_state import plan_of
+
+    from trainers.loop.batches import micro_batches_of
 
     task = tiny_task(config)
     batch = task.batch(micro_batches_of(plan_of(config, task.widths), 0, 0, 1)[0], 0)

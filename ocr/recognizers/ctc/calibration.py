@@ -64,13 +64,13 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Readings in bins of equal count by confidence: mean confidence, share that is right, count."""
+    """Bins of readings of equal count by confidence: mean confidence, share that is right, count."""
 
     bins: tuple[tuple[float, float, int], ...]
 
     @property
     def expected_error(self) -> float:
-        """The expected calibration error: mean |confidence − share right| (Guo et al. 2017, eq. 3)."""
+        """The expected calibration error: mean |confidence − share| (Guo et al. 2017, eq. 3)."""
         total = sum(count for _, _, count in self.bins)
         return (
             sum(abs(confidence - share) * count for confidence, share, count in self.bins) / total

@@ -46,7 +46,7 @@ class CompactNetwork(CtcNetwork):
     """Grey; stride-2 stem; height 32 → 16 → 8 → 4 → 1 by convolutions; one output every 4 columns.
 
     The logits are the sum of two layers: one after the LSTM, one directly on the convolutions. The
-    direct one leaves CTC's blank plateau early (docs/log.md has the figures).
+    direct one leaves CTC's blank plateau early (docs/results.md has the figures).
     """
 
     class_layers = ("classes", "direct")

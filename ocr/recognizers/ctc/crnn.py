@@ -14,7 +14,7 @@ from ocr.recognizers.ctc.settings import CrnnSettings
 
 
 class CrnnNetwork(CtcNetwork):
-    """RGB, three (convolution, ReLU, 2×2 max pooling, dropout), BiLSTM 2 × 256; an output per 8 columns."""
+    """RGB, three (convolution, ReLU, 2×2 max pooling, dropout), BiLSTM; an output per 8 columns."""
 
     def __init__(self, settings: CrnnSettings, classes: int) -> None:
         super().__init__()

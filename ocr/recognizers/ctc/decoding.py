@@ -94,7 +94,7 @@ def log_likelihoods(
 
 @dataclass(frozen=True, slots=True)
 class _Beam:
-    """A prefix: log probability of ending in a blank or in its last class, and its language score."""
+    """A prefix: log probability of ending in a blank or in its last class, and language score."""
 
     blank: float
     letter: float

@@ -44,7 +44,7 @@ class CharacterModel:
 
         The texts are repeated until they weigh half of the earlier ones, at most 50 times. A dozen
         corrected lines, repeated without a limit, cost a recogniser 0.2 points on its former data,
-        and read other lines worse than 50 repetitions did (docs/log.md).
+        and read other lines worse than 50 repetitions did (docs/results.md).
         """
         other = CharacterModel.trained(texts, self.order)
         ends, others_ends = self.counts.get(_END, 0), other.counts.get(_END, 0)
@@ -77,7 +77,10 @@ class CharacterModel:
         )
 
     def _prob(self, context: str, character: str) -> float:
-        """Return the probability by Witten & Bell 1991, method C: new continuations use a shorter context."""
+        """Return the probability by Witten & Bell 1991, method C.
+
+        New continuations share the probability of the shorter context.
+        """
         seen, kinds = self._followers.get(context, (0, 0))
         shorter = self._prob(context[1:], character) if context else 1 / self._characters
         if not seen:

@@ -26,7 +26,7 @@ class CtcNetwork(nn.Module, ABC):
 
     @staticmethod
     def in_fp32(features: Tensor) -> torch.autocast:
-        """Return a context that computes LSTM and classes in fp32, whatever the convolutions used."""
+        """Return a context for fp32 of LSTM and classes, whatever the convolutions used."""
         return torch.autocast(features.device.type, enabled=False)
 
 
@@ -144,7 +144,7 @@ class BiLstm(nn.Module):
 
 
 def _reversed_columns(columns: int, lengths_B: Tensor) -> Tensor:
-    """Return [T, B]: column t of an image of length n is n - 1 - t, and itself beyond the length."""
+    """Return [T, B]: column t of an image of length n is n - 1 - t, and t beyond the length."""
     column_T1 = torch.arange(columns, device=lengths_B.device)[:, None]
     return torch.where(column_T1 < lengths_B, lengths_B - 1 - column_T1, column_T1)
 

@@ -20,9 +20,10 @@ class Lexicon:
                 self._near.setdefault(shorter, []).append(word)
 
     def corrected(self, text: str) -> str:
-        """Replace each unknown word of four characters and more by the only listed word one edit away.
+        """Replace each unknown word by the only listed word one edit away.
 
-        Words with none or several such neighbours stay.
+        Words of fewer than four characters stay, and so do words with none or several such
+        neighbours.
         """
         return " ".join(self._word(word) for word in text.split(" "))
 

@@ -21,7 +21,10 @@ def build_network(settings: NetworkSettings, classes: int) -> CtcNetwork:
 
 
 class TorchBackend:
-    """A network on a device as a backend of CtcRecognizer; reading leaves its training mode as it was."""
+    """A network on a device as a backend of CtcRecognizer.
+
+    Reading leaves its training mode as it was.
+    """
 
     def __init__(self, network: CtcNetwork, device: str = "cpu") -> None:
         self.network, self.device = network.to(device), torch.device(device)

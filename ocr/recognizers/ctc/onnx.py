@@ -127,9 +127,9 @@ def _batches(images: Sequence[Pixels], settings: NetworkSettings) -> Iterator[di
 
 
 def with_half_weights(content: bytes) -> bytes:
-    """Return the model with large fp32 tensors (an int8 model's LSTMs) stored in fp16: half the file.
+    """Return the model with large fp32 tensors (an int8 model's LSTMs) stored in fp16.
 
-    They are widened to fp32 when the model is loaded.
+    That is half the file; they are widened to fp32 when the model is loaded.
     """
     import onnx
 

@@ -17,12 +17,18 @@ class WritingSettings(Settings):
     alphabet: str | None = Setting(
         None,
         on_resume="refuse",
-        description="Characters that the network can write; null: those of the dictionary, else of the training split",
+        description=(
+            "Characters that the network can write; null: those of the dictionary, else of "
+            "the training split"
+        ),
     )
     character_dict_path: str | None = Setting(
         None,
         on_resume="refuse",
-        description="PaddleOCR dictionary file: its entries' code points are the alphabet, and it must spell every training label",
+        description=(
+            "PaddleOCR dictionary file: its entries' code points are the alphabet, and it "
+            "must spell every training label"
+        ),
     )
     use_space_char: bool = Setting(
         False, on_resume="refuse", description="The space is an entry of the dictionary"
@@ -30,7 +36,7 @@ class WritingSettings(Settings):
 
     @property
     def fixed_width_px(self) -> int | None:
-        """The one width in columns that the network takes; None: any, with outputs in proportion."""
+        """The one width in columns that the network takes; None: any, outputs in proportion."""
         return None
 
     def outputs(self, columns: int) -> int:
@@ -47,18 +53,24 @@ class CompactSettings(WritingSettings):
 
     kind: Literal["compact"] = Setting("compact", on_resume="refuse", description="Kind of network")
     size: Literal["small", "base", "large"] = Setting(
-        "base", on_resume="refuse", description="Size of the network: 0.4, 0.8 or 2.6 million parameters"
+        "base",
+        on_resume="refuse",
+        description="Size of the network: 0.4, 0.8 or 2.6 million parameters",
     )
     height_px: Literal[32, 48] = Setting(
         32, on_resume="refuse", description="Height that every image is scaled to, in pixels"
     )
     dropout: float = Setting(
-        0.1, ge=0, lt=1, on_resume="refuse", description="Dropout before the LSTM and before the classes, as a share"
+        0.1,
+        ge=0,
+        lt=1,
+        on_resume="refuse",
+        description="Dropout before the LSTM and before the classes, as a share",
     )
 
 
 class CrnnSettings(WritingSettings):
-    """The CNN + BiLSTM of the Corrections system: RGB, three convolutions, one output every 8 pixels."""
+    """The CNN + BiLSTM of the Corrections system: RGB, one output every 8 pixels."""
 
     network: ClassVar[str] = "ocr.recognizers.ctc.crnn:CrnnNetwork"
     channels: ClassVar[int] = 3
@@ -98,12 +110,17 @@ class MobileNetSettings(WritingSettings):
         description="Width of every layer, as a multiple of MobileNetV3's",
     )
     hidden_size: int = Setting(
-        96, ge=1, on_resume="refuse", description="Hidden units of each direction of each BiLSTM layer"
+        96,
+        ge=1,
+        on_resume="refuse",
+        description="Hidden units of each direction of each BiLSTM layer",
     )
     height_px: Literal[32] = Setting(
         32, on_resume="refuse", description="Height that every image is scaled to, in pixels"
     )
-    dropout: float = Setting(0.0, ge=0, lt=1, on_resume="refuse", description="Dropout before the classes, as a share")
+    dropout: float = Setting(
+        0.0, ge=0, lt=1, on_resume="refuse", description="Dropout before the classes, as a share"
+    )
 
 
 class SvtrSettings(WritingSettings):
@@ -128,7 +145,10 @@ class SvtrSettings(WritingSettings):
         le=1024,
         multiple_of=4,
         on_resume="refuse",
-        description="Width of every input in pixels: wider lines are squeezed to it, background fills the rest",
+        description=(
+            "Width of every input in pixels: wider lines are squeezed to it, background fills "
+            "the rest"
+        ),
     )
     out_channels: int = Setting(
         192, ge=1, le=1024, on_resume="refuse", description="Features of each output"
@@ -138,16 +158,22 @@ class SvtrSettings(WritingSettings):
         ge=1,
         le=256,
         on_resume="refuse",
-        description="Outputs of every line: the most characters, and blanks between equal ones, that it can have",
+        description=(
+            "Outputs of every line: the most characters, and blanks between equal ones, that "
+            "it can have"
+        ),
     )
-    dropout: float = Setting(0.1, ge=0, lt=1, on_resume="refuse", description="Dropout before the classes, as a share")
+    dropout: float = Setting(
+        0.1, ge=0, lt=1, on_resume="refuse", description="Dropout before the classes, as a share"
+    )
 
     @pydantic.model_validator(mode="after")
     def _an_output_for_a_patch(self) -> "SvtrSettings":
         patches = self.width_px // self.columns_per_output
         if self.out_char_num > patches:
             raise ValueError(
-                f"out_char_num={self.out_char_num} outputs, but width_px={self.width_px} has {patches} patches in a row"
+                f"out_char_num={self.out_char_num} outputs, but width_px={self.width_px} has "
+                f"{patches} patches in a row"
             )
         return self
 
@@ -162,22 +188,32 @@ class SvtrSettings(WritingSettings):
 
 
 class DecodingSettings(Settings):
-    """Decoding of the columns' probabilities; sealed in the bundle: serving decodes as evaluation did."""
+    """Decoding of the columns' probabilities; sealed in the bundle."""
 
     method: Literal["greedy", "beam", "closed"] = Setting(
         "greedy",
         on_resume="free",
-        description="Decoding: the best class per column, a prefix beam search, or the likeliest entry of model.character_dict_path",
+        description=(
+            "Decoding: the best class per column, a prefix beam search, or the likeliest "
+            "entry of model.character_dict_path"
+        ),
     )
     beam_width: int = Setting(
-        8, ge=1, le=256, on_resume="free", description="Prefixes kept after each column of a beam search"
+        8,
+        ge=1,
+        le=256,
+        on_resume="free",
+        description="Prefixes kept after each column of a beam search",
     )
     lm_order: int = Setting(
         5,
         ge=0,
         le=9,
         on_resume="free",
-        description="Characters in the n-grams of the language model of the training texts; 0: no language model",
+        description=(
+            "Characters in the n-grams of the language model of the training texts; 0: no "
+            "language model"
+        ),
     )
     lm_weight: float = Setting(
         0.4,
@@ -197,12 +233,18 @@ class DecodingSettings(Settings):
         ge=-5,
         le=5,
         on_resume="free",
-        description="Score added for each character, against the language model's preference for short texts",
+        description=(
+            "Score added for each character, against the language model's preference for "
+            "short texts"
+        ),
     )
     lexicon: bool = Setting(
         False,
         on_resume="free",
-        description="Replace an unknown word by the only word of the training texts that is a single edit away",
+        description=(
+            "Replace an unknown word by the only word of the training texts that is a single "
+            "edit away"
+        ),
     )
 
     @property

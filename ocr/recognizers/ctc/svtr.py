@@ -62,7 +62,7 @@ class _Attention(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention, then two layers per patch, each added and then normalised (PaddleOCR's `prenorm`)."""
+    """Attention, then two layers per patch, each added and then normalised (Paddle's `prenorm`)."""
 
     def __init__(self, channels: int, heads: int, dropped: float) -> None:
         super().__init__()
@@ -86,9 +86,9 @@ class _Block(nn.Module):
         return out_BNC
 
     def _for_some(self, branch_BNC: Tensor) -> Tensor:
-        """Skip a branch for a share of the images in training (stochastic depth, Huang et al. 2016).
+        """Skip a branch for a share of the images in training, and scale it up for the others.
 
-        The branch is stronger for the others.
+        This is stochastic depth (Huang et al. 2016).
         """
         if not self.training:
             return branch_BNC
@@ -140,7 +140,7 @@ class _Merge(nn.Module):
 
 
 class SvtrNetwork(CtcNetwork):
-    """RGB; patches of 4 × 4 pixels with positions; three stages; column means as outputs; the classes."""
+    """RGB; patches of 4 × 4 pixels with positions; three stages; means of columns; the classes."""
 
     def __init__(self, settings: SvtrSettings, classes: int) -> None:
         super().__init__()

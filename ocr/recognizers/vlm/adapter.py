@@ -45,7 +45,8 @@ def adapted(model: nn.Module, base: Base, lora: LoraSettings) -> nn.Module:
     ]
     if unmatched:
         raise UserError(
-            f"lora.parts: {base.name} has no layer of the names that belong to {', '.join(unmatched)}"
+            f"lora.parts: {base.name} has no layer of the names that belong to "
+            f"{', '.join(unmatched)}"
         )
     options: dict[str, Any] = {
         "lora_alpha": lora.alpha,
@@ -80,7 +81,8 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise UserError(
-            f"{where}: an adapter of another shape ({', '.join(differing[:3])}{more} differ); set lora.rank and lora.parts as it was trained"
+            f"{where}: an adapter of another shape ({', '.join(differing[:3])}{more} differ); "
+            "set lora.rank and lora.parts as it was trained"
         )
     set_peft_model_state_dict(model, dict(weights))
 
@@ -117,7 +119,8 @@ def require_base(base: Base, sha256: str | None, where: str) -> None:
     """Raise UserError where an adapter was trained on another base model."""
     if sha256 is not None and sha256 != base.sha256:
         raise UserError(
-            f"{where}: trained on another base than {base.name} (its weights hash to {base.sha256[:12]}…, the adapter's to {sha256[:12]}…)"
+            f"{where}: trained on another base model than {base.name} (whose weights hash to "
+            f"{base.sha256[:12]}…, the adapter's to {sha256[:12]}…)"
         )
 
 
@@ -142,7 +145,8 @@ def quantised(
         return settings
     if backend not in QUANTISED:
         raise UserError(
-            f"{where}: a vision-language model has no backend {backend!r}; known: torch, {', '.join(QUANTISED)}"
+            f"{where}: a vision-language model has no backend {backend!r}; known: torch, "
+            f"{', '.join(QUANTISED)}"
         )
     return settings.model_copy(
         update={"load_in_4bit": backend == "nf4", "load_in_8bit": backend == "int8"}

@@ -63,7 +63,8 @@ class Base:
                 if found := values.get(key) if key else values:
                     return dict(found)
         raise UserError(
-            f"{self.name}: neither preprocessor_config.json nor processor_config.json in {self.folder}; is this a vision-language model?"
+            f"{self.name}: neither preprocessor_config.json nor processor_config.json in "
+            f"{self.folder}; is this a vision-language model?"
         )
 
     @cached_property
@@ -85,7 +86,8 @@ class Base:
         mean, std = found.get("image_mean"), found.get("image_std")
         if not mean or not std:
             raise UserError(
-                f"{self.name}: image_mean and image_std are missing from its preprocessor_config.json"
+                f"{self.name}: image_mean and image_std are missing from its "
+                "preprocessor_config.json"
             )
         frames = found.get("temporal_patch_size", vision.get("temporal_patch_size", 2))
         return Patching(
@@ -135,7 +137,7 @@ class Base:
         )
 
     def load(self, settings: BaseModelSettings, dtype: torch.dtype, device: str) -> nn.Module:
-        """Return the model with frozen weights, on the device; UserError if transformers cannot load it."""
+        """Return the model with frozen weights on the device; UserError if it cannot be loaded."""
         from transformers import AutoModelForImageTextToText
 
         quieten()
@@ -156,9 +158,10 @@ class Base:
         placed: nn.Module = model if place else nn.Module.to(model, device)
         for module in placed.modules():
             if hasattr(
-                module, "support_avx512bf16_for_cpu"
-            # bitsandbytes would repack 4-bit weights in evaluations, and no gradient flows through
-            # those
+                module,
+                "support_avx512bf16_for_cpu",
+                # bitsandbytes would repack 4-bit weights in evaluations, and no gradient flows through
+                # those
             ):
                 module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
         return placed.requires_grad_(False)
@@ -170,9 +173,10 @@ def quieten() -> None:
 
     if not torch.cuda.is_available():
         os.environ.setdefault(
-            "DS_ACCELERATOR", "cpu"
-        # peft imports DeepSpeed where it is installed, which else warns that it found no
-        # accelerator
+            "DS_ACCELERATOR",
+            "cpu",
+            # peft imports DeepSpeed where it is installed, which else warns that it found no
+            # accelerator
         )
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -188,7 +192,10 @@ def _torchvision_trouble() -> str | None:
     try:
         importlib.import_module("torchvision")
     except (ImportError, RuntimeError, OSError) as problem:
-        return f"the installed torchvision does not fit torch {torch.__version__} ({problem}); uninstall it, nothing here needs it, or install the one that fits"
+        return (
+            f"the installed torchvision does not fit torch {torch.__version__} ({problem}); "
+            "uninstall it, nothing here needs it, or install the one that fits"
+        )
     return None
 
 
@@ -212,7 +219,8 @@ def _quantisation(settings: BaseModelSettings, dtype: torch.dtype) -> Any:
         return None
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
-            "model.load_in_4bit and load_in_8bit need the package bitsandbytes; install it, or set both to false"
+            "model.load_in_4bit and load_in_8bit need the package bitsandbytes; install it, "
+            "or set both to false"
         )
     from transformers import BitsAndBytesConfig
 

@@ -22,12 +22,14 @@ def find_base(settings: VlmSettings | TinyVlmSettings) -> Base:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(
-                f"model.name_or_path: {folder}: no config.json; give the folder of a model as save_pretrained writes it"
+                f"model.name_or_path: {folder}: no config.json; name the folder of a model as "
+                "save_pretrained writes it"
             )
         return Base(folder, settings.name_or_path)
     if folder.is_absolute() or settings.name_or_path.count("/") != 1:
         raise UserError(
-            f"model.name_or_path: {settings.name_or_path}: no such folder, nor a name of the hub (OWNER/NAME)"
+            f"model.name_or_path: {settings.name_or_path}: no such folder, nor a name of the "
+            "hub (OWNER/NAME)"
         )
     return Base(_downloaded(settings), settings.name_or_path)
 
@@ -46,6 +48,7 @@ def _downloaded(settings: VlmSettings) -> Path:
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as problem:
         raise UserError(
-            f"model.name_or_path: {settings.name_or_path}: not in the hub's cache on this machine, and the hub did not give it: {first_line(problem)}. "
+            f"model.name_or_path: {settings.name_or_path}: not in the hub's cache on this "
+            f"machine, and the download failed: {first_line(problem)}. "
             "Name a local folder, or try configs/tiny_vlm.yaml, which needs neither hub nor GPU"
         ) from None

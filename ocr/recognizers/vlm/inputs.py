@@ -23,7 +23,7 @@ from ocr.recognizers.vlm.settings import ImageSettings
 
 @dataclass(frozen=True, slots=True)
 class Patching:
-    """The way an image becomes patches, from the processor's own config (preprocessor_config.json)."""
+    """The way an image becomes patches, from the processor's config (preprocessor_config.json)."""
 
     patch_px: int
     merge: int
@@ -85,7 +85,7 @@ def resized(pixels: Pixels, size: tuple[int, int]) -> Tensor:
 
 
 def patches(image_CHW: Tensor, patching: Patching) -> Tensor:
-    """Return the patches [N, P] of an image, 0–255, normalised; those of one token are neighbours."""
+    """Return the patches [N, P] of an image, 0–255, normalised; a token's are neighbours."""
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=image_CHW.device)[:, None, None]
         for values in (patching.mean, patching.std)
@@ -143,7 +143,8 @@ class Prompt:
         with_image = _templated(tokenizer, [asked, shown] if instruction_first else [shown, asked])
         if with_image.count(image_token) != 1:
             raise UserError(
-                f"{tokenizer.name_or_path}: its chat template writes {with_image.count(image_token)} image placeholders for one image"
+                f"{tokenizer.name_or_path}: its chat template writes "
+                f"{with_image.count(image_token)} image placeholders for one image"
             )
         place = with_image.index(image_token)
         end = tokenizer.convert_tokens_to_ids("<|im_end|>")

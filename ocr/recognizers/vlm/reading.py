@@ -52,7 +52,7 @@ class VlmRecognizer:
         self.prompt = base.prompt(settings)
 
     def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
-        """Return one Reading per RGB image; its confidence is the product of its tokens' probabilities."""
+        """Return one Reading per RGB image; confidence is the product of token probabilities."""
         prepared = [self.prepared(image) for image in opened(images, self.image_mode)]
         sizes = [self.base.patching.tokens(image.shape[2], image.shape[1]) for image in prepared]
         found: dict[int, Reading] = {}

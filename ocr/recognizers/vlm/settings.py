@@ -16,20 +16,30 @@ class BaseModelSettings(Settings):
     load_in_4bit: bool = Setting(
         False,
         on_resume="refuse",
-        description="Store the base model's matrices as NF4 with double quantisation (bitsandbytes), as QLoRA does",
+        description=(
+            "Store the base model's matrices as NF4 with double quantisation (bitsandbytes), "
+            "as QLoRA does"
+        ),
     )
     load_in_8bit: bool = Setting(
-        False, on_resume="refuse", description="Store the base model's matrices as LLM.int8 (bitsandbytes)"
+        False,
+        on_resume="refuse",
+        description="Store the base model's matrices as LLM.int8 (bitsandbytes)",
     )
     dtype: Dtype | Literal["auto"] = Setting(
         "auto",
         on_resume="refuse",
-        description="Dtype of the frozen base model; auto: bfloat16, or float16 where precision says so",
+        description=(
+            "Dtype of the frozen base model; auto: bfloat16, or float16 where precision says so"
+        ),
     )
     attn_implementation: Literal["auto", "flash_attention_2", "sdpa", "eager"] = Setting(
         "auto",
         on_resume="rounding",
-        description="Attention implementation; auto: flash_attention_2 where that package is installed and there is a GPU, else sdpa",
+        description=(
+            "Attention implementation; auto: flash_attention_2 where that package is "
+            "installed and there is a GPU, else sdpa"
+        ),
     )
     gradient_checkpointing: bool = Setting(
         False,
@@ -39,7 +49,10 @@ class BaseModelSettings(Settings):
     device_map: Literal["auto"] | None = Setting(
         None,
         on_resume="rounding",
-        description="Device map of the base model; auto: layers spread over all GPUs of one machine, with one worker only",
+        description=(
+            "Device map of the base model; auto: layers spread over all GPUs of one machine, "
+            "with one worker only"
+        ),
     )
     instruction: str = Setting(
         INSTRUCTION,
@@ -56,7 +69,10 @@ class BaseModelSettings(Settings):
         2048,
         ge=16,
         on_resume="refuse",
-        description="Most tokens of image, instruction and answer together; longer samples get a smaller image",
+        description=(
+            "Most tokens of image, instruction and answer together; longer samples get a "
+            "smaller image"
+        ),
     )
 
     @pydantic.model_validator(mode="after")
@@ -91,7 +107,9 @@ class TinyVlmSettings(BaseModelSettings):
     It is for tests, and shows a run on any machine.
     """
 
-    kind: Literal["tiny_vlm"] = Setting("tiny_vlm", on_resume="refuse", description="Kind of network")
+    kind: Literal["tiny_vlm"] = Setting(
+        "tiny_vlm", on_resume="refuse", description="Kind of network"
+    )
     architecture: Literal["qwen3_vl", "qwen2_5_vl"] = Setting(
         "qwen3_vl", on_resume="refuse", description="Architecture of the tiny model"
     )
@@ -104,12 +122,18 @@ class TinyVlmSettings(BaseModelSettings):
         450,
         ge=0,
         on_resume="refuse",
-        description="Optimizer steps, of 16 images, that the tiny model is trained for; 0: it keeps its random weights",
+        description=(
+            "Optimizer steps, of 16 images, that the tiny model is trained for; 0: it keeps "
+            "its random weights"
+        ),
     )
 
 
 class ImageSettings(Settings):
-    """The size of images for a vision-language model; a token is (patch size × merge size)² pixels."""
+    """The size of images for a vision-language model.
+
+    An image token is (patch size × merge size)² pixels.
+    """
 
     max_side_px: int = Setting(
         2048,
@@ -149,16 +173,26 @@ class LoraSettings(Settings):
         description="Rank of the adapter: of the two matrices beside each of the base model's",
     )
     alpha: float = Setting(
-        32, gt=0, on_resume="refuse", description="Scale of the adapter: its output is multiplied by alpha / rank"
+        32,
+        gt=0,
+        on_resume="refuse",
+        description="Scale of the adapter: its output is multiplied by alpha / rank",
     )
     dropout: float = Setting(
-        0.0, ge=0, lt=1, on_resume="refuse", description="Dropout on the adapter's input in training, as a share"
+        0.0,
+        ge=0,
+        lt=1,
+        on_resume="refuse",
+        description="Dropout on the adapter's input in training, as a share",
     )
     parts: tuple[Literal["language", "vision", "merger"], ...] = Setting(
         ("language",),
         min_length=1,
         on_resume="refuse",
-        description="Linear layers that get an adapter: of the language model, of the image encoder, of the merger between them",
+        description=(
+            "Linear layers that get an adapter: of the language model, of the image encoder, "
+            "of the merger between them"
+        ),
     )
     use_rslora: bool = Setting(
         False, on_resume="refuse", description="Scale by alpha / √rank (Kalajdzievski 2023)"
@@ -183,7 +217,9 @@ class GenerationSettings(Settings):
         on_resume="free",
         description="Sampling temperature, keyed by the image; 0: the likeliest token each time",
     )
-    batch_size: int = Setting(8, ge=1, on_resume="free", description="Most images read in one batch")
+    batch_size: int = Setting(
+        8, ge=1, on_resume="free", description="Most images read in one batch"
+    )
     batch_tokens: int = Setting(
         16384,
         ge=1,
@@ -197,5 +233,8 @@ class GenerationSettings(Settings):
         200,
         ge=1,
         on_resume="refuse",
-        description="Validation samples whose text is generated in evaluations during training, always the same ones; null: all",
+        description=(
+            "Validation samples whose text is generated in evaluations during training, "
+            "always the same ones; null: all"
+        ),
     )

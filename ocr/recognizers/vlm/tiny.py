@@ -38,9 +38,12 @@ _SPECIAL = [
     "<|video_pad|>",
 ]
 _TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.content is string %}{{ message.content }}{% else %}"
-    "{% for part in message.content %}{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.content is "
+    "string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}{% if part.type == 'image' "
+    "%}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt "
+    "%}<|im_start|>assistant\n{% endif %}"
 )
 _ORDER_KEY, _VOCABULARY, _BATCH, _WARMUP, _RATE, _SPREAD = 2, 587, 16, 30, 2e-3, 0.06
 _PATCH = {"qwen3_vl": 16, "qwen2_5_vl": 14}
@@ -69,7 +72,8 @@ def built(settings: TinyVlmSettings) -> Path:
         making.mkdir(parents=True)
         quieten()
         print(
-            f"building a tiny {settings.architecture} that reads the {len(set(data.texts))} words of {data.folder}",
+            f"building a tiny {settings.architecture} that reads the {len(set(data.texts))} "
+            f"words of {data.folder}",
             flush=True,
         )
         _build(settings, data, making)

@@ -265,7 +265,7 @@ def test_a_dictionary_of_several_characters_an_entry_spells_the_longest_first(
     oddities = [oddity.partition("dict.txt:")[2] for oddity in dictionary.oddities]
     assert oddities == [
         "3: an empty line is no entry",
-        "4: 'ก' stands in line 1 already",
+        "4: 'ก' repeats line 1",
         "2: 'กา' is 2 written units; are two entries joined on one line?",
         "6: 'ขที่' is 2 written units; are two entries joined on one line?",
     ]

@@ -215,9 +215,9 @@ def test_columns_may_have_other_names_and_images_may_be_plain_bytes(tmp_path: Pa
     [
         (
             {"text_column": "txet"},
-            "text_column: no column 'txet'; there are image, text; did you mean 'text'",
+            "text_column: no column 'txet'; known: image, text; did you mean 'text'",
         ),
-        ({"image_column": "scan"}, "image_column: no column 'scan'; there are image, text"),
+        ({"image_column": "scan"}, "image_column: no column 'scan'; known: image, text"),
         ({"group_columns": {"writer": "writer_id"}}, "group_columns.writer: no column 'writer_id'"),
         ({"samples_per_class": 2}, "class_column: no column 'class'"),
         (
@@ -570,7 +570,7 @@ def test_a_folder_that_is_no_data_set_says_what_it_holds(tmp_path: Path) -> None
     image_files(tmp_path / "set")
     with pytest.raises(UserError, match=r"found 5 \.png; expected a save_to_disk folder"):
         plan(settings(tmp_path / "set"))
-    with pytest.raises(UserError, match=r"found a \.png file"):
+    with pytest.raises(UserError, match=r"got a \.png file"):
         plan(settings(tmp_path / "set" / "0.png"))
 
 
@@ -676,7 +676,7 @@ def test_the_library_is_as_talkative_afterwards_as_before(
     ("line", "says"),
     [
         ("{", "metadata.jsonl:2: not valid JSON"),
-        ("[1]", "metadata.jsonl:2: a JSON object was expected, found list"),
+        ("[1]", "metadata.jsonl:2: expected a JSON object, got list"),
     ],
 )
 def test_a_malformed_line_of_metadata_is_named_by_its_number(

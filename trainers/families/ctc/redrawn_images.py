@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import Pixels
-from ocr.rendering.redraw import Drawer, Request
+from ocr.rendering.redraw import RenderProcess, Request
 from ocr.settings import parse_settings
 from ocr.sources.settings import SyntheticSettings
 from trainers.families.splits import Subset
@@ -20,18 +20,16 @@ class RedrawnImages:
 
     def __init__(self, own: Dataset, samples: Subset) -> None:
         self._sources, self._own, self._samples = _on_the_fly(own), len(own), samples
-        self._drawer = Drawer()
+        self._process = RenderProcess()
 
     def of(self, indices: Sequence[int], epoch: int) -> dict[int, Pixels]:
         """Return index → image in this epoch, for those samples that are rendered anew."""
         if not epoch or not self._sources:
             return {}
-        requests = {
-            index: request for index in indices if (request := self._request(index, epoch))
-        }
+        requests = {index: request for index in indices if (request := self._request(index, epoch))}
         if not requests:
             return {}
-        return dict(zip(requests, self._drawer.draw(list(requests.values())), strict=True))
+        return dict(zip(requests, self._process.render(list(requests.values())), strict=True))
 
     def _request(self, index: int, epoch: int) -> Request | None:
         if self._samples.indices[index] >= self._own:
