@@ -16,7 +16,11 @@ from ocr.text import describe_character
 Replacement = str | Callable[["regex.Match[str]"], str]
 
 # character classes, for use between [ and ]
-_VOWEL_SIGN = r"\u093a\u093b\u093e-\u094c\u094e\u094f\u0955-\u0957\u0962\u0963\u09be-\u09cc\u09d7\u09e2\u09e3\u0b3e-\u0b4c\u0b56\u0b57\u0b62\u0b63"
+_VOWEL_SIGN = (
+    r"\u093a\u093b\u093e-\u094c\u094e\u094f\u0955-\u0957\u0962\u0963"
+    r"\u09be-\u09cc\u09d7\u09e2\u09e3"
+    r"\u0b3e-\u0b4c\u0b56\u0b57\u0b62\u0b63"
+)
 _TAKES_NO_VOWEL_SIGN = (
     r"\u0904-\u0914\u0985-\u0994\u09ce\u0b05-\u0b14"  # independent vowels and khanda ta
 )
@@ -47,15 +51,29 @@ _JOINER, _SELECTOR, _BIDI = (
     r"\ufe00-\ufe0f\U000e0100-\U000e01ef",
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069",
 )
-_INVISIBLE = r"\u00ad\u034f\u115f\u1160\u180e\u200b\u2060-\u2065\u206a-\u206f\u3164\uffa0\ufff9-\ufffb\U000e0000-\U000e007f"
+_INVISIBLE = (
+    r"\u00ad\u034f\u115f\u1160\u180e\u200b\u2060-\u2065\u206a-\u206f\u3164\uffa0\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f"
+)
 # allowed between a base and its mark
 _UNSEEN = rf"[\p{{Cc}}\ufeff{_JOINER}{_SELECTOR}{_BIDI}{_INVISIBLE}]--[\s\x1c-\x1f]"
 
 _IN_TWO_PARTS = {  # from Unicode's DoNotEmit.txt; and two SARA E look like a SARA AE
-    "\u0e40\u0e40": "\u0e41", "\u0985\u09be": "\u0986", "\u098b\u09c3": "\u09e0", "\u098c\u09e2": "\u09e1",
-    "\u0b05\u0b3e": "\u0b06", "\u0b0f\u0b57": "\u0b10", "\u0b13\u0b57": "\u0b14", "\u0905\u093e": "\u0906", "\u0909\u0941": "\u090a",
-    "\u090f\u0947": "\u0910", "\u0905\u094b": "\u0913", "\u0906\u0947": "\u0913", "\u0905\u094c": "\u0914", "\u0906\u0948": "\u0914",
-}  # fmt: skip
+    "\u0e40\u0e40": "\u0e41",
+    "\u0985\u09be": "\u0986",
+    "\u098b\u09c3": "\u09e0",
+    "\u098c\u09e2": "\u09e1",
+    "\u0b05\u0b3e": "\u0b06",
+    "\u0b0f\u0b57": "\u0b10",
+    "\u0b13\u0b57": "\u0b14",
+    "\u0905\u093e": "\u0906",
+    "\u0909\u0941": "\u090a",
+    "\u090f\u0947": "\u0910",
+    "\u0905\u094b": "\u0913",
+    "\u0906\u0947": "\u0913",
+    "\u0905\u094c": "\u0914",
+    "\u0906\u0948": "\u0914",
+}
 _PARTS = "|".join(_IN_TWO_PARTS)
 
 # patterns, each opening with the character that it looks for: that keeps clean text fast
@@ -82,7 +100,8 @@ _JOINER_AT_END = rf"[{_JOINER}]++(?=\s|$)"
 _JOINER_WITH_EFFECT = (
     rf"(?<=[{_VIRAMA}])(?:\u200d|[{_JOINER}]++[\p{{L}}\p{{M}}])",
     rf"(?<=[[\p{{L}}&&[{_INDIC}]]{_NUKTA}])[{_JOINER}]++[{_VIRAMA}{_VOWEL_SIGN}]",
-    rf"(?<=[[\p{{L}}\p{{M}}]--[{_INDIC}{_THAI_LETTER}[{_UNSEEN}]]])[{_JOINER}]",  # other scripts: after any letter
+    # other scripts: after any letter
+    rf"(?<=[[\p{{L}}\p{{M}}]--[{_INDIC}{_THAI_LETTER}[{_UNSEEN}]]])[{_JOINER}]",
     r"(?<=[\p{Extended_Pictographic}\p{Emoji_Modifier}\ufe0f])\u200d\p{Extended_Pictographic}",
 )
 # not Latin beside Odia, Bangla or Thai (`GSTର`), but one or two Latin letters inside an Indic word

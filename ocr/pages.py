@@ -60,7 +60,7 @@ class PageLine:
 
 @dataclass(frozen=True, slots=True)
 class _Marks:
-    """Connected pieces of ink on the straightened page: left, top, right, bottom and ink of each."""
+    """Connected pieces of ink on the straightened page: box and ink of each."""
 
     boxes: Floats  # [N, 4]
     ink: Floats  # [N]

@@ -9,7 +9,7 @@ def environment(*folders: Path, markdown: bool = False) -> Environment:
     """Return the environment for templates in `folders`; `markdown` switches HTML escaping off."""
     return Environment(
         loader=FileSystemLoader(folders),
-        autoescape=not markdown,
+        autoescape=not markdown,  # noqa: S701  (Markdown is no HTML)
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -35,7 +35,8 @@ def cached(location: str) -> tuple[Path, str]:
     info = files.get_file_info(path)
     if info.type != pyarrow.fs.FileType.File:
         raise UserError(f"{location}: missing")
-    stamp = f"{location if '://' in location else Path(path).resolve()}\x1f{info.size}\x1f{info.mtime_ns}"
+    name = location if "://" in location else Path(path).resolve()
+    stamp = f"{name}\x1f{info.size}\x1f{info.mtime_ns}"
     target = cache_dir() / "arrow" / f"{hashlib.sha256(stamp.encode()).hexdigest()[:32]}.arrow"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -67,7 +67,7 @@ class ImageSettings(Settings):
     max_image_edge: int | None = Setting(
         None,
         on_resume="refuse",
-        description="Longest side in pixels that images are scaled down to; null: they keep their size",
+        description="Longest side in pixels, to which images are scaled down; null: no scaling",
         ge=8,
     )
 

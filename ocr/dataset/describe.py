@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ocr.dataset.config import PrepareConfig
 from ocr.dataset.merge import Decisions, Table
 from ocr.dataset.write import SPLITS, Tally, described_pairs
 from ocr.settings import resolved
+from ocr.templates import environment
 from ocr.text import describe_character
 
 _PERCENTILES = (0, 50, 90, 99, 100)
@@ -207,32 +209,10 @@ def card(config: PrepareConfig, value: dict[str, Any]) -> str:
         "tags": ["ocr", "lipi"],
         "size_categories": [size],
     }
-    sources = "\n".join(
-        f"| {source['format']} | {source.get('path') or ', '.join(source.get('texts', []))} | "
-        f"{sum(source['kept'].values()):,} | {sum(source['skipped'].values()):,} |"
-        for source in value["sources"]
+    template = environment(Path(__file__).parent, markdown=True).get_template("card.md.j2")
+    text = template.render(
+        metadata=yaml.safe_dump(metadata, allow_unicode=True, sort_keys=False).strip(),
+        name=config.hub_repo or config.output.rstrip("/").rpartition("/")[2],
+        **value,
     )
-    reasons = (
-        "\n".join(f"| {reason} | {count:,} |" for reason, count in value["skipped"].items())
-        or "| none | 0 |"
-    )
-    return f"""---
-{yaml.safe_dump(metadata, allow_unicode=True, sort_keys=False).strip()}
----
-
-# {config.hub_repo or config.output.rstrip("/").rpartition("/")[2]}
-
-Images with their text for training text recognition: {value["kept"]["train"]:,} for training, {value["kept"]["validation"]:,} for validation.
-Made by Lipi's `ray_jobs/prepare.py`; `dataset.json` holds every count, `skipped.jsonl` what was left out and why.
-
-| source | path | kept | left out |
-|---|---|---|---|
-{sources}
-
-| left out because | samples |
-|---|---|
-{reasons}
-
-{len(value["characters"]):,} characters and {len(value["graphemes"]):,} grapheme clusters are in training; {len(value["characters_only_in_validation"])} characters in validation alone.
-SHA-256 of the content: train `{value["fingerprint"]["train"]}`, validation `{value["fingerprint"]["validation"]}`.
-"""
+    return f"{text}\n"

@@ -205,7 +205,7 @@ def _leak_message(table: Table, leaks: dict[int, str], left: int) -> str:
 
 
 def _conflicts(table: Table, kept: Places) -> tuple[int, list[tuple[int, int]]]:
-    """Return neighbouring pairs with the same image; as exact repeats are gone, their texts differ."""
+    """Return neighbouring pairs with the same image; their texts differ."""
     order = kept[np.argsort(table["image_key"][kept], kind="stable")]
     same = np.flatnonzero(table["image_key"][order[1:]] == table["image_key"][order[:-1]])
     pairs = sorted((int(order[index]), int(order[index + 1])) for index in same)

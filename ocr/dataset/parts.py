@@ -300,7 +300,7 @@ def storable(text: str) -> str:
 
 
 def look_of(pixels: Pixels) -> bytes:
-    """Return a 128-bit difference hash (dHash): which of 16 × 8 coarse pixels exceed the one left."""
+    """Return a 128-bit difference hash (dHash): coarse pixels against the one left."""
     grey: NDArray[np.uint8] = np.asarray(
         Image.fromarray(pixels).convert("L").resize(_HASH_SIDE, Image.Resampling.BOX)
     )

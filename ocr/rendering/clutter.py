@@ -95,7 +95,7 @@ class Rule:
         )
 
     def coverage(self, layout: Layout) -> Coverage:
-        """Return its ink over the image of a layout, parallel to the baseline or at a right angle."""
+        """Return its ink over the image of a layout, along or across the baseline."""
         rows, columns = _grid(layout)
         x, y = columns - layout.width / 2, rows - layout.height / 2
         upright = self.side in ("left", "right")

@@ -318,7 +318,7 @@ class SyntheticSettings(SourceSettings):
     leave_out: tuple[str, ...] = Setting(
         (),
         on_resume="refuse",
-        description="Fragments whose words are left out, such as a spelling that looks like another",
+        description="Fragments whose words are left out, such as a look-alike spelling",
     )
     least_per_letter: int = Setting(
         0,

@@ -64,7 +64,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Bins of readings of equal count by confidence: mean confidence, share that is right, count."""
+    """Equal bins of readings by confidence: mean confidence, share that is right, count."""
 
     bins: tuple[tuple[float, float, int], ...]
 

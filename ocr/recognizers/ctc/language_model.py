@@ -60,7 +60,7 @@ class CharacterModel:
         return self._log_prob_after(before, character or _END)
 
     def to_bytes(self) -> bytes:
-        """Return gzipped UTF-8: the order, then n-gram TAB count, sorted; equal models, equal bytes."""
+        """Return gzipped UTF-8, equal for equal models: order, then n-gram TAB count."""
         lines = [
             str(self.order),
             *(f"{gram}\t{count}" for gram, count in sorted(self.counts.items())),

@@ -226,7 +226,7 @@ class DecodingSettings(Settings):
         1,
         ge=1,
         on_resume="free",
-        description="Least occurrences of n-grams of three and more characters in the language model",
+        description="Least occurrences of n-grams of three and more characters in the model",
     )
     length_bonus: float = Setting(
         0.6,

@@ -27,9 +27,18 @@ ARCHITECTURES = {
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
 }
 TARGETS = {  # whole names of each part's linear layers
-    "language": r"(?:.*\.)?language_model\.layers\.\d+\.(?:self_attn\.(?:q|k|v|o)_proj|mlp\.(?:gate|up|down)_proj)",
-    "vision": r"(?:.*\.)?visual\.blocks\.\d+\.(?:attn\.(?:qkv|proj)|mlp\.(?:linear_fc1|linear_fc2|gate_proj|up_proj|down_proj))",
-    "merger": r"(?:.*\.)?visual\.(?:merger|deepstack_merger_list\.\d+)\.(?:linear_fc1|linear_fc2|mlp\.0|mlp\.2)",
+    "language": (
+        r"(?:.*\.)?language_model\.layers\.\d+\."
+        r"(?:self_attn\.(?:q|k|v|o)_proj|mlp\.(?:gate|up|down)_proj)"
+    ),
+    "vision": (
+        r"(?:.*\.)?visual\.blocks\.\d+\."
+        r"(?:attn\.(?:qkv|proj)|mlp\.(?:linear_fc1|linear_fc2|gate_proj|up_proj|down_proj))"
+    ),
+    "merger": (
+        r"(?:.*\.)?visual\.(?:merger|deepstack_merger_list\.\d+)\."
+        r"(?:linear_fc1|linear_fc2|mlp\.0|mlp\.2)"
+    ),
 }
 _BLOB = re.compile(r"[0-9a-f]{64}")
 DTYPES: dict[Dtype, torch.dtype] = {
@@ -141,28 +150,24 @@ class Base:
         from transformers import AutoModelForImageTextToText
 
         quieten()
-        place: Any = settings.device_map or (device if settings.quantised else None)
+        device_map: Any = settings.device_map or (device if settings.quantised else None)
         try:
             model = AutoModelForImageTextToText.from_pretrained(
                 self.folder,
                 dtype=dtype,
                 attn_implementation=_attention(settings, device),
                 quantization_config=_quantisation(settings, dtype),
-                device_map=place,
+                device_map=device_map,
                 trust_remote_code=False,
             )
         except (OSError, ValueError, ImportError) as problem:
             raise UserError(
                 f"{self.name}: cannot be loaded: {_torchvision_trouble() or problem}"
             ) from None
-        placed: nn.Module = model if place else nn.Module.to(model, device)
+        placed: nn.Module = model if device_map else nn.Module.to(model, device)
         for module in placed.modules():
-            if hasattr(
-                module,
-                "support_avx512bf16_for_cpu",
-                # bitsandbytes would repack 4-bit weights in evaluations, and no gradient flows through
-                # those
-            ):
+            # bitsandbytes would repack 4-bit weights when evaluating: no gradient passes them
+            if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
         return placed.requires_grad_(False)
 

@@ -146,13 +146,13 @@ class ImageSettings(Settings):
         3136,
         ge=1,
         on_resume="refuse",
-        description="Smallest area of an image, width × height in pixels; smaller images are scaled up",
+        description="Smallest area of an image, width × height in pixels; others are scaled up",
     )
     max_pixels: int = Setting(
         1_003_520,
         ge=1,
         on_resume="refuse",
-        description="Largest area of an image, width × height in pixels; larger images are scaled down",
+        description="Largest area of an image, width × height in pixels; others are scaled down",
     )
 
     @pydantic.model_validator(mode="after")
