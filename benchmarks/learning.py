@@ -23,7 +23,7 @@ sys.path.insert(0, str(PROJECT))
 from benchmarks.corrections import FOLDERS, Line, lines_of, split  # noqa: E402
 from ocr.scoring import score_all  # noqa: E402
 from serve.client import Client  # noqa: E402
-from tests.serve.running import Running, endpoint  # noqa: E402
+from tests.support.running import Running, endpoint  # noqa: E402
 
 
 def main() -> None:

@@ -45,7 +45,9 @@ STEPS = 120
 
 def here(job: Job) -> None:
     """Train in this process."""
-    place = RunContext(job.run_dir, job.run_id, job.attempt, environment(job.config, 1, "cpu", "fp32"))
+    place = RunContext(
+        job.run_dir, job.run_id, job.attempt, environment(job.config, 1, "cpu", "fp32")
+    )
     fit(job.config, Data.open(job.config).task(job.config, "cpu"), place)
 
 

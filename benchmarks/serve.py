@@ -24,7 +24,7 @@ import psutil
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from benchmarks import load  # noqa: E402
+from tests.support import load  # noqa: E402
 
 RATES = (0.3, 0.6, 0.9)
 WARM_S = 4.0
@@ -118,7 +118,7 @@ def measured(
     server: Server, case: Case, images: list[bytes], texts: list[str], litserve: str
 ) -> dict[str, Any]:
     """Start it, saturate it, ask it at three rates, end it."""
-    from tests.serve.test_endpoint import free_port
+    from tests.support.running import free_port
 
     port = free_port()
     path = os.pathsep.join([str(PROJECT), litserve])

@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
-from benchmarks.load import odia_words
-from tests.serve.running import Running, endpoint, loaded, word_shots
+from tests.support.load import odia_words
+from tests.support.running import Running, endpoint, loaded, word_shots
 
 
 def replicas(running: Running) -> int:

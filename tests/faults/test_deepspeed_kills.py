@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from ocr.settings import load_settings
-from tests.commands import PROJECT, call, start
 from tests.faults.test_vlm_kills import WORDS as VLM_WORDS
 from tests.faults.test_vlm_kills import assert_equal_to
+from tests.support.commands import PROJECT, call, start
 from tests.trainers.test_on_ray import wait_for
 from tests.trainers.test_resume import assert_equal_at
 from tests.trainers.together import fit_together

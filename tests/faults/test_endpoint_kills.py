@@ -1,6 +1,6 @@
 """SIGKILL of everything an endpoint is made of, and models that swap, under load: counts of lost and sent. Through HAProxy a dead replica loses nothing.
 
-Each test prints its counts; docs/log.md has them.
+Each test prints its counts; docs/results.md has them.
 """
 
 import random
@@ -13,10 +13,10 @@ import psutil
 import pytest
 import requests
 
-from benchmarks.load import odia_words
 from ocr.errors import UserError
 from serve.client import Client
-from tests.serve.running import (
+from tests.support.load import odia_words
+from tests.support.running import (
     CONTROLLER,
     PROMOTER,
     PROXY,
@@ -24,9 +24,9 @@ from tests.serve.running import (
     Running,
     endpoint,
     loaded,
+    shots_by_model,
     word_shots,
 )
-from tests.serve.test_models import shots_by_model
 
 KILLS, PAUSE_S = 10, 6.0
 

@@ -1,6 +1,6 @@
 """Overload, malice and bad luck on the wire: the endpoint refuses in JSON, others go on being read, memory stays bounded.
 
-Each test prints its counts; docs/log.md has them.
+Each test prints its counts; docs/results.md has them.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ import pytest
 import requests
 from PIL import Image
 
-from benchmarks import load
-from benchmarks.load import odia_words
-from tests.serve.running import REPLICA, Running, endpoint, loaded, word_shots
+from tests.support import load
+from tests.support.load import odia_words
+from tests.support.running import REPLICA, Running, endpoint, loaded, word_shots
 
 LIMIT = 2_000_000
 Words = tuple[list[bytes], list[str]]

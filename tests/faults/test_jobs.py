@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands import PROJECT, environment
+from tests.support.commands import PROJECT, environment
 from tests.trainers.test_on_ray import wait_for
 from trainers.loop.checkpoint import directory_of
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import call, start
+from tests.support.commands import call, start
 from tests.trainers.test_on_ray import TINY_YAML, assert_equal_to, wait_for
-from tests.trainers.tiny import tiny_config, tiny_place, tiny_task
+from tests.trainers.tiny import tiny_config, tiny_context, tiny_task
 from tests.trainers.together import fit_together
 from trainers.loop.checkpoint import directory_of
 from trainers.loop.loop import fit
@@ -29,7 +29,9 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     runs = {}
     for workers in (1, 2, 3):
         config = tiny_config(tmp_path_factory.mktemp(f"golden{workers}"), workers=workers)
-        fit_together(config) if workers > 1 else fit(config, tiny_task(config), tiny_place(config))
+        fit_together(config) if workers > 1 else fit(
+            config, tiny_task(config), tiny_context(config)
+        )
         runs[workers] = config.local_run_dir
     return runs
 

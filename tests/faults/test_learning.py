@@ -12,12 +12,12 @@ import psutil
 import pytest
 import requests
 
-from benchmarks.load import odia_words
 from ocr.scoring import score_all
 from ocr.text import normalise
 from serve.client import Client
-from tests.serve.browser import PHONE, browser, correct, opened, read, until
-from tests.serve.running import Running, endpoint, loaded, word_shots
+from tests.support.browser import PHONE, browser, correct, opened, read, until
+from tests.support.load import odia_words
+from tests.support.running import Running, endpoint, loaded, word_shots
 
 THAI = Path(__file__).parent.parent.parent.parent / "shared" / "data" / "thai_print_lines"
 QUICK = {"num_epochs": 6}  # of the steps that a real retraining takes

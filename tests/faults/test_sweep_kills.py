@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ocr.settings import load_settings
-from tests.commands import PROJECT, call, start
+from tests.support.commands import PROJECT, call, start
 from trainers.sweep.ledger import Ledger
 from trainers.sweep.run import stages
 from trainers.sweep.settings import SweepConfig

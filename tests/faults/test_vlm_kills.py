@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ocr.settings import load_settings
-from tests.commands import PROJECT, call, start
+from tests.support.commands import PROJECT, call, start
 from tests.trainers.test_on_ray import wait_for
 from tests.trainers.test_resume import assert_equal_at
 from tests.trainers.together import fit_together

@@ -4,14 +4,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.load import Outcome
 from ocr.dataset.read import Dataset
 from ocr.images import open_image
 from ocr.recognizers.factory import load
 from ocr.settings import load_settings
-from tests.commands import PROJECT
 from tests.gpu.phase import Found, Setup
-from tests.serve.running import endpoint, loaded, word_shots
+from tests.support.commands import PROJECT
+from tests.support.load import Outcome
+from tests.support.running import endpoint, loaded, word_shots
 from trainers.config import TrainConfig
 from trainers.families import card_of, export
 from trainers.runs.launch import Data

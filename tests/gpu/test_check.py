@@ -11,9 +11,9 @@ import torch
 
 from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.settings import TinyVlmSettings
-from tests.commands import PROJECT, environment
 from tests.gpu import check, random_base
 from tests.gpu.resume import first_difference
+from tests.support.commands import PROJECT, environment
 
 FAULTY = [
     check.Phase(name, f"tests.gpu.faulty:{name}", 1, limit_s)

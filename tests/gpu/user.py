@@ -7,8 +7,8 @@ from pathlib import Path
 from ocr.dataset.read import Dataset
 from ocr.images import open_image
 from ocr.recognizers.factory import load
-from tests.commands import call
 from tests.gpu.phase import Found, Setup
+from tests.support.commands import call
 
 SMALL = ("model.base_steps=0", "train.max_steps=6", "train.save_steps=2", "train.eval_steps=3")
 FEW = ("data.max_validation_samples=8", "data.max_train_samples=32")

@@ -24,10 +24,10 @@ from ocr.dataset.read import Dataset
 from ocr.recognizers.vlm.base_model import Base
 from ocr.recognizers.vlm.inputs import grid, patches
 from ocr.settings import load_settings, parse_settings
-from tests.commands import PROJECT
 from tests.gpu import random_base
 from tests.gpu.phase import Found, Setup
 from tests.gpu.preflight import product_rate, synchronise
+from tests.support.commands import PROJECT
 from tests.support.pasted import pasted_page
 from trainers.config import TrainConfig
 from trainers.families.vlm.task import VlmTask

@@ -25,8 +25,9 @@ from ocr.recognizers.factory import load
 from ocr.settings import parse_settings
 from serve.client import Client
 from serve.config import ServeConfig
-from tests.commands import assert_refused, call, start
-from tests.serve.browser import browser
+from tests.support.browser import browser
+from tests.support.commands import assert_refused, call, start
+from tests.support.running import free_port
 
 KEY = "correct horse battery staple"
 LIMITS = [
@@ -35,12 +36,6 @@ LIMITS = [
     "limits.max_pixels=1000000",
     "limits.request_timeout_s=5",
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

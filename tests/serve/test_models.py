@@ -1,8 +1,6 @@
 """Models swap under load: no request fails, every answer is of the one model that it names, and a bad bundle changes nothing."""
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import boto3
@@ -10,38 +8,10 @@ import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
-from benchmarks.load import Shot, odia_words, request
 from ocr.errors import UserError
-from ocr.images import open_image
-from ocr.recognizers.factory import load
 from serve.models import Models
-from tests.commands import assert_refused, call
-from tests.serve.running import endpoint, loaded
-
-
-def shots_by_model() -> tuple[list[Shot], list[str]]:
-    """Words whose answer must be what the model that it names reads; and the two models' names."""
-    images, odia = odia_words(60)
-    thai = [
-        reading.text for reading in load(Path("thai")).read([open_image(image) for image in images])
-    ]
-
-    def of_its_model(odia_text: str, thai_text: str) -> Callable[[bytes], bool]:
-        def right(body: bytes) -> bool:
-            found = json.loads(body)
-            return bool(
-                found["text"]
-                == {"base-odia": odia_text, "base-thai": thai_text}[
-                    found["model"].partition("@")[0]
-                ]
-            )
-
-        return right
-
-    return [
-        request("x", "/v1/ocr", image, "image/webp", of_its_model(*texts))
-        for image, *texts in zip(images, odia, thai, strict=True)
-    ], odia
+from tests.support.commands import assert_refused, call
+from tests.support.running import endpoint, loaded, shots_by_model
 
 
 def test_promoting_and_going_back_under_load_loses_nothing_and_a_bad_bundle_changes_nothing(

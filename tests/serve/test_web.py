@@ -10,11 +10,11 @@ import pytest
 import requests
 from PIL import Image
 
-from benchmarks.pages import drawn_page
 from ocr.dataset.read import Dataset
 from ocr.images import encode_image, open_image
-from tests.serve.browser import PHONE, browser, correct, opened, read, until
-from tests.serve.running import Running, endpoint
+from tests.support.browser import PHONE, browser, correct, opened, read, until
+from tests.support.composed_pages import composed_page
+from tests.support.running import Running, endpoint
 
 SCRIPT = "<img src=x onerror=alert(1)>"
 
@@ -82,7 +82,7 @@ def test_a_page_and_a_pdf_are_cut_into_lines_and_a_script_stays_text(
     running: Running, chromium: Any, tmp_path: Path
 ) -> None:
     data = Dataset.open("odia_words", "validation")
-    pixels, boxes, _ = drawn_page(
+    pixels, boxes, _ = composed_page(
         [open_image(data.image_bytes(index)) for index in range(200)],
         data.texts[:200],
         columns=2,
@@ -204,7 +204,7 @@ def test_pages_over_http_and_as_a_chat(running: Running, tmp_path: Path) -> None
     import base64
 
     data = Dataset.open("odia_words", "validation")
-    pixels, boxes, _ = drawn_page(
+    pixels, boxes, _ = composed_page(
         [open_image(data.image_bytes(index)) for index in range(200)],
         data.texts[:200],
         columns=1,

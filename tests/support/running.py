@@ -1,10 +1,12 @@
 """A real endpoint for a test: started as a user starts it, loaded from a thread, looked into by process."""
 
 import contextlib
+import json
+import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ from typing import Any
 import psutil
 import requests
 
-from benchmarks import load
-from tests.commands import start
+from ocr.images import open_image
+from ocr.recognizers import factory
+from tests.support import load
+from tests.support.commands import start
 
 REPLICA, CONTROLLER, PROMOTER, PROXY = (
     "ServeReplica",
@@ -21,6 +25,12 @@ REPLICA, CONTROLLER, PROMOTER, PROXY = (
     "Promoter",
     "HAProxyManager",
 )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -83,8 +93,6 @@ class Running:
 @contextlib.contextmanager
 def endpoint(storage: Path, *words: str, bundle: str = "odia", **env: str) -> Iterator[Running]:
     """`deploy.py BUNDLE`, up; ended by SIGTERM."""
-    from tests.serve.test_endpoint import free_port
-
     port = free_port()
     running = Running(
         start("deploy", bundle, f"port={port}", f"storage_path={storage}", *words, **env),
@@ -129,3 +137,25 @@ def word_shots(images: list[bytes], texts: list[str]) -> list[load.Shot]:
         load.request("127.0.0.1", "/v1/ocr", image, "image/webp", load.reads(text))
         for image, text in zip(images, texts, strict=True)
     ]
+
+
+def shots_by_model() -> tuple[list[load.Shot], list[str]]:
+    """Words whose answer must be the reading of the model that it names; and Odia's readings."""
+    images, odia = load.odia_words(60)
+    pixels = [open_image(image) for image in images]
+    thai = [reading.text for reading in factory.load(Path("thai")).read(pixels)]
+
+    def of_its_model(odia_text: str, thai_text: str) -> Callable[[bytes], bool]:
+        expected = {"base-odia": odia_text, "base-thai": thai_text}
+
+        def right(body: bytes) -> bool:
+            answer = json.loads(body)
+            return bool(answer["text"] == expected[answer["model"].partition("@")[0]])
+
+        return right
+
+    shots = [
+        load.request("x", "/v1/ocr", image, "image/webp", of_its_model(*texts))
+        for image, *texts in zip(images, odia, thai, strict=True)
+    ]
+    return shots, odia

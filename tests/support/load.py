@@ -1,7 +1,7 @@
 """A load of HTTP requests, closed loop or open, every answer checked: the one client of the serving benchmark and of the serving faults.
 
-python benchmarks/load.py http://127.0.0.1:8000 --clients 16 --seconds 10
-python benchmarks/load.py http://127.0.0.1:8000 --rate 200 --seconds 10     # open loop: latencies from when a request was due, not from when it was sent
+python tests/support/load.py http://127.0.0.1:8000 --clients 16 --seconds 10
+python tests/support/load.py http://127.0.0.1:8000 --rate 200 --seconds 10     # open loop: latencies from when a request was due, not from when it was sent
 """
 
 import argparse
