@@ -1,11 +1,14 @@
-"""What 12, 50 and 100 real corrected lines are worth: fine-tuned from a base with replay, without replay, and from nothing.
+"""What 12, 50 and 100 real corrected lines are worth: fine-tuned from a base with replay, without
+replay, and from nothing.
 
-  python benchmarks/corrections.py [--data ../shared/data] [--seeds 5] [--sizes 12 50 100] [--steps 150] [--sets thai bangla]
+  python benchmarks/corrections.py [--data ../shared/data] [--seeds 5] [--sizes 12 50 100] [--steps
+  150] [--sets thai bangla]
                                           [--ways "base, replay" "base, no replay" "from nothing"]
 
-Thai print is split by document and by text: test lines share neither with what is corrected. Bangla handwriting has two pages of one
-writer, 43 lines: one page is corrected (21 or 22 lines at most), the other tested. Each run is `configs/corrections.yaml` with
-overrides, in this process without Ray, on one thread; the bundle as it would be served is what is tested.
+Thai print is split by document and by text: test lines share neither with what is corrected. Bangla
+handwriting has two pages of one writer, 43 lines: one page is corrected (21 or 22 lines at most),
+the other tested. Each run is `configs/corrections.yaml` with overrides, in this process without
+Ray, on one thread; the bundle as it would be served is what is tested.
 """
 
 import argparse
@@ -65,7 +68,10 @@ def lines_of(folder: Path) -> list[Line]:
 
 
 def split(lines: list[Line], seed: int, by_text: bool) -> tuple[list[Line], list[Line]]:
-    """Lines that may be corrected and lines to test on; no document in both, and where `by_text`, no text."""
+    """Lines that may be corrected and lines to test on.
+
+    No document in both, and where `by_text`, no text.
+    """
     draw = random.Random(seed)
     documents, texts = (
         sorted({line.document for line in lines}),
@@ -213,10 +219,12 @@ def main() -> None:
                         name, seed, size, way, f"CER {found[size, way][-1][0].cer:.1%}", flush=True
                     )
         print(
-            f"\n{name}: {len(tested)} lines tested, {options.seeds} seeds, {options.steps} steps of 16\n\n| corrected | how | CER | exact | CPU s |\n|---|---|---|---|---|"
+            f"\n{name}: {len(tested)} lines tested, {options.seeds} seeds, {options.steps} steps "
+            "of 16\n\n| corrected | how | CER | exact | CPU s |\n|---|---|---|---|---|"
         )
         print(
-            f"| 0 | the base as it ships | {interval([counts.cer for counts in before])} | {interval([counts.exact_match for counts in before])} | – |"
+            f"| 0 | the base as it ships | {interval([counts.cer for counts in before])} | "
+            f"{interval([counts.exact_match for counts in before])} | – |"
         )
         for (size, way), results in found.items():
             rates, exact = (
@@ -224,7 +232,8 @@ def main() -> None:
                 [counts.exact_match for counts, _ in results],
             )
             print(
-                f"| {size or 'all there are'} | {way} | {interval(rates)} | {interval(exact)} | {statistics.median(seconds for _, seconds in results):.0f} |"
+                f"| {size or 'all there are'} | {way} | {interval(rates)} | {interval(exact)} | "
+                f"{statistics.median(seconds for _, seconds in results):.0f} |"
             )
 
 

@@ -14,8 +14,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def trained(config: str, run_dir: Path) -> Path:
-    """Run `ray_jobs/train.py CONFIG` to its end where the run is not finished; the CPU seconds of its processes while it trains (drawing
-    and Ray included; preparing and exporting left out) go into cpu.json of the run.
+    """Run `ray_jobs/train.py CONFIG` to its end where the run is not finished; the CPU seconds of
+    its processes while it trains (drawing and Ray included; preparing and exporting left out) go
+    into cpu.json of the run.
     """
     if (run_dir / "report.json").is_file() and (run_dir / "cpu.json").is_file():
         return run_dir

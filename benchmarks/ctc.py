@@ -1,12 +1,16 @@
-"""Our CTC recogniser against docTR and kraken in training, and against Tesseract in reading, side by side in one run.
+"""Our CTC recogniser against docTR and kraken in training, and against Tesseract in reading, side
+by side in one run.
 
-  python benchmarks/ctc.py [--minutes 3] [--rounds 1] [--data odia_words] [--bundle PATH] [--only training|reading] [--envs DIR]
+  python benchmarks/ctc.py [--minutes 3] [--rounds 1] [--data odia_words] [--bundle PATH] [--only
+  training|reading] [--envs DIR]
 
-Everyone gets the same images (PNG and .gt.txt in a folder, the texts in NFC), one process of one thread on the same core, and in
-training the same CPU minutes; CER is counted by ocr.scoring on what each one read of the validation split. A training rate is taken
-from a hook on optimizer.step after three warm-up steps; start-up, and reading the validation split, are apart. Peers stop when their
-CPU seconds are used; our length is planned in steps from a short trial, so it comes out a little off: the table says what was used.
-With more rounds everyone runs in turn, and medians are printed. The peers are installed into throwaway environments, kept in --envs.
+Everyone gets the same images (PNG and .gt.txt in a folder, the texts in NFC), one process of one
+thread on the same core, and in training the same CPU minutes; CER is counted by ocr.scoring on what
+each one read of the validation split. A training rate is taken from a hook on optimizer.step after
+three warm-up steps; start-up, and reading the validation split, are apart. Peers stop when their
+CPU seconds are used; our length is planned in steps from a short trial, so it comes out a little
+off: the table says what was used. With more rounds everyone runs in turn, and medians are printed.
+The peers are installed into throwaway environments, kept in --envs.
 """
 
 import argparse
@@ -32,7 +36,7 @@ from PIL import Image
 
 from ocr.bundle import open_bundle
 from ocr.dataset.read import Dataset
-from ocr.errors import UserError
+from ocr.errors import UserError, last_line
 from ocr.images import open_image
 from ocr.recognizers.ctc.compact import COMPACT_SIZES
 from ocr.scoring import score_all
@@ -52,14 +56,19 @@ LANGUAGES = {
     "BENGALI": "ben",
     "THAI": "tha",
 }  # first word of a character's Unicode name → Tesseract's model
-TRAINING_GOAL, READING_GOAL, READING_BACKEND = 4.0, 15.0, "onnx-int8"
+TRAINING_TARGET, READING_TARGET, READING_BACKEND = 4.0, 15.0, "onnx-int8"
 READING_ROUNDS = 3
-KRAKEN_48 = "Cr3,13,32 Do0.1,2 Mp2,2 Cr3,13,32 Do0.1,2 Mp2,2 Cr3,9,64 Do0.1,2 S1(1x0)1,3 Lbx100 Do0.1,2 Lbx100 Do"
+KRAKEN_48 = (
+    "Cr3,13,32 Do0.1,2 Mp2,2 Cr3,13,32 Do0.1,2 Mp2,2 Cr3,9,64 Do0.1,2 S1(1x0)1,3 Lbx100 "
+    "Do0.1,2 Lbx100 Do"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table: who, on which network (the two name it), with which options of its module in peers/."""
+    """One line of a table: who, on which network (the two name it), with which options of its
+    module in peers/.
+    """
 
     who: str
     network: str
@@ -68,7 +77,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of ours and of peers that are compared with each other; `unit` is what their rates count, samples in training, images in reading."""
+    """Rows of ours and of peers that are compared with each other.
+
+    `unit` is what their rates count, samples in training, images in reading.
+    """
 
     title: str
     unit: Literal["samples", "images"]
@@ -81,7 +93,10 @@ def tables(config: TrainConfig) -> list[Table]:
     batch = config.train.global_batch_size
     plain = {"batch_size": batch, "augment": False}
     norm = "Gn8"  # VGSL has no batch normalisation
-    compact = f"Cr3,3,{c1},2,2 {norm} Cr3,3,{c2},2,2 {norm} Cr3,3,{c3} {norm} Cr3,3,{c4},2,1 {norm} Cr3,3,{c4} {norm} S1(1x0)1,3 Cr1,1,{c5} {norm} Lbx{units}"
+    compact = (
+        f"Cr3,3,{c1},2,2 {norm} Cr3,3,{c2},2,2 {norm} Cr3,3,{c3} {norm} Cr3,3,{c4},2,1 "
+        f"{norm} Cr3,3,{c4} {norm} S1(1x0)1,3 Cr1,1,{c5} {norm} Lbx{units}"
+    )
     defaults = (
         Row("Lipi", f"{config.model.kind} {config.model.size}", {"overrides": []}),
         Row(
@@ -128,7 +143,8 @@ def tables(config: TrainConfig) -> list[Table]:
             same,
         ),
         Table(
-            f"Training, the same kind of network: MobileNetV3, BiLSTM; batches of {batch}, no augmentation (plain)",
+            f"Training, the same kind of network: MobileNetV3, BiLSTM; batches of {batch}, no "
+            "augmentation (plain)",
             "samples",
             mobile,
         ),
@@ -164,7 +180,10 @@ Outcomes = dict[Row, list[Outcome]]
 
 
 def exported(data: str, folder: Path) -> Path:
-    """The data set as files, made once: SPLIT/000000.png, its text in 000000.gt.txt, and docTR's labels.json, written last."""
+    """The data set as files, made once.
+
+    SPLIT/000000.png, its text in 000000.gt.txt, and docTR's labels.json, written last.
+    """
     splits = {split: Dataset.open(data, split) for split in ("train", "validation")}
     images = folder / "-".join(
         [Path(data).name, *(samples.fingerprint[:8] for samples in splits.values())]
@@ -189,7 +208,10 @@ def exported(data: str, folder: Path) -> Path:
 
 
 def interpreter(who: str, envs: Path) -> str:
-    """The Python that has this trainer; a peer's environment is made where it is missing or of other versions."""
+    """The Python that has this trainer.
+
+    A peer's environment is made where it is missing or of other versions.
+    """
     if who not in PACKAGES:
         return sys.executable
     package, python = PACKAGES[who], envs / who / "bin" / "python"
@@ -204,7 +226,8 @@ def interpreter(who: str, envs: Path) -> str:
         asked = output_of(
             str(python),
             "-c",
-            f"import importlib.metadata; print(*importlib.metadata.requires({package.partition('==')[0]!r}), sep='\\n')",
+            "import importlib.metadata; "
+            f"print(*importlib.metadata.requires({package.partition('==')[0]!r}), sep='\\n')",
         )
         output_of(
             *install,
@@ -246,7 +269,7 @@ def attempted(what: str, attempt: Callable[[], Result]) -> Outcome:
     try:
         result = attempt()
     except subprocess.CalledProcessError as problem:
-        complaint = f"failed: {([line for line in (problem.stderr or '').splitlines() if line.strip()] or ['no message'])[-1]}"
+        complaint = f"failed: {last_line(problem.stderr or 'no message')}"
         print(f"{what}: {problem.stderr}", file=sys.stderr, flush=True)
         return complaint
     except (OSError, UserError) as problem:
@@ -322,13 +345,17 @@ def language_of(texts: Iterable[str]) -> str:
     known = {script: count for script, count in scripts.items() if script in LANGUAGES}
     if not known:
         raise UserError(
-            f"no character of {', '.join(LANGUAGES)} in the texts; Tesseract's model cannot be chosen"
+            f"no character of {', '.join(LANGUAGES)} in the texts; Tesseract's model cannot be "
+            "chosen"
         )
     return LANGUAGES[max(known, key=lambda script: known[script])]
 
 
 def read_by_tesseract(files: Sequence[Path], language: str) -> Result:
-    """The files as words, in one process of one thread; what one file by itself takes, start-up and all, is taken off."""
+    """The files as words, in one process of one thread.
+
+    What one file by itself takes, start-up and all, is taken off.
+    """
     alone, _ = tesseract.read(files[:1], language, 8)
     seconds, readings = tesseract.read(files, language, 8)
     return Result((len(files) - 1) / (seconds - alone), seconds - alone, readings)
@@ -360,14 +387,15 @@ def figures(bench: Bench, outcomes: Sequence[Outcome]) -> Figures | str:
 
 
 def show(
-    bench: Bench, table: Table, outcomes: Outcomes, goal: Callable[[Row], float | None]
+    bench: Bench, table: Table, outcomes: Outcomes, target: Callable[[Row], float | None]
 ) -> None:
-    """The table in Markdown, then the ratios with the goals."""
+    """The table in Markdown, then the ratios with the targets."""
     found = {row: figures(bench, outcomes[row]) for row in table.rows}
     training = table.unit == "samples"
     print(f"\n### {table.title}\n")
     print(
-        f"| | network | {'parameters | input C×H×W | batch | ' if training else ''}{table.unit} per CPU-s | CPU s | CER |"
+        f"| | network | {'parameters | input C×H×W | batch | ' if training else ''}{table.unit} "
+        "per CPU-s | CPU s | CER |"
     )
     print("|---|---|" + "---:|" * (6 if training else 3))
     for row, one in found.items():
@@ -380,13 +408,15 @@ def show(
             else ""
         )
         print(
-            f"| {row.who} | {row.network} | {shape}{one.rate:,.1f} | {one.cpu_seconds:.1f} | {one.cer:.2%} |"
+            f"| {row.who} | {row.network} | {shape}{one.rate:,.1f} | {one.cpu_seconds:.1f} | "
+            f"{one.cer:.2%} |"
         )
     print()
     for mine, theirs in pairs(table):
         if isinstance(ours := found[mine], Figures) and isinstance(peer := found[theirs], Figures):
             print(
-                f"- {mine.who} {mine.network} / {theirs.who} {theirs.network}: {compared(ours, peer, goal(mine))}"
+                f"- {mine.who} {mine.network} / {theirs.who} {theirs.network}: "
+                f"{compared(ours, peer, target(mine))}"
             )
 
 
@@ -401,10 +431,14 @@ def pairs(table: Table) -> list[tuple[Row, Row]]:
     ]
 
 
-def compared(ours: Figures, peer: Figures, goal: float | None) -> str:
-    """The ratio of the rates and both CERs, with the goal where there is one."""
+def compared(ours: Figures, peer: Figures, target: float | None) -> str:
+    """The ratio of the rates and both CERs, with the target where there is one."""
     ratio = ours.rate / peer.rate
-    aim = "" if goal is None else f" (goal ≥ {goal:g}: {'met' if ratio >= goal else 'missed'})"
+    aim = (
+        ""
+        if target is None
+        else f" (target ≥ {target:g}: {'met' if ratio >= target else 'missed'})"
+    )
     verdict = "better" if ours.cer < peer.cer else "equal" if ours.cer == peer.cer else "worse"
     return f"{ratio:.2f} times as fast{aim}; CER {ours.cer:.2%} against {peer.cer:.2%}: {verdict}"
 
@@ -417,7 +451,8 @@ def versions() -> str:
         if shutil.which("tesseract")
         else "no tesseract"
     )
-    return f"torch {TORCH}, {', '.join(PACKAGES.values())}, {reader}, {cores[1] if cores else 'unknown processor'}"
+    processor = cores[1] if cores else "unknown processor"
+    return f"torch {TORCH}, {', '.join(PACKAGES.values())}, {reader}, {processor}"
 
 
 def main() -> None:
@@ -435,7 +470,10 @@ def main() -> None:
     parser.add_argument(
         "--bundle",
         type=Path,
-        help="what reads; default: the config's run where its data is read, else the bundle trained here",
+        help=(
+            "what reads; default: the config's run where its data is read, else the bundle "
+            "trained here"
+        ),
     )
     parser.add_argument("--only", choices=["training", "reading"])
     parser.add_argument("--judged", type=int, help="read only so many validation images (a trial)")
@@ -449,12 +487,13 @@ def main() -> None:
     wanted = tables(config)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the same core for everyone
     print(
-        f"{len(texts):,} validation images of {data} are read; {arguments.minutes:g} CPU minutes of training; rounds: {arguments.rounds}; {versions()}"
+        f"{len(texts):,} validation images of {data} are read; {arguments.minutes:g} CPU minutes "
+        f"of training; rounds: {arguments.rounds}; {versions()}"
     )
     if arguments.only != "reading":
         outcomes = trained(bench, wanted)
         for table in wanted:
-            show(bench, table, outcomes, lambda _: TRAINING_GOAL)
+            show(bench, table, outcomes, lambda _: TRAINING_TARGET)
     if arguments.only != "training":
         of_config = PROJECT / config.local_run_dir / "bundle"
         trained_here = bench.output(wanted[0].rows[0]) / "lipi" / "bundle"
@@ -464,7 +503,7 @@ def main() -> None:
         show(
             bench,
             *read(bench, bundle.absolute()),
-            lambda row: READING_GOAL if row.network == READING_BACKEND else None,
+            lambda row: READING_TARGET if row.network == READING_BACKEND else None,
         )
 
 

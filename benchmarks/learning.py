@@ -1,9 +1,12 @@
-"""What corrections are worth through the endpoint: errors on lines that nobody corrected, after 0, 12, 50 and 100 corrections, and the seconds from "start" to live.
+"""What corrections are worth through the endpoint: errors on lines that nobody corrected, after 0,
+12, 50 and 100 corrections, and the seconds from "start" to live.
 
-python benchmarks/learning.py [--set thai] [--sizes 12 50 100] [--seed 1]      # about five minutes a size on two cores
+python benchmarks/learning.py [--set thai] [--sizes 12 50 100] [--seed 1]      # about five minutes
+a size on two cores
 
-Corrections are posted, training is asked for, what comes of it is promoted whatever the verdict says, all over HTTP; each size adds to the one before.
-Held-out lines share neither text nor document with what is corrected (bangla: another page of the same writer).
+Corrections are posted, training is asked for, what comes of it is promoted whatever the verdict
+says, all over HTTP; each size adds to the one before. Held-out lines share neither text nor
+document with what is corrected (bangla: another page of the same writer).
 """
 
 import argparse
@@ -41,7 +44,8 @@ def main() -> None:
     )
     print(f"{arguments.set}: {len(held_out)} held-out lines\n")
     print(
-        "| corrections | CER on held-out lines | lines right | verdict | base validation CER | start to live, s |\n|---:|---:|---:|---|---:|---:|"
+        "| corrections | CER on held-out lines | lines right | verdict | base validation CER | "
+        "start to live, s |\n|---:|---:|---:|---|---:|---:|"
     )
     with (
         tempfile.TemporaryDirectory() as storage,
@@ -63,7 +67,8 @@ def main() -> None:
             seconds, verdict = time.monotonic() - began, came["verdict"]
             base = f"{verdict['base']['old_cer']:.2%} → {verdict['base']['new_cer']:.2%}"
             print(
-                f"| {min(size, len(corrected))} | {read(running, held_out)} | {verdict['verdict']} | {base} | {seconds:.0f} |",
+                f"| {min(size, len(corrected))} | {read(running, held_out)} | "
+                f"{verdict['verdict']} | {base} | {seconds:.0f} |",
                 flush=True,
             )
 
@@ -77,7 +82,8 @@ def read(running: Running, lines: list[Line]) -> str:
         for reading in client.read([line.image for line in lines[start : start + 32]])
     ]
     pairs = [(line.text, reading.text) for line, reading in zip(lines, readings, strict=True)]
-    return f"{score_all(pairs).cer:.1%} | {statistics.mean(text == found for text, found in pairs):.0%}"
+    exact = statistics.mean(text == reading for text, reading in pairs)
+    return f"{score_all(pairs).cer:.1%} | {exact:.0%}"
 
 
 def correct(running: Running, lines: list[Line]) -> None:

@@ -1,11 +1,14 @@
-"""What the Bangla system's loss is worth: cross entropy, focal, confusion-weighted and both, on rendered Bangla; focal CTC on Bangla handwriting.
+"""What the Bangla system's loss is worth: cross entropy, focal, confusion-weighted and both, on
+rendered Bangla; focal CTC on Bangla handwriting.
 
   python benchmarks/losses.py [--data ../shared/data] [--seeds 3] [--only rendered|handwriting]
 
-Rendered: the tiny vision-language base, taught 80 or so Bangla words, learns 30 others by its adapter from few, disturbed images of each;
-CER of generated text on other images of those words. Handwriting: corrections of one page, the other page read, from the base that
-ships (corrections.py, without replay). The seed draws the adapter, the order, the augmentation, and which page is which. Needs the word lists and
-handwriting beside the checkout and the package fonts-beng-extra. Each run is in this process, without Ray, on one thread.
+Rendered: the tiny vision-language base, taught 80 or so Bangla words, learns 30 others by its
+adapter from few, disturbed images of each; CER of generated text on other images of those words.
+Handwriting: corrections of one page, the other page read, from the base that ships (corrections.py,
+without replay). The seed draws the adapter, the order, the augmentation, and which page is which.
+Needs the word lists and handwriting beside the checkout and the package fonts-beng-extra. Each run
+is in this process, without Ray, on one thread.
 """
 
 import argparse
@@ -54,7 +57,9 @@ def here(job: Job) -> None:
 def words(
     data: Path, output: Path, low: float, high: float, train: int, seed: int, hard: bool
 ) -> str:
-    """A data set of rendered Bangla words, `train` images to learn from and a third as many to judge by."""
+    """A data set of rendered Bangla words, `train` images to learn from and a third as many to
+    judge by.
+    """
     common: dict[str, Any] = {
         "format": "synthetic",
         "script": "Bengali",
@@ -94,7 +99,8 @@ def rendered(data: Path, folder: Path, seeds: int) -> None:
     base = words(data, folder / "base", 0.0, 0.0045, 1500, 61, False)
     learnt = words(data, folder / "learnt", 0.5, 0.5025, 300, 71, True)
     print(
-        "\n### Rendered Bangla, the tiny vision-language model\n\n| loss | CER | exact | seeds |\n|---|---|---|---|"
+        "\n### Rendered Bangla, the tiny vision-language model\n\n| loss | CER | exact | seeds "
+        "|\n|---|---|---|---|"
     )
     for name, loss in LOSSES.items():
         reports = []
@@ -124,7 +130,8 @@ def rendered(data: Path, folder: Path, seeds: int) -> None:
             [report[key] for report in reports] for key in ("eval_cer", "eval_exact_match")
         )
         print(
-            f"| {name} | {interval(rates)} | {statistics.mean(exact):.1%} | {' '.join(f'{rate:.1%}' for rate in rates)} |",
+            f"| {name} | {interval(rates)} | {statistics.mean(exact):.1%} | "
+            f"{' '.join(f'{rate:.1%}' for rate in rates)} |",
             flush=True,
         )
 
@@ -133,7 +140,8 @@ def handwriting(data: Path, seeds: int) -> None:
     """A row a loss."""
     lines = lines_of(data / FOLDERS["bangla"])
     print(
-        "\n### Bangla handwriting, CTC from the base that ships\n\n| loss | CER | seeds |\n|---|---|---|"
+        "\n### Bangla handwriting, CTC from the base that ships\n\n| loss | CER | seeds "
+        "|\n|---|---|---|"
     )
     for name, loss in CTC_LOSSES.items():
         rates = []

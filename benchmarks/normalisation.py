@@ -1,8 +1,10 @@
-"""GroupNorm against batch normalisation with summed statistics in the compact network: which learns faster, by loss and CPU seconds.
+"""GroupNorm against batch normalisation with summed statistics in the compact network: which learns
+faster, by loss and CPU seconds.
 
   python benchmarks/normalisation.py [--steps 600]
 
-Both train `odia-ctc`'s network on the same batches with one thread; the loss is the mean of the last 50 steps.
+Both train `odia-ctc`'s network on the same batches with one thread; the loss is the mean of the
+last 50 steps.
 """
 
 import argparse
@@ -29,7 +31,10 @@ GROUPS = 8
 
 
 def with_group_norm(task: CtcTask) -> CtcTask:
-    """The same task with GroupNorm in the place of every MicroBatchNorm; groups sum over an image's own columns and its neighbours' zeros."""
+    """The same task with GroupNorm in the place of every MicroBatchNorm.
+
+    Groups sum over an image's own columns and its neighbours' zeros.
+    """
     for module in list(task.network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, MicroBatchNorm):
@@ -78,7 +83,8 @@ def main() -> None:
             loss for step, loss in losses.items() if abs(step - steps / 2) <= 50
         )
         print(
-            f"{name:<30} loss at step {steps // 2}: {middle:.3f}, at {steps}: {losses[steps]:.3f}, CER {lines[-1]['eval_cer']:.1%}, {spent:.0f} CPU s",
+            f"{name:<30} loss at step {steps // 2}: {middle:.3f}, at {steps}: "
+            f"{losses[steps]:.3f}, CER {lines[-1]['eval_cer']:.1%}, {spent:.0f} CPU s",
             flush=True,
         )
 

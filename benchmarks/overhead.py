@@ -2,10 +2,11 @@
 
   python benchmarks/overhead.py [--minutes 8]
 
-Every row trains the same network on the same samples: `odia-ctc`'s, evaluation left out. This machine's speed swings by a tenth
-from minute to minute, so all rows run at the same time and take turns: one process tree goes on for a few seconds while the others
-are stopped (SIGSTOP). A row's speed is the steps that it took in its turns; ratios are of neighbouring turns, their median is printed
-with the interval that holds 95 % of the medians of resampled turns.
+Every row trains the same network on the same samples: `odia-ctc`'s, evaluation left out. This
+machine's speed swings by a tenth from minute to minute, so all rows run at the same time and take
+turns: one process tree goes on for a few seconds while the others are stopped (SIGSTOP). A row's
+speed is the steps that it took in its turns; ratios are of neighbouring turns, their median is
+printed with the interval that holds 95 % of the medians of resampled turns.
 """
 
 import argparse
@@ -44,7 +45,9 @@ data, precision = Data.open(config), precision_on(config, "cpu")
 run = identity(config, data.fingerprints)
 config.local_run_dir.mkdir(parents=True)
 write_json(config.local_run_dir / "run.json", {"run": run})
-fit(config, data.task(config, "cpu"), RunContext(config.local_run_dir, run, 1, environment(config, config.threads_per_worker, "cpu", precision), precision=precision))
+about = environment(config, config.threads_per_worker, "cpu", precision)
+context = RunContext(config.local_run_dir, run, 1, about, precision=precision)
+fit(config, data.task(config, "cpu"), context)
 """
 
 ROWS = {
@@ -124,7 +127,9 @@ class Row:
         self.signal(signal.SIGSTOP)
 
     def take_turn(self) -> None:
-        """Go on for a few seconds and note the samples a second, those of the first second left out."""
+        """Go on for a few seconds and note the samples a second, those of the first second left
+        out.
+        """
         self.signal(signal.SIGCONT)
         time.sleep(SETTLE_SECONDS)
         steps, began = len(self.lines()), time.perf_counter()
@@ -134,7 +139,9 @@ class Row:
         self.rates.append(BATCH * taken / seconds)
 
     def finish(self) -> None:
-        """End the tree; `loader_wait` is the median share of a step's time that was waiting for its batch."""
+        """End the tree; `loader_wait` is the median share of a step's time that was waiting for its
+        batch.
+        """
         self.signal(signal.SIGKILL)
         self.loader_wait = statistics.median(
             [line["loader_wait_share"] for line in self.lines()[SETTLE_STEPS:]] or [0.0]
@@ -170,12 +177,13 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:<44}{statistics.median(row.rates):>10.1f}{row.loader_wait:>13.2%}")
     draw = np.random.default_rng(1)
-    for one, other, goal in RATIOS:
+    for one, other, target in RATIOS:
         ratios = np.array(rows[one].rates) / np.array(rows[other].rates)
         medians = [np.median(draw.choice(ratios, len(ratios))) for _ in range(2000)]
         low, high = np.percentile(medians, [2.5, 97.5])
         print(
-            f"{one} / {other}: {np.median(ratios):.3f} ({low:.3f}–{high:.3f}, {len(ratios)} turns){' goal ' + goal if goal else ''}"
+            f"{one} / {other}: {np.median(ratios):.3f} ({low:.3f}–{high:.3f}, {len(ratios)} "
+            f"turns){' target ' + target if target else ''}"
         )
 
 

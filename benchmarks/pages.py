@@ -1,6 +1,8 @@
-"""Lines found on pages against their ground truth: recall and precision at an IoU of 0.5, and pictures to look at.
+"""Lines found on pages against their ground truth: recall and precision at an IoU of 0.5, and
+pictures to look at.
 
-python benchmarks/pages.py [--pictures FOLDER]      # ../shared/data: print and handwriting of four centuries; and pages drawn from the embedded words
+python benchmarks/pages.py [--pictures FOLDER]      # ../shared/data: print and handwriting of four
+centuries; and pages drawn from the embedded words
 """
 
 import argparse
@@ -30,7 +32,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path)
     arguments = parser.parse_args()
     print(
-        "| pages | lines | found | recall | precision | seconds a page |\n|---|---:|---:|---:|---:|---:|"
+        "| pages | lines | found | recall | precision | seconds a page "
+        "|\n|---|---:|---:|---:|---:|---:|"
     )
     for name in ("drawn", *SETS):
         truths = found_count = hits = right = pages = 0
@@ -55,7 +58,8 @@ def main() -> None:
                 )
         if pages:
             print(
-                f"| {name} ({pages}) | {truths} | {found_count} | {hits / truths:.1%} | {right / max(1, found_count):.1%} | {seconds / pages:.2f} |",
+                f"| {name} ({pages}) | {truths} | {found_count} | {hits / truths:.1%} | "
+                f"{right / max(1, found_count):.1%} | {seconds / pages:.2f} |",
                 flush=True,
             )
 

@@ -2,9 +2,10 @@
 
 python benchmarks/prepare.py [--samples 145781] [--folder /tmp/lipi-prepare]
 
-Draws the three sources once (a parquet data set, PaddleOCR labels, pairs), then merges them with one worker, with two Ray workers,
-and with one that is killed half-way and started again; prints samples per second, the peak memory of the whole tree of processes, and
-whether the bytes are equal; then how fast training opens the result and reads any sample.
+Draws the three sources once (a parquet data set, PaddleOCR labels, pairs), then merges them with
+one worker, with two Ray workers, and with one that is killed half-way and started again; prints
+samples per second, the peak memory of the whole tree of processes, and whether the bytes are equal;
+then how fast training opens the result and reads any sample.
 """
 
 import argparse
@@ -72,7 +73,10 @@ LABELS = {"one": "1 worker", "two": "2 Ray workers", "killed": "1 worker, killed
 
 
 def _sources(folder: Path, samples: int) -> None:
-    """145,717 drawn words as parquet less 10,000 as PaddleOCR labels, and 64 pairs: the shares of the Odia system's three sets."""
+    """145,717 drawn words as parquet less 10,000 as PaddleOCR labels, and 64 pairs.
+
+    The shares of the Odia system's three sets.
+    """
     if (folder / "merge.yaml").is_file():
         return
     drawn = {
@@ -99,7 +103,8 @@ def _sources(folder: Path, samples: int) -> None:
             cwd=PROJECT,
         )
         print(
-            f"drew {count:,} for {name}: {count / (time.monotonic() - began):.0f} images/s with 2 Ray workers",
+            f"drew {count:,} for {name}: {count / (time.monotonic() - began):.0f} images/s with "
+            "2 Ray workers",
             flush=True,
         )
     _unpack(folder)
@@ -217,7 +222,8 @@ def _read(folder: str) -> None:
         times.append(time.perf_counter() - start)
     kept = json.loads((Path(folder) / "dataset.json").read_text())["kept"]
     print(
-        f"kept {kept}; open and order {opened:.2f} s (goal ≤ 3); a random sample {statistics.median(times) * 1e3:.3f} ms median (goal ≤ 0.2)"
+        f"kept {kept}; open and order {opened:.2f} s (target ≤ 3); a random sample "
+        f"{statistics.median(times) * 1e3:.3f} ms median (target ≤ 0.2)"
     )
 
 

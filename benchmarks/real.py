@@ -1,8 +1,10 @@
-"""The bases on real images, none of which they ever saw, beside Tesseract's models (Debian's tesseract-ocr-ori, -ben, -tha).
+"""The bases on real images, none of which they ever saw, beside Tesseract's models (Debian's
+tesseract-ocr-ori, -ben, -tha).
 
   python benchmarks/real.py [--data ../shared/data] [--bundle SCRIPT=PATH …]
 
-The folders hold images x.png or x.jpg, each with its text in x.gt.txt; every image is given to both as it comes.
+The folders hold images x.png or x.jpg, each with its text in x.gt.txt; every image is given to both
+as it comes.
 """
 
 import argparse
@@ -24,7 +26,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class RealSet:
-    """A folder of ../shared/data, the base that reads it, Tesseract's model and its page mode: 7 a line, 10 a character."""
+    """A folder of ../shared/data, the base that reads it, Tesseract's model and its page mode.
+
+    7 a line, 10 a character.
+    """
 
     folder: str
     base: str
@@ -66,7 +71,8 @@ def main() -> None:
     options = parser.parse_args()
     bundles = dict(word.split("=", 1) for word in options.bundle)
     print(
-        "| images | number | ours: CER | exact | Tesseract: CER | exact |\n|---|---|---|---|---|---|"
+        "| images | number | ours: CER | exact | Tesseract: CER | exact "
+        "|\n|---|---|---|---|---|---|"
     )
     for real in SETS:
         images = sorted(

@@ -1,9 +1,12 @@
-"""The endpoint against FastAPI with uvicorn, the same with a hand-written micro-batcher, and LitServe: same bundle, same cores, in turn.
+"""The endpoint against FastAPI with uvicorn, the same with a hand-written micro-batcher, and
+LitServe: same bundle, same cores, in turn.
 
-python benchmarks/serve.py                     # everything, about half an hour on two cores; LitServe comes from PyPI into a folder of its own
+python benchmarks/serve.py                     # everything, about half an hour on two cores;
+LitServe comes from PyPI into a folder of its own
 python benchmarks/serve.py --only odia --rounds 1
 
-Saturation in closed loop; then an open loop at 30, 60 and 90 % of each server's own. The client holds a part of the same cores, alike for all. Every text is checked.
+Saturation in closed loop; then an open loop at 30, 60 and 90 % of each server's own. The client
+holds a part of the same cores, alike for all. Every text is checked.
 """
 
 import argparse
@@ -108,7 +111,8 @@ def main() -> None:
             for server in servers if turn % 2 == 0 else servers[::-1]:
                 found[server.name].append(measured(server, case, images, texts, litserve))
                 print(
-                    f"  {case.name}, round {turn + 1}: {server.name}: {json.dumps(found[server.name][-1])}",
+                    f"  {case.name}, round {turn + 1}: {server.name}: "
+                    f"{json.dumps(found[server.name][-1])}",
                     flush=True,
                 )
         table(case, found)

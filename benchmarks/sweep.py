@@ -2,9 +2,12 @@
 
   python benchmarks/sweep.py [--trials 16] [--storage DIR]
 
-The tiny vision-language run, its rate, rank and focal γ: a grid of 4 × 2 × 2 to the end of every trial, and as many trials by Optuna with
-successive halving, which go by the teacher-forced CER: by that of generated text all trials are alike at the first rung. Trials have one thread each and hold a core; seconds are those that trials held their cores, added up in the order in
-which evaluations came. The CER to reach is that of the third best trial of the grid. Then, one at a time, the same run as a trial and alone.
+The tiny vision-language run, its rate, rank and focal γ: a grid of 4 × 2 × 2 to the end of every
+trial, and as many trials by Optuna with successive halving, which go by the teacher-forced CER: by
+that of generated text all trials are alike at the first rung. Trials have one thread each and hold
+a core; seconds are those that trials held their cores, added up in the order in which evaluations
+came. The CER to reach is that of the third best trial of the grid. Then, one at a time, the same
+run as a trial and alone.
 """
 
 import argparse
@@ -73,17 +76,24 @@ def told(ledger: Ledger, cer: float) -> str:
         sum(trial.status == "stopped" for trial in trials),
         seconds_to(ledger.path, cer),
     )
-    return f"{len(ledger.trials)} | {stopped} | {best:.2%} | {sum(trial.seconds for trial in trials):.0f} | {'never' if reached is None else f'{reached:.0f}'} |"
+    seconds = sum(trial.seconds for trial in trials)
+    reached_after = "never" if reached is None else f"{reached:.0f}"
+    return f"{len(ledger.trials)} | {stopped} | {best:.2%} | {seconds:.0f} | {reached_after} |"
 
 
 def alone(folder: Path) -> float:
-    """Seconds of the same run by itself in this process, from its first step to its last evaluation."""
+    """Seconds of the same run by itself in this process, from its first step to its last
+    evaluation.
+    """
     code = (
-        "import sys, time, torch; from pathlib import Path; from ocr.settings import load_settings; from trainers.config import TrainConfig\n"
-        "from trainers.runs.launch import Data, train_only; from trainers.loop.loop import fit; from trainers import on_ray; from trainers.loop.workers import Workers\n"
+        "import sys, time, torch; from pathlib import Path; from ocr.settings import "
+        "load_settings; from trainers.config import TrainConfig\n"
+        "from trainers.runs.launch import Data, train_only; from trainers.loop.loop import fit; "
+        "from trainers import on_ray; from trainers.loop.workers import Workers\n"
         "def here(job, data):\n"
         "    torch.set_num_threads(1)\n"
-        "    task, place = on_ray.placed('cpu', job, 1, Workers(), data); began = time.monotonic()\n"
+        "    task, place = on_ray.placed('cpu', job, 1, Workers(), data); began = "
+        "time.monotonic()\n"
         "    fit(job.config, task, place); print(time.monotonic() - began)\n"
         "train_only(load_settings(TrainConfig, Path(sys.argv[1]), sys.argv[2:]), here)"
     )
@@ -123,7 +133,8 @@ def main() -> None:
         found[1] for trial in grid.trials.values() if (found := trial.best("eval_cer"))
     )[2]
     print(
-        f"CER to reach: {target:.2%}\n\n| sweep | trials | stopped early | best CER | seconds in all | seconds to that CER |\n|---|---:|---:|---:|---:|---:|"
+        f"CER to reach: {target:.2%}\n\n| sweep | trials | stopped early | best CER | seconds in "
+        "all | seconds to that CER |\n|---|---:|---:|---:|---:|---:|"
     )
     print(f"| grid, every trial to its end | {told(grid, target)}")
     for seed, ledger in enumerate(early):
@@ -134,13 +145,16 @@ def main() -> None:
     )
     assert whole
     print(
-        f"\nmedian ratio of seconds to that CER: {statistics.median(found / whole if found else float('inf') for found in reached):.2f} (goal 0.33)"
+        "\nmedian ratio of seconds to that CER: "
+        f"{statistics.median(found / whole if found else float('inf') for found in reached):.2f} "
+        "(target 0.33)"
     )
     in_all = statistics.median(
         sum(trial.seconds for trial in ledger.trials.values()) for ledger in early
     )
     print(
-        f"seconds in all: {in_all / sum(trial.seconds for trial in grid.trials.values()):.2f} of the grid's\n"
+        f"seconds in all: {in_all / sum(trial.seconds for trial in grid.trials.values()):.2f} of "
+        "the grid's\n"
     )
     same = swept(
         folder,
@@ -152,10 +166,12 @@ def main() -> None:
     trials = [trial.seconds for trial in list(same.trials.values())[1:]]
     by_itself = [alone(folder) for _ in range(3)]
     print(
-        f"one trial at a time: {statistics.median(trials):.1f} s; the same run alone: {statistics.median(by_itself):.1f} s"
+        f"one trial at a time: {statistics.median(trials):.1f} s; the same run alone: "
+        f"{statistics.median(by_itself):.1f} s"
     )
     print(
-        f"ratio {statistics.median(trials) / statistics.median(by_itself):.3f} (goal 1.10), a trial's seconds being those from its function's first line to its last evaluation"
+        f"ratio {statistics.median(trials) / statistics.median(by_itself):.3f} (target 1.10), a "
+        "trial's seconds being those from its function's first line to its last evaluation"
     )
 
 

@@ -11,7 +11,10 @@ from ocr.errors import UserError
 
 
 def read(files: Sequence[Path], language: str, page_mode: int) -> tuple[float, list[str]]:
-    """CPU seconds, start-up included, and a reading for each file, on one line; `page_mode` is 7 for a line, 8 a word, 10 a character."""
+    """CPU seconds, start-up included, and a reading for each file, on one line.
+
+    `page_mode` is 7 for a line, 8 a word, 10 a character.
+    """
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder, "files.txt")
         listed.write_text("".join(f"{file}\n" for file in files), encoding="utf-8")

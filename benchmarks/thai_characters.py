@@ -1,10 +1,12 @@
-"""Single Thai characters: how many of the 880 entries are read right on a font never seen, raw and with look-alikes counted as one.
+"""Single Thai characters: how many of the 880 entries are read right on a font never seen, raw and
+with look-alikes counted as one.
 
   make fonts && python benchmarks/thai_characters.py
 
 Trains configs/thai/characters.yaml where it is not finished, adding up its CPU seconds (cpu.py).
-Look-alikes are entries whose clean pictures in the held-out font, trimmed and scaled as the network gets them, differ by less than a
-twelfth of their ink; chains of such pairs make a group. The groups are printed, so that a person can say whether they are fair.
+Look-alikes are entries whose clean pictures in the held-out font, trimmed and scaled as the network
+gets them, differ by less than a twelfth of their ink; chains of such pairs make a group. The groups
+are printed, so that a person can say whether they are fair.
 """
 
 import argparse
@@ -94,10 +96,12 @@ def main() -> None:
     ]
     print("look-alikes in", font.name + ":", "; ".join(" ".join(members) for members in groups))
     print(
-        f"{read_json(run_dir / 'cpu.json')['cpu_seconds'] / 60:.1f} CPU minutes, {read_json(run_dir / 'report.json')['samples_seen']:,} images seen"
+        f"{read_json(run_dir / 'cpu.json')['cpu_seconds'] / 60:.1f} CPU minutes, "
+        f"{read_json(run_dir / 'report.json')['samples_seen']:,} images seen"
     )
     print(
-        f"{len(right)} images of {len(set(data.texts))} entries: raw {np.mean(right):.1%}, look-alikes as one {np.mean(alike):.1%}"
+        f"{len(right)} images of {len(set(data.texts))} entries: raw {np.mean(right):.1%}, "
+        f"look-alikes as one {np.mean(alike):.1%}"
     )
     print(f"the commonest confusions: {evaluation.confusions.most_common(15)}")
 

@@ -1,22 +1,34 @@
-"""LoRA on a vision-language model, ours against Hugging Face Trainer with PEFT and against TRL's SFTTrainer, side by side in one run.
+"""LoRA on a vision-language model, ours against Hugging Face Trainer with PEFT and against TRL's
+SFTTrainer, side by side in one run.
 
-  python benchmarks/vlm.py [--steps N] [--rounds 1] [--models tiny mid] [--only "HF Trainer" …] [--envs DIR]
+  python benchmarks/vlm.py [--steps N] [--rounds 1] [--models tiny mid] [--only "HF Trainer" …]
+  [--envs DIR]
 
-Everyone trains the same adapter, drawn by our seed (rank 16, the language model's linear layers), on the same base in fp32, with the
-same AdamW, learning rates (a cosine) and clipping, without dropout, augmentation and gradient checkpointing, in a process of its own
-with one thread on the same core. The batches are the very ones that our plan makes, a micro-batch a step, and everyone makes them by
-our code, from the encoded image to patches and token ids, while it is measured: what differs is the trainer alone. Ours is the whole
-`fit` but for Ray: loader, engine, log lines. Trainers take turns, a step each, all others being stopped (SIGSTOP), for this machine's
-speed swings. CPU seconds run from the third optimizer step to the last; the peak of the resident set is taken above what it is with
-base and adapter in memory. With more rounds medians are printed, of the ratios too. Losses of the first ten steps are compared.
+Everyone trains the same adapter, drawn by our seed (rank 16, the language model's linear layers),
+on the same base in fp32, with the same AdamW, learning rates (a cosine) and clipping, without
+dropout, augmentation and gradient checkpointing, in a process of its own with one thread on the
+same core. The batches are the very ones that our plan makes, a micro-batch a step, and everyone
+makes them by our code, from the encoded image to patches and token ids, while it is measured: what
+differs is the trainer alone. Ours is the whole `fit` but for Ray: loader, engine, log lines.
+Trainers take turns, a step each, all others being stopped (SIGSTOP), for this machine's speed
+swings. CPU seconds run from the third optimizer step to the last; the peak of the resident set is
+taken above what it is with base and adapter in memory. With more rounds medians are printed, of the
+ratios too. Losses of the first ten steps are compared.
 
-tiny  configs/tiny_vlm.yaml's base of 1.6 million parameters and its 587 tokens, word images: what a trainer costs around next to no model.
-      A quarter of the config's rate: there is no warm-up here, for its steps are counted otherwise elsewhere, and at the full rate the
-      first ten steps blow up a last bit: our losses then end 1.1e-5 from those of the same run in fp64, those of transformers 2.8e-5.
-mid   a Qwen3-VL of random weights: 4 layers of 512, and the vocabulary of the real ones, 151,936 tokens, of which the texts use the
-      tiny one's 587. Its images are pages of 512×256 px, 128 image tokens, with words of the embedded data set on them, its answers
-      their text in 64 to 256 tokens, as a paragraph's are. The head is 78 of its 97 million parameters, a larger share than in a
-      Qwen3-VL-2B, where it is 311 of 2,100 million: there the head's share of the time is smaller, and so is what can be won by it.
+tiny  configs/tiny_vlm.yaml's base of 1.6 million parameters and its 587 tokens, word images: what a
+trainer costs around next to no model.
+      A quarter of the config's rate: there is no warm-up here, for its steps are counted otherwise
+      elsewhere, and at the full rate the
+      first ten steps blow up a last bit: our losses then end 1.1e-5 from those of the same run in
+      fp64, those of transformers 2.8e-5.
+mid   a Qwen3-VL of random weights: 4 layers of 512, and the vocabulary of the real ones, 151,936
+tokens, of which the texts use the
+      tiny one's 587. Its images are pages of 512×256 px, 128 image tokens, with words of the
+      embedded data set on them, its answers
+      their text in 64 to 256 tokens, as a paragraph's are. The head is 78 of its 97 million
+      parameters, a larger share than in a
+      Qwen3-VL-2B, where it is 311 of 2,100 million: there the head's share of the time is smaller,
+      and so is what can be won by it.
 """
 
 import argparse
@@ -41,6 +53,7 @@ from ctc import PEERS, PROJECT, output_of
 from peers.meter import WARM_UP_STEPS, Request
 
 from ocr.dataset.read import Dataset
+from ocr.errors import last_line
 from ocr.keyed import generator
 from ocr.recognizers.vlm.base_model import Base, quieten
 from ocr.recognizers.vlm.find import find_base
@@ -54,7 +67,7 @@ CONFIG = PROJECT / "configs" / "tiny_vlm.yaml"
 TRL = "trl==1.16.0"
 OURS = "Lipi"
 MODULES = {OURS: "train_vlm", "HF Trainer": "train_hf", "TRL SFTTrainer": "train_trl"}
-SPEED_GOAL, MEMORY_GOAL, LOSS_GOAL = 1.5, 0.5, 1e-5
+SPEED_TARGET, MEMORY_TARGET, LOSS_TARGET = 1.5, 0.5, 1e-5
 COMPARED_LOSSES = 10
 RUN = {
     "optimizer.warmup_steps": 0,
@@ -95,7 +108,7 @@ class Model:
     name: str
     steps: int
     overrides: dict[str, Any]
-    has_goals: bool = False
+    has_targets: bool = False
 
 
 Outcome = dict[str, Any] | str
@@ -135,7 +148,7 @@ def mid(envs: Path) -> Model:
             "train.micro_batch_size": 4,
             **rates,
         },
-        has_goals=True,
+        has_targets=True,
     )
 
 
@@ -194,7 +207,10 @@ def build(tiny_base: Base, folder: Path) -> None:
 
 
 def draw_pages(base: Base, folder: Path) -> None:
-    """PNG files with their text in x.gt.txt: words of the embedded data set in lines, as many as 64 to 256 tokens have room for."""
+    """PNG files with their text in x.gt.txt.
+
+    Words of the embedded data set in lines, as many as 64 to 256 tokens have room for.
+    """
     words, draw = Dataset.open("odia_words", "train"), generator("benchmarks/vlm.py")
     for split, count in (("train", PAGES), ("validation", 4)):
         (folder / split).mkdir(parents=True)
@@ -215,7 +231,10 @@ def fits_tokens(base: Base, most: int, text: str) -> bool:
 
 
 def interpreter(who: str, envs: Path) -> str:
-    """The Python that has this trainer: ours, or one that adds TRL to our packages, made where it is missing or of another version."""
+    """The Python that has this trainer.
+
+    Ours, or one that adds TRL to our packages, made where it is missing or of another version.
+    """
     if who != "TRL SFTTrainer":
         return sys.executable
     python, stamp = envs / "trl" / "bin" / "python", envs / "trl" / "installed"
@@ -238,7 +257,10 @@ def interpreter(who: str, envs: Path) -> str:
 
 
 class Runner:
-    """One trainer in a process of its own, with one thread; it stops itself before training and after every step."""
+    """One trainer in a process of its own, with one thread.
+
+    It stops itself before training and after every step.
+    """
 
     def __init__(self, who: str, python: str, model: Model, steps: int, folder: Path) -> None:
         self.who, self._folder = who, folder / MODULES[who]
@@ -280,7 +302,10 @@ class Runner:
         if self._process.returncode:
             return failed(self.who, (self._folder / "complaints").read_text(encoding="utf-8"))
         result = dict(json.loads((self._folder / "result.json").read_text(encoding="utf-8")))
-        told = f"{result['rate']:.2f} a CPU second, {result['cpu_seconds']:.1f} CPU seconds, {result['peak_bytes'] / 2**20:,.0f} MiB"
+        told = (
+            f"{result['rate']:.2f} a CPU second, {result['cpu_seconds']:.1f} CPU seconds, "
+            f"{result['peak_bytes'] / 2**20:,.0f} MiB"
+        )
         print(f"{self.who}: {told}", file=sys.stderr, flush=True)
         return result
 
@@ -316,21 +341,24 @@ def in_turn(model: Model, everyone: Sequence[str], steps: int, envs: Path) -> di
 def failed(who: str, complaints: str) -> str:
     """In a line."""
     print(f"{who}: {complaints}", file=sys.stderr, flush=True)
-    return f"failed: {([line for line in complaints.splitlines() if line.strip()] or ['no message'])[-1]}"
+    return f"failed: {last_line(complaints or 'no message')}"
 
 
 def show(model: Model, steps: int, outcomes: dict[str, list[Outcome]]) -> None:
-    """The table in Markdown, then the ratios with the goals."""
+    """The table in Markdown, then the ratios with the targets."""
     example = next(
         (found for results in outcomes.values() for found in results if isinstance(found, dict)),
         None,
     )
     title = f"### {model.name}"
     if example:
-        title += f": {example['parameters']:,} parameters, of which {example['trained_parameters']:,} are trained"
-        title += f"; {example['tokens']:.0f} tokens a sample, of which {example['answer_tokens']:.0f} are answers; {steps} steps"
+        trained, answers = example["trained_parameters"], example["answer_tokens"]
+        title += f": {example['parameters']:,} parameters, of which {trained:,} are trained"
+        title += f"; {example['tokens']:.0f} tokens a sample, of which {answers:.0f} are answers"
+        title += f"; {steps} steps"
     print(
-        f"\n{title}\n\n| | samples per CPU-s | CPU s | peak MiB above the weights | loss of step 1 | of step {steps - 1} |\n|---|---:|---:|---:|---:|---:|"
+        f"\n{title}\n\n| | samples per CPU-s | CPU s | peak MiB above the weights | loss of step "
+        f"1 | of step {steps - 1} |\n|---|---:|---:|---:|---:|---:|"
     )
     for who, results in outcomes.items():
         good = [found for found in results if isinstance(found, dict)]
@@ -343,7 +371,8 @@ def show(model: Model, steps: int, outcomes: dict[str, list[Outcome]]) -> None:
         )
         losses = good[-1]["losses"]
         print(
-            f"| {who} | {rate:,.2f} | {cpu_seconds:.1f} | {peak_bytes / 2**20:,.0f} | {losses[0]:.6f} | {losses[steps - 2]:.6f} |"
+            f"| {who} | {rate:,.2f} | {cpu_seconds:.1f} | {peak_bytes / 2**20:,.0f} | "
+            f"{losses[0]:.6f} | {losses[steps - 2]:.6f} |"
         )
     print()
     for who, results in outcomes.items():
@@ -353,11 +382,13 @@ def show(model: Model, steps: int, outcomes: dict[str, list[Outcome]]) -> None:
             if isinstance(mine, dict) and isinstance(theirs, dict)
         ]
         if who != OURS and rounds:
-            print(f"- {OURS} / {who}: {compared(rounds, model.has_goals)}")
+            print(f"- {OURS} / {who}: {compared(rounds, model.has_targets)}")
 
 
-def compared(rounds: Sequence[tuple[dict[str, Any], dict[str, Any]]], has_goals: bool) -> str:
-    """Ours with a peer: ratios of speed and memory, medians over the rounds, and the largest difference of a loss."""
+def compared(rounds: Sequence[tuple[dict[str, Any], dict[str, Any]]], has_targets: bool) -> str:
+    """Ours with a peer: ratios of speed and memory, medians over the rounds, and the largest
+    difference of a loss.
+    """
     speed, memory = (
         statistics.median(mine[name] / theirs[name] for mine, theirs in rounds)
         for name in ("rate", "peak_bytes")
@@ -368,12 +399,15 @@ def compared(rounds: Sequence[tuple[dict[str, Any], dict[str, Any]]], has_goals:
         for pair in list(zip(mine["losses"], theirs["losses"], strict=False))[:COMPARED_LOSSES]
     ]
     differs = max(abs(mine - theirs) for mine, theirs in pairs)
-    goals = [
-        f" (goal ≥ {SPEED_GOAL:g}: {verdict(speed >= SPEED_GOAL)})",
-        f" (goal ≤ {MEMORY_GOAL:g}: {verdict(memory <= MEMORY_GOAL)})",
+    targets = [
+        f" (target ≥ {SPEED_TARGET:g}: {verdict(speed >= SPEED_TARGET)})",
+        f" (target ≤ {MEMORY_TARGET:g}: {verdict(memory <= MEMORY_TARGET)})",
     ]
-    fast, small = goals if has_goals else ("", "")
-    same = f"losses of the first {len(pairs) // len(rounds)} steps differ by at most {differs:.1e} (goal ≤ {LOSS_GOAL:g}: {verdict(differs <= LOSS_GOAL)})"
+    fast, small = targets if has_targets else ("", "")
+    same = (
+        f"losses of the first {len(pairs) // len(rounds)} steps differ by at most "
+        f"{differs:.1e} (target ≤ {LOSS_TARGET:g}: {verdict(differs <= LOSS_TARGET)})"
+    )
     return f"{speed:.2f} times as fast{fast}; {memory:.2f} of its memory{small}; {same}"
 
 
@@ -400,7 +434,10 @@ def main() -> None:
     parser.add_argument(
         "--steps",
         type=int,
-        help=f"optimizer steps, the first {WARM_UP_STEPS} apart; default: 60 of the tiny model, 12 of the other",
+        help=(
+            f"optimizer steps, the first {WARM_UP_STEPS} apart; default: 60 of the tiny model, "
+            "12 of the other"
+        ),
     )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--models", nargs="+", choices=["tiny", "mid"], default=["tiny", "mid"])

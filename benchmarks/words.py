@@ -1,9 +1,10 @@
-"""Words in an unseen face: what ten CPU minutes of training reach in each script, by best path and with the language model, beside Tesseract.
+"""Words in an unseen face: what ten CPU minutes of training reach in each script, by best path and
+with the language model, beside Tesseract.
 
   make faces && python benchmarks/words.py [odia bangla thai all]
 
-Trains `configs/words/NAME.yaml` where runs/words-NAME is not finished, adding up its CPU seconds (cpu.py), then reads the validation images
-with Tesseract too.
+Trains `configs/words/NAME.yaml` where runs/words-NAME is not finished, adding up its CPU seconds
+(cpu.py), then reads the validation images with Tesseract too.
 """
 
 import argparse
@@ -54,11 +55,14 @@ def main() -> None:
             Dataset.open(str(bundle.card["data"]), "validation"), LANGUAGES[name]
         )
         rows.append(
-            f"| {name} | {spent['cpu_seconds'] / 60:.1f} | {report['samples_seen']:,} | {report['greedy_cer']:.2%} | {report['eval_cer']:.2%} | "
-            f"{report['eval_exact_match']:.1%} | {bundle.backends['torch']:.2%} / {bundle.backends['onnx-int8']:.2%} | {cer:.2%} ({rate:.0f}/s) |"
+            f"| {name} | {spent['cpu_seconds'] / 60:.1f} | {report['samples_seen']:,} | "
+            f"{report['greedy_cer']:.2%} | {report['eval_cer']:.2%} | "
+            f"{report['eval_exact_match']:.1%} | {bundle.backends['torch']:.2%} / "
+            f"{bundle.backends['onnx-int8']:.2%} | {cer:.2%} ({rate:.0f}/s) |"
         )
     print(
-        "| words | CPU minutes | images seen | CER, best path | with language model | exact | torch / int8 | Tesseract |\n|---|---|---|---|---|---|---|---|"
+        "| words | CPU minutes | images seen | CER, best path | with language model | exact | "
+        "torch / int8 | Tesseract |\n|---|---|---|---|---|---|---|---|"
     )
     print("\n".join(rows))
 

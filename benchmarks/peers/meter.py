@@ -1,4 +1,7 @@
-"""What every trainer of benchmarks/ctc.py is measured with; it runs in each one's environment and needs torch alone."""
+"""What every trainer of benchmarks/ctc.py is measured with.
+
+It runs in each one's environment and needs torch alone.
+"""
 
 import time
 from dataclasses import dataclass, field
@@ -12,9 +15,11 @@ WARM_UP_STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to measure on the images x.png with their texts x.gt.txt in `data`/train and `data`/validation.
+    """What to measure on the images x.png with their texts x.gt.txt in `data`/train and
+    `data`/validation.
 
-    `options` are the trainer's own; `judged` images of the validation split are read, those that come first by name; null: all.
+    `options` are the trainer's own; `judged` images of the validation split are read, those that
+    come first by name; null: all.
     """
 
     data: str
@@ -27,7 +32,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Samples per CPU second, the CPU seconds that this took, what was read, and, where it was training, what of."""
+    """Samples per CPU second, the CPU seconds that this took, what was read, and, where it was
+    training, what of.
+    """
 
     rate: float
     cpu_seconds: float
@@ -42,7 +49,9 @@ class Enough(Exception):
 
 
 class Meter:
-    """Counts samples and this process's CPU seconds, all its threads together, after every optimizer step; raises Enough there at the limit."""
+    """Counts samples and this process's CPU seconds, all its threads together, after every
+    optimizer step; raises Enough there at the limit.
+    """
 
     def __init__(self, cpu_seconds: float) -> None:
         self._limit = cpu_seconds
@@ -50,7 +59,10 @@ class Meter:
         self._marks: list[tuple[float, int]] = []
 
     def watch(self, network: nn.Module) -> None:
-        """From here on the seconds count; the network's first argument is its images, [B, C, H, W]."""
+        """From here on the seconds count.
+
+        The network's first argument is its images, [B, C, H, W].
+        """
         self._network = network
         network.register_forward_pre_hook(self._before_forward)
         self._hook = register_optimizer_step_post_hook(self._after_step)

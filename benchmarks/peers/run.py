@@ -1,4 +1,7 @@
-"""Runs one measurement of benchmarks/ctc.py in the environment at hand: python run.py MODULE REQUEST RESULT, both JSON files."""
+"""Runs one measurement of benchmarks/ctc.py in the environment at hand.
+
+Python run.py MODULE REQUEST RESULT, both JSON files.
+"""
 
 import importlib
 import importlib.util
@@ -20,8 +23,12 @@ def main(module: str, request: Path, result: Path) -> None:
     torch.set_num_threads(1)
     if importlib.util.find_spec("torchvision"):
         library = torch.library.Library(
-            "torchvision", "DEF"
-        )  # torchvision's wheel is built for CUDA: its own declarations do not load beside torch for CPUs
+            "torchvision",
+            "DEF",
+            # torchvision's wheel is built for CUDA: its own declarations do not load beside torch
+            # for
+            # CPUs
+        )
         for operator in TORCHVISION_OPERATORS:
             library.define(operator)
     from meter import Request

@@ -1,6 +1,8 @@
-"""docTR 1.1: its data set, transforms and CRNN in the loop and with the defaults of its references/recognition/train.py, which the wheel lacks.
+"""docTR 1.1: its data set, transforms and CRNN in the loop and with the defaults of its
+references/recognition/train.py, which the wheel lacks.
 
-Options: batch_size, augment, and compact: [channels of the convolutions, LSTM units], or null for its own crnn_mobilenet_v3_small.
+Options: batch_size, augment, and compact: [channels of the convolutions, LSTM units], or null for
+its own crnn_mobilenet_v3_small.
 """
 
 import contextlib
@@ -71,7 +73,10 @@ def _model(compact: Any, vocab: str) -> CRNN:
 
 
 def _compact(channels: Sequence[int]) -> nn.Sequential:
-    """The convolutions of our compact network, in RGB, with torch's own batch normalisation; height 32 → 1."""
+    """The convolutions of our compact network, in RGB, with torch's own batch normalisation.
+
+    Height 32 → 1.
+    """
     c1, c2, c3, c4, c5 = channels
     shapes = [
         (3, c1, (2, 2)),

@@ -1,4 +1,7 @@
-"""Hugging Face Trainer on the same model and adapter (PEFT), batches, optimizer and schedule; options: config, overrides, steps."""
+"""Hugging Face Trainer on the same model and adapter (PEFT), batches, optimizer and schedule.
+
+Options: config, overrides, steps.
+"""
 
 import contextlib
 from typing import Any
@@ -49,7 +52,10 @@ def trained(watch: Watch, trainer: Any) -> Trained:
 
 
 def settings(bench: Bench) -> dict[str, Any]:
-    """The run's own, in the words of TrainingArguments; without warm-up, where the two count differently, their cosine is ours."""
+    """The run's own, in the words of TrainingArguments.
+
+    Without warm-up, where the two count differently, their cosine is ours.
+    """
     train, optimizer = bench.config.train, bench.config.optimizer
     assert (
         optimizer.name == "adamw"

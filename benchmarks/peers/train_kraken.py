@@ -1,4 +1,7 @@
-"""kraken 7: its trainer, data module and networks as `ketos train -f path` sets them up; options: those of its training configuration (spec, batch_size …)."""
+"""kraken 7: its trainer, data module and networks as `ketos train -f path` sets them up.
+
+Options: those of its training configuration (spec, batch_size …).
+"""
 
 import contextlib
 import tempfile
@@ -27,7 +30,9 @@ class Watch(Callback):
 
 
 def measure(request: Request) -> Result:
-    """Train to the limit of CPU seconds, without the validation after each epoch, and read by best path."""
+    """Train to the limit of CPU seconds, without the validation after each epoch, and read by best
+    path.
+    """
     lightning.seed_everything(request.seed)
     config = VGSLRecognitionTrainingConfig(quit="fixed", **request.options)
     files = {

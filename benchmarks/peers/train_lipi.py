@@ -1,4 +1,7 @@
-"""Our own trainer without Ray: `launch`, `fit` and the settings of a config; options: config, overrides."""
+"""Our own trainer without Ray.
+
+`launch`, `fit` and the settings of a config; options: config, overrides.
+"""
 
 import contextlib
 import math
@@ -22,7 +25,11 @@ ENDLESS_STEPS = 1_000_000
 
 
 def measure(request: Request) -> Result:
-    """Train for as many steps as the CPU seconds have room for, so that the schedule ends with them; the bundle lies in output/lipi/bundle."""
+    """Train for as many steps as the CPU seconds have room for, so that the schedule ends with
+    them.
+
+    The bundle lies in output/lipi/bundle.
+    """
     shutil.rmtree(request.output, ignore_errors=True)
     trial = Meter(TRIAL_SHARE * request.cpu_seconds)
     config = _config(request, "trial", ENDLESS_STEPS)
@@ -33,7 +40,10 @@ def measure(request: Request) -> Result:
 
 
 def _config(request: Request, name: str, steps: int) -> TrainConfig:
-    """The config at another length: its warm-up is the same share of it, and it is judged once, at its end."""
+    """The config at another length.
+
+    Its warm-up is the same share of it, and it is judged once, at its end.
+    """
     path, overrides = Path(request.options["config"]), request.options["overrides"]
     given = load_settings(TrainConfig, path, overrides)
     assert given.train.max_steps, f"{path}: its length is not in steps"
@@ -60,7 +70,9 @@ def _config(request: Request, name: str, steps: int) -> TrainConfig:
 
 
 def _train(config: TrainConfig, meter: Meter, request: Request) -> Result:
-    """One run; it is read with the live network by best path, as the peers are, whatever the bundle decodes with."""
+    """One run; it is read with the live network by best path, as the peers are, whatever the bundle
+    decodes with.
+    """
     found: list[Result] = []
 
     def train(job: Job) -> None:

@@ -1,4 +1,7 @@
-"""TRL's SFTTrainer on the same model and adapter (PEFT), batches, optimizer and schedule; options: config, overrides, steps."""
+"""TRL's SFTTrainer on the same model and adapter (PEFT), batches, optimizer and schedule.
+
+Options: config, overrides, steps.
+"""
 
 from meter import Request
 from train_hf import Noting, batches, settings, trained
@@ -11,7 +14,9 @@ class TrlTrainer(Noting, SFTTrainer):
 
 
 def measure(request: Request) -> Trained:
-    """Train so many steps; its loss makes no logits of the whole batch at once, whatever its settings."""
+    """Train so many steps; its loss makes no logits of the whole batch at once, whatever its
+    settings.
+    """
     bench = Bench(request)
     watch = Watch(bench)
     arguments = SFTConfig(

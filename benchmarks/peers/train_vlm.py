@@ -1,4 +1,7 @@
-"""Our own trainer without Ray: `fit` on a run's folder, with its loader, logs and engine; options: config, overrides, steps."""
+"""Our own trainer without Ray.
+
+`fit` on a run's folder, with its loader, logs and engine; options: config, overrides, steps.
+"""
 
 import contextlib
 import json

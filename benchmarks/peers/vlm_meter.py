@@ -28,9 +28,11 @@ AFTER_STEPS = (
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a trainer took after its warm-up; the peak is of the resident set, above what it was with the weights and the adapter in it.
+    """What a trainer took after its warm-up; the peak is of the resident set, above what it was
+    with the weights and the adapter in it.
 
-    `losses` are of all steps, means over the answer tokens; `tokens` and `answer_tokens` are those of an average sample, padding apart.
+    `losses` are of all steps, means over the answer tokens; `tokens` and `answer_tokens` are those
+    of an average sample, padding apart.
     """
 
     rate: float
@@ -44,7 +46,10 @@ class Trained:
 
 
 class Bench:
-    """Ours as everyone gets it: the base, a fresh adapter that the seed draws, and the batches that our plan makes."""
+    """Ours as everyone gets it.
+
+    The base, a fresh adapter that the seed draws, and the batches that our plan makes.
+    """
 
     def __init__(self, request: Request) -> None:
         self.steps: int = request.options["steps"]
@@ -80,9 +85,11 @@ class Bench:
 
 
 class Watch:
-    """From its making on memory counts; notes this process's CPU seconds, all threads together, after every optimizer step, and raises Enough after the last.
+    """From its making on memory counts; notes this process's CPU seconds, all threads together,
+    after every optimizer step, and raises Enough after the last.
 
-    It stops its own process before training and after every step, until another one lets it go on, so that trainers can take turns.
+    It stops its own process before training and after every step, until another one lets it go on,
+    so that trainers can take turns.
     """
 
     def __init__(self, bench: Bench) -> None:

@@ -1,4 +1,5 @@
-"""What a FastAPI user writes: one route for a raw image, one for a form of files; reading in the thread pool, or through a hand-written micro-batcher.
+"""What a FastAPI user writes: one route for a raw image, one for a form of files; reading in the
+thread pool, or through a hand-written micro-batcher.
 
 python -m benchmarks.servers.fastapi_server --port 8001 --workers 1 [--batching] [--model odia]
 """

@@ -1,4 +1,5 @@
-"""What LitServe's documentation sets up: a LitAPI whose predict takes a batch of decoded requests; it takes JSON or forms, not raw bodies.
+"""What LitServe's documentation sets up: a LitAPI whose predict takes a batch of decoded requests;
+it takes JSON or forms, not raw bodies.
 
 python -m benchmarks.servers.litserve_server --port 8001 --workers 1 --model odia
 """

@@ -1,4 +1,7 @@
-"""The recognisers that every server of the benchmark serves, by name: a bundle, or one that takes a given time as a GPU would (the core is free, one batch at a time)."""
+"""The recognisers that every server of the benchmark serves, by name.
+
+A bundle, or one that takes a given time as a GPU would (the core is free, one batch at a time).
+"""
 
 import threading
 import time
@@ -11,7 +14,10 @@ from ocr.sample import Reading
 
 
 class Timed:
-    """`alone_s` for one image, `eight_s` for eight, linear between and beyond; the text is the image's width."""
+    """`alone_s` for one image, `eight_s` for eight, linear between and beyond.
+
+    The text is the image's width.
+    """
 
     image_mode = "L"
     reads_pages = False

@@ -36,7 +36,8 @@ def test_load_adds_a_replica_and_its_end_takes_it_away_and_no_request_is_lost(
             down = seconds_until(running, 1, 180)
             time.sleep(3)
         print(
-            f"\nload up: a second replica after {up:.1f} s; load away: gone after {down:.1f} s; {busy.summary()}; then {calm.summary()}"
+            f"\nload up: a second replica after {up:.1f} s; load away: gone after {down:.1f} s; "
+            f"{busy.summary()}; then {calm.summary()}"
         )
         for outcome in (busy, calm):
             assert set(outcome.statuses) == {200}

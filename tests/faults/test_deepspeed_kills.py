@@ -32,7 +32,10 @@ CASES = [("vlm", 1), ("vlm", 2), ("vlm", 3), ("ctc", 2), ("ctc", 3)]
 
 
 def command(family: str, stage: int, storage: Path) -> list[str]:
-    """The arguments of train.py; under stage 3 small tensors are divided too, as those of a large network are."""
+    """The arguments of train.py.
+
+    Under stage 3 small tensors are divided too, as those of a large network are.
+    """
     content = json.loads((PROJECT / f"configs/deepspeed/zero{stage}.json").read_text())
     content["zero_optimization"] |= {"stage3_param_persistence_threshold": 0} if stage == 3 else {}
     divided = [

@@ -1,4 +1,5 @@
-"""SIGKILL of everything an endpoint is made of, and models that swap, under load: counts of lost and sent. Through HAProxy a dead replica loses nothing.
+"""SIGKILL of everything an endpoint is made of, and models that swap, under load: counts of lost
+and sent. Through HAProxy a dead replica loses nothing.
 
 Each test prints its counts; docs/results.md has them.
 """
@@ -71,7 +72,9 @@ def test_replicas_that_die_under_load_lose_nothing_with_our_client_or_without(
             for thread in threads:
                 thread.join()
     print(
-        f"\n{KILLS} kills; our client: {found.count('right')} of {len(found)}; plain: {outcome.summary()}; longest {max(outcome.latencies):.0f} ms; replica back after {max(back):.1f} s at most"
+        f"\n{KILLS} kills; our client: {found.count('right')} of {len(found)}; plain: "
+        f"{outcome.summary()}; longest {max(outcome.latencies):.0f} ms; replica back after "
+        f"{max(back):.1f} s at most"
     )
     assert [what for what in found if what != "right"] == []
     assert (set(outcome.statuses), outcome.wrong, outcome.lost) == ({200}, 0, 0)

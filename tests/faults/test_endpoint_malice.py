@@ -1,4 +1,5 @@
-"""Overload, malice and bad luck on the wire: the endpoint refuses in JSON, others go on being read, memory stays bounded.
+"""Overload, malice and bad luck on the wire: the endpoint refuses in JSON, others go on being read,
+memory stays bounded.
 
 Each test prints its counts; docs/results.md has them.
 """
@@ -96,7 +97,8 @@ def test_overload_is_refused_at_once_and_over_when_it_ends(running: Running, wor
     began = time.monotonic()
     recovered = calm(running, words, 2)
     print(
-        f"\nsaturation {saturation:.0f}/s; at five times it: {outcome.summary()}; RSS {before:.0f} -> {after:.0f} MB; afterwards {recovered.summary()}"
+        f"\nsaturation {saturation:.0f}/s; at five times it: {outcome.summary()}; RSS "
+        f"{before:.0f} -> {after:.0f} MB; afterwards {recovered.summary()}"
     )
     assert set(outcome.statuses) <= {200, 503}
     assert outcome.wrong == 0
@@ -136,10 +138,12 @@ def test_bodies_that_lie_or_never_end_are_refused_and_others_are_read(
             answers.append(raw(running, head + b"Content-Length: 1073741824\r\n\r\n" + b"x" * 1000))
             answers.append(raw(running, head + b"Content-Length: 10\r\n\r\n" + b"x" * 5000))
     print(
-        f"\nGiB: {[f'{size / 1e6:.1f} MB taken' for size in taken]}; others {p99(others):.1f} ms, alone {alone:.1f}; RSS {before:.0f} -> {rss(running):.0f} MB"
+        f"\nGiB: {[f'{size / 1e6:.1f} MB taken' for size in taken]}; others {p99(others):.1f} "
+        f"ms, alone {alone:.1f}; RSS {before:.0f} -> {rss(running):.0f} MB"
     )
     assert max(taken) < LIMIT + 20_000_000, (
-        "the sender counts what the kernel's buffers of two loopback connections hold, too: up to 10 MB each"
+        "the sender counts what the kernel's buffers of two loopback connections hold, too: up "
+        "to 10 MB each"
     )
     assert all(
         b" 413 " in answer.split(b"\r\n")[0] or b" 408 " in answer.split(b"\r\n")[0]
@@ -202,7 +206,13 @@ def test_requests_that_are_no_requests_get_json_and_no_500(running: Running, wor
 
 def test_slow_clients_are_let_go_and_others_are_read(running: Running, words: Words) -> None:
     alone = p99(calm(running, words))
-    head = b"POST /v1/ocr HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 100000\r\n\r\n"
+    lines = (
+        "POST /v1/ocr HTTP/1.1",
+        "Host: x",
+        "Content-Type: image/png",
+        "Content-Length: 100000",
+    )
+    head = "\r\n".join([*lines, "", ""]).encode()
     slow = [socket.create_connection(("127.0.0.1", running.port), timeout=5) for _ in range(200)]
     for place, connection in enumerate(slow):
         connection.sendall(head if place % 2 else head[: 20 + place % 40])
@@ -232,7 +242,8 @@ def test_slow_clients_are_let_go_and_others_are_read(running: Running, words: Wo
     for connection in slow:
         connection.close()
     print(
-        f"\n200 slow clients: let go after {min(let_go.values()):.0f} to {max(let_go.values()):.0f} s; others {others.summary()}, alone {alone:.1f} ms"
+        f"\n200 slow clients: let go after {min(let_go.values()):.0f} to "
+        f"{max(let_go.values()):.0f} s; others {others.summary()}, alone {alone:.1f} ms"
     )
     assert gone.status_code == 200
     assert len(let_go) == 200
@@ -297,7 +308,8 @@ def test_sixteen_pixel_bombs_at_once_are_refused_by_their_headers(
         for thread in threads:
             thread.join()
     print(
-        f"\n16 pixel bombs: {sorted(statuses)}; RSS {before:.0f} -> {rss(running):.0f} MB; others {others.summary()}"
+        f"\n16 pixel bombs: {sorted(statuses)}; RSS {before:.0f} -> {rss(running):.0f} MB; "
+        f"others {others.summary()}"
     )
     assert statuses.count(422) >= 8
     assert set(statuses) <= {200, 422, 503, 504}
@@ -450,7 +462,8 @@ def test_a_long_steady_load_leaks_nothing(running: Running, words: Words) -> Non
     minutes = [(at - seen[0][0]) / 60 for at, _, _ in seen]
     slope = float(np.polyfit(minutes, [size for _, size, _ in seen], 1)[0])
     print(
-        f"\nsteady load: {outcome.summary()}; RSS {slope:+.2f} MB a minute, files {seen[0][2]} -> {seen[-1][2]}"
+        f"\nsteady load: {outcome.summary()}; RSS {slope:+.2f} MB a minute, files {seen[0][2]} "
+        f"-> {seen[-1][2]}"
     )
     assert (set(outcome.statuses), outcome.wrong, outcome.lost) == ({200}, 0, 0)
     assert outcome.statuses[200] > 24_000

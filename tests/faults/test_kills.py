@@ -1,4 +1,6 @@
-"""The long ones: 1, 2 and 3 workers, and everything that can be killed, each run compared with one that was left in peace."""
+"""The long ones: 1, 2 and 3 workers, and everything that can be killed, each run compared with one
+that was left in peace.
+"""
 
 import os
 import signal

@@ -1,4 +1,8 @@
-"""The loop that learns, whole: in a browser on real lines; under load with kills in the middle of each step, nothing lost, nothing doubled."""
+"""The loop that learns, whole.
+
+In a browser on real lines; under load with kills in the middle of each step, nothing lost, nothing
+doubled.
+"""
 
 import base64
 import json
@@ -78,7 +82,8 @@ def test_ten_lines_corrected_in_a_browser_are_read_right_and_others_better(tmp_p
             page.screenshot(path=tmp_path / "phone.png", full_page=True)
         after = errors(running.address, corrected), errors(running.address, others)
         print(
-            f"\ncorrected (right, errors): {before[0]} -> {after[0]}; others: {before[1]} -> {after[1]}; start to live {seconds:.0f} s; pictures in {tmp_path}"
+            f"\ncorrected (right, errors): {before[0]} -> {after[0]}; others: {before[1]} -> "
+            f"{after[1]}; start to live {seconds:.0f} s; pictures in {tmp_path}"
         )
         assert after[0][0] >= 8
         assert after[1][1] < before[1][1]
@@ -187,7 +192,8 @@ def test_under_load_with_kills_in_every_step_nothing_is_lost_or_doubled(
                 assert running.outcome(promotion)["what"] == "live"
             assert running.promote(first)["what"] == "live", "rolled back"
         print(
-            f"\nkilled: a replica, {', '.join(killed)}, a replica; {outcome.summary()}; attempts {came['attempts']}; {came['why']}"
+            f"\nkilled: a replica, {', '.join(killed)}, a replica; {outcome.summary()}; attempts "
+            f"{came['attempts']}; {came['why']}"
         )
         assert set(outcome.statuses) == {200}, outcome.statuses
         assert outcome.lost == 0

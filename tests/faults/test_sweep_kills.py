@@ -1,4 +1,7 @@
-"""SIGKILL in the middle of a sweep, of its driver and of a trial's process: the same command again ends it as if nothing had been."""
+"""SIGKILL in the middle of a sweep, of its driver and of a trial's process.
+
+The same command again ends it as if nothing had been.
+"""
 
 import json
 import os

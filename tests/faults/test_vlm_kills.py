@@ -1,4 +1,7 @@
-"""SIGKILL under Ray with the vision-language model and everything that carries state: 8-bit AdamW, focal and confusion-weighted loss, kornia, dropout."""
+"""SIGKILL under Ray with the vision-language model and everything that carries state.
+
+8-bit AdamW, focal and confusion-weighted loss, kornia, dropout.
+"""
 
 import os
 import signal

@@ -26,13 +26,17 @@ more than 60 MB, and every run does so where there is a .device folder.
 Estimated seconds on an H100, 8 s of imports in each phase included (no figure is measured yet):
 
     preflight  15  one bf16 product of 8192³ is 1.4 ms at 800 TFLOP/s; the rest is imports
-    resume     70  7 runs of 12 tiny steps, each twice; steps are launch-bound (50 ms), ZeRO starts 3×5 s
+    resume     70  7 runs of 12 tiny steps, each twice; steps are launch-bound (50 ms), ZeRO starts
+    3×5 s
     user       85  the tiny base learns on one CPU core (25 s), Ray starts twice, 60 steps, report
-    odia       60  3 B × 1,000 tokens × 4 samples × 6 operations: 0.2 s a step at 40 % of the peak; 15
+    odia       60  3 B × 1,000 tokens × 4 samples × 6 operations: 0.2 s a step at 40 % of the peak;
+    15
                    steps, twice; base made on the GPU in 5 s; one evaluation of 2 × 48 tokens
     bangla     45  two runs of 8 steps of 16 word images, rank 256; two bases of 2 B
-    chandra    60  8 B made and quantised in 20 s; 8 steps of 8 × 1,900 tokens at half the rate: 2.5 s
-    zero       60  DeepSpeed starts twice, 8 steps each; ZeRO-3 moves the base through the CPU (10 s)
+    chandra    60  8 B made and quantised in 20 s; 8 steps of 8 × 1,900 tokens at half the rate: 2.5
+    s
+    zero       60  DeepSpeed starts twice, 8 steps each; ZeRO-3 moves the base through the CPU (10
+    s)
     ctc        25  5 s of training on the GPU, 5 s on one CPU core, 512 lines pasted in 2 s
     endpoint   70  Ray Serve starts twice (25 s each), 200 requests each take a few seconds
 """
@@ -234,7 +238,8 @@ def travelling(tracked: int, archives: dict[str, int]) -> tuple[str, bool]:
     carried = archives or {"nothing else": 0}
     totals = {name: tracked + size for name, size in carried.items()}
     lines = [
-        f"travels: {tracked / 1e6:.1f} MB of project + {carried[name] / 1e6:.1f} MB ({name}) = {total / 1e6:.1f} MB of {MOST_TRAVELLING_BYTES / 1e6:.0f}"
+        f"travels: {tracked / 1e6:.1f} MB of project + {carried[name] / 1e6:.1f} MB ({name}) = "
+        f"{total / 1e6:.1f} MB of {MOST_TRAVELLING_BYTES / 1e6:.0f}"
         for name, total in totals.items()
     ]
     return "\n".join(lines), max(totals.values()) <= MOST_TRAVELLING_BYTES

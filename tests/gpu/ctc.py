@@ -1,4 +1,7 @@
-"""The CTC network `compact base` on lines of 48 px: this device against one CPU core, and its waits."""
+"""The CTC network `compact base` on lines of 48 px.
+
+This device against one CPU core, and its waits.
+"""
 
 import json
 import statistics

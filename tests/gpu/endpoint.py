@@ -1,4 +1,7 @@
-"""The endpoint with `num_gpus=1`: 200 requests, each text equal to what `load(bundle).read` gives."""
+"""The endpoint with `num_gpus=1`.
+
+200 requests, each text equal to what `load(bundle).read` gives.
+"""
 
 import time
 from collections.abc import Iterator

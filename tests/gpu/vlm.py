@@ -58,7 +58,13 @@ class Speed:
         """Rates in words; `rate` in operations a second is what MFU is a share of."""
         mfu = self.operations * self.samples / self.seconds / rate
         memory = f"{self.memory_gib:.1f} GiB" if self.memory_gib else "memory not measured"
-        return f"{self.samples / self.seconds:.2f} samples/s, {self.tokens * self.samples / self.seconds:,.0f} tokens/s, MFU {mfu:.1%}, {memory}"
+        samples, tokens = (count / self.seconds for count in (self.samples, self.all_tokens))
+        return f"{samples:.2f} samples/s, {tokens:,.0f} tokens/s, MFU {mfu:.1%}, {memory}"
+
+    @property
+    def all_tokens(self) -> float:
+        """Tokens of a step."""
+        return self.tokens * self.samples
 
 
 def odia(setup: Setup) -> Iterator[Found]:

@@ -1,4 +1,7 @@
-"""Bad input gets one message and exit status 2, before anything is written; good input its answer."""
+"""Bad input gets one message and exit status 2, before anything is written.
+
+Good input its answer.
+"""
 
 import json
 from pathlib import Path
@@ -12,7 +15,7 @@ from PIL import Image
 from ocr.dataset.build import build
 from ocr.dataset.config import PrepareConfig
 from ocr.settings import parse_settings
-from tests.commands import PROJECT, assert_refused, call
+from tests.support.commands import PROJECT, assert_refused, call
 from tests.trainers.tiny import tiny_config, train_here
 from trainers.runs.launch import launch
 
@@ -20,7 +23,9 @@ TINY_YAML = "configs/tiny.yaml"
 
 
 def crops(folder: Path, labels: list[str]) -> str:
-    """A PaddleOCR label file with a word image per label, made into a data set whose last fifth judges."""
+    """A PaddleOCR label file with a word image per label, made into a data set whose last fifth
+    judges.
+    """
     folder.mkdir()
     for number, _ in enumerate(labels):
         Image.fromarray(
@@ -173,7 +178,8 @@ def test_reading_names_a_corrupt_file_and_reads_the_rest(tmp_path: Path) -> None
 def test_preparing_from_a_missing_label_file_writes_nothing(tmp_path: Path) -> None:
     config = tmp_path / "prepare.yaml"
     config.write_text(
-        f"output: {tmp_path / 'out'}\nsources: [{{format: paddle, path: {tmp_path / 'none.txt'}}}]\n"
+        f"output: {tmp_path / 'out'}\nsources: "
+        f"[{{format: paddle, path: {tmp_path / 'none.txt'}}}]\n"
     )
     assert_refused(call("prepare", config), "none.txt")
     assert not (tmp_path / "out").exists()

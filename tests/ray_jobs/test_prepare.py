@@ -1,4 +1,7 @@
-"""prepare.py from the shell: over Ray as in one process, to the hub with a clear no, and training from S3 and from sources."""
+"""prepare.py from the shell.
+
+Over Ray as in one process, to the hub with a clear no, and training from S3 and from sources.
+"""
 
 import json
 import os
@@ -17,7 +20,7 @@ from moto.server import ThreadedMotoServer
 from ocr.dataset.arrow_cache import cached
 from ocr.dataset.read import Dataset
 from ocr.images import encode_image
-from tests.commands import assert_refused, call, start
+from tests.support.commands import assert_refused, call, start
 
 FILES = ("train.parquet", "validation.parquet", "dataset.json", "skipped.jsonl", "README.md")
 

@@ -1,4 +1,7 @@
-"""`retrain.py` from the shell: mistakes are told before anything is trained (tests/faults/test_learning.py trains)."""
+"""`retrain.py` from the shell.
+
+Mistakes are told before anything is trained (tests/faults/test_learning.py trains).
+"""
 
 import json
 from pathlib import Path
@@ -7,7 +10,7 @@ import pytest
 
 from ocr.dataset.read import Dataset
 from ocr.images import encode_image, open_image
-from tests.commands import assert_refused, call
+from tests.support.commands import assert_refused, call
 
 
 @pytest.fixture(scope="module")

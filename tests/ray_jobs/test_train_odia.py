@@ -1,4 +1,6 @@
-"""Which config train_odia.py takes when none is given, and what a config that needs a GPU says where there is none."""
+"""Which config train_odia.py takes when none is given, and what a config that needs a GPU says
+where there is none.
+"""
 
 import os
 from argparse import Namespace
@@ -11,7 +13,7 @@ from ocr.errors import UserError
 from ocr.files import write_json
 from ocr.settings import load_settings
 from ray_jobs import train_odia
-from tests.commands import PROJECT, assert_refused, call
+from tests.support.commands import PROJECT, assert_refused, call
 from tests.trainers.tiny import tiny_vlm_config
 from trainers import on_ray
 from trainers.config import TrainConfig

@@ -1,4 +1,6 @@
-"""Corrections are kept whole or not at all, once however often they are sent, in the form that training reads; and what is wrong with one is said."""
+"""Corrections are kept whole or not at all, once however often they are sent, in the form that
+training reads; and what is wrong with one is said.
+"""
 
 import base64
 import io

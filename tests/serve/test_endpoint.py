@@ -1,4 +1,8 @@
-"""One real endpoint on this machine: it reads what read.py reads, alone and among many, and refuses what is no image, too much or not allowed."""
+"""One real endpoint on this machine.
+
+It reads what read.py reads, alone and among many, and refuses what is no image, too much or not
+allowed.
+"""
 
 import base64
 import hashlib
@@ -236,7 +240,10 @@ def test_a_slow_client_is_let_go_and_others_are_not_held_up(
 ) -> None:
     host, port = endpoint[0].removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as slow:
-        head = f"POST /v1/ocr HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nx"
+        head = (
+            f"POST /v1/ocr HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer "
+            f"{KEY}\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nx"
+        )
         slow.sendall(head.encode())
         began = time.monotonic()
         assert post(endpoint, images[0]).status_code == 200

@@ -1,4 +1,7 @@
-"""The configuration that Ray Serve writes for HAProxy, amended: every rule finds its place in what this Ray writes."""
+"""The configuration that Ray Serve writes for HAProxy, amended.
+
+Every rule finds its place in what this Ray writes.
+"""
 
 from pathlib import Path
 
@@ -35,8 +38,8 @@ def test_rays_configuration_is_amended_where_it_has_to_be() -> None:
         "bind 127.0.0.1:8404",
     ]
     assert (
-        "    server one 127.0.0.1:30001 check observe layer4 error-limit 3 on-error mark-down maxconn 96"
-        in found
+        "    server one 127.0.0.1:30001 check observe layer4 error-limit 3 on-error mark-down "
+        "maxconn 96" in found
     )
     assert "    server fallback 127.0.0.1:8500 check backup" in found
     assert "    http-request return status 503 errorfile /f/503.http" in found

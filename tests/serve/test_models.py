@@ -1,4 +1,7 @@
-"""Models swap under load: no request fails, every answer is of the one model that it names, and a bad bundle changes nothing."""
+"""Models swap under load.
+
+No request fails, every answer is of the one model that it names, and a bad bundle changes nothing.
+"""
 
 import shutil
 from pathlib import Path

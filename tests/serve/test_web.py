@@ -1,4 +1,8 @@
-"""The web page in a real browser: read, correct by keyboard, save, look at the statistics; on a phone, in the dark, with a page, a PDF and a key."""
+"""The web page in a real browser.
+
+Read, correct by keyboard, save, look at the statistics; on a phone, in the dark, with a page, a PDF
+and a key.
+"""
 
 import json
 import socket

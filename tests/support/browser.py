@@ -51,7 +51,9 @@ def opened(started: Any, address: str, **options: Any) -> Iterator[Any]:
 
 
 def until(page: Any, condition: str, timeout_s: float = 30) -> None:
-    """Until a JavaScript expression is true (Playwright's own way evaluates a string in the page, which the page's policy forbids)."""
+    """Until a JavaScript expression is true (Playwright's own way evaluates a string in the page,
+    which the page's policy forbids).
+    """
     deadline = time.monotonic() + timeout_s
     while not page.evaluate(condition):
         assert time.monotonic() < deadline, (condition, page.inner_text("body")[:2000])
@@ -64,13 +66,18 @@ def read(page: Any, files: Sequence[Path], timeout_s: float = 60) -> None:
     page.set_input_files("#files", [str(file) for file in files])
     until(
         page,
-        f"document.querySelectorAll('#lines li').length > {before} && document.querySelector('#message').hidden",
+        f"document.querySelectorAll('#lines li').length > {before} && "
+        "document.querySelector('#message').hidden",
         timeout_s,
     )
 
 
 def correct(page: Any, texts: dict[str, str]) -> None:
-    """Every line, by the name of its image: type what it says where it was read otherwise, Enter where it was right; then save, by keyboard alone."""
+    """Every line, by the name of its image.
+
+    Type what it says where it was read otherwise, Enter where it was right; then save, by keyboard
+    alone.
+    """
     rows = page.locator("#lines li")
     for place in range(rows.count()):
         row = rows.nth(place)

@@ -1,7 +1,9 @@
-"""A load of HTTP requests, closed loop or open, every answer checked: the one client of the serving benchmark and of the serving faults.
+"""A load of HTTP requests, closed loop or open, every answer checked: the one client of the serving
+benchmark and of the serving faults.
 
 python tests/support/load.py http://127.0.0.1:8000 --clients 16 --seconds 10
-python tests/support/load.py http://127.0.0.1:8000 --rate 200 --seconds 10     # open loop: latencies from when a request was due, not from when it was sent
+python tests/support/load.py http://127.0.0.1:8000 --rate 200 --seconds 10     # open loop:
+latencies from when a request was due, not from when it was sent
 """
 
 import argparse
@@ -29,7 +31,10 @@ class Shot:
 
 @dataclass
 class Outcome:
-    """What came of a load; latencies in ms. `lost`: connections that broke before an answer; `refused`: that were not taken at all."""
+    """What came of a load; latencies in ms.
+
+    `lost`: connections that broke before an answer; `refused`: that were not taken at all.
+    """
 
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
@@ -103,7 +108,9 @@ class _Connection(asyncio.Protocol):
 
 
 class Load:
-    """`shots`, in an order drawn from `seed`, against one address until `stop()` or the time is over."""
+    """`shots`, in an order drawn from `seed`, against one address until `stop()` or the time is
+    over.
+    """
 
     def __init__(self, host: str, port: int, shots: Sequence[Shot], seed: int = 0) -> None:
         self.host, self.port, self.shots = host, port, shots
@@ -130,7 +137,9 @@ class Load:
         return self.outcome
 
     async def open(self, rate: float, seconds: float) -> Outcome:
-        """Requests come by the clock (a Poisson process of `rate` a second), whether or not those before are answered."""
+        """Requests come by the clock (a Poisson process of `rate` a second), whether or not those
+        before are answered.
+        """
         began, due, free, tasks = (
             time.perf_counter(),
             0.0,
@@ -197,7 +206,10 @@ def request(
 ) -> Shot:
     """A POST."""
     key_line = f"Authorization: Bearer {key}\r\n" if key else ""
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\n{key_line}Content-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: "
+        f"{kind}\r\n{key_line}Content-Length: {len(body)}\r\n\r\n"
+    )
     return Shot(head.encode() + body, right)
 
 
@@ -205,7 +217,10 @@ def form(images: Sequence[bytes], field_name: str = "files") -> tuple[bytes, str
     """A multipart/form-data body of several files, and its content type."""
     mark = "lipi-load-boundary"
     parts = [
-        f'--{mark}\r\nContent-Disposition: form-data; name="{field_name}"; filename="{place}.webp"\r\nContent-Type: image/webp\r\n\r\n'.encode()
+        (
+            f'--{mark}\r\nContent-Disposition: form-data; name="{field_name}"; '
+            f'filename="{place}.webp"\r\nContent-Type: image/webp\r\n\r\n'
+        ).encode()
         + image
         + b"\r\n"
         for place, image in enumerate(images)
@@ -219,7 +234,7 @@ def run(coroutine: object) -> Outcome:
 
 
 def odia_words(count: int = 200) -> tuple[list[bytes], list[str]]:
-    """Real encoded images of the embedded data set and what the shipped recogniser reads on them."""
+    """Encoded images of the embedded data set and the shipped recogniser's readings."""
     from pathlib import Path
 
     from ocr.dataset.read import Dataset

@@ -1,4 +1,7 @@
-"""A real endpoint for a test: started as a user starts it, loaded from a thread, looked into by process."""
+"""A real endpoint for a test.
+
+Started as a user starts it, loaded from a thread, looked into by process.
+"""
 
 import contextlib
 import json
@@ -116,7 +119,10 @@ def loaded(
     pause_s: float = 0.02,
     rate: float | None = None,
 ) -> Iterator[load.Outcome]:
-    """A load from a thread for as long as the block lasts; its outcome is whole when the block has ended."""
+    """A load from a thread for as long as the block lasts.
+
+    Its outcome is whole when the block has ended.
+    """
     traffic = load.Load("127.0.0.1", running.port, shots)
     thread = threading.Thread(
         target=lambda: load.run(
