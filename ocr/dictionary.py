@@ -41,7 +41,7 @@ class Dictionary:
 
         Characters that no entry begins with are left out; `missing` lists them.
         """
-        return [found[0] for found in self._pattern.finditer(text)]
+        return [match[0] for match in self._pattern.finditer(text)]
 
     def missing(self, text: str) -> str:
         """Return the characters that no entry spells, as code points with names; else ""."""

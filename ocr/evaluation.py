@@ -19,7 +19,7 @@ from ocr.sample import Reading
 from ocr.scoring import Counts, confusions, score, score_all
 
 _AT_ONCE = 256
-_BOOTSTRAP_DRAWS, _BOOTSTRAP_KEY = 10_000, 1
+_RESAMPLES, _BOOTSTRAP_KEY = 10_000, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +151,9 @@ def compare(old: Evaluation, new: Evaluation) -> Comparison:
         dtype=np.float64,
     )
     lengths = np.array([before.characters for before, _ in counted], dtype=np.float64)
-    draw = fixed_generator(_BOOTSTRAP_KEY)
-    drawn = [draw.integers(0, len(gained), len(gained)) for _ in range(_BOOTSTRAP_DRAWS)]
-    differences = [gained[lines].sum() / max(1.0, lengths[lines].sum()) for lines in drawn]
+    random = fixed_generator(_BOOTSTRAP_KEY)
+    resampled = [random.integers(0, len(gained), len(gained)) for _ in range(_RESAMPLES)]
+    differences = [gained[lines].sum() / max(1.0, lengths[lines].sum()) for lines in resampled]
     low, high = np.percentile(differences, [2.5, 97.5])
     return Comparison(old, new, float(low), float(high))
 
@@ -177,8 +177,8 @@ def evaluate(
             ]
             readings = recognizer.read(images)
             lines += [
-                Line(i, dataset.ids[i], dataset.texts[i], found.text, found.confidence)
-                for i, found in zip(part, readings, strict=True)
+                Line(i, dataset.ids[i], dataset.texts[i], reading.text, reading.confidence)
+                for i, reading in zip(part, readings, strict=True)
             ]
             progress.update(len(part))
     return Evaluation(tuple(lines))
@@ -204,10 +204,10 @@ def read_files(
 def _images_at(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not found:
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
         raise UserError(f"{path}: no image in this folder ({', '.join(SUFFIXES)})")
-    return found
+    return files
 
 
 def _opened(file: Path, mode: Literal["L", "RGB"]) -> Pixels | ImageRefused:

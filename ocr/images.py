@@ -196,13 +196,13 @@ def _turned(part: Pixels, polygon: Polygon, degrees: float, background: tuple[in
     angle = np.deg2rad(degrees)
     centre = np.array([part.shape[1], part.shape[0]]) / 2
     corners = np.clip(polygon, 0, 2 * centre) - centre
-    places = (
+    positions = (
         corners @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         + np.array([turned.shape[1], turned.shape[0]]) / 2
     )
     (left, top), (right, bottom) = (
-        np.floor(places.min(axis=0)).astype(int),
-        np.ceil(places.max(axis=0)).astype(int),
+        np.floor(positions.min(axis=0)).astype(int),
+        np.ceil(positions.max(axis=0)).astype(int),
     )
     return np.ascontiguousarray(turned[max(0, top) : max(1, bottom), max(0, left) : max(1, right)])
 
@@ -236,23 +236,25 @@ def edge_grey(pixels: Pixels) -> float:
 
 def _check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:
     width, height = size
-    found = f"{width}×{height} pixels"
+    size_text = f"{width}×{height} pixels"
     if min(size) < limits.min_side_px:
         raise ImageRefused(
-            where, "image too small", f"{found}; at least {limits.min_side_px} a side are needed"
+            where,
+            "image too small",
+            f"{size_text}; at least {limits.min_side_px} a side are needed",
         )
     if max(size) > limits.max_side_px or width * height > limits.max_pixels:
         raise ImageRefused(
             where,
             "image too large",
-            f"{found}; the limits are {limits.max_pixels:,} pixels and {limits.max_side_px:,} "
+            f"{size_text}; the limits are {limits.max_pixels:,} pixels and {limits.max_side_px:,} "
             "a side; crop or scale it down",
         )
     if max(size) / min(size) > limits.max_aspect:
         raise ImageRefused(
             where,
             "image too narrow",
-            f"{found}; the longer side may be {limits.max_aspect:g} times the shorter",
+            f"{size_text}; the longer side may be {limits.max_aspect:g} times the shorter",
         )
 
 

@@ -130,10 +130,10 @@ def _mixes_digits(text: str) -> bool:
     return len({ord(digit) - unicodedata.decimal(digit) for digit in text if digit.isdecimal()}) > 1
 
 
-def _white_space(found: "regex.Match[str]") -> str:
-    if found[0].splitlines() == [""]:
+def _white_space(match: "regex.Match[str]") -> str:
+    if match[0].splitlines() == [""]:
         return "\n"
-    return " " if found[0].isspace() else ""
+    return " " if match[0].isspace() else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +233,9 @@ class Finding:
 def lint(text: str) -> list[Finding]:
     """Return all faults of a label as it was given, by position."""
     findings = [
-        Finding(name, found.start(), _detail(text, found))
+        Finding(name, match.start(), _detail(text, match))
         for name, kind in KINDS.items()
-        for found in kind.find(text)
+        for match in kind.find(text)
     ]
     return sorted(findings, key=lambda finding: finding.position)
 
@@ -254,9 +254,9 @@ def _fix_once(text: str) -> str:
     return text
 
 
-def _detail(text: str, found: "regex.Match[str]") -> str:
+def _detail(text: str, match: "regex.Match[str]") -> str:
     """Return the faulty characters and the one before: `U+09BE … SIGN AA after U+0020 SPACE`."""
     before = (
-        f"after {describe_character(text[found.start() - 1])}" if found.start() else "at the start"
+        f"after {describe_character(text[match.start() - 1])}" if match.start() else "at the start"
     )
-    return f"{' + '.join(map(describe_character, found[0]))}, {before}"
+    return f"{' + '.join(map(describe_character, match[0]))}, {before}"

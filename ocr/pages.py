@@ -220,8 +220,8 @@ def _blocks(marks: _Marks, tall: float, depth: int = 0) -> Iterator[_Marks]:
     if max(upright, lying) < 1:
         yield marks
         return
-    axis, place = (0, across[1]) if upright >= 1 and lying < _LYING * upright else (1, down[1])
-    first = marks.middles[:, axis] < place
+    axis, cut_at = (0, across[1]) if upright >= 1 and lying < _LYING * upright else (1, down[1])
+    first = marks.middles[:, axis] < cut_at
     yield from _blocks(marks.of(first), tall, depth + 1)
     yield from _blocks(marks.of(~first), tall, depth + 1)
 
@@ -246,7 +246,7 @@ def _lines(block: _Marks, tall: float) -> list[Floats]:
     bounds = [top + low + float(np.argmin(smooth[low : high + 1])) for low, high in pairwise(peaks)]
     core = (block.boxes[:, 1] + block.boxes[:, 3]) / 2
     which = np.searchsorted(bounds, core)
-    found = []
+    boxes = []
     for line in range(len(bounds) + 1):
         lower = bounds[line] + 0.35 * tall if line < len(bounds) else np.inf
         upper = bounds[line - 1] - 0.35 * tall if line else -np.inf
@@ -259,8 +259,8 @@ def _lines(block: _Marks, tall: float) -> list[Floats]:
                 and box[2] - box[0] >= 0.5 * tall
                 and members.ink.sum() >= _LEAST_LINE * tall**2
             ):
-                found.append(box)
-    return found
+                boxes.append(box)
+    return boxes
 
 
 def _apart(line: _Marks, tall: float) -> Iterator[_Marks]:

@@ -20,7 +20,7 @@ def normalise(text: str) -> str:
     token choose between two looks and stay; at its end they change nothing.
     """
     text = unicodedata.normalize("NFC", text.replace(_BYTE_ORDER_MARK, ""))
-    text = _THAI_SARA_AM.sub(lambda found: (found[1] or found[2] or "") + "\u0e33", text)
+    text = _THAI_SARA_AM.sub(lambda match: (match[1] or match[2] or "") + "\u0e33", text)
     text = _BANGLA_KHANDA_TA.sub("\u09ce", text)
     text = _JOINER_AT_TOKEN_END.sub("", text)
     return unicodedata.normalize("NFC", _WHITE_SPACE.sub(_one_space, text.strip()))
@@ -41,5 +41,5 @@ def describe_character(character: str) -> str:
     return f"U+{ord(character):04X} {unicodedata.name(character, 'unnamed')}"
 
 
-def _one_space(found: "regex.Match[str]") -> str:
-    return " " if _LINE_BREAKS.isdisjoint(found[0]) else "\n"
+def _one_space(match: "regex.Match[str]") -> str:
+    return " " if _LINE_BREAKS.isdisjoint(match[0]) else "\n"

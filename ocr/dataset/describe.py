@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,6 @@ def described(
 ) -> dict[str, Any]:
     """Return the value of dataset.json, a function of the sources and the settings alone."""
     train, validation = (tally.splits[split] for split in SPLITS)
-    places = {
-        split: decisions.kept[table.validation[decisions.kept] == (split == "validation")]
-        for split in SPLITS
-    }
-    learnt, judged = (table["text_key"][places[split]] for split in SPLITS)
-    held_out = {
-        "faces": sorted(validation.faces - train.faces),
-        "texts": len(np.unique(judged)),
-        "texts_also_in_train": int(np.isin(np.unique(judged), learnt).sum()),
-        "samples_whose_text_is_in_train": int(np.isin(judged, learnt).sum()),
-        "texts_sha256": hashlib.sha256(np.unique(judged).tobytes()).hexdigest(),
-    }
     return {
         "kept": tally.kept_by_split,
         "copies": int(table.copies[decisions.kept].sum()),
@@ -58,7 +47,7 @@ def described(
             train.characters, validation.characters
         ),
         "graphemes_only_in_validation": _only_in_validation(train.graphemes, validation.graphemes),
-        "held_out": held_out,
+        "held_out": _held_out(tally, table, decisions),
         "lint": {
             kind: {"count": count, "examples": tally.lint_examples.get(kind, [])}
             for kind, count in tally.lint.most_common()
@@ -67,6 +56,20 @@ def described(
         "same_image_other_text": _pairs(decisions.conflicts, table),
         "dimensions": _dimensions(config, table.sizes_px[decisions.kept]),
         "fingerprint": {split: tally.splits[split].fingerprint.hexdigest() for split in SPLITS},
+    }
+
+
+def _held_out(tally: Tally, table: Table, decisions: Decisions) -> dict[str, Any]:
+    """Return the fonts and texts of validation that training does not have."""
+    train, validation = (tally.splits[split] for split in SPLITS)
+    kept, in_validation = decisions.kept, table.validation[decisions.kept]
+    train_texts, texts = (table["text_key"][kept[in_validation == side]] for side in (False, True))
+    return {
+        "faces": sorted(validation.faces - train.faces),
+        "texts": len(np.unique(texts)),
+        "texts_also_in_train": int(np.isin(np.unique(texts), train_texts).sum()),
+        "samples_whose_text_is_in_train": int(np.isin(texts, train_texts).sum()),
+        "texts_sha256": hashlib.sha256(np.unique(texts).tobytes()).hexdigest(),
     }
 
 
@@ -84,8 +87,8 @@ def _only_in_validation(train: Counter[str], validation: Counter[str]) -> dict[s
     return {unit: count for unit, count in sorted(validation.items()) if unit not in train}
 
 
-def _pairs(found: tuple[int, list[tuple[int, int]]], table: Table) -> dict[str, Any]:
-    count, pairs = found
+def _pairs(counted: tuple[int, list[tuple[int, int]]], table: Table) -> dict[str, Any]:
+    count, pairs = counted
     return {"pairs": count, "examples": list(described_pairs(pairs, table))}
 
 
@@ -112,23 +115,7 @@ def table_of(value: dict[str, Any]) -> str:
 
     It lists kept and skipped samples by source and reason, sizes, labels and characters.
     """
-    lines = []
-    for number, source in enumerate(value["sources"], start=1):
-        name = source.get("path") or ", ".join(source.get("texts", []))
-        kept = ", ".join(f"{count:,} {split}" for split, count in source["kept"].items() if count)
-        lines.append(f"source {number}, {source['format']} {name}: kept {kept or 'none'}")
-        lines += [
-            f"     left out {count:>8,}  {reason}, such as {value['examples'][reason][:150]}"
-            for reason, count in source["skipped"].items()
-        ]
-    for name, measure in (("width", "width_px"), ("height", "height_px"), ("aspect", "aspect")):
-        if value["dimensions"]:
-            lines.append(
-                f"{name:<7}"
-                + "  ".join(
-                    f"{label} {number:g}" for label, number in value["dimensions"][measure].items()
-                )
-            )
+    lines = [*_describe_sources(value), *_describe_sizes(value)]
     lines += [
         f"label: {kind}: {fault['count']:,} times, such as {fault['examples'][0][:150]}"
         for kind, fault in value["lint"].items()
@@ -142,26 +129,45 @@ def table_of(value: dict[str, Any]) -> str:
         lines.append(
             f"{value['copies']:,} of the training samples are degraded copies (aug_copies)"
         )
-    lines += _describe_splits(value)
+    return "\n".join([*lines, *_describe_splits(value), *_describe_characters(value)])
+
+
+def _describe_sources(value: dict[str, Any]) -> Iterator[str]:
+    for number, source in enumerate(value["sources"], start=1):
+        name = source.get("path") or ", ".join(source.get("texts", []))
+        kept = ", ".join(f"{count:,} {split}" for split, count in source["kept"].items() if count)
+        yield f"source {number}, {source['format']} {name}: kept {kept or 'none'}"
+        for reason, count in source["skipped"].items():
+            example = value["examples"][reason][:150]
+            yield f"     left out {count:>8,}  {reason}, such as {example}"
+
+
+def _describe_sizes(value: dict[str, Any]) -> Iterator[str]:
+    if not value["dimensions"]:
+        return
+    for name, measure in (("width", "width_px"), ("height", "height_px"), ("aspect", "aspect")):
+        percentiles = value["dimensions"][measure].items()
+        yield f"{name:<7}" + "  ".join(f"{label} {number:g}" for label, number in percentiles)
+
+
+def _describe_characters(value: dict[str, Any]) -> Iterator[str]:
+    """Describe the rarest characters, and those that training lacks."""
     rare = sorted(value["characters"].items(), key=lambda pair: pair[1])[:5]
     if rare:
-        listed = ", ".join(
-            f"{describe_character(character)} ({count}×)" for character, count in rare
-        )
-        lines.append(
+        yield (
             f"{len(value['characters']):,} characters, {len(value['graphemes']):,} grapheme "
-            f"clusters in training; rarest: {listed}"
+            f"clusters in training; rarest: {_listed(rare)}"
         )
-    if value["characters_only_in_validation"]:
-        unseen = list(value["characters_only_in_validation"].items())
-        listed = ", ".join(
-            f"{describe_character(character)} ({count}×)" for character, count in unseen[:10]
-        )
-        lines.append(
+    unseen = list(value["characters_only_in_validation"].items())
+    if unseen:
+        yield (
             f"validation has, training lacks {len(unseen)} characters: "
-            f"{listed}{' …' if len(unseen) > 10 else ''}"
+            f"{_listed(unseen[:10])}{' …' if len(unseen) > 10 else ''}"
         )
-    return "\n".join(lines)
+
+
+def _listed(counts: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{describe_character(character)} ({count}×)" for character, count in counts)
 
 
 def _describe_splits(value: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from ocr.dataset.parts import KEY_BYTES
 from ocr.errors import UserError
 
 Keys = NDArray[np.void]  # [N], KEY_BYTES each
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 _NEAR_BITS, _BANDS = 3, 4  # 128 bits that differ in 3 have one of 4 bands equal
 _EXAMPLES = 20
 KEPT, DUPLICATE_ID, DUPLICATE_SAMPLE, LEAK = 0, 1, 2, 3
@@ -91,17 +91,17 @@ class Table:
         keys = self._columns[column]
         return bool((keys != np.zeros(1, keys.dtype)).any()) if len(keys) else False
 
-    def described(self, places: Iterable[int]) -> dict[int, tuple[str, str]]:
+    def id_and_text(self, indices: Iterable[int]) -> dict[int, tuple[str, str]]:
         """Return id and text of a few samples, read from their parts."""
-        wanted = np.unique(np.fromiter(places, dtype=np.int64))
-        numbers = np.searchsorted(self.starts, wanted, side="right") - 1
-        found: dict[int, tuple[str, str]] = {}
+        chosen = np.unique(np.fromiter(indices, dtype=np.int64))
+        numbers = np.searchsorted(self.starts, chosen, side="right") - 1
+        samples: dict[int, tuple[str, str]] = {}
         for number in np.unique(numbers).tolist():
             part = pa.ipc.open_file(pa.memory_map(str(self.files[number]))).read_all()
-            for place in wanted[numbers == number].tolist():
-                row = place - self.starts[number]
-                found[place] = (part["id"][row].as_py(), part["text"][row].as_py())
-        return found
+            for index in chosen[numbers == number].tolist():
+                row = index - self.starts[number]
+                samples[index] = (part["id"][row].as_py(), part["text"][row].as_py())
+        return samples
 
 
 def decide_duplicates(table: Table, settings: SplitSettings) -> Decisions:
@@ -157,7 +157,7 @@ def _keys(column: pa.ChunkedArray) -> Keys:
     ).copy()
 
 
-def _repeats(keys: Keys) -> tuple[Places, Places]:
+def _repeats(keys: Keys) -> tuple[Indices, Indices]:
     """Return the indices of repeated keys, and those of their first occurrences."""
     _, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
     repeats = np.flatnonzero(firsts[inverse] != np.arange(len(keys)))
@@ -165,17 +165,21 @@ def _repeats(keys: Keys) -> tuple[Places, Places]:
 
 
 def _mark_repeats(
-    keys: Keys, places: Places, left_out: NDArray[np.uint8], decision: int, first_of: dict[int, int]
+    keys: Keys,
+    indices: Indices,
+    left_out: NDArray[np.uint8],
+    decision: int,
+    first_of: dict[int, int],
 ) -> None:
     """Keep the first of equal keys at `indices`, and mark the others with `decision`."""
-    repeats, firsts = _repeats(keys[places])
-    left_out[places[repeats]] = decision
-    first_of.update(zip(places[repeats].tolist(), places[firsts].tolist(), strict=True))
+    repeats, firsts = _repeats(keys[indices])
+    left_out[indices[repeats]] = decision
+    first_of.update(zip(indices[repeats].tolist(), indices[firsts].tolist(), strict=True))
 
 
 def _leaks(table: Table, left_out: NDArray[np.uint8]) -> dict[int, str]:
     """Return training samples that share image or a fact of `by` with validation → the fact."""
-    training, judging = (
+    training, validation = (
         np.flatnonzero((left_out == KEPT) & (table.validation == side)) for side in (False, True)
     )
     shared: dict[int, str] = {}
@@ -183,12 +187,12 @@ def _leaks(table: Table, left_out: NDArray[np.uint8]) -> dict[int, str]:
         ("image", "image_key"),
         *((name, f"by_{index}") for index, name in enumerate(table.by)),
     ]:
-        there = table[column][judging]
-        there = (
-            there[there != np.zeros(1, there.dtype)] if len(there) else there
+        keys = table[column][validation]
+        keys = (
+            keys[keys != np.zeros(1, keys.dtype)] if len(keys) else keys
         )  # zeros: the sample has no such fact
-        for place in training[np.isin(table[column][training], there)]:
-            shared.setdefault(int(place), name)
+        for index in training[np.isin(table[column][training], keys)]:
+            shared.setdefault(int(index), name)
     return dict(sorted(shared.items()))
 
 
@@ -196,7 +200,7 @@ def _leak_message(table: Table, leaks: dict[int, str], left: int) -> str:
     counts = ", ".join(
         f"{count:,} by {name}" for name, count in Counter(leaks.values()).most_common()
     )
-    ids = ", ".join(id for id, _ in table.described(list(leaks)[:3]).values())
+    ids = ", ".join(id for id, _ in table.id_and_text(list(leaks)[:3]).values())
     return (
         f"{len(leaks):,} training samples leak into validation ({counts}), such as {ids}; set "
         "split.on_leak=drop_from_train to leave them out "
@@ -204,7 +208,7 @@ def _leak_message(table: Table, leaks: dict[int, str], left: int) -> str:
     )
 
 
-def _conflicts(table: Table, kept: Places) -> tuple[int, list[tuple[int, int]]]:
+def _conflicts(table: Table, kept: Indices) -> tuple[int, list[tuple[int, int]]]:
     """Return neighbouring pairs with the same image; their texts differ."""
     order = kept[np.argsort(table["image_key"][kept], kind="stable")]
     same = np.flatnonzero(table["image_key"][order[1:]] == table["image_key"][order[:-1]])
@@ -212,7 +216,7 @@ def _conflicts(table: Table, kept: Places) -> tuple[int, list[tuple[int, int]]]:
     return len(pairs), pairs[:_EXAMPLES]
 
 
-def _look_alikes(table: Table, kept: Places) -> tuple[int, list[tuple[int, int]]]:
+def _look_alikes(table: Table, kept: Indices) -> tuple[int, list[tuple[int, int]]]:
     """Return pairs with the same text and looks that differ in at most 3 of 128 bits.
 
     They are neighbours in one of four sorted orders, each by another band of the look.

@@ -94,27 +94,27 @@ class _Notes:
 
     kept: int = 0
     skips: list[Skip] = field(default_factory=list)
-    found: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
     facts: set[str] = field(default_factory=set)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """Return the notes as plain JSON values."""
         skips = [
-            [storable(said) for said in (skip.where, skip.reason, skip.detail)]
+            [storable(words) for words in (skip.where, skip.reason, skip.detail)]
             for skip in self.skips
         ]
         return {
             "kept": self.kept,
             "skips": skips,
-            "lint": dict(self.found),
+            "lint": dict(self.faults),
             "lint_examples": self.examples,
             "facts": sorted(self.facts),
         }
 
     def note(self, kind: str, example: str) -> None:
         """Count a finding; the first few of a kind are kept."""
-        self.found[kind] += 1
+        self.faults[kind] += 1
         if len(self.examples.setdefault(kind, [])) < _EXAMPLES:
             self.examples[kind].append(example)
 
@@ -168,17 +168,11 @@ def _checked(
         notes.note(finding.kind, f"{sample.id}: {finding.detail} in “{storable(text[:40])}”")
     if config.lint.fix and findings:
         text = fix(text)
-    bad = next(
-        (
-            found
-            for found in (lint(text) if findings else [])
-            if KINDS[found.kind].severity == "fatal" or found.kind in config.lint.leave_out
-        ),
-        None,
-    )
-    if bad is not None:
-        asked = bad.kind in config.lint.leave_out
-        return Skip(sample.id, f"{LEFT_OUT if asked else 'label: '}{bad.kind}", bad.detail)
+    for finding in lint(text) if findings else []:
+        if finding.kind in config.lint.leave_out:
+            return Skip(sample.id, f"{LEFT_OUT}{finding.kind}", finding.detail)
+        if KINDS[finding.kind].severity == "fatal":
+            return Skip(sample.id, f"label: {finding.kind}", finding.detail)
     text = normalise(text)
     text = text if sample.level in ("paragraph", "page") else in_one_line(text)
     if not text:
@@ -212,10 +206,10 @@ def _fitting(sample: Sample, settings: ImageSettings) -> tuple[bytes, Pixels]:
 
 
 def _grouped(sample: Sample, source: SourceSettings) -> tuple[tuple[str, str], ...]:
-    found = re.search(source.group_pattern, sample.id) if source.group_pattern else None
+    match = re.search(source.group_pattern, sample.id) if source.group_pattern else None
     named = (
-        {key: value for key, value in found.groupdict().items() if value is not None}
-        if found
+        {key: value for key, value in match.groupdict().items() if value is not None}
+        if match
         else {}
     )
     return tuple((key, storable(value)) for key, value in {**dict(sample.group), **named}.items())

@@ -120,18 +120,18 @@ def write_splits(
 
     The same parts give the same bytes.
     """
-    tally, earlier = Tally(), table.described(decisions.first_of.values())
+    tally, earlier = Tally(), table.id_and_text(decisions.first_of.values())
     writers = {split: _Writer(folder / f"{split}.parquet", config) for split in SPLITS}
     try:
         with open(folder / "skipped.jsonl", "w", encoding="utf-8") as skips:
             for number, work in enumerate(works):
                 _note(read_json(work.file(staging).with_suffix(".json")), work.source, tally, skips)
-                for place, row in enumerate(rows(work.file(staging)), start=table.starts[number]):
-                    reason = _reason(place, decisions, earlier)
+                for index, row in enumerate(rows(work.file(staging)), start=table.starts[number]):
+                    reason = _reason(index, decisions, earlier)
                     if reason:
                         _skip(tally, skips, work.source, row["id"], *reason)
                         continue
-                    if place in decisions.renamed:
+                    if index in decisions.renamed:
                         row["id"] = f"{row['id']}@{work.source + 1}"
                     _keep(tally, writers, work.source, row)
     finally:
@@ -150,15 +150,15 @@ def _keep(tally: Tally, writers: dict[str, "_Writer"], source: int, row: dict[st
 
 
 def _reason(
-    place: int, decisions: Decisions, earlier: dict[int, tuple[str, str]]
+    index: int, decisions: Decisions, earlier: dict[int, tuple[str, str]]
 ) -> tuple[str, str] | None:
     """Return why the second step leaves a sample out; None when it stays."""
-    decision = decisions.left_out[place]
+    decision = decisions.left_out[index]
     if decision == KEPT:
         return None
     if decision == LEAK:
-        return decisions.leaks[place] + SHARED, "split.on_leak is drop_from_train"
-    id, text = earlier[decisions.first_of[place]]
+        return decisions.leaks[index] + SHARED, "split.on_leak is drop_from_train"
+    id, text = earlier[decisions.first_of[index]]
     return (
         ("duplicate id", f"a sample with the text {text[:40]!r} has it")
         if decision == DUPLICATE_ID
@@ -270,6 +270,6 @@ def _schema(output_format: str) -> pa.Schema:
 
 def described_pairs(pairs: list[tuple[int, int]], table: Table) -> Iterator[dict[str, Any]]:
     """Yield pairs of samples by id and text."""
-    known = table.described([place for pair in pairs for place in pair])
+    known = table.id_and_text([index for pair in pairs for index in pair])
     for one, other in pairs:
         yield {"ids": [known[one][0], known[other][0]], "texts": [known[one][1], known[other][1]]}

@@ -38,10 +38,10 @@ def like_sizes(sizes: Sequence[int], fits: Callable[[list[int], int], bool]) -> 
     `fits(batch, index)` says whether one more index fits into a batch that has some.
     """
     batch = list[int]()
-    for place in sorted(range(len(sizes)), key=lambda place: sizes[place]):
-        if batch and not fits(batch, place):
+    for index in sorted(range(len(sizes)), key=lambda index: sizes[index]):
+        if batch and not fits(batch, index):
             yield batch
             batch = []
-        batch.append(place)
+        batch.append(index)
     if batch:
         yield batch

@@ -48,7 +48,7 @@ class Neighbour:
     start: float
 
     @classmethod
-    def drawn(cls, draws: Draws, line: str) -> "Neighbour":
+    def sampled(cls, draws: Draws, line: str) -> "Neighbour":
         """Return a neighbour with more room than a tight crop would leave it."""
         return cls(line, draws.uniform(0.04, 0.26), draws.uniform(0.3, 1.0), draws.uniform())
 
@@ -82,7 +82,7 @@ class Rule:
     dash: float = 0.0
 
     @classmethod
-    def all_drawn(cls, draws: Draws) -> tuple["Rule", ...]:
+    def all_sampled(cls, draws: Draws) -> tuple["Rule", ...]:
         """Return a solid or dotted line under the text, or sides of a table cell, of one pen."""
         kind, pen = draws.below(3), (draws.uniform(0.02, 0.07), draws.uniform(0.35, 1.0))
         if kind < 2:
@@ -145,7 +145,7 @@ class Stamp:
     inner: float
 
     @classmethod
-    def drawn(cls, draws: Draws) -> "Stamp":
+    def sampled(cls, draws: Draws) -> "Stamp":
         """Return a stamp of either shape, larger than a line of text."""
         x, y, angle = draws.uniform(), draws.uniform(0.2, 0.8), draws.uniform(0, 2 * math.pi)
         aspect = draws.uniform(1.2, 4.0) if draws.uniform() < 0.4 else 0.0
@@ -199,7 +199,7 @@ class ShowThrough:
     strength: float
 
     @classmethod
-    def drawn(cls, draws: Draws, line: str) -> "ShowThrough":
+    def sampled(cls, draws: Draws, line: str) -> "ShowThrough":
         """Return show-through from hardly visible up to as dark as thin paper allows."""
         return cls(line, draws.uniform(0.2, 0.8), draws.uniform(0.2, 0.8), draws.uniform(0.06, 0.2))
 
@@ -298,11 +298,15 @@ def choose_clutter(
     )
     which = neighbours.below(3) if neighbours else 0  # both, above, below
     return Clutter(
-        above=Neighbour.drawn(neighbours, line(neighbours)) if neighbours and which != 2 else None,
-        below=Neighbour.drawn(neighbours, line(neighbours)) if neighbours and which != 1 else None,
-        rules=Rule.all_drawn(rules) if rules else (),
-        stamp=Stamp.drawn(stamp) if stamp else None,
-        show_through=ShowThrough.drawn(behind, line(behind)) if behind else None,
+        above=Neighbour.sampled(neighbours, line(neighbours))
+        if neighbours and which != 2
+        else None,
+        below=Neighbour.sampled(neighbours, line(neighbours))
+        if neighbours and which != 1
+        else None,
+        rules=Rule.all_sampled(rules) if rules else (),
+        stamp=Stamp.sampled(stamp) if stamp else None,
+        show_through=ShowThrough.sampled(behind, line(behind)) if behind else None,
     )
 
 

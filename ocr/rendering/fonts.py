@@ -105,12 +105,12 @@ def usable_fonts(
 ) -> tuple[list[Font], list[FontCheck]]:
     """Return the usable fonts, and the checks of those refused; UserError when none is left."""
     require_shaping()
-    found = [
+    candidates = [
         font
         for font in find_fonts(script, wanted)
         if font.family not in excluded and font.name not in excluded
     ]
-    checks = [check_font(font, script) for font in found]
+    checks = [check_font(font, script) for font in candidates]
     passed = [check.font for check in checks if not check.reason]
     refused = [check for check in checks if check.reason]
     if not passed:
@@ -342,18 +342,18 @@ def _rename(font: TTFont, family: str, stem: str) -> None:
 def _paths_of(item: str, script: Script) -> list[Path]:
     path = Path(item)
     if path.is_dir():
-        return sorted(found for found in path.rglob("*") if found.suffix.lower() in FONT_SUFFIXES)
+        return sorted(file for file in path.rglob("*") if file.suffix.lower() in FONT_SUFFIXES)
     if path.is_file():
         return [path]
     if "/" in item or path.suffix.lower() in FONT_SUFFIXES:
         raise UserError(f"{item}: no such font file or folder; `make fonts` fills fonts/")
-    found = _listed(f":family={item}")
-    if not found:
+    paths = _listed(f":family={item}")
+    if not paths:
         raise UserError(
             f"{item}: fontconfig knows no such family; {_advice(script)}, or see `fc-list "
             f"{_pattern_of(script)} family`"
         )
-    return found
+    return paths
 
 
 def _listed(pattern: str) -> list[Path]:

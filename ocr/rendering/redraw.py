@@ -89,7 +89,7 @@ def serve(requests: IO[bytes], images: IO[bytes]) -> None:
 
     while True:
         try:
-            asked: list[Request] = pickle.load(requests)  # noqa: S301  (from the process that started this one)
+            batch: list[Request] = pickle.load(requests)  # noqa: S301  (from the process that started this one)
         except EOFError:
             return
         try:
@@ -97,7 +97,7 @@ def serve(requests: IO[bytes], images: IO[bytes]) -> None:
                 images,
                 [
                     rendered_again(each.settings, each.text, each.index, each.epoch)
-                    for each in asked
+                    for each in batch
                 ],
             )
         except UserError as mistake:

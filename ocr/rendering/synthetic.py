@@ -126,15 +126,15 @@ def rendered_again(settings: SyntheticSettings, text: str, index: int, epoch: in
     UserError when no font renders the text any more.
     """
     texts, families = _prepared(settings)
-    place = index + epoch * settings.count
-    draws = Draws(settings.seed, text, place)
+    number = index + epoch * settings.count
+    draws = Draws(settings.seed, text, number)
     font = _choose_font(families, text, draws)
     if isinstance(font, str):
         raise UserError(
             f"synthetic:{settings.seed}:{index}: no installed font renders {text}: {font}; "
             "install the fonts that the data set was made with"
         )
-    return render(text, font, settings, draws, choose_clutter(settings, texts, text, place, font))
+    return render(text, font, settings, draws, choose_clutter(settings, texts, text, number, font))
 
 
 def _encode(pixels: Pixels, settings: SyntheticSettings) -> bytes:

@@ -31,11 +31,11 @@ def _lines(settings: SyntheticSettings) -> list[str]:
     Each line is as long as a keyed number in `length`; lines are chosen by their hash.
     """
     script = script_named(settings.script)
-    found = {text for path in settings.texts for text in _paragraphs(Path(path), script, settings)}
+    joined = {text for path in settings.texts for text in _paragraphs(Path(path), script, settings)}
     low, high = settings.word_hash_range
     texts = [
         text
-        for text in found
+        for text in joined
         if low <= word_hash(text) < high
         and not any(fragment in text for fragment in settings.leave_out)
     ]
@@ -111,9 +111,9 @@ def _words(settings: SyntheticSettings) -> list[str]:
     fitting = {
         word for word in fitting if not any(fragment in word for fragment in settings.leave_out)
     }
-    placed = sorted((word_hash(word), word) for word in fitting)
+    hashed = sorted((word_hash(word), word) for word in fitting)
     low, high = settings.word_hash_range
-    words = [word for place, word in placed if low <= place < high]
+    words = [word for number, word in hashed if low <= number < high]
     if not words:
         raise UserError(
             f"{', '.join(settings.texts)}: no word of {script.name} letters, "

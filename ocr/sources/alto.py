@@ -58,7 +58,7 @@ def parse(root: Element) -> Page:
         )
     image = next((element.text for element in root.iter() if name_of(element) == "fileName"), None)
     regions = list(_regions(pages[0]))
-    order = {reference: place for place, reference in enumerate(_reading_order(root))}
+    order = {reference: position for position, reference in enumerate(_reading_order(root))}
     regions.sort(key=lambda region: order.get(region.id, len(order)))
     return Page((image or "").strip(), width, height, tuple(regions))
 

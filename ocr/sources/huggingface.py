@@ -295,31 +295,31 @@ def _undecoded(feature: Any) -> Any:
     return feature
 
 
-def _columns(settings: HuggingFaceSettings, there: list[str], data: Any) -> _Columns:
-    def found(setting: str, wanted: str) -> str:
+def _columns(settings: HuggingFaceSettings, known: list[str], data: Any) -> _Columns:
+    def column(setting: str, wanted: str) -> str:
         name = next(
-            (name for name in (wanted, *_OTHER_NAMES.get(wanted, ())) if name in there), wanted
+            (name for name in (wanted, *_OTHER_NAMES.get(wanted, ())) if name in known), wanted
         )
-        require_known(name, there, f"{settings.path}: {setting}: no column")
+        require_known(name, known, f"{settings.path}: {setting}: no column")
         return name
 
-    text = found("text_column", settings.text_column)
+    text = column("text_column", settings.text_column)
     image_is_inside = (
         settings.image_column == "image"
-        and not {"image", "images"} & set(there)
+        and not {"image", "images"} & set(known)
         and _comes_in_parts((data.features or {}).get(text))
     )
     chosen_by_class = bool(settings.dataset_classes) or settings.samples_per_class != "all"
     return _Columns(
         text,
-        None if image_is_inside else found("image_column", settings.image_column),
+        None if image_is_inside else column("image_column", settings.image_column),
         "id"
-        if not settings.streaming and "id" in there and _are_unique_texts(_values(data, "id"))
+        if not settings.streaming and "id" in known and _are_unique_texts(_values(data, "id"))
         else None,
-        found("class_column", settings.class_column) if chosen_by_class else None,
+        column("class_column", settings.class_column) if chosen_by_class else None,
         tuple(
-            (name, found(f"group_columns.{name}", column))
-            for name, column in settings.group_columns.items()
+            (name, column(f"group_columns.{name}", wanted))
+            for name, wanted in settings.group_columns.items()
         ),
     )
 

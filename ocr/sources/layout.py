@@ -292,9 +292,9 @@ def find_image(root: Path, beside: str, named: str, stem: str) -> str:
     folders = [PurePosixPath(beside), *PurePosixPath(beside).parents]
     for ending in dict.fromkeys((name, PurePosixPath(name).name)):
         for parent in folders:
-            found = _in_any_case(root, parent / ending) if ending else None
-            if found:
-                return found
+            file = _in_any_case(root, parent / ending) if ending else None
+            if file:
+                return file
     candidates = {f"{start}{suffix}" for start in (stem, stem.split(".")[0]) for suffix in SUFFIXES}
     beside_it = [
         entry.name

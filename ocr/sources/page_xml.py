@@ -46,7 +46,9 @@ def parse(root: Element) -> Page:
             + ("; use format: alto" if name_of(root) == "alto" else "")
         )
     regions = list(_regions(page, 0.0))
-    order = {id: place for place, id in enumerate(_reading_order(_child(page, "ReadingOrder")))}
+    order = {
+        id: position for position, id in enumerate(_reading_order(_child(page, "ReadingOrder")))
+    }
     regions.sort(
         key=lambda region: order.get(region[0], len(order))
     )  # stable: regions without an order stay in sequence, last
@@ -77,12 +79,12 @@ def _regions(parent: Element, degrees: float) -> Iterator[tuple[str, Piece]]:
 
 def _region(element: Element, id: str, degrees: float) -> Piece:
     lines = [child for child in _children(element) if name_of(child) == "TextLine"]
-    places = [_CUSTOM_ORDER.search(line.get("custom", "")) for line in lines]
-    if lines and all(places):
+    positions = [_CUSTOM_ORDER.search(line.get("custom", "")) for line in lines]
+    if lines and all(positions):
         lines = [
             line
             for _, line in sorted(
-                zip([int(place[1]) for place in places if place], lines, strict=True),
+                zip([int(position[1]) for position in positions if position], lines, strict=True),
                 key=lambda pair: pair[0],
             )
         ]

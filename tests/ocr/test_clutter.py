@@ -43,7 +43,7 @@ def test_less_than_half_of_a_neighbour_shows_and_none_of_it_in_the_text(
 ) -> None:
     own = [shaped(font, SIZE_PX, "ଓଡ଼ିଶା")]
     for key in TRIES:
-        piece = Neighbour.drawn(Draws(key), "ପ୍ରଧାନମନ୍ତ୍ରୀ").piece(font, SIZE_PX, own, LEVEL, above)
+        piece = Neighbour.sampled(Draws(key), "ପ୍ରଧାନମନ୍ତ୍ରୀ").piece(font, SIZE_PX, own, LEVEL, above)
         top_edge, bottom_edge = (
             own[0].top - 1 - 12,
             own[0].bottom + 1 + 12,
@@ -55,7 +55,7 @@ def test_less_than_half_of_a_neighbour_shows_and_none_of_it_in_the_text(
 
 def test_sides_of_a_cell_stay_out_of_the_text_and_reach_the_edges() -> None:
     for rule in (
-        rule for key in TRIES for rule in Rule.all_drawn(Draws(key)) if rule.side != "under"
+        rule for key in TRIES for rule in Rule.all_sampled(Draws(key)) if rule.side != "under"
     ):
         ink = np.broadcast_to(rule.coverage(LEVEL), (48, 200))
         assert ink[14:34, 22:178].max() == 0
@@ -65,7 +65,7 @@ def test_sides_of_a_cell_stay_out_of_the_text_and_reach_the_edges() -> None:
 def test_a_rule_under_the_text_runs_below_the_baseline_solid_or_dotted() -> None:
     kinds = set()
     for rule in (
-        rule for key in TRIES for rule in Rule.all_drawn(Draws(key)) if rule.side == "under"
+        rule for key in TRIES for rule in Rule.all_sampled(Draws(key)) if rule.side == "under"
     ):
         ink = rule.coverage(LEVEL)
         assert ink[:31].max() == 0 and ink.max() > 0.2
@@ -91,7 +91,7 @@ def test_a_rule_follows_a_tilted_line() -> None:
 
 
 def test_a_stamp_crosses_the_crop_in_a_mid_grey() -> None:
-    darkest = [Stamp.drawn(Draws(key)).coverage(LEVEL).max() for key in TRIES]
+    darkest = [Stamp.sampled(Draws(key)).coverage(LEVEL).max() for key in TRIES]
     assert min(darkest) > 0.1 and max(darkest) <= 0.45
 
 

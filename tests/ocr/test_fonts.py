@@ -40,7 +40,7 @@ def test_a_sound_face_passes_and_may_draw_everything(family: str, script: str) -
 
 def test_a_thai_face_that_drops_tone_marks_is_refused() -> None:
     check = check_font(face_of("Noto Looped Thai", "Thai"), SCRIPTS["Thai"])
-    assert "draws ที่ like ที" in check.reason
+    assert "renders ที่ like ที" in check.reason
 
 
 def test_a_face_without_conjuncts_is_refused() -> None:
@@ -52,7 +52,7 @@ def test_a_face_without_conjuncts_is_refused() -> None:
 
 def test_utkal_is_kept_from_words_with_its_dotted_ya_phala() -> None:
     font = check_font(face_of("ori1Uni", "Oriya"), SCRIPTS["Oriya"]).font
-    assert font.refusal("ବାକ୍ୟ") == "draws ପ୍ୟ with a stray mark below"
+    assert font.refusal("ବାକ୍ୟ") == "renders ପ୍ୟ with a stray mark below"
     assert font.refusal("ଓଡ଼ିଶା") is None
 
 

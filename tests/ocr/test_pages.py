@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.pages import drawn_page, matches
+from tests.support.composed_pages import composed_page, matches
 from ocr.dataset.read import Dataset
 from ocr.documents import open_pages
 from ocr.images import ImageRefused, Pixels, open_image
@@ -32,7 +32,7 @@ def words() -> tuple[list[Pixels], list[str]]:
 def test_pasted_lines_are_found(
     words: tuple[list[Pixels], list[str]], columns: int, degrees: float, dark: bool
 ) -> None:
-    page, boxes, _ = drawn_page(*words, columns=columns, degrees=degrees, seed=columns)
+    page, boxes, _ = composed_page(*words, columns=columns, degrees=degrees, seed=columns)
     found = find_lines(255 - page if dark else page)
     hits = matches(boxes, [line.box for line in found])
     assert hits >= 0.95 * len(boxes)
@@ -42,7 +42,7 @@ def test_pasted_lines_are_found(
 
 
 def test_lines_come_column_by_column_from_the_top(words: tuple[list[Pixels], list[str]]) -> None:
-    page, _, _ = drawn_page(*words, columns=2, degrees=0.0, seed=5)
+    page, _, _ = composed_page(*words, columns=2, degrees=0.0, seed=5)
     found = [line.box for line in find_lines(page)]
     left = [box for box in found if box[0] + box[2] / 2 < page.shape[1] / 2]
     assert found[: len(left)] == left
@@ -53,8 +53,8 @@ def test_a_page_of_a_turned_scan_is_read_nearly_as_its_lines_are(
     words: tuple[list[Pixels], list[str]],
 ) -> None:
     recognizer = load(Path("odia"))
-    straight, _, texts = drawn_page(*words, columns=1, degrees=0.0, seed=3)
-    turned, _, _ = drawn_page(*words, columns=1, degrees=2.0, seed=3)
+    straight, _, texts = composed_page(*words, columns=1, degrees=0.0, seed=3)
+    turned, _, _ = composed_page(*words, columns=1, degrees=2.0, seed=3)
     rates = [
         score_all(
             [
@@ -81,8 +81,8 @@ def test_nothing_is_found_where_nothing_is_written() -> None:
 
 
 def test_more_lines_than_allowed_are_refused(words: tuple[list[Pixels], list[str]]) -> None:
-    page, _, _ = drawn_page(*words, columns=1, degrees=0.0, seed=1)
-    with pytest.raises(ImageRefused, match="at most 3 are read; crop the page"):
+    page, _, _ = composed_page(*words, columns=1, degrees=0.0, seed=1)
+    with pytest.raises(ImageRefused, match="at most 3 lines, got .*; crop the page"):
         find_lines(page, max_lines=3)
 
 
@@ -127,7 +127,7 @@ def test_what_is_no_document_is_named() -> None:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="real pages lie beside the project")
 def test_lines_of_a_real_printed_page_are_found() -> None:
-    from benchmarks.pages import pages_of
+    from tests.support.composed_pages import pages_of
 
     _, page, truth = next(iter(pages_of("alto_french_print")))
     assert matches(truth, [line.box for line in find_lines(page)]) >= 0.8 * len(truth)

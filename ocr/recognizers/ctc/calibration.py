@@ -52,9 +52,9 @@ class Calibration:
             )
 
         for _ in range(_NEWTON_STEPS):
-            found = 0.5 * (1 + np.tanh(0.5 * (given @ weights)))
-            gradient = given.T @ (found - wanted) + _PULL * (weights - start)
-            curvature = (given * (found * (1 - found))[:, None]).T @ given + _PULL * np.eye(2)
+            fitted = 0.5 * (1 + np.tanh(0.5 * (given @ weights)))
+            gradient = given.T @ (fitted - wanted) + _PULL * (weights - start)
+            curvature = (given * (fitted * (1 - fitted))[:, None]).T @ given + _PULL * np.eye(2)
             step, share = np.linalg.solve(curvature, gradient), 1.0
             while loss(weights - share * step) > loss(weights) and share > _LEAST:
                 share /= 2  # a whole Newton step can overshoot and then run away
@@ -97,7 +97,7 @@ def cross_fitted(probabilities: Sequence[float], right: Sequence[bool]) -> list[
     """
     halves = [Calibration.fitted(probabilities[start::2], right[start::2]) for start in (0, 1)]
     return [
-        halves[1 - place % 2](math.log(max(_LEAST, p))) for place, p in enumerate(probabilities)
+        halves[1 - index % 2](math.log(max(_LEAST, p))) for index, p in enumerate(probabilities)
     ]
 
 

@@ -55,14 +55,10 @@ def log_likelihoods(
 
     Computed by the scaled forward pass (Graves et al. 2006, eq. 6–8).
     """
-    batch, positions = len(targets), 2 * max(map(len, targets), default=0) + 1
-    spelt_BS = np.full((batch, positions), BLANK)
-    for row, target in zip(spelt_BS, targets, strict=True):
-        row[1 : 2 * len(target) : 2] = target
+    spelt_BS, may_skip_BS = _with_blanks(targets)
+    batch, positions = spelt_BS.shape
     last_B = 2 * np.array([len(target) for target in targets])
     inside_BS = np.arange(positions) <= last_B[:, None]
-    may_skip_BS = np.zeros((batch, positions), bool)
-    may_skip_BS[:, 2:] = (spelt_BS[:, 2:] != BLANK) & (spelt_BS[:, 2:] != spelt_BS[:, :-2])
     probs_TBS = (
         np.exp(np.take_along_axis(log_probs_TBK.astype(np.float64), spelt_BS[None], 2)) * inside_BS
     )
@@ -90,6 +86,17 @@ def log_likelihoods(
             )
         forward_BS /= np.where(scale_B > 0, scale_B, 1.0)[:, None]
     return result_B
+
+
+def _with_blanks(targets: Sequence[Sequence[int]]) -> tuple[Ints, NDArray[np.bool_]]:
+    """Return targets with blanks between, [B, S], and where the blank before may be skipped."""
+    positions = 2 * max(map(len, targets), default=0) + 1
+    spelt_BS = np.full((len(targets), positions), BLANK)
+    for row, target in zip(spelt_BS, targets, strict=True):
+        row[1 : 2 * len(target) : 2] = target
+    may_skip_BS = np.zeros(spelt_BS.shape, bool)
+    may_skip_BS[:, 2:] = (spelt_BS[:, 2:] != BLANK) & (spelt_BS[:, 2:] != spelt_BS[:, :-2])
+    return spelt_BS, may_skip_BS
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +196,11 @@ class Decoder:
                     : self.settings.beam_width
                 ]
                 beams = {prefix: beams[prefix] for prefix in kept}
-        return list(
-            max(beams.items(), key=lambda found: found[1].score + self._says(found[1].context, ""))[
-                0
-            ]
-        )
+        ended = {
+            prefix: beam.score + self._language_score(beam.context, "")
+            for prefix, beam in beams.items()
+        }
+        return list(max(ended, key=lambda prefix: ended[prefix]))
 
     def _extended(
         self, beams: dict[tuple[int, ...], _Beam], column: list[float], classes: list[int]
@@ -218,11 +225,11 @@ class Decoder:
     def _after(self, beam: _Beam, index: int) -> tuple[str, float]:
         """Return context and language score of a beam with one more character."""
         character = self.alphabet.characters[index - 1]
-        return beam.context + character, beam.language + self._says(
+        return beam.context + character, beam.language + self._language_score(
             beam.context, character
         ) + self.settings.length_bonus
 
-    def _says(self, context: str, character: str) -> float:
+    def _language_score(self, context: str, character: str) -> float:
         """Return the language model's score of a character, or of the end of the text ("")."""
         return (
             self.settings.lm_weight * self.language_model.log_prob(context, character)
@@ -239,7 +246,7 @@ def _merge(
     context: str,
     language: float,
 ) -> None:
-    there = beams.get(prefix)
-    if there:
-        blank, letter = _add(there.blank, blank), _add(there.letter, letter)
+    known = beams.get(prefix)
+    if known:
+        blank, letter = _add(known.blank, blank), _add(known.letter, letter)
     beams[prefix] = _Beam(blank, letter, context, language)

@@ -90,11 +90,11 @@ class CharacterModel:
     @cached_property
     def _followers(self) -> dict[str, tuple[int, int]]:
         """Context → the number of its continuations, and of different ones."""
-        found: dict[str, tuple[int, int]] = {}
+        followers: dict[str, tuple[int, int]] = {}
         for gram, count in self.counts.items():
-            seen, kinds = found.get(gram[:-1], (0, 0))
-            found[gram[:-1]] = (seen + count, kinds + 1)
-        return found
+            seen, kinds = followers.get(gram[:-1], (0, 0))
+            followers[gram[:-1]] = (seen + count, kinds + 1)
+        return followers
 
     @cached_property
     def _characters(self) -> int:

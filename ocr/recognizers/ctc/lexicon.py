@@ -57,4 +57,4 @@ class Lexicon:
 
 def _one_less(word: str) -> set[str]:
     """Yield the word without each of its characters in turn, and the word itself."""
-    return {word[:place] + word[place + 1 :] for place in range(len(word))} | {word}
+    return {word[:index] + word[index + 1 :] for index in range(len(word))} | {word}

@@ -62,13 +62,13 @@ class CtcRecognizer:
         self, images: Sequence[Pixels], references: Sequence[str] | None
     ) -> list[tuple[Reading, float]]:
         lines = [as_line(image, self.settings) for image in images]
-        found: dict[int, tuple[Reading, float]] = {}
+        results: dict[int, tuple[Reading, float]] = {}
         for chosen in _by_width([line.shape[1] for line in lines]):
-            asked = [references[i] for i in chosen] if references is not None else None
-            found.update(
-                zip(chosen, self._read_batch([lines[i] for i in chosen], asked), strict=True)
+            wanted = [references[i] for i in chosen] if references is not None else None
+            results.update(
+                zip(chosen, self._read_batch([lines[i] for i in chosen], wanted), strict=True)
             )
-        return [found[index] for index in range(len(lines))]
+        return [results[index] for index in range(len(lines))]
 
     def _read_batch(
         self, lines: Sequence[Pixels], references: Sequence[str] | None
@@ -92,8 +92,8 @@ def _by_width(widths: Sequence[int]) -> Iterator[list[int]]:
     """Yield batches of indices of similar widths."""
     return like_sizes(
         widths,
-        lambda batch, place: (
-            len(batch) < READ_BATCH and widths[place] <= _WIDEST * widths[batch[0]]
+        lambda batch, index: (
+            len(batch) < READ_BATCH and widths[index] <= _WIDEST * widths[batch[0]]
         ),
     )
 

@@ -56,8 +56,8 @@ class _Attention(nn.Module):
             .unflatten(2, (3, self.heads, self.channels // self.heads))
             .permute(2, 0, 3, 1, 4)
         )
-        found = F.scaled_dot_product_attention(query, key, value, mask_NN)
-        out_BNC: Tensor = self.output(found.transpose(1, 2).flatten(2))
+        mixed = F.scaled_dot_product_attention(query, key, value, mask_NN)
+        out_BNC: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return out_BNC
 
 
@@ -158,26 +158,16 @@ class SvtrNetwork(CtcNetwork):
         stages = list[nn.Module]()
         for index, (channels, heads, near, every) in enumerate(_STAGES):
             stages += [_Merge(_STAGES[index - 1][0], channels)] if index else []
-            stages += [
-                _Stage(
-                    channels,
-                    heads,
-                    near,
-                    list(islice(dropped, near + every)),
-                    rows >> index,
-                    columns,
-                )
-            ]
+            shares = list(islice(dropped, near + every))
+            stages += [_Stage(channels, heads, near, shares, rows >> index, columns)]
         self.stages = nn.Sequential(*stages)
         self.last = nn.Conv1d(last, settings.out_channels, 1, bias=False)
-        self.apply(_draw)
+        self.apply(_initialise)
         nn.init.trunc_normal_(self.places_CHW, std=0.02)
         self.dropout = Dropout(settings.dropout)
         self.classes = nn.Linear(settings.out_channels, classes)
-        self.share_WT: (
-            # share of each column in each output; the pooling itself cannot be exported to ONNX
-            Tensor
-        )
+        # share of each column in each output; the pooling itself cannot be exported to ONNX
+        self.share_WT: Tensor
         self.register_buffer(
             "share_WT",
             F.adaptive_avg_pool1d(torch.eye(columns), settings.out_char_num),
@@ -199,7 +189,7 @@ def _halved(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(channels_in, channels_out, 3, 2, 1), MicroBatchNorm(channels_out), nn.GELU()
 
 
-def _draw(module: nn.Module) -> None:
+def _initialise(module: nn.Module) -> None:
     """Initialise the weights of a layer as PaddleOCR does."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

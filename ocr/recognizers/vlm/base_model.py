@@ -69,8 +69,8 @@ class Base:
         ):
             if (self.folder / file).is_file():
                 values = read_json(self.folder / file)
-                if found := values.get(key) if key else values:
-                    return dict(found)
+                if preprocessor := values.get(key) if key else values:
+                    return dict(preprocessor)
         raise UserError(
             f"{self.name}: neither preprocessor_config.json nor processor_config.json in "
             f"{self.folder}; is this a vision-language model?"
@@ -91,14 +91,14 @@ class Base:
     @cached_property
     def patching(self) -> Patching:
         """The patches that the model expects of an image."""
-        found, vision = self.preprocessor, self.config["vision_config"]
-        mean, std = found.get("image_mean"), found.get("image_std")
+        preprocessor, vision = self.preprocessor, self.config["vision_config"]
+        mean, std = preprocessor.get("image_mean"), preprocessor.get("image_std")
         if not mean or not std:
             raise UserError(
                 f"{self.name}: image_mean and image_std are missing from its "
                 "preprocessor_config.json"
             )
-        frames = found.get("temporal_patch_size", vision.get("temporal_patch_size", 2))
+        frames = preprocessor.get("temporal_patch_size", vision.get("temporal_patch_size", 2))
         return Patching(
             vision["patch_size"], vision["spatial_merge_size"], frames, tuple(mean), tuple(std)
         )
@@ -130,8 +130,8 @@ class Base:
     @property
     def stored_dtype(self) -> Dtype:
         """The dtype of the stored weights, as config.json says."""
-        said = self.config.get("dtype") or self.config.get("torch_dtype")
-        return said if said in DTYPES else "bfloat16"
+        dtype = self.config.get("dtype") or self.config.get("torch_dtype")
+        return dtype if dtype in DTYPES else "bfloat16"
 
     @property
     def license(self) -> str:

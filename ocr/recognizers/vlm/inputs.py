@@ -139,20 +139,22 @@ class Prompt:
 
         UserError where the template writes no image placeholder, or more than one.
         """
-        asked, shown = {"type": "text", "text": instruction}, {"type": "image"}
-        with_image = _templated(tokenizer, [asked, shown] if instruction_first else [shown, asked])
+        question, shown = {"type": "text", "text": instruction}, {"type": "image"}
+        with_image = _templated(
+            tokenizer, [question, shown] if instruction_first else [shown, question]
+        )
         if with_image.count(image_token) != 1:
             raise UserError(
                 f"{tokenizer.name_or_path}: its chat template writes "
                 f"{with_image.count(image_token)} image placeholders for one image"
             )
-        place = with_image.index(image_token)
+        position = with_image.index(image_token)
         end = tokenizer.convert_tokens_to_ids("<|im_end|>")
         padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
         return cls(
-            tuple(with_image[:place]),
-            tuple(with_image[place + 1 :]),
-            tuple(_templated(tokenizer, [asked])),
+            tuple(with_image[:position]),
+            tuple(with_image[position + 1 :]),
+            tuple(_templated(tokenizer, [question])),
             image_token,
             end,
             padding,

@@ -55,15 +55,15 @@ class VlmRecognizer:
         """Return one Reading per RGB image; confidence is the product of token probabilities."""
         prepared = [self.prepared(image) for image in opened(images, self.image_mode)]
         sizes = [self.base.patching.tokens(image.shape[2], image.shape[1]) for image in prepared]
-        found: dict[int, Reading] = {}
+        readings: dict[int, Reading] = {}
         was_training = self.model.training
         self.model.eval()
         for chosen in self._batches(sizes):
-            found.update(
+            readings.update(
                 zip(chosen, self._generate([prepared[index] for index in chosen]), strict=True)
             )
         self.model.train(was_training)
-        return [found[index] for index in range(len(prepared))]
+        return [readings[index] for index in range(len(prepared))]
 
     def _batches(self, sizes: Sequence[int]) -> Iterator[list[int]]:
         """Yield batches of indices of images of similar size in tokens.
@@ -76,7 +76,7 @@ class VlmRecognizer:
         tokens = self.generation.batch_tokens
         return like_sizes(
             sizes,
-            lambda batch, place: len(batch) < most and (len(batch) + 1) * sizes[place] <= tokens,
+            lambda batch, index: len(batch) < most and (len(batch) + 1) * sizes[index] <= tokens,
         )
 
     def prepared(self, image: Pixels, max_tokens: int | None = None) -> Tensor:

@@ -89,15 +89,38 @@ def built(settings: TinyVlmSettings) -> Path:
 def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
     tokenizer = _tokenizer(data.texts)
     tokenizer.save_pretrained(folder)
-    patching = Patching(
-        _PATCH[settings.architecture], 2, 2, (1.0, 1.0, 1.0), (0.3, 0.3, 0.3)
-    )  # paper is 0
-    processor = {"qwen3_vl": "Qwen3VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}[
-        settings.architecture
-    ]
-    description = {
+    # by this mean and deviation paper is 0
+    patching = Patching(_PATCH[settings.architecture], 2, 2, (1.0, 1.0, 1.0), (0.3, 0.3, 0.3))
+    write_json(folder / "preprocessor_config.json", _preprocessor(settings.architecture, patching))
+    threads = torch.get_num_threads()
+    # one thread everywhere: another number gives other last bits, and so another model
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = _initialised(settings.architecture, tokenizer, patching)
+        _train(model, data, tokenizer, patching, settings.base_steps)
+    torch.set_num_threads(threads)
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = (
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+    )
+    model.config.architectures, model.config.dtype = [type(model).__name__], torch.float32
+    # the model's own save_pretrained writes in the first process of a group alone
+    for config in (model.config, model.generation_config):
+        config.save_pretrained(folder)
+    save_file(
+        {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+
+
+def _preprocessor(architecture: str, patching: Patching) -> dict[str, Any]:
+    """Return the content of preprocessor_config.json."""
+    processors = {"qwen3_vl": "Qwen3VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}
+    return {
         "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": processor,
+        "processor_class": processors[architecture],
         "patch_size": patching.patch_px,
         "merge_size": patching.merge,
         "temporal_patch_size": patching.frames,
@@ -105,31 +128,6 @@ def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
         "image_std": list(patching.std),
         "size": {"shortest_edge": IMAGES.min_pixels, "longest_edge": IMAGES.max_pixels},
     }
-    write_json(folder / "preprocessor_config.json", description)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # the same number everywhere: another one gives other last bits, and so another model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = _drawn(settings.architecture, tokenizer, patching)
-        _teach(model, data, tokenizer, patching, settings.base_steps)
-    torch.set_num_threads(threads)
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = (
-        tokenizer.eos_token_id,
-        tokenizer.pad_token_id,
-    )
-    model.config.architectures, model.config.dtype = [type(model).__name__], torch.float32
-    for config in (
-        model.config,
-        model.generation_config,
-    ):  # the model's own save_pretrained writes in the first process of a group alone
-        config.save_pretrained(folder)
-    save_file(
-        {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
 
 
 def _tokenizer(texts: list[str]) -> Any:
@@ -156,74 +154,64 @@ def _tokenizer(texts: list[str]) -> Any:
     return tokenizer
 
 
-def _drawn(architecture: str, tokenizer: Any, patching: Patching) -> Any:
+def _initialised(architecture: str, tokenizer: Any, patching: Patching) -> Any:
     """Return the model with random weights."""
-    text: dict[str, Any] = {
+    ids = {
+        name: tokenizer.convert_tokens_to_ids(f"<|{token}|>")
+        for name, token in (
+            ("image_token_id", "image_pad"),
+            ("video_token_id", "video_pad"),
+            ("vision_start_token_id", "vision_start"),
+            ("vision_end_token_id", "vision_end"),
+        )
+    }
+    text, vision = _text_sizes(len(tokenizer)), _vision_sizes(patching)
+    if architecture == "qwen3_vl":
+        from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+        vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 256}
+        text["rope_scaling"] |= {"mrope_interleaved": True}
+        return Qwen3VLForConditionalGeneration(
+            Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
+        )
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    vision |= {"fullatt_block_indexes": [0, 1], "window_size": 112}
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
+    )
+
+
+def _text_sizes(vocabulary: int) -> dict[str, Any]:
+    return {
         "hidden_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "intermediate_size": 384,
-    }
-    text |= {
-        "vocab_size": len(tokenizer),
+        "vocab_size": vocabulary,
         "max_position_embeddings": 2048,
         "initializer_range": _SPREAD,
         "head_dim": 32,
-    }
-    text |= {
-        "rope_scaling": {
-            "rope_type": "default",
-            "mrope_section": [4, 6, 6],
-            "mrope_interleaved": True,
-        },
+        "rope_scaling": {"rope_type": "default", "mrope_section": [4, 6, 6]},
         "tie_word_embeddings": True,
     }
-    sizes = {
+
+
+def _vision_sizes(patching: Patching) -> dict[str, Any]:
+    return {
         "depth": 2,
         "num_heads": 4,
         "intermediate_size": 192,
         "patch_size": patching.patch_px,
         "spatial_merge_size": 2,
         "out_hidden_size": 128,
-    }
-    ids = {
-        name: tokenizer.convert_tokens_to_ids(f"<|{token}|>")
-        for name, token in (("image_token_id", "image_pad"), ("video_token_id", "video_pad"))
-    }
-    ids |= {
-        f"vision_{end}_token_id": tokenizer.convert_tokens_to_ids(f"<|vision_{end}|>")
-        for end in ("start", "end")
-    }
-    if architecture == "qwen3_vl":
-        from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
-
-        vision = {
-            **sizes,
-            "hidden_size": 128,
-            "deepstack_visual_indexes": [0],
-            "num_position_embeddings": 256,
-            "initializer_range": _SPREAD,
-        }
-        return Qwen3VLForConditionalGeneration(
-            Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
-        )
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    vision = {
-        **sizes,
         "hidden_size": 128,
-        "fullatt_block_indexes": [0, 1],
-        "window_size": 112,
         "initializer_range": _SPREAD,
     }
-    text["rope_scaling"] = {"rope_type": "default", "mrope_section": [4, 6, 6]}
-    return Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
-    )
 
 
-def _teach(model: nn.Module, data: Dataset, tokenizer: Any, patching: Patching, steps: int) -> None:
+def _train(model: nn.Module, data: Dataset, tokenizer: Any, patching: Patching, steps: int) -> None:
     """Train every weight to read the images: AdamW, 30 warm-up steps, cosine to a twentieth."""
     images = [open_image(data.image_bytes(index), "RGB") for index in range(len(data))]
     prepared = [
@@ -265,12 +253,12 @@ def _loss(
 ) -> torch.Tensor:
     prompts = [prompt.ids(patching.tokens(image.shape[2], image.shape[1])) for image in images]
     ids_BT = padded(
-        [[*asked, *answer] for asked, answer in zip(prompts, answers, strict=True)],
+        [[*ids, *answer] for ids, answer in zip(prompts, answers, strict=True)],
         prompt.padding_token,
         left=False,
     )
     labels_BT = padded(
-        [[-100] * len(asked) + answer for asked, answer in zip(prompts, answers, strict=True)],
+        [[-100] * len(ids) + answer for ids, answer in zip(prompts, answers, strict=True)],
         -100,
         left=False,
     )

@@ -222,7 +222,7 @@ def test_columns_may_have_other_names_and_images_may_be_plain_bytes(tmp_path: Pa
         ({"samples_per_class": 2}, "class_column: no column 'class'"),
         (
             {"dataset_split": "tain"},
-            "dataset_split: no split 'tain'; there are train; did you mean 'train'",
+            "dataset_split: no split 'tain'; known: train; did you mean 'train'",
         ),
     ],
 )
@@ -289,7 +289,7 @@ def test_a_text_that_is_a_number_is_skipped(tmp_path: Path) -> None:
     )
     assert isinstance(skip, Skip) and (skip.reason, skip.detail) == (
         "text is no string",
-        "found int 7",
+        "expected a text, got int 7",
     )
 
 
@@ -311,7 +311,7 @@ def test_metadata_without_file_names_lists_its_columns(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("filename,text\na.png,x\n")
     with pytest.raises(
         UserError,
-        match=r"metadata.csv: no column 'file_name'; there are filename, text; did you mean 'filename'",
+        match=r"metadata.csv: no column 'file_name'; known: filename, text; did you mean 'filename'",
     ):
         plan(settings(tmp_path))
 
@@ -384,7 +384,7 @@ def test_a_conversation_in_plain_texts_needs_an_image_column(tmp_path: Path) -> 
     Dataset.from_list([{"messages": TALK}], features=Features({"messages": MESSAGES})).save_to_disk(
         str(tmp_path / "set")
     )
-    with pytest.raises(UserError, match="image_column: no column 'image'; there are messages"):
+    with pytest.raises(UserError, match="image_column: no column 'image'; known: messages"):
         plan(settings(tmp_path / "set"))
 
 
@@ -490,7 +490,7 @@ def test_rows_are_kept_by_class_and_the_first_of_each(
         sample.id for sample in samples(path, samples_per_class=2, dataset_classes=["letter"])
     ] == ["set.parquet:train#1", "set.parquet:train#2"]
     with pytest.raises(
-        UserError, match=r"no class 'leter'; there are digit, letter.*; did you mean 'letter'"
+        UserError, match=r"no class 'leter'; known: digit, letter.*; did you mean 'letter'"
     ):
         plan(settings(path, dataset_classes=["leter"]))
 
@@ -568,7 +568,7 @@ def test_a_path_in_parquet_cannot_lead_outside(
 
 def test_a_folder_that_is_no_data_set_says_what_it_holds(tmp_path: Path) -> None:
     image_files(tmp_path / "set")
-    with pytest.raises(UserError, match=r"found 5 \.png; expected a save_to_disk folder"):
+    with pytest.raises(UserError, match=r"expected a save_to_disk folder.*got 5 \.png"):
         plan(settings(tmp_path / "set"))
     with pytest.raises(UserError, match=r"got a \.png file"):
         plan(settings(tmp_path / "set" / "0.png"))
