@@ -15,11 +15,10 @@ def main(arguments: Namespace) -> None:
     """Train to the end of the run and print its final line."""
     config = command.in_storage(load_settings(TrainConfig, arguments.config, arguments.overrides))
     from trainers import on_ray
-    from trainers.families import verified
-    from trainers.runs.launch import Data, launch
+    from trainers.runs.launch import checked_data, launch
 
-    if config.verify == "only":
-        print(*filter(None, [verified(config), Data.open(config).told]), sep="\n")
+    if config.list_samples == "only":
+        print(checked_data(config).listing())
         return
     print(launch(config, on_ray.train, command.this_command()))
 

@@ -26,7 +26,13 @@ MAY_IMPORT = {
     "serve": {"serve", "ocr"},
     "ray_jobs": {"ray_jobs", "trainers", "serve", "ocr"},
 }
-MAY_KNOW_RAY = ("trainers/on_ray.py", "trainers/sweep/", "serve/", "ray_jobs/")
+MAY_KNOW_RAY = (
+    "trainers/on_ray.py",
+    "trainers/ray_cluster.py",
+    "trainers/sweep/",
+    "serve/",
+    "ray_jobs/",
+)
 CONFIGS = sorted(PROJECT.glob("configs/**/*.yaml"))
 KINDS = [TrainConfig, PrepareConfig, SweepConfig, ServeConfig, RetrainConfig, ExportRequest]
 MAX_FUNCTION, MAX_FILE, MAX_SCRIPT = 40, 300, 50

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ocr.errors import UserError
-from tests.commands import PROJECT, assert_refused, call
+from tests.support.commands import PROJECT, assert_refused, call
 from tests.trainers.test_resume import assert_equal_at, assert_same
 from tests.trainers.tiny import tiny_config, tiny_context, tiny_task, tiny_vlm_config
 from tests.trainers.together import fit_together

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trainers.loop.run_state import RunContext
 
 from ocr.dataset.prepared import open_splits
 from ocr.dataset.read import Dataset
@@ -18,6 +17,7 @@ from tests.trainers.tiny import tiny_config
 from trainers.families.ctc.redrawn_images import FreshImages
 from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.loop.loop import fit
+from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment
 from trainers.runs.launch import Data, Job, launch
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import call, start
+from tests.support.commands import call, start
 from tests.trainers.test_resume import assert_same
 from tests.trainers.tiny import tiny_config, tiny_context, tiny_task
 from tests.trainers.together import fit_together

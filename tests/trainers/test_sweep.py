@@ -9,7 +9,7 @@ import torch
 
 from ocr.errors import UserError
 from ocr.settings import load_settings, parse_settings
-from tests.commands import PROJECT, assert_refused, call
+from tests.support.commands import PROJECT, assert_refused, call
 from tests.trainers.test_resume import assert_same
 from tests.trainers.tiny import train_here
 from trainers.config import TrainConfig

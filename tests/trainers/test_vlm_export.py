@@ -21,7 +21,7 @@ from ocr.evaluation import evaluate
 from ocr.images import open_image
 from ocr.recognizers.factory import load
 from ocr.settings import load_settings
-from tests.commands import PROJECT, assert_refused, call
+from tests.support.commands import PROJECT, assert_refused, call
 from tests.trainers.tiny import train_here
 from trainers.config import TrainConfig
 from trainers.families.export_gate import GateFailed
@@ -338,7 +338,7 @@ def test_the_converter_is_run_twice_and_its_last_words_are_told(
 
 @pytest.mark.skipif(
     "LIPI_LLAMA_CPP" not in os.environ,
-    reason="LIPI_LLAMA_CPP names no llama.cpp checkout (docs/log.md says how one was had from PyPI)",
+    reason="LIPI_LLAMA_CPP names no llama.cpp checkout (docs/results.md says how one was had from PyPI)",
 )
 def test_llama_cpp_reads_what_we_read(run_dir: Path, tmp_path: Path) -> None:
     exported = export_run(

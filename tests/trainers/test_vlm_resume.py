@@ -156,9 +156,8 @@ def test_more_workers_change_no_more_than_rounding(tmp_path: Path) -> None:
 
 
 def gradients(config: TrainConfig) -> list[torch.Tensor]:
-    from trainers.loop.run_state import plan_of
-
     from trainers.loop.batches import micro_batches_of
+    from trainers.loop.run_state import plan_of
 
     task = tiny_task(config)
     batch = task.batch(micro_batches_of(plan_of(config, task.widths), 0, 0, 1)[0], 0)

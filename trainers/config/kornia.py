@@ -1,60 +1,69 @@
-"""How images are disturbed on the device that trains; no torch here, so a typo is answered in under a second."""
+"""Settings of the augmentation on the device that trains. No torch here, so a typo shows at once."""
 
 from ocr.settings import Setting, Settings
 
 
 class KorniaSettings(Settings):
-    """How training images of a vision-language model are disturbed with kornia; each draw is keyed by (seed, epoch, sample id)."""
+    """Augmentation with kornia of a vision-language model's training images.
+
+    Each random number is keyed by (seed, epoch, sample id).
+    """
 
     strength: float = Setting(
         0.0,
         ge=0,
         le=2,
         on_resume="refuse",
-        description="scales every range below; 0 leaves images as they are",
+        description="Factor of every range of this group; 0 leaves images unchanged",
     )
     rotation_degrees: float = Setting(
         3.0,
         ge=0,
         le=15,
         on_resume="refuse",
-        description="either way; less in images longer than four times their height",
+        description="Largest rotation either way, in degrees; less in images longer than four "
+        "times their height",
     )
     scale: float = Setting(
         0.1,
         ge=0,
         lt=0.5,
         on_resume="refuse",
-        description="how much smaller, as a share; larger by at most a third of it, so that no letter leaves the image",
+        description="Largest loss of size, as a share; images grow by at most a third of it, so "
+        "that no letter leaves the image",
     )
     brightness: float = Setting(
         0.2,
         ge=0,
         le=0.5,
         on_resume="refuse",
-        description="lighter or darker, as a share of full contrast",
+        description="Largest change of brightness either way, as a share of full contrast",
     )
     contrast: float = Setting(
-        0.2, ge=0, lt=0.5, on_resume="refuse", description="more or less, as a share"
+        0.2,
+        ge=0,
+        lt=0.5,
+        on_resume="refuse",
+        description="Largest change of contrast either way, as a share",
     )
     blur_px: float = Setting(
         0.8,
         ge=0,
         le=5,
         on_resume="refuse",
-        description="largest Gaussian radius, in two images of five",
+        description="Largest Gaussian radius, in pixels; two images of five are blurred",
     )
     noise: float = Setting(
         0.03,
         ge=0,
         le=1,
         on_resume="refuse",
-        description="largest standard deviation, as a share of full contrast",
+        description="Largest standard deviation of noise, as a share of full contrast",
     )
     elastic_px: float = Setting(
         1.0,
         ge=0,
         le=5,
         on_resume="refuse",
-        description="largest standard deviation of the local shifts",
+        description="Largest standard deviation of local shifts, in pixels",
     )

@@ -1,29 +1,45 @@
-"""The model card of a bundle, README.md: all of it from the bundle itself, with metadata as the hub reads it."""
+"""The model card of a bundle: its provenance as a dict, and README.md with the hub's metadata."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ocr.bundle import Bundle
 from ocr.errors import UserError
+from ocr.templates import environment
+from trainers.families.task import Task
 
 MODEL_CARD = "README.md"
 
 
+def card_of(
+    task: Task, steps: Sequence[int], fingerprints: Mapping[str, str], final: bool
+) -> dict[str, Any]:
+    """Return a bundle's provenance: run, steps and data.
+
+    `final`: nothing of the run was left to train.
+    """
+    about = {
+        "run": task.config.run_name,
+        "step": max(steps),
+        "final": final,
+        "data": task.validation_data.folder,
+        "samples": len(task.train_ids),
+        "fingerprints": dict(fingerprints),
+    }
+    return {**about, "averaged_steps": list(steps)} if len(steps) > 1 else about
+
+
 def card_text(bundle: Bundle) -> str:
-    """Markdown under metadata that huggingface_hub's own classes accepted; UserError with their word where they did not."""
+    """Return Markdown under metadata that huggingface_hub's own classes accept.
+
+    Raises UserError with their message where they do not.
+    """
     from huggingface_hub import ModelCard
     from huggingface_hub.errors import HfHubHTTPError
 
-    template = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701  (Markdown)
-    )
-    body = template.get_template("card.md.j2").render(
+    template = environment(Path(__file__).parent, markdown=True).get_template("card.md.j2")
+    body = template.render(
         bundle=bundle, card=bundle.card, form=bundle.card.get("form"), base=bundle.card.get("base")
     )
     try:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from ocr.dataset.joined import Joined
-from ocr.dataset.prepared import told
+from ocr.dataset.prepared import describe_data
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import ImageRefused
@@ -72,7 +72,7 @@ def _reasons(skipped: Counter[str], examples: dict[str, str]) -> str:
 def _refuse_many_skipped(config: TrainConfig, skipped: int, samples: int, reasons: str) -> None:
     if skipped > config.max_skipped * samples:
         raise UserError(
-            f"{told(config.data.train)}: {skipped:,} of {samples:,} samples cannot be used, "
+            f"{describe_data(config.data.train)}: {skipped:,} of {samples:,} samples cannot be used, "
             f"more than max_skipped={config.max_skipped:g}; fix them, or raise max_skipped{reasons}"
         )
 
@@ -81,16 +81,15 @@ def _require_enough(config: TrainConfig, train: int, validation: int, reasons: s
     data = config.data
     if train + validation < data.min_samples:
         raise UserError(
-            f"{told(data.train)}: {train + validation} usable samples, fewer than "
+            f"{describe_data(data.train)}: {train + validation} usable samples, fewer than "
             f"data.min_samples={data.min_samples}; collect more, or lower data.min_samples{reasons}"
         )
     if train < config.workers:
         raise UserError(
-            f"{told(data.train)}: {train} training samples for {config.workers} workers; "
+            f"{describe_data(data.train)}: {train} training samples for {config.workers} workers; "
             f"every worker needs at least one{reasons}"
         )
     if not validation:
         raise UserError(
-            f"{told(data.validation or data.train)}: "
-            f"no validation sample that can be read{reasons}"
+            f"{describe_data(data.validation or data.train)}: no validation sample that can be read{reasons}"
         )

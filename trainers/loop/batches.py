@@ -1,4 +1,4 @@
-"""Which samples make which step: pure functions of the seed, the data and the batch sizes, never of the number of workers."""
+"""Which samples make which step: functions of seed, data and batch sizes, never of the workers."""
 
 import queue
 import threading
@@ -10,112 +10,93 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.loop.keyed_random import generator
+from ocr.keyed import generator
+from trainers.families.task import MicroBatch
 
-POOL_BATCHES = 4  # batches of like width are cut from random pools of so many
+SHUFFLE_WINDOW_BATCHES = 4  # batches of similar widths are cut from random windows of so many
 
 BatchT = TypeVar("BatchT")
-MicroBatches = tuple[tuple[int, ...], ...]
+StepIndices = tuple[tuple[int, ...], ...]  # sample indices of each micro-batch of a step
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The order of a run: `step(n)` gives the micro-batches, as sample indices, of the n-th optimizer step (from 0)."""
+    """The order of a run's samples: `step(n)` gives the micro-batches of step n, from 0."""
 
     widths: tuple[int, ...]
     global_batch_size: int
     micro_batch_size: int
     seed: int
-    pool: int = 0  # so many of the last samples are a pool, of which a pass takes only
-    drawn: int = 0  # so many, drawn anew for each
+    replay_pool: int = 0  # number of replay samples, at the end of the list
+    replay_per_epoch: int = 0  # number of replay samples that each epoch uses
 
     @property
     def samples_per_epoch(self) -> int:
-        """Samples in one pass."""
-        return len(self.widths) - self.pool + self.drawn
+        """The number of samples in one epoch."""
+        return len(self.widths) - self.replay_pool + self.replay_per_epoch
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass; the last one may be smaller, never dropped."""
+        """The number of optimizer steps in one epoch; the last may be smaller, never dropped."""
         return -(-self.samples_per_epoch // self.global_batch_size)
 
     def members(self, epoch: int) -> NDArray[np.int64]:
-        """The samples of a pass, in no order yet."""
-        always = len(self.widths) - self.pool
-        if not self.pool:
+        """Return the samples of an epoch, not yet in order."""
+        always = len(self.widths) - self.replay_pool
+        if not self.replay_pool:
             return np.arange(always)
-        return np.concatenate(
-            [
-                np.arange(always),
-                always + generator(self.seed, "replay", epoch).permutation(self.pool)[: self.drawn],
-            ]
-        )
+        order = generator(self.seed, "replay", epoch).permutation(self.replay_pool)
+        return np.concatenate([np.arange(always), always + order[: self.replay_per_epoch]])
 
     def epoch_of(self, step: int) -> int:
-        """The pass that the step belongs to, from 0."""
+        """Return the epoch that the step belongs to, from 0."""
         return step // self.steps_per_epoch
 
-    def step(self, step: int) -> MicroBatches:
-        """Micro-batches of the step: each a tuple of indices into the training split."""
+    def step(self, step: int) -> StepIndices:
+        """Return the micro-batches of the step, each a tuple of training sample indices."""
         return _epoch(self, self.epoch_of(step))[step % self.steps_per_epoch]
 
 
 @lru_cache(maxsize=2)
-def _epoch(plan: Plan, epoch: int) -> tuple[MicroBatches, ...]:
-    """All steps of a pass: shuffled, sorted by width inside random pools, cut, and the full batches shuffled again."""
-    draw = generator(plan.seed, "order", epoch)
-    order = draw.permutation(plan.members(epoch))
+def _epoch(plan: Plan, epoch: int) -> tuple[StepIndices, ...]:
+    """Return all steps of an epoch.
+
+    Samples are shuffled, sorted by width inside random windows and cut into batches; full batches
+    are then shuffled. A short batch ends the epoch.
+    """
+    random, size = generator(plan.seed, "order", epoch), plan.global_batch_size
+    order = random.permutation(plan.members(epoch))
     widths = np.asarray(plan.widths)
-    pool = plan.global_batch_size * POOL_BATCHES
-    batches = []
-    for start in range(0, len(order), pool):
-        members = order[start : start + pool]
+    window = size * SHUFFLE_WINDOW_BATCHES
+    batches: list[NDArray[np.int64]] = []
+    for start in range(0, len(order), window):
+        members = order[start : start + window]
         members = members[np.argsort(widths[members], kind="stable")]
-        batches += [
-            members[i : i + plan.global_batch_size]
-            for i in range(0, len(members), plan.global_batch_size)
-        ]
-    draw.shuffle(batches)
-    batches.sort(
-        key=lambda batch: len(batch) < plan.global_batch_size
-    )  # stable: the short one, if any, ends the epoch
-    return tuple(
-        tuple(
-            tuple(batch[i : i + plan.micro_batch_size].tolist())
-            for i in range(0, len(batch), plan.micro_batch_size)
-        )
-        for batch in batches
-    )
+        batches += [members[i : i + size] for i in range(0, len(members), size)]
+    random.shuffle(batches)  # type: ignore[arg-type]
+    batches.sort(key=lambda batch: len(batch) < size)  # stable
+    return tuple(_cut(batch.tolist(), plan.micro_batch_size) for batch in batches)
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One forward pass of one worker: a micro-batch of a step, and the weight 0 when it is only company."""
-
-    step: int
-    index: int
-    samples: tuple[int, ...]
-    weight: float
+def _cut(batch: list[int], size: int) -> StepIndices:
+    return tuple(tuple(batch[start : start + size]) for start in range(0, len(batch), size))
 
 
-def turns_of(plan: Plan, step: int, rank: int, world: int) -> list[Turn]:
-    """Micro-batches rank, rank + world, … of the step; every worker gets as many, a missing one being a repeat of weight 0."""
-    micro_batches = plan.step(step)
-    rounds = -(-len(micro_batches) // world)
-    mine = [rank + turn * world for turn in range(rounds)]
+def micro_batches_of(plan: Plan, step: int, rank: int, world: int) -> list[MicroBatch]:
+    """Return micro-batches rank, rank + world, … of the step.
+
+    Every worker gets the same number; a missing one is a repeat of weight 0.
+    """
+    indices = plan.step(step)
+    rounds, last = -(-len(indices) // world), len(indices) - 1
     return [
-        Turn(
-            step,
-            min(i, len(micro_batches) - 1),
-            micro_batches[min(i, len(micro_batches) - 1)],
-            float(i < len(micro_batches)),
-        )
-        for i in mine
+        MicroBatch(step, min(i, last), indices[min(i, last)], float(i <= last))
+        for i in range(rank, rank + rounds * world, world)
     ]
 
 
 class Prefetcher(Generic[BatchT]):
-    """Makes the batches of coming steps in a thread, a few ahead, so that the training thread rarely waits."""
+    """Makes the batches of coming steps in a thread, so that the training thread rarely waits."""
 
     def __init__(
         self, steps: Sequence[int] | range, make: Callable[[int], BatchT], ahead: int = 3
@@ -152,7 +133,7 @@ class Prefetcher(Generic[BatchT]):
                     return
                 self._put((make(step), None))
             self._put((None, None))
-        except BaseException as problem:  # noqa: BLE001  handed to the training thread, which raises it
+        except BaseException as problem:  # noqa: BLE001  (raised by the training thread)
             self._put((None, problem))
 
     def _put(self, item: Any) -> None:

@@ -1,16 +1,16 @@
-"""Checkpoints: written whole or not at all, proved by hashes, chosen and pruned here and nowhere else.
+"""Checkpoints: written whole or not at all, verified by hashes, chosen and pruned here alone.
 
     checkpoint_000200/
-      model.safetensors   every parameter that is trained and every buffer that training changes
+      model.safetensors   every trained parameter and every buffer that training changes
       optimizer.pt        the optimizer's state (torch.load with weights_only)
-      state.json          TrainState, what the task needs to know its weights by, and the environment
+      state.json          TrainState and the environment
       config.yaml         the resolved settings
       metrics.jsonl       the run's lines before this step
       manifest.json       {format, run, step, files: {name: SHA-256}}, written last
-    checkpoint_000200.eval.json   what an evaluation of it gave
+    checkpoint_000200.eval.json   the result of its evaluation
 
-A directory is made under a temporary name, synced, given its manifest, and renamed. Whatever a reader finds is therefore
-whole, or damaged afterwards, and then a hash tells.
+A directory is made under a temporary name, synced, given its manifest, and renamed. A reader
+therefore finds it whole, or damaged afterwards, which a hash shows.
 """
 
 import re
@@ -43,34 +43,34 @@ _NAME = re.compile(r"checkpoint_(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A directory whose every file was verified."""
+    """A directory whose every file was verified by its hash."""
 
     path: Path
     step: int
     manifest_sha256: str
 
     def state(self) -> dict[str, Any]:
-        """The content of state.json."""
+        """Return the content of state.json."""
         return dict(read_json(self.path / STATE))
 
     def metrics(self) -> str:
-        """The lines of metrics.jsonl before this step."""
+        """Return the lines of metrics.jsonl before this step."""
         return (self.path / METRICS).read_text(encoding="utf-8")
 
     def weights(self) -> dict[str, Tensor]:
-        """Trained parameters and changed buffers by name, on the CPU."""
+        """Return trained parameters and changed buffers by name, on the CPU."""
         from safetensors.torch import load_file
 
         return load_file(self.path / MODEL)
 
     def optimizer(self) -> dict[str, Any]:
-        """The optimizer's state_dict, on the CPU."""
+        """Return the optimizer's state_dict, on the CPU."""
         return dict(torch.load(self.path / OPTIMIZER, map_location="cpu", weights_only=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A copy on the CPU of everything a checkpoint holds, so that training can go on while it is written."""
+    """A copy on the CPU of all that a checkpoint holds; training continues while it is written."""
 
     step: int
     weights: dict[str, Tensor]
@@ -85,17 +85,20 @@ class DamagedCheckpoint(UserError):
 
 
 def directory_of(run_dir: Path, step: int) -> Path:
-    """`checkpoint_000200` of a run."""
+    """Return the directory of a step's checkpoint, such as `checkpoint_000200`."""
     return run_dir / f"checkpoint_{step:06d}"
 
 
 def evaluation_of(run_dir: Path, step: int) -> Path:
-    """The file beside a checkpoint that holds its evaluation."""
+    """Return the file beside a checkpoint that holds its evaluation."""
     return run_dir / f"checkpoint_{step:06d}.eval.json"
 
 
 def trained_state(network: nn.Module) -> dict[str, Tensor]:
-    """What training changes: parameters that require a gradient, and persistent buffers; copies on the CPU."""
+    """Return copies on the CPU of all that training changes.
+
+    These are parameters that require a gradient, and persistent buffers.
+    """
     return {
         name: tensor.detach().cpu().clone().contiguous()
         for name, tensor in _trained(network).items()
@@ -103,14 +106,14 @@ def trained_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def load_trained_state(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put a checkpoint's weights into a network; a name too many or too few, or another shape, is an error."""
+    """Put a checkpoint's weights into a network; UserError where names or shapes differ."""
     live = _trained(network)
     differing = sorted(set(weights) ^ set(live)) or [
         name for name, tensor in live.items() if tensor.shape != weights[name].shape
     ]
     if differing:
         raise UserError(
-            f"the checkpoint's weights are another network's: {', '.join(differing[:5])} differ"
+            f"the checkpoint has another network's weights: {', '.join(differing[:5])} differ"
         )
     with torch.no_grad():
         for name, tensor in live.items():
@@ -120,7 +123,10 @@ def load_trained_state(network: nn.Module, weights: Mapping[str, Tensor]) -> Non
 def load_for_export(
     network: nn.Module, weights: Mapping[str, Tensor], initial_share: float
 ) -> None:
-    """The same into a network that still has the weights that training started from, of which a share stays (Wortsman et al. 2022, WiSE-FT)."""
+    """Put a checkpoint's weights into a network that holds the initial weights.
+
+    A share of the initial weights stays (Wortsman et al. 2022, WiSE-FT).
+    """
     initial = (
         {name: tensor.detach().clone() for name, tensor in _trained(network).items()}
         if initial_share
@@ -134,7 +140,7 @@ def load_for_export(
 
 
 def _trained(network: nn.Module) -> dict[str, Tensor]:
-    """The live tensors; a state_dict would also hold what bitsandbytes keeps beside its frozen matrices."""
+    """Return the live tensors; a state_dict has bitsandbytes' own tensors too."""
     buffers = {
         f"{path}.{name}" if path else name: buffer
         for path, module in network.named_modules()
@@ -152,7 +158,7 @@ def _trained(network: nn.Module) -> dict[str, Tensor]:
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
-    """Names of tensors that hold a NaN or an infinity; no such checkpoint is ever written."""
+    """Return the names of tensors with a NaN or an infinity; no such checkpoint is written."""
     return [
         name
         for name, tensor in weights.items()
@@ -160,33 +166,21 @@ def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
     ]
 
 
-def write_checkpoint(run_dir: Path, run: str, snapshot: Snapshot, writer: Writer) -> Checkpoint:
-    """Write, hash, rename and read back one checkpoint of the run whose identity is `run`."""
-    from safetensors.torch import save_file
-
+def write_checkpoint(run_dir: Path, run_id: str, snapshot: Snapshot, writer: Writer) -> Checkpoint:
+    """Write, hash, rename and read back one checkpoint of the run with this identity."""
     final, step = directory_of(run_dir, snapshot.step), snapshot.step
     making = run_dir / f".{final.name}.{writer.token[:8]}.tmp"
     shutil.rmtree(making, ignore_errors=True)
     try:
         making.mkdir()
-        save_file(snapshot.weights, making / MODEL)
-        torch.save(snapshot.optimizer, making / OPTIMIZER)
-        write_json(making / STATE, snapshot.state)
-        (making / CONFIG).write_text(snapshot.config_yaml, encoding="utf-8")
-        (making / METRICS).write_text(snapshot.metrics, encoding="utf-8")
+        _write_files(making, snapshot)
         faults.point("before_manifest", step)
         names = (MODEL, OPTIMIZER, STATE, CONFIG, METRICS)
         for name in names:
             sync(making / name)
-        write_json(
-            making / MANIFEST,
-            {
-                "format": FORMAT,
-                "run": run,
-                "step": step,
-                "files": {name: sha256_of(making / name) for name in names},
-            },
-        )
+        hashes = {name: sha256_of(making / name) for name in names}
+        manifest = {"format": FORMAT, "run": run_id, "step": step, "files": hashes}
+        write_json(making / MANIFEST, manifest)
         faults.point("after_manifest", step)
         sync(making)
         writer.require()
@@ -197,58 +191,72 @@ def write_checkpoint(run_dir: Path, run: str, snapshot: Snapshot, writer: Writer
         sync(run_dir)
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    return verify(final, run)
+    return verify_hashes(final, run_id)
 
 
-def verify(path: Path, run: str | None = None) -> Checkpoint:
-    """The checkpoint at `path` with every hash recomputed; DamagedCheckpoint names the file and what is wrong with it."""
-    found = _NAME.fullmatch(path.name)
-    if not found or not path.is_dir():
+def _write_files(folder: Path, snapshot: Snapshot) -> None:
+    from safetensors.torch import save_file
+
+    save_file(snapshot.weights, folder / MODEL)
+    torch.save(snapshot.optimizer, folder / OPTIMIZER)
+    write_json(folder / STATE, snapshot.state)
+    (folder / CONFIG).write_text(snapshot.config_yaml, encoding="utf-8")
+    (folder / METRICS).write_text(snapshot.metrics, encoding="utf-8")
+
+
+def verify_hashes(path: Path, run_id: str | None = None) -> Checkpoint:
+    """Return the checkpoint at `path` with every hash recomputed.
+
+    Raises DamagedCheckpoint with the file and its problem.
+    """
+    name = _NAME.fullmatch(path.name)
+    if not name or not path.is_dir():
         raise DamagedCheckpoint(f"{path}: not a checkpoint directory")
-    if not (path / MANIFEST).is_file():
+    manifest = path / MANIFEST
+    if not manifest.is_file():
+        is_empty = not any(path.iterdir())
         raise DamagedCheckpoint(
-            f"{path / MANIFEST}: missing"
-            + ("; the directory is empty" if not any(path.iterdir()) else "")
+            f"{manifest}: missing{'; the directory is empty' if is_empty else ''}"
         )
     try:
-        manifest = read_json(path / MANIFEST)
-        files, step, of_run = dict(manifest["files"]), manifest["step"], manifest["run"]
+        values = read_json(manifest)
+        files, step, of_run = dict(values["files"]), values["step"], values["run"]
     except (ValueError, KeyError, TypeError) as problem:
-        raise DamagedCheckpoint(f"{path / MANIFEST}: damaged: {problem}") from None
-    if run is not None and of_run != run:
-        raise DamagedCheckpoint(f"{path / MANIFEST}: the manifest of another run")
-    if step != int(found[1]):
-        raise DamagedCheckpoint(f"{path / MANIFEST}: the manifest of step {step}")
-    for name, expected in files.items():
-        if not (path / name).is_file():
-            raise DamagedCheckpoint(f"{path / name}: missing")
-        if sha256_of(path / name) != expected:
-            raise DamagedCheckpoint(f"{path / name}: not what was written (its SHA-256 differs)")
-    return Checkpoint(path, step, sha256_of(path / MANIFEST))
+        raise DamagedCheckpoint(f"{manifest}: damaged: {problem}") from None
+    if run_id is not None and of_run != run_id:
+        raise DamagedCheckpoint(f"{manifest}: the manifest of another run")
+    if step != int(name[1]):
+        raise DamagedCheckpoint(f"{manifest}: the manifest of step {step}")
+    for file, expected in files.items():
+        if not (path / file).is_file():
+            raise DamagedCheckpoint(f"{path / file}: missing")
+        if sha256_of(path / file) != expected:
+            raise DamagedCheckpoint(f"{path / file}: not what was written (its SHA-256 differs)")
+    return Checkpoint(path, step, sha256_of(manifest))
 
 
 def steps_of(run_dir: Path) -> list[int]:
-    """Steps of all checkpoint directories, good or not, rising."""
+    """Return the steps of all checkpoint directories, good or not, in order."""
     return sorted(
-        int(found[1])
+        int(name[1])
         for entry in run_dir.iterdir()
-        if entry.is_dir() and (found := _NAME.fullmatch(entry.name))
+        if entry.is_dir() and (name := _NAME.fullmatch(entry.name))
     )
 
 
-def newest_good(run_dir: Path, run: str) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that verifies, and what is wrong with every newer one; None where there is none at all."""
+def newest_good(run_dir: Path, run_id: str) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint that verifies (None without any), and newer ones' problems."""
     damaged: list[str] = []
     for step in reversed(steps_of(run_dir)):
         try:
-            return verify(directory_of(run_dir, step), run), damaged
+            return verify_hashes(directory_of(run_dir, step), run_id), damaged
         except DamagedCheckpoint as problem:
             damaged.append(str(problem))
     return None, damaged
 
 
 def set_aside(run_dir: Path, step: int) -> None:
-    """Move every checkpoint after `step` to abandoned/, and its evaluation: nothing is deleted, nothing is in the way."""
+    """Move every checkpoint after `step` to abandoned/, and delete its evaluation."""
     for later in [later for later in steps_of(run_dir) if later > step]:
         (run_dir / "abandoned").mkdir(exist_ok=True)
         target, copy = run_dir / "abandoned" / directory_of(run_dir, later).name, 1
@@ -260,21 +268,24 @@ def set_aside(run_dir: Path, step: int) -> None:
 
 
 def evaluations(run_dir: Path) -> dict[int, dict[str, Any]]:
-    """Step → what its evaluation gave, rising; a torn or foreign file counts as not there and is made again."""
-    found: dict[int, dict[str, Any]] = {}
+    """Return step → result of its evaluation, in order.
+
+    A torn or foreign file is left out, and its evaluation is made again.
+    """
+    results: dict[int, dict[str, Any]] = {}
     for file in sorted(run_dir.glob("checkpoint_*.eval.json")):
-        match = _NAME.fullmatch(file.name.removesuffix(".eval.json"))
+        name = _NAME.fullmatch(file.name.removesuffix(".eval.json"))
         try:
             value = read_json(file)
         except ValueError:
             continue
-        if match and isinstance(value, dict) and value.get("step") == int(match[1]):
-            found[int(match[1])] = value
-    return found
+        if name and isinstance(value, dict) and value.get("step") == int(name[1]):
+            results[int(name[1])] = value
+    return results
 
 
 def clear_leftovers(run_dir: Path) -> None:
-    """Remove what a killed writer left: directories under temporary names."""
+    """Remove the directories under temporary names that a killed writer left."""
     for entry in [*run_dir.glob(".checkpoint_*.tmp"), *run_dir.glob(".checkpoint_*.deleted")]:
         shutil.rmtree(entry, ignore_errors=True)
 
@@ -288,7 +299,7 @@ def prune(run_dir: Path, keep_last: int, keep: Iterable[int]) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Rename first, so that a kill in the middle leaves no half checkpoint under a checkpoint's name."""
+    """Rename, then delete: a kill in between leaves no partial checkpoint under its name."""
     gone = path.with_name(f".{path.name}.deleted")
     shutil.rmtree(gone, ignore_errors=True)
     path.rename(gone)
@@ -304,13 +315,13 @@ class CheckpointThread:
         self._problem: BaseException | None = None
 
     def save(self, snapshot: Snapshot) -> None:
-        """Wait for the one before, then start writing this one."""
+        """Wait for the snapshot before, then start writing this one."""
         self.wait()
         self._thread = threading.Thread(target=self._work, args=(snapshot,), name="lipi-checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
-        """Until the snapshot in flight, if any, is published."""
+        """Wait until the snapshot in flight, if any, is published."""
         if self._thread:
             self._thread.join()
             self._thread = None
@@ -323,8 +334,9 @@ class CheckpointThread:
             self._write(snapshot)
         except OSError as problem:
             self._problem = UserError(
-                f"checkpoint of step {snapshot.step}: {problem}; the ones before it stand; make room and give the same command again"
+                f"checkpoint of step {snapshot.step}: {problem}; earlier ones are intact; "
+                "make room and run the same command again"
             )
             self._problem.__cause__ = problem
-        except BaseException as problem:  # noqa: BLE001  handed to the training thread, which raises it
+        except BaseException as problem:  # noqa: BLE001  (raised by the training thread)
             self._problem = problem

@@ -1,4 +1,7 @@
-"""Named points at which a test lets a process die as if its machine had: LIPI_KILL_AT=point:step:rank:marker."""
+"""Named points where a test kills a process as if its machine had died.
+
+LIPI_KILL_AT=point:step:rank:marker names the point.
+"""
 
 import os
 import signal
@@ -6,7 +9,10 @@ from pathlib import Path
 
 
 def point(name: str, step: int, rank: int = 0) -> None:
-    """SIGKILL this process if LIPI_KILL_AT names this point, step and rank: once, if it names a marker file to make, else every time."""
+    """Send SIGKILL to this process if LIPI_KILL_AT names this point, step and rank.
+
+    With a marker, a file that is then made, this happens once; without one, every time.
+    """
     wanted = os.environ.get("LIPI_KILL_AT")
     if not wanted or not wanted.startswith(f"{name}:{step}:{rank}:"):
         return

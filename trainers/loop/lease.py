@@ -1,10 +1,9 @@
-"""Who may write into a run directory: one driver at a time, and of its workers only those of the latest group.
+"""The right to write into a run directory: one driver at a time, and its latest group of workers.
 
 lease.json    {attempt, host, pid, pid_started, renewed_at}: the driver's, renewed every 10 s
 writer.json   {attempt, token}: the worker that publishes checkpoints; a newer group overwrites it
 """
 
-import fcntl
 import os
 import socket
 import threading
@@ -18,17 +17,20 @@ from typing import Any
 import psutil
 
 from ocr.errors import UserError
-from ocr.files import read_json, write_json
+from ocr.files import locked, read_json, write_json
 
 RENEW_SECONDS, STALE_SECONDS = 10.0, 60.0
 
 
 class LostLease(UserError):
-    """Another process has taken the run over; this one must not write into it any more."""
+    """A run that another process has taken over; this process must not write into it any more."""
 
 
 class Lease:
-    """The driver's claim on a run directory, as a context manager; UserError while another driver holds it."""
+    """The driver's claim on a run directory, as a context manager.
+
+    Raises UserError while another driver holds it.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir, self.attempt = run_dir, 0
@@ -36,12 +38,12 @@ class Lease:
         self._thread = threading.Thread(target=self._renew_for_ever, name="lipi-lease", daemon=True)
 
     def __enter__(self) -> "Lease":
-        with open(self.run_dir / ".lease.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.run_dir / ".lease.lock"):
             held = _read(self._file)
             if held and _is_live(held):
                 raise UserError(
-                    f"{self.run_dir}: another run is at work here (process {held['pid']} on {held['host']}); wait for it, stop it, or choose another run_name"
+                    f"{self.run_dir}: another run is at work here (process {held['pid']} on "
+                    f"{held['host']}); wait for it, stop it, or choose another run_name"
                 )
             self.attempt = int(held.get("attempt", 0)) + 1
             self._write()
@@ -71,7 +73,7 @@ class Lease:
     def _renew_for_ever(self) -> None:
         while not self._stopped.wait(RENEW_SECONDS):
             if _read(self._file).get("attempt") != self.attempt:
-                return  # taken over; the writer's own check stops what is left of this run
+                return  # taken over; the writer's own check stops this run
             self._write()
 
 
@@ -85,17 +87,18 @@ class Writer:
 
     @classmethod
     def claim(cls, run_dir: Path, attempt: int) -> "Writer":
-        """Become the writer; whoever was it before is refused from now on."""
+        """Become the writer; the writer before is refused from now on."""
         writer = cls(run_dir, attempt, uuid.uuid4().hex)
         write_json(run_dir / "writer.json", {"attempt": attempt, "token": writer.token})
         return writer
 
     def require(self) -> None:
-        """LostLease unless this is still the writer and its driver's attempt the latest."""
+        """Raise LostLease unless this is still the writer and its driver's attempt the latest."""
         latest = _read(self.run_dir / "lease.json").get("attempt", self.attempt)
         if latest != self.attempt or _read(self.run_dir / "writer.json").get("token") != self.token:
             raise LostLease(
-                f"{self.run_dir}: attempt {latest} has taken this run over; attempt {self.attempt} writes nothing more"
+                f"{self.run_dir}: attempt {latest} has taken this run over; "
+                f"attempt {self.attempt} writes nothing more"
             )
 
 

@@ -1,10 +1,12 @@
 """The files a run writes line by line.
 
-    metrics.jsonl   a line per log or evaluation step, only what is a function of the run; put back from the checkpoint on resume
-    samples.jsonl   the ids of every step (train.log_samples); cut back to the checkpoint's step on resume
+    metrics.jsonl   a line per log or evaluation step, with functions of the run alone; restored
+                    from the checkpoint on resume
+    samples.jsonl   the ids of every step (train.log_samples); cut back to the checkpoint's step
     timings.jsonl   speeds, waits and events as they happened; never cut back
 
-Files are replaced on resume, not truncated, so a process of an older attempt that still lives writes into a file nobody reads.
+Files are replaced on resume, not truncated. A process of an older attempt that still lives writes
+into a file that nobody reads.
 """
 
 import json
@@ -19,7 +21,10 @@ from trainers.loop.trackers import Reported, Trackers
 
 
 class Logs:
-    """The log files of a run directory, opened by its first worker; `metrics` holds the lines of metrics.jsonl."""
+    """The log files of a run directory, opened by the first worker.
+
+    `metrics` holds the lines of metrics.jsonl.
+    """
 
     def __init__(self, run_dir: Path, metrics: str, step: int, log_samples: bool) -> None:
         self.metrics = metrics
@@ -33,7 +38,7 @@ class Logs:
         self._trackers: Trackers | None = None
 
     def report(self, reported: Reported) -> None:
-        """Send the lines of metrics.jsonl to the run's trackers too, those that were put back and each one to come."""
+        """Send the lines of metrics.jsonl, restored and coming, to the run's trackers too."""
         self._trackers = Trackers(reported, self.metrics, self.write_timing)
 
     def write_metrics(self, record: dict[str, Any]) -> None:
@@ -59,7 +64,7 @@ class Logs:
             )
 
     def sync(self) -> None:
-        """Push the ledger to the disk, so that it is never behind a checkpoint."""
+        """Push samples.jsonl to the disk, so that it is never behind a checkpoint."""
         if self._samples:
             os.fsync(self._samples.fileno())
 
@@ -87,7 +92,7 @@ def _open_to_append(path: Path) -> TextIO:
 
 
 def _ledger_until(path: Path, step: int) -> str:
-    """The lines of steps 1 … step; UserError where one is missing, since a ledger with holes would prove nothing."""
+    """Return the lines of steps 1 … step; UserError where one is missing."""
     lines = (
         path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
         if path.is_file() and step
@@ -97,6 +102,7 @@ def _ledger_until(path: Path, step: int) -> str:
         json.loads(line)["step"] != number for number, line in enumerate(lines, start=1)
     ):
         raise UserError(
-            f"{path}: the ledger does not hold every step up to {step}, where the checkpoint is; put the file back or set train.log_samples=false"
+            f"{path}: expected every step up to {step}, the checkpoint's; "
+            "restore the file or set train.log_samples=false"
         )
     return "".join(lines)

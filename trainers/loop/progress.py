@@ -1,4 +1,4 @@
-"""What a run says while it trains: its log files, followed from the driver, as a progress bar or as plain lines."""
+"""The progress of a run, read from its log files, as a progress bar or as plain lines."""
 
 import json
 import sys
@@ -14,13 +14,14 @@ _POLL_SECONDS = 0.5
 
 
 class Progress:
-    """Follows metrics.jsonl and timings.jsonl of a run while the `with` block runs; `max_steps` None until it is known."""
+    """Follows metrics.jsonl and timings.jsonl of a run while the `with` block runs.
+
+    `max_steps` is None until it is known.
+    """
 
     def __init__(self, run_dir: Path, max_steps: int | None) -> None:
-        self._metrics, self._timings = (
-            _Tail(run_dir / "metrics.jsonl"),
-            _Tail(run_dir / "timings.jsonl"),
-        )
+        self._metrics = _Tail(run_dir / "metrics.jsonl")
+        self._timings = _Tail(run_dir / "timings.jsonl")
         self._shown_step = max((line["step"] for line in self._metrics.new()), default=-1)
         self._speed = 0.0
         list(self._timings.new())
@@ -86,7 +87,7 @@ class _Tail:
         self._path, self._inode, self._offset = path, 0, 0
 
     def new(self) -> Iterator[dict[str, Any]]:
-        """The lines since the last call; all of them after a replacement."""
+        """Yield the lines since the last call; all of them after a replacement."""
         if not self._path.is_file():
             return
         with open(self._path, "rb") as file:

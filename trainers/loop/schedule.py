@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step, so that nothing of a schedule needs to be saved."""
+"""The learning rate as a function of the step, so that no schedule needs to be saved."""
 
 import math
 
@@ -6,10 +6,12 @@ from trainers.config import OptimizerSettings
 
 
 def learning_rate(settings: OptimizerSettings, step: int, max_steps: int | None) -> float:
-    """Rate of the optimizer step `step` (from 0); before the run's length is known (`max_steps` None), that of its warm-up.
+    """Return the rate of the optimizer step `step`, from 0.
 
-    constant: the full rate; linear and cosine: down to 0 at `max_steps`; one_cycle: up and down along cosines from 1/25 of
-    the rate and to 1/10,000 of that, the peak after `warmup_steps` (Smith & Topin 2018).
+    While the run's length is unknown (`max_steps` None) the rate is that of the warm-up. constant:
+    the highest rate; linear and cosine: down to 0 at `max_steps`; one_cycle: up and down along
+    cosines, from 1/25 of the rate and to 1/10,000 of that, the peak after `warmup_steps` (Smith &
+    Topin 2018).
     """
     if settings.lr_scheduler_type == "one_cycle":
         return settings.learning_rate * _one_cycle(step, settings.warmup_steps, max_steps)

@@ -1,8 +1,9 @@
-"""Where the lines of metrics.jsonl are sent besides (`report_to`): TensorBoard, Weights & Biases, MLflow.
+"""Trackers that get the lines of metrics.jsonl too (`report_to`): TensorBoard, W&B, MLflow.
 
-Each tracker knows the last step that it keeps and is sent the ones after it alone: a run that is continued puts no step twice, and a
-tracker that lost lines, or was asked for later, gets them from the restored ones. Addresses and keys are read from the environment of
-the first worker: WANDB_MODE, WANDB_API_KEY, MLFLOW_TRACKING_URI …
+Each tracker knows the last step that it keeps and gets the steps after it alone: a resumed run
+reports no step twice. A tracker that lost lines, or was added later, gets them from the restored
+ones. Addresses and keys are read from the environment of the first worker: WANDB_MODE,
+WANDB_API_KEY, MLFLOW_TRACKING_URI …
 """
 
 import hashlib
@@ -17,14 +18,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from ocr.errors import UserError
+from ocr.errors import UserError, first_line
 from ocr.settings import flattened, resolved
 from trainers.config import TrainConfig
 
 PROJECT = "lipi"
 _PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 _PARAMS_AT_ONCE = 100  # MLflow's limit
-_DEFAULTS = {  # of the environment: nothing is told to their makers, and a server that is gone keeps the workers waiting for a minute, not for ever
+# of the environment: no telemetry, and at most a minute's wait for a server that is gone
+_DEFAULTS = {
     "WANDB_ERROR_REPORTING": "false",
     "WANDB_INIT_TIMEOUT": "30",
     "WANDB_FINISH_TIMEOUT": "60",
@@ -37,21 +39,24 @@ _DEFAULTS = {  # of the environment: nothing is told to their makers, and a serv
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The run that is reported; `step` is that of the checkpoint it goes on from, -1 without any."""
+    """The run that is reported; `step` is that of the checkpoint it resumes from, or -1."""
 
     config: TrainConfig
     run_dir: Path
-    run: str
+    run_id: str
     step: int
 
     @property
     def key(self) -> str:
-        """Sixteen hexadecimal digits, equal whenever the run is continued; runs of the same settings differ by their names."""
-        return hashlib.sha256(f"{self.run} {self.config.run_name}".encode()).hexdigest()[:16]
+        """Sixteen hexadecimal digits of identity and name, equal whenever the run is resumed."""
+        return hashlib.sha256(f"{self.run_id} {self.config.run_name}".encode()).hexdigest()[:16]
 
 
 class Tracker(Protocol):
-    """A place that keeps numbers by step; `last` is the last step that it has and keeps. It may raise anything."""
+    """A service that keeps numbers by step; `last` is the last step that it keeps.
+
+    It may raise anything.
+    """
 
     last: int
 
@@ -63,13 +68,16 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """The open trackers of a run. One that fails, at whatever, is named once through `tell` and left out; the run goes on."""
+    """The open trackers of a run.
+
+    A tracker that fails is reported once through `log_event` and closed; the run continues.
+    """
 
     def __init__(
-        self, reported: Reported, restored: str, tell: Callable[[dict[str, Any]], None]
+        self, reported: Reported, restored: str, log_event: Callable[[dict[str, Any]], None]
     ) -> None:
-        """Open those of `report_to` and send them the `restored` lines of metrics.jsonl that they lack."""
-        self._tell, self._step = tell, max(0, reported.step)
+        """Open the trackers of `report_to`, and send them `restored` lines that they lack."""
+        self._log_event, self._step = log_event, max(0, reported.step)
         self._open: dict[str, Tracker] = {}
         for name in dict.fromkeys(reported.config.report_to):
             os.environ.update({**_DEFAULTS, **os.environ})
@@ -79,7 +87,7 @@ class Trackers:
             self.send(json.loads(line))
 
     def send(self, record: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl: its numbers, to each tracker that has not got its step."""
+        """Send the numbers of one line to each tracker that lacks its step."""
         self._step = record["step"]
         numbers = {
             key: float(value)
@@ -101,15 +109,16 @@ class Trackers:
     def _surviving(self, name: str) -> Iterator[None]:
         try:
             yield
-        except Exception as problem:  # noqa: BLE001  their libraries may raise anything, and no run shall die of a chart
+        except Exception as problem:  # noqa: BLE001  (no run shall end because of a chart)
             self._open.pop(name, None)
-            why = next((line.strip() for line in str(problem).splitlines() if line.strip()), "")
-            text = f"report_to {name} failed, the run goes on without it: {type(problem).__name__}: {why}"
-            self._tell({"event": "tracker", "step": self._step, "text": text})
+            kind = type(problem).__name__
+            why = first_line(problem) if str(problem).strip() else ""
+            text = f"report_to {name} failed, the run continues without it: {kind}: {why}"
+            self._log_event({"event": "tracker", "step": self._step, "text": text})
 
 
 def require_packages(names: Sequence[str]) -> None:
-    """UserError where a tracker's package is missing, before a run is begun."""
+    """Raise UserError where a tracker's package is missing, before a run starts."""
     if missing := [
         package
         for name, package in _PACKAGES.items()
@@ -117,18 +126,19 @@ def require_packages(names: Sequence[str]) -> None:
     ]:
         listed = " ".join(missing)
         raise UserError(
-            f"report_to=[{', '.join(names)}]: {' and '.join(missing)} not installed; pip install {listed}, or set another report_to"
+            f"report_to=[{', '.join(names)}]: {' and '.join(missing)} not installed; "
+            f"pip install {listed}, or set another report_to"
         )
 
 
 def _is_installed(package: str) -> bool:
-    """A folder of that name, such as the wandb/ that W&B makes, is no package."""
+    """Return whether it is a package; a folder such as W&B's wandb/ is none."""
     found = find_spec(package)
     return found is not None and found.origin is not None
 
 
 class _TensorBoard:
-    """Event files in run_dir/tensorboard, on the disk as soon as a line is; steps after `last` that they have are purged."""
+    """Event files in run_dir/tensorboard, flushed with every line; steps after `last` are purged."""
 
     def __init__(self, reported: Reported) -> None:
         from tensorboardX.event_file_writer import EventsWriter
@@ -137,9 +147,8 @@ class _TensorBoard:
         folder = reported.run_dir / "tensorboard"
         folder.mkdir(exist_ok=True)
         self.last = max((step for step in _steps_in(folder) if step <= reported.step), default=-1)
-        self._writer = EventsWriter(
-            str(folder / "events"), f".{time.time_ns()}"
-        )  # a file of its own within the same second too
+        # a file of its own, even within the same second
+        self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
         purge_step = self.last + 1
         self._writer.write_event(
             Event(
@@ -164,7 +173,7 @@ class _TensorBoard:
 
 
 def _steps_in(folder: Path) -> set[int]:
-    """The steps that TensorBoard shows of a folder: a session's start purges those from its step on."""
+    """Return the steps that TensorBoard shows; a session's start purges those from its step on."""
     steps = set[int]()
     for file in sorted(folder.glob("events.out.tfevents.*")):
         for event in _events_in(file):
@@ -176,7 +185,10 @@ def _steps_in(folder: Path) -> set[int]:
 
 
 def _events_in(file: Path) -> Iterator[Any]:
-    """The whole records (length, its checksum, data, its checksum) of an event file; a killed process leaves a part of one at the end."""
+    """Yield the whole records (length, its checksum, data, its checksum) of an event file.
+
+    A killed process leaves a part of a record at the end.
+    """
     from tensorboardX.proto.event_pb2 import Event
 
     with open(file, "rb") as records:
@@ -188,10 +200,12 @@ def _events_in(file: Path) -> Iterator[Any]:
 
 
 class _WeightsAndBiases:
-    """A W&B run of the project lipi, below run_dir/wandb; offline unless WANDB_MODE or WANDB_API_KEY is set.
+    """A W&B run of the project lipi, below run_dir/wandb.
 
-    Online W&B continues its run, tells its last step and keeps what it has. Offline it cannot, and uploads two folders of one run one behind the other
-    (wandb 0.31), so each start writes the whole run anew and sets the folders before it aside.
+    It is offline unless WANDB_MODE or WANDB_API_KEY is set. Online W&B continues its run, gives its
+    last step and keeps its numbers. Offline it cannot: it would upload two folders of one run one
+    after the other (wandb 0.31). Each start therefore writes the whole run anew and sets earlier
+    folders aside.
     """
 
     def __init__(self, reported: Reported) -> None:
@@ -230,9 +244,9 @@ def _set_aside(folder: Path, pattern: str) -> None:
 
 
 class _MlFlow:
-    """An MLflow run of the experiment lipi, at MLFLOW_TRACKING_URI or in run_dir/mlflow.db; found again by its tag.
+    """An MLflow run of the experiment lipi, at MLFLOW_TRACKING_URI or in run_dir/mlflow.db.
 
-    Its metrics cannot be taken back, so steps that it has are not sent again.
+    A tag identifies it. Its metrics cannot be withdrawn, so steps that it has are not sent again.
     """
 
     def __init__(self, reported: Reported) -> None:

@@ -1,7 +1,9 @@
-"""Put samples to replay into a bundle: some of the data set, or of what the config draws, that it was trained on.
+"""Put samples to replay into a bundle, from the data that the bundle was trained on.
 
-python -m trainers.retrain.add_replay runs/odia-ctc/bundle data/my_lines           # a prepared data set
-python -m trainers.retrain.add_replay ocr/assets/recognisers/thai configs/bases/thai.yaml       # the config of its run: drawn anew, as many as a bundle may carry
+A prepared data set:
+    python -m trainers.retrain.add_replay runs/odia-ctc/bundle data/my_lines
+The config of its run, whose sources are rendered anew, as many samples as a bundle may hold:
+    python -m trainers.retrain.add_replay ocr/assets/recognisers/thai configs/bases/thai.yaml
 """
 
 import sys
@@ -16,48 +18,52 @@ from ocr.settings import load_settings
 from ocr.sources.settings import SourceSettings, SyntheticSettings
 from trainers.config import TrainConfig
 
-_SKIPPED = 0.1  # of what is drawn: faces lack a sign here and there, and of few samples that is a larger share than in the run
+# share of rendered samples: some fonts lack a character, which of few samples is a larger share
+_MAX_SKIPPED = 0.1
 
 
 def files_of(config: TrainConfig) -> dict[str, bytes]:
-    """The two files for a bundle, from a config's sources, or from the data set that it names."""
+    """Return the two files for a bundle, from a config's sources or the data set that it names."""
     if isinstance(config.data.train, str):
         return replay_files(config.data.train)
     sources = _fewer(config.data.train, "train", MOST[TRAIN])
     sources = _fewer(sources, "validation", MOST[VALIDATION])
-    train, validation = open_splits(sources, None, config.data.validation_ratio, _SKIPPED)
+    train, validation = open_splits(sources, None, config.data.validation_ratio, _MAX_SKIPPED)
     return {TRAIN: few(train, MOST[TRAIN]), VALIDATION: few(validation, MOST[VALIDATION])}
 
 
 def _fewer(sources: Sequence[SourceSettings], split: str, most: int) -> tuple[SourceSettings, ...]:
-    """Drawn sources of a split with fewer samples in all, as small files; others as they are."""
-    drawn = [
-        source
+    """Return the sources, with at most `most` rendered samples of a split, as small files."""
+
+    def is_rendered(source: SourceSettings) -> bool:
+        return isinstance(source, SyntheticSettings) and source.split == split
+
+    counts = [
+        source.count
         for source in sources
-        if isinstance(source, SyntheticSettings) and source.split == split
+        if isinstance(source, SyntheticSettings) and is_rendered(source)
     ]
-    share = min(1.0, most / max(1, sum(source.count for source in drawn)))
-    less = {"on_the_fly": False, "image_format": "webp"}
-    return tuple(
-        source.model_copy(update={**less, "count": max(1, int(source.count * share))})
-        if isinstance(source, SyntheticSettings) and source.split == split
-        else source
-        for source in sources
-    )
+    share = min(1.0, most / max(1, sum(counts)))
+
+    def fewer(source: SourceSettings) -> SourceSettings:
+        if not isinstance(source, SyntheticSettings) or not is_rendered(source):
+            return source
+        count = max(1, int(source.count * share))
+        return source.model_copy(
+            update={"on_the_fly": False, "image_format": "webp", "count": count}
+        )
+
+    return tuple(map(fewer, sources))
 
 
 def main(bundle: str, data: str) -> None:
-    """Both arguments as on the command line."""
+    """Add the samples; both arguments as on the command line."""
     opened = open_bundle(Path(bundle))
-    files = (
-        files_of(load_settings(TrainConfig, Path(data)))
-        if data.endswith((".yaml", ".yml"))
-        else replay_files(data)
-    )
+    is_config = data.endswith((".yaml", ".yml"))
+    files = files_of(load_settings(TrainConfig, Path(data))) if is_config else replay_files(data)
     made = with_replay(opened, opened.path, files)
-    print(
-        f"{made.path}: {made.name}@{made.sha256[:12]} with {sum(map(len, files.values())) / 1e6:.1f} MB to replay"
-    )
+    megabytes = sum(map(len, files.values())) / 1e6
+    print(f"{made.path}: {made.name}@{made.sha256[:12]} with {megabytes:.1f} MB to replay")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,25 @@
-"""Whether a retrained recogniser is better: it may have forgotten next to nothing, and must read what was corrected with fewer errors, by lines it was not trained on."""
+"""The promotion gate: whether a retrained recogniser is better than the one before.
+
+It may have forgotten next to nothing. It must read corrected lines that it was not trained on with
+fewer errors.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ocr.evaluation import Comparison, Evaluation
+from ocr.retraining import BETTER, REFUSED, UNSURE
 
-BETTER, UNSURE, REFUSED = "better", "too few to be sure", "refused"
 _SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Two recognisers on the same lines: CERs, and the 95 % interval of new − old (paired bootstrap)."""
+    """CERs of two recognisers on the same lines.
+
+    `low` to `high` is the 95 % interval of new − old (paired bootstrap).
+    """
 
     samples: int
     old_cer: float
@@ -23,28 +30,35 @@ class Figures:
     new_errors: int
 
     @classmethod
-    def of(cls, found: Comparison) -> "Figures":
-        """From a comparison."""
-        old, new = found.old.counts, found.new.counts
+    def of(cls, comparison: Comparison) -> "Figures":
+        """Return the figures of a comparison."""
+        old, new = comparison.old.counts, comparison.new.counts
         return cls(
             old.samples,
             old.cer,
             new.cer,
-            found.low,
-            found.high,
+            comparison.low,
+            comparison.high,
             old.character_edits,
             new.character_edits,
         )
 
     def __str__(self) -> str:
-        return f"CER {self.old_cer:.2%} → {self.new_cer:.2%} on {self.samples:,} lines (95 % interval of the difference {100 * self.low:+.2f} to {100 * self.high:+.2f} points)"
+        return (
+            f"CER {self.old_cer:.2%} → {self.new_cer:.2%} on {self.samples:,} lines "
+            f"(95 % interval of the difference {100 * self.low:+.2f} to "
+            f"{100 * self.high:+.2f} points)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`better`: promote it; `too few to be sure`: a person decides; `refused`: `why` says so, and `worse` holds the lines that lost."""
+    """The gate's decision: BETTER (promote), UNSURE (a person decides) or REFUSED.
 
-    verdict: Literal["better", "too few to be sure", "refused"]
+    `why` gives the reasons, `worse` the lines that lost.
+    """
+
+    verdict: str
     why: tuple[str, ...]
     base: Figures
     corrections: Figures
@@ -52,51 +66,59 @@ class Verdict:
     worse: tuple[dict[str, Any], ...]
 
     def as_json(self) -> dict[str, Any]:
-        """As verdict.json holds it."""
+        """Return the verdict as verdict.json has it."""
         return asdict(self)
 
 
-def judge(base: Comparison, corrections: Comparison, held_out: bool, max_loss: float) -> Verdict:
-    """`base`: both on the base's validation lines; `corrections`: both on corrected lines that the new one, or for folds a sister of it, was not trained on."""
-    kept, gained = Figures.of(base), Figures.of(corrections)
-    why, sure = list[str](), False
+def decide(before: Comparison, corrections: Comparison, held_out: bool, max_loss: float) -> Verdict:
+    """Return the verdict.
+
+    `before`: both recognisers on the validation data of the old one's training. `corrections`:
+    both on corrected lines that the new one, or for folds another of its kind, was not trained on.
+    """
+    kept, gained = Figures.of(before), Figures.of(corrections)
+    why = _objections(kept, gained, held_out, max_loss)
+    verdict = REFUSED if why else BETTER if held_out else UNSURE
+    if verdict == BETTER:
+        why.append(f"held-out corrections: {gained}; nothing forgotten: {kept}")
+    elif verdict == UNSURE:
+        why.append(
+            f"{gained.old_errors} → {gained.new_errors} errors in {gained.samples} lines held out "
+            f"in turn, too few for an interval; nothing forgotten: {kept}"
+        )
+    worse = (*_worse(corrections, "correction"), *_worse(before, "base"))
+    judged_by: Literal["held-out lines", "folds"] = "held-out lines" if held_out else "folds"
+    return Verdict(verdict, tuple(why), kept, gained, judged_by, worse)
+
+
+def _objections(kept: Figures, gained: Figures, held_out: bool, max_loss: float) -> list[str]:
+    """Return the reasons to refuse the new recogniser."""
+    why = list[str]()
     if kept.high > max_loss:
         why.append(f"it forgets: {kept}; the upper end may be {100 * max_loss:+.2f} points at most")
-    if held_out:
-        sure = gained.high < 0
-        if not sure:
-            why.append(
-                f"not better beyond doubt on held-out corrections: {gained}; the whole interval has to lie below 0"
-            )
-    elif gained.new_errors >= gained.old_errors:
+    if held_out and gained.high >= 0:
         why.append(
-            f"no fewer errors on corrections held out in turn: {gained.old_errors} → {gained.new_errors} in {gained.samples} lines"
+            f"not better beyond doubt on held-out corrections: {gained}; "
+            "the whole interval must be below 0"
         )
-    verdict: Literal["better", "too few to be sure", "refused"] = (
-        "refused" if why else "better" if sure else "too few to be sure"
-    )
-    if verdict == "better":
-        why.append(f"held-out corrections: {gained}; nothing forgotten: {kept}")
-    elif verdict == "too few to be sure":
+    if not held_out and gained.new_errors >= gained.old_errors:
         why.append(
-            f"{gained.old_errors} → {gained.new_errors} errors in {gained.samples} lines held out in turn, too few for an interval; nothing forgotten: {kept}"
+            f"no fewer errors on corrections held out in turn: "
+            f"{gained.old_errors} → {gained.new_errors} in {gained.samples} lines"
         )
-    worse = [*_worse(corrections, "correction"), *_worse(base, "base")]
-    return Verdict(
-        verdict, tuple(why), kept, gained, "held-out lines" if held_out else "folds", tuple(worse)
-    )
+    return why
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """Several evaluations as one."""
+    """Return several evaluations as one."""
     return Evaluation(tuple(line for part in parts for line in part.lines))
 
 
-def _worse(found: Comparison, kind: str) -> list[dict[str, Any]]:
-    """The lines that lost most."""
+def _worse(comparison: Comparison, kind: str) -> list[dict[str, Any]]:
+    """Return the lines with more errors than before."""
     lost = [
         (old, new)
-        for old, new in found.changed
+        for old, new in comparison.changed
         if new.counts.character_edits > old.counts.character_edits
     ]
     return [

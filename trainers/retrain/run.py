@@ -1,7 +1,9 @@
-"""Retraining from the command to the verdict: divide the corrections, train with replay, read with what came of it, judge. The same command again goes on.
+"""Retraining from the command to the verdict; the same command again resumes.
+
+It divides the corrections, trains with replay, evaluates, and decides.
 
 OUTPUT/data/…             corrections as data sets: all, and each division
-OUTPUT/fold_1 …           runs that judge where corrections are few: each part of them held out in turn
+OUTPUT/fold_1 …           where corrections are few: runs that hold out one part of them in turn
 OUTPUT/NAME-rN            the candidate's run
 OUTPUT/bundle             the candidate, with the samples that a next retraining replays
 OUTPUT/progress.json, verdict.json
@@ -21,17 +23,28 @@ from ocr.dataset.prepared import open_training
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, compare, evaluate
-from ocr.files import read_json, write_atomically, write_json
+from ocr.files import read_json, shown, write_atomically, write_json
 from ocr.recognizers.factory import load
 from ocr.replay import replay_files, replay_of, rows_file, with_replay
 from ocr.retraining import PROGRESS_FILE, REFUSED, VERDICT_FILE, RetrainConfig
 from ocr.settings import parse_settings
 from ocr.sources.settings import CorrectionsSettings
 from trainers.config import TrainConfig
-from trainers.retrain.gate import Verdict, joined, judge
-from trainers.runs.launch import Job, launch, shown
+from trainers.retrain.gate import Verdict, decide, joined
+from trainers.runs.job import Job
+from trainers.runs.launch import launch
 
 Train = Callable[[Job], None]
+# settings that do not make another retraining
+_NOT_HASHED = {
+    "bundle",
+    "corrections",
+    "storage_path",
+    "output",
+    "workers",
+    "threads_per_worker",
+    "save_steps",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +56,35 @@ class Retrained:
 
     def __str__(self) -> str:
         found, bundle = self.found, shown(self.output / "bundle")
-        next_step = (
-            ""
-            if found["verdict"] == REFUSED
-            else f"; serve it: python ray_jobs/deploy.py {bundle}"
+        verdict = found["verdict"]
+        next_step = f"; serve it: python ray_jobs/deploy.py {bundle}"
+        return (
+            f"{verdict}: {'; '.join(found['why'])}\n"
+            f"{found['candidate']}: {verdict}, {bundle}{'' if verdict == REFUSED else next_step}"
         )
-        return f"{found['verdict']}: {'; '.join(found['why'])}\n{found['candidate']}: {found['verdict']}, {bundle}{next_step}"
 
 
 def retrain(config: RetrainConfig, train: Train, command: str) -> Retrained:
-    """To the verdict; `config.storage_path` is absolute. UserError before any training where bundle, corrections or replay are no good."""
+    """Retrain to the verdict; `config.storage_path` is absolute.
+
+    Raises UserError before any training where bundle, corrections or replay are wrong.
+    """
     bundle = open_bundle(Path(config.bundle))
     if bundle.family != "ctc":
         raise UserError(
-            f"{bundle.path}: a {bundle.family} bundle; train it further with its own config and data.train=[{{format: corrections, path: …}}]"
+            f"{bundle.path}: expected a ctc bundle, got {bundle.family}; train it further with its "
+            "own config and data.train=[{format: corrections, path: …}]"
         )
     replay = replay_of(bundle, config.replay)
-    judged = Dataset.open(replay, "validation")
+    validation = Dataset.open(replay, "validation")
     Dataset.open(replay, "train")
     corrected = open_training(
         (CorrectionsSettings(format="corrections", path=config.corrections),), config.max_skipped
     )
     if len(corrected) < config.min_samples:
         raise UserError(
-            f"{config.corrections}: {len(corrected)} usable corrections; at least {config.min_samples} are needed"
+            f"{config.corrections}: {len(corrected)} usable corrections; "
+            f"at least {config.min_samples} are needed"
         )
     output = Path(config.storage_path) / (
         config.output or f"retrain-{bundle.name}-{_hash(config, bundle, corrected)}"
@@ -76,40 +94,31 @@ def retrain(config: RetrainConfig, train: Train, command: str) -> Retrained:
         return Retrained(output, read_json(output / VERDICT_FILE))
     output.mkdir(parents=True, exist_ok=True)
     return _Retraining(
-        config, train, command, bundle, replay, judged, corrected, output
-    ).to_its_end()
+        config, train, command, bundle, replay, validation, corrected, output
+    ).finish()
 
 
 def _hash(config: RetrainConfig, bundle: Bundle, corrected: Dataset) -> str:
-    settings = config.model_dump(
-        exclude={
-            "bundle",
-            "corrections",
-            "storage_path",
-            "output",
-            "workers",
-            "threads_per_worker",
-            "save_steps",
-        }
-    )
-    return hashlib.sha256(
-        json.dumps([bundle.sha256, corrected.fingerprint, settings], sort_keys=True).encode()
-    ).hexdigest()[:8]
+    """Return eight digits of the hash of all that makes this retraining another one."""
+    settings = config.model_dump(exclude=_NOT_HASHED)
+    values = [bundle.sha256, corrected.fingerprint, settings]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def divided(groups: Sequence[str], parts: int) -> list[list[int]]:
-    """Slots of samples in so many parts of like size, none of whose groups stands in two; where there are fewer groups than parts, each sample goes by itself."""
-    keys = (
-        list(groups)
-        if len(set(groups)) >= parts
-        else [f"{group}/{place}" for place, group in enumerate(groups)]
-    )
-    found: list[list[int]] = [[] for _ in range(parts)]
+    """Return the indices of samples in parts of similar size, no group in two of them.
+
+    Where there are fewer groups than parts, each sample is a group of its own.
+    """
+    keys = list(groups)
+    if len(set(groups)) < parts:
+        keys = [f"{group}/{index}" for index, group in enumerate(groups)]
+    divided: list[list[int]] = [[] for _ in range(parts)]
     for key in sorted(
         set(keys), key=lambda key: (-keys.count(key), hashlib.sha256(key.encode()).digest())
     ):
-        min(found, key=len).extend(place for place, other in enumerate(keys) if other == key)
-    return [sorted(part) for part in found]
+        min(divided, key=len).extend(index for index, other in enumerate(keys) if other == key)
+    return [sorted(part) for part in divided]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,51 +128,24 @@ class _Retraining:
     command: str
     bundle: Bundle
     replay: str
-    judged: Dataset
+    validation: Dataset
     corrected: Dataset
     output: Path
 
-    def to_its_end(self) -> Retrained:
+    def finish(self) -> Retrained:
+        """Train what is left, decide, and write the verdict."""
         began = time.time()
-        parts = divided(
-            [
-                self.corrected.group(index).get("page", self.corrected.ids[index])
-                for index in range(len(self.corrected))
-            ],
-            self.config.folds,
-        )
+        parts = self._parts()
         held_out = max(map(len, parts)) >= self.config.least_held_out
         old = load(self.bundle.path)
         print(f"{len(self.corrected):,} corrections: {self._way(parts, held_out)}", flush=True)
-        everything = range(len(self.corrected))
-        if held_out:
-            out = max(parts, key=len)
-            candidate = self._trained(
-                self._name,
-                [place for place in everything if place not in set(out)],
-                self.replay,
-                (1, 2),
-            )
-            judges, new = out, evaluate(load(candidate), self.corrected, out)
-        else:
-            judges, new = (
-                [place for part in parts for place in part],
-                joined(
-                    [
-                        self._of_a_fold(number, part, parts)
-                        for number, part in enumerate(parts, start=1)
-                    ]
-                ),
-            )
-            candidate = self._trained(
-                self._name, list(everything), self.replay, (len(parts) + 1, len(parts) + 2)
-            )
+        way = self._by_held_out if held_out else self._by_folds
+        candidate, indices, new = way(parts)
         last = 2 if held_out else len(parts) + 2
-        self._tell("judging", (last, last), None)
-        base = compare(evaluate(old, self.judged), evaluate(load(candidate), self.judged))
-        verdict = judge(
-            base,
-            compare(evaluate(old, self.corrected, judges), new),
+        self._write_progress("evaluating", (last, last), None)
+        verdict = decide(
+            compare(evaluate(old, self.validation), evaluate(load(candidate), self.validation)),
+            compare(evaluate(old, self.corrected, indices), new),
             held_out,
             self.config.max_loss,
         )
@@ -172,26 +154,52 @@ class _Retraining:
         )
         return self._finished(verdict, made, time.time() - began)
 
+    def _parts(self) -> list[list[int]]:
+        """Return the corrections in parts; those of one page stay together."""
+        groups = [
+            self.corrected.group(index).get("page", self.corrected.ids[index])
+            for index in range(len(self.corrected))
+        ]
+        return divided(groups, self.config.folds)
+
+    def _by_held_out(self, parts: list[list[int]]) -> tuple[Path, list[int], Evaluation]:
+        """Train the candidate without the largest part, and read that part with it."""
+        out = max(parts, key=len)
+        rest = [index for index in range(len(self.corrected)) if index not in set(out)]
+        candidate = self._trained(self._name, rest, self.replay, (1, 2))
+        return candidate, out, evaluate(load(candidate), self.corrected, out)
+
+    def _by_folds(self, parts: list[list[int]]) -> tuple[Path, list[int], Evaluation]:
+        """Read each part with a run that was trained without it; train the candidate on all."""
+        read = [self._of_a_fold(number, part, parts) for number, part in enumerate(parts, start=1)]
+        number = (len(parts) + 1, len(parts) + 2)
+        everything = list(range(len(self.corrected)))
+        candidate = self._trained(self._name, everything, self.replay, number)
+        return candidate, [index for part in parts for index in part], joined(read)
+
     @property
     def _name(self) -> str:
-        """base-odia → base-odia-r1 → base-odia-r2."""
+        """The candidate's name: base-odia → base-odia-r1 → base-odia-r2."""
         found = re.fullmatch(r"(.*)-r(\d+)", self.bundle.name)
         return f"{found[1]}-r{int(found[2]) + 1}" if found else f"{self.bundle.name}-r1"
 
     def _way(self, parts: list[list[int]], held_out: bool) -> str:
         if held_out:
-            return f"{max(map(len, parts))} are held out to judge by"
-        return f"too few to hold {self.config.least_held_out} out, so each of {len(parts)} parts is held out in turn, and a run with all of them makes the candidate"
+            return f"{max(map(len, parts))} are held out for the evaluation"
+        return (
+            f"too few to hold {self.config.least_held_out} out, so each of {len(parts)} parts is "
+            "held out in turn, and a run with all of them makes the candidate"
+        )
 
     def _of_a_fold(self, number: int, part: list[int], parts: list[list[int]]) -> Evaluation:
-        rest = sorted(place for other in parts if other is not part for place in other)
+        rest = sorted(index for other in parts if other is not part for index in other)
         name = f"fold_{number}"
         validation = self._data(name, {"train": rest, "validation": part})
         bundle = self._trained(name, rest, validation, (number, len(parts) + 2))
         return evaluate(load(bundle), self.corrected, part)
 
     def _data(self, name: str, splits: dict[str, list[int]]) -> str:
-        """A data set's folder with these corrections."""
+        """Return the folder of a data set with these corrections."""
         folder = self.output / "data" / name
         folder.mkdir(parents=True, exist_ok=True)
         for split, chosen in splits.items():
@@ -202,21 +210,18 @@ class _Retraining:
     def _trained(
         self, name: str, chosen: list[int], validation: str, part: tuple[int, int]
     ) -> Path:
-        """The bundle of a run on these corrections."""
+        """Return the bundle of a run on these corrections."""
         config = self._run_config(name, self._data(name, {"train": chosen}), validation)
-        self._tell(name, part, name)
+        self._write_progress(name, part, name)
         return launch(config, self.train, self.command).run_dir / "bundle"
 
     def _run_config(self, name: str, data: str, validation: str) -> TrainConfig:
-        config, is_fold = self.config, validation != self.replay
-        length = (
-            {"max_steps": config.max_steps}
-            if config.num_epochs is None
-            else {"num_epochs": config.num_epochs}
-        )
-        backends = (
-            ["torch"] if is_fold else list(self.bundle.backends)
-        )  # a fold has too few lines for the gate of a quantised one
+        config, bundle, is_fold = self.config, self.bundle, validation != self.replay
+        # a fold has too few lines for the gate of a quantised backend
+        backends = ["torch"] if is_fold else list(bundle.backends)
+        not_of_the_run = ("alphabet", "character_dict_path")
+        model = {key: value for key, value in bundle.model.items() if key not in not_of_the_run}
+        decoding = {key: value for key, value in bundle.decoding.items() if key != "calibration"}
         values = {
             "run_name": name,
             "storage_path": str(self.output),
@@ -226,26 +231,11 @@ class _Retraining:
                 "replay": self.replay,
                 "replay_ratio": config.replay_ratio,
             },
-            "train": {
-                **length,
-                "global_batch_size": config.global_batch_size,
-                "micro_batch_size": min(16, config.global_batch_size),
-                "save_steps": config.save_steps,
-                "eval_steps": 1_000_000,  # once, at the end: what judges must not choose
-                "logging_steps": 5,
-                "seed": config.seed,
-                "init_from": str(self.bundle.path),
-            },
+            "train": self._loop_settings(),
             "optimizer": {"learning_rate": config.learning_rate, "warmup_steps": 10},
-            "model": {
-                key: value
-                for key, value in self.bundle.model.items()
-                if key not in ("alphabet", "character_dict_path")
-            },
+            "model": model,
             "augment": {"strength": config.augment},
-            "decoding": {
-                key: value for key, value in self.bundle.decoding.items() if key != "calibration"
-            },
+            "decoding": decoding,
             "export": {
                 "backends": backends,
                 "half_weights": not is_fold,
@@ -257,13 +247,32 @@ class _Retraining:
         }
         return parse_settings(TrainConfig, values, f"{self.output}: {name}")
 
-    def _tell(self, phase: str, part: tuple[int, int], run: str | None) -> None:
-        """Where it is, for whoever watches."""
-        where = {"phase": phase, "part": part[0], "parts": part[1], "run": run}
-        write_json(
-            self.output / PROGRESS_FILE,
-            {**where, "max_steps": self.config.max_steps, "num_epochs": self.config.num_epochs},
-        )
+    def _loop_settings(self) -> dict[str, Any]:
+        config = self.config
+        epochs = config.num_epochs
+        length = {"max_steps": config.max_steps} if epochs is None else {"num_epochs": epochs}
+        return {
+            **length,
+            "global_batch_size": config.global_batch_size,
+            "micro_batch_size": min(16, config.global_batch_size),
+            "save_steps": config.save_steps,
+            "eval_steps": 1_000_000,  # once, at the end: the lines that decide must not choose
+            "logging_steps": 5,
+            "seed": config.seed,
+            "init_from": str(self.bundle.path),
+        }
+
+    def _write_progress(self, phase: str, part: tuple[int, int], run: str | None) -> None:
+        """Write progress.json and a line on the terminal."""
+        progress = {
+            "phase": phase,
+            "part": part[0],
+            "parts": part[1],
+            "run": run,
+            "max_steps": self.config.max_steps,
+            "num_epochs": self.config.num_epochs,
+        }
+        write_json(self.output / PROGRESS_FILE, progress)
         print(f"part {part[0]} of {part[1]}: {phase}", flush=True)
 
     def _finished(self, verdict: Verdict, made: Bundle, seconds: float) -> Retrained:

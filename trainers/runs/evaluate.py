@@ -1,4 +1,7 @@
-"""Every checkpoint of a run and its bundle, or one bundle, judged on a data set; what was judged already is not read again."""
+"""Error rates on a data set: of every checkpoint of a run and its bundle, or of one bundle.
+
+A checkpoint that was evaluated already is not read with again.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -13,18 +16,22 @@ from ocr.files import read_json, write_json
 from ocr.recognizers.factory import load
 from ocr.recognizers.recognizer import Recognizer
 from ocr.scoring import Counts
-from ocr.settings import parse_settings, read_yaml
-from trainers.config import TrainConfig
+from trainers.config import config_of_run
+from trainers.families.task import Task
 from trainers.loop import checkpoint as checkpoints
-from trainers.loop.checkpoint import DamagedCheckpoint
-from trainers.runs.launch import Data, finishing_task
+from trainers.loop.checkpoint import Checkpoint, DamagedCheckpoint
+from trainers.runs.job import Data
+from trainers.runs.launch import finishing_task
 
-HEADER = f"{'':<24}{'samples':>9}{'CER':>9}{'graphemes':>11}{'WER':>9}{'exact':>9}{'characters':>12}{'s/image':>9}"
+HEADER = (
+    f"{'':<24}{'samples':>9}{'CER':>9}{'graphemes':>11}{'WER':>9}{'exact':>9}"
+    f"{'characters':>12}{'s/image':>9}"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """One recogniser on a data set."""
+class Result:
+    """One recogniser's error rates on a data set."""
 
     name: str
     counts: Counts
@@ -32,90 +39,102 @@ class Verdict:
 
     def __str__(self) -> str:
         counts = self.counts
-        rates = f"{counts.samples:>9,}{counts.cer:>9.2%}{counts.grapheme_cer:>11.2%}{counts.wer:>9.2%}{counts.exact_match:>9.2%}"
         return (
-            f"{self.name:<24}{rates}{max(0.0, 1 - counts.cer):>12.2%}{self.seconds_per_image:>9.3f}"
+            f"{self.name:<24}{counts.samples:>9,}{counts.cer:>9.2%}{counts.grapheme_cer:>11.2%}"
+            f"{counts.wer:>9.2%}{counts.exact_match:>9.2%}"
+            f"{max(0.0, 1 - counts.cer):>12.2%}{self.seconds_per_image:>9.3f}"
         )
 
 
-def judge(path: Path, data: str | None = None) -> Iterator[Verdict]:
-    """A verdict for each; `data` defaults to what the run, or the bundle's training, was judged on. A run's verdicts are kept in `evaluations/`."""
+def evaluate_run(path: Path, data: str | None = None) -> Iterator[Result]:
+    """Yield a result for each checkpoint of a run and its bundle, or for one bundle.
+
+    `data` defaults to the validation data of the run, or of the bundle's training. A run keeps its
+    results in `evaluations/`.
+    """
     if (path / MANIFEST).is_file() or not path.exists():
-        yield _judged(path.name, load(path), _judging_data(path, data), None)
+        yield _result(path.name, load(path), _validation_data(path, data), None)
         return
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path}: neither a run (no config.yaml) nor a bundle (no {MANIFEST})")
-    config = parse_settings(TrainConfig, read_yaml(path / "config.yaml"), str(path / "config.yaml"))
+    config = config_of_run(path / "config.yaml")
     own = Data.open(config)
     task = finishing_task(config, own, path)
-    judged, chosen = (
-        (Dataset.open(data, "validation"), None) if data else (own.validation, task.judged)
-    )
-    kept = (
-        path
-        / "evaluations"
-        / f"{judged.fingerprint[:12]}{'' if chosen is None else f'-{len(chosen)}'}"
-    )
-    for step in checkpoints.steps_of(path):
-        try:
-            found = checkpoints.verify_hashes(checkpoints.directory_of(path, step))
-        except DamagedCheckpoint as problem:
-            print(f"passed over {problem}", flush=True)
-            continue
-        file = kept / f"{found.path.name}.json"
-        if (known := _known(file, found.manifest_sha256)) is not None:
-            yield known
-            continue
-        checkpoints.load_trained_state(task.network, found.weights())
-        verdict = _judged(found.path.name, task.recognizer, judged, chosen)
-        kept.mkdir(parents=True, exist_ok=True)
-        write_json(
-            file,
-            {
-                "manifest_sha256": found.manifest_sha256,
-                "counts": verdict.counts.as_vector(),
-                "seconds_per_image": verdict.seconds_per_image,
-            },
-        )
-        yield verdict
+    validation, indices = own.validation, task.read_indices
+    name = f"{validation.fingerprint[:12]}-{len(indices)}"
+    if data:
+        validation, indices = Dataset.open(data, "validation"), None
+        name = validation.fingerprint[:12]
+    yield from _checkpoints(path, task, validation, indices, path / "evaluations" / name)
     if (path / "bundle").is_dir():
-        yield _judged("bundle", load(path / "bundle"), judged, chosen)
+        yield _result("bundle", load(path / "bundle"), validation, indices)
 
 
-def best_of(verdicts: Sequence[Verdict]) -> str:
-    """The name of the one with the lowest CER, the first of equals."""
-    return min(verdicts, key=lambda verdict: verdict.counts.cer).name
+def _checkpoints(
+    run_dir: Path, task: Task, data: Dataset, indices: Sequence[int] | None, kept: Path
+) -> Iterator[Result]:
+    for step in checkpoints.steps_of(run_dir):
+        try:
+            checkpoint = checkpoints.verify_hashes(checkpoints.directory_of(run_dir, step))
+        except DamagedCheckpoint as problem:
+            print(f"skipped {problem}", flush=True)
+            continue
+        yield _kept_or_new(checkpoint, task, data, indices, kept)
+
+
+def _kept_or_new(
+    checkpoint: Checkpoint, task: Task, data: Dataset, indices: Sequence[int] | None, kept: Path
+) -> Result:
+    file = kept / f"{checkpoint.path.name}.json"
+    if (known := _known(file, checkpoint.manifest_sha256)) is not None:
+        return known
+    checkpoints.load_trained_state(task.network, checkpoint.weights())
+    result = _result(checkpoint.path.name, task.recognizer, data, indices)
+    kept.mkdir(parents=True, exist_ok=True)
+    values = {
+        "manifest_sha256": checkpoint.manifest_sha256,
+        "counts": result.counts.as_vector(),
+        "seconds_per_image": result.seconds_per_image,
+    }
+    write_json(file, values)
+    return result
+
+
+def best_of(results: Sequence[Result]) -> str:
+    """Return the name of the result with the lowest CER, the first of equals."""
+    return min(results, key=lambda result: result.counts.cer).name
 
 
 def compared(old: Path, new: Path, data: str | None = None) -> Comparison:
-    """Two bundles, or the bundles of two runs, on the same samples; `data` defaults to what the old one was judged on."""
+    """Compare two bundles, or the bundles of two runs, on the same samples.
+
+    `data` defaults to the validation data of the old one's training.
+    """
     bundles = [path if (path / MANIFEST).is_file() else path / "bundle" for path in (old, new)]
-    judged = _judging_data(bundles[0], data)
-    return compare(*(evaluate(load(bundle), judged) for bundle in bundles))
+    validation = _validation_data(bundles[0], data)
+    return compare(*(evaluate(load(bundle), validation) for bundle in bundles))
 
 
-def _judging_data(bundle: Path, data: str | None) -> Dataset:
-    chosen = data or open_bundle(bundle).card.get("data")
-    if not chosen:
-        raise UserError(
-            f"{bundle}: the bundle does not say what it was judged on; give data=FOLDER"
-        )
-    return Dataset.open(str(chosen), "validation")
+def _validation_data(bundle: Path, data: str | None) -> Dataset:
+    folder = data or open_bundle(bundle).card.get("data")
+    if not folder:
+        raise UserError(f"{bundle}: the bundle does not name its validation data; set data=FOLDER")
+    return Dataset.open(str(folder), "validation")
 
 
-def _judged(
+def _result(
     name: str, recognizer: Recognizer, data: Dataset, indices: Sequence[int] | None
-) -> Verdict:
+) -> Result:
     began = time.perf_counter()
     counts = evaluate(recognizer, data, indices).counts
-    return Verdict(name, counts, (time.perf_counter() - began) / max(1, counts.samples))
+    return Result(name, counts, (time.perf_counter() - began) / max(1, counts.samples))
 
 
-def _known(file: Path, manifest_sha256: str) -> Verdict | None:
-    """What an earlier call found of this very checkpoint."""
+def _known(file: Path, manifest_sha256: str) -> Result | None:
+    """Return the result that an earlier call kept of this very checkpoint."""
     if not file.is_file():
         return None
     values = read_json(file)
     if values["manifest_sha256"] != manifest_sha256:
         return None
-    return Verdict(file.stem, Counts.from_vector(values["counts"]), values["seconds_per_image"])
+    return Result(file.stem, Counts.from_vector(values["counts"]), values["seconds_per_image"])

@@ -1,33 +1,34 @@
-"""The end of a run: the best checkpoint becomes a bundle, is read with, and the report says how well."""
+"""The end of a run: the best checkpoint becomes a bundle, reads, and the report says how well."""
 
 import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ocr.bundle import open_bundle
-from ocr.dataset.prepared import told
+from ocr.dataset.prepared import describe_data
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, Line
 from ocr.files import read_json
+from ocr.keyed import generator
 from ocr.settings import resolved
 from trainers.config import TrainConfig
-from trainers.families import card_of, export
+from trainers.families import family_of
 from trainers.families.export_gate import Exported
-from trainers.families.task import Checked, Task
+from trainers.families.model_card import card_of
+from trainers.families.task import Task, UsableSamples
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.checkpoint import Checkpoint, DamagedCheckpoint
-from trainers.loop.keyed_random import generator
-from trainers.loop.loop import EXACT, Evaluations, best_step
+from trainers.loop.run_state import EXACT, Evaluations, best_step
 from trainers.report import ReportLine, write_report
+from trainers.report.corrections_system import training_report
 from trainers.report.records import median, read_records
 
 SHOWN_LINES = 12
 
 
 def is_reported(config: TrainConfig, run_dir: Path) -> bool:
-    """Whether report and bundle of the run as it is now are there and whole."""
+    """Return whether report and bundle of the run as it is now exist and are whole."""
     if not (run_dir / "report.json").is_file() or not (run_dir / "report.html").is_file():
         return False
     try:
@@ -35,73 +36,85 @@ def is_reported(config: TrainConfig, run_dir: Path) -> bool:
         open_bundle(run_dir / "bundle")
     except (UserError, ValueError):
         return False
-    found = checkpoints.steps_of(run_dir)
+    steps = checkpoints.steps_of(run_dir)
     best = best_step(config, checkpoints.evaluations(run_dir))
-    return bool(found) and report.get("step") == found[-1] and report.get("best_step") == best
+    return bool(steps) and report.get("step") == steps[-1] and report.get("best_step") == best
 
 
 def final_report(
     config: TrainConfig,
     task: Task,
-    checked: Checked,
+    usable: UsableSamples,
     run_dir: Path,
     fingerprints: dict[str, str],
     command: str,
 ) -> None:
-    """Export the best checkpoint's bundle, read the validation split with it, write report.json and report.html."""
+    """Export the best checkpoint, read the validation split with the bundle, write the report."""
     evaluations = checkpoints.evaluations(run_dir)
-    last = checkpoints.verify(checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1]))
+    steps = checkpoints.steps_of(run_dir)
+    last = checkpoints.verify_hashes(checkpoints.directory_of(run_dir, steps[-1]))
     best = _best(config, run_dir, evaluations)
     checkpoints.load_for_export(task.network, best.weights(), config.export.initial_share)
-    exported = export(
-        task, run_dir / "bundle", card_of(task, [best.step], fingerprints, final=True)
-    )
-    evaluation = exported.evaluation
+    card = card_of(task, [best.step], fingerprints, final=True)
+    exported = family_of(config).export(task, run_dir / "bundle", card)
     report = {
         **_progress(config, last, best, len(task.train_ids), run_dir),
-        **evaluation.counts.rates(),
-        "eval_loss": evaluations[best.step]["eval_loss"],
-        "validation_samples": evaluation.counts.samples,
-        "parameters": sum(parameter.numel() for parameter in task.network.parameters()),
-        "trained_parameters": sum(
-            parameter.numel() for parameter in task.network.parameters() if parameter.requires_grad
-        ),
-        "before_training": evaluations.get(0, {}),
-        "inference_check": _inference_check(evaluations, best.step),
+        **_measured(task, exported, evaluations, best.step),
         "command": command,
         "bundle": str(run_dir / "bundle"),
         **_reading(exported),
         "config": resolved(config),
         "versions": _versions(last),
-        "data": _data(config, task, checked, fingerprints),
-        **_as_corrections_tells(config, task, checked, evaluations),
+        "data": _data(config, task, usable, fingerprints),
+        **training_report(config, task, usable, evaluations),
         "confusions": [
             [expected, read, count]
-            for (expected, read), count in evaluation.confusions.most_common(30)
+            for (expected, read), count in exported.evaluation.confusions.most_common(30)
         ],
     }
-    write_report(run_dir, report, _shown_lines(config, task, evaluation))
+    write_report(run_dir, report, _shown_lines(config, task, exported.evaluation))
+
+
+def _measured(
+    task: Task, exported: Exported, evaluations: Evaluations, best: int
+) -> dict[str, Any]:
+    """Return the bundle's error rates, the size of the network, and readings before and after."""
+    counts, parameters = exported.evaluation.counts, list(task.network.parameters())
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return {
+        **counts.rates(),
+        "eval_loss": evaluations[best]["eval_loss"],
+        "validation_samples": counts.samples,
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trained_parameters": sum(parameter.numel() for parameter in trained),
+        "before_training": evaluations.get(0, {}),
+        "inference_check": _inference_check(evaluations, best),
+    }
 
 
 def _inference_check(evaluations: Evaluations, best: int) -> dict[str, Any]:
-    """One sample as it was read before training and by the best checkpoint; empty where the family shows none."""
+    """Return one sample with its readings before training and by the best checkpoint.
+
+    Empty for a family without an example.
+    """
     before, after = (evaluations.get(step, {}).get("inference_check", {}) for step in (0, best))
     return {**after, "reading_before": before.get("reading")} if after else {}
 
 
 def _best(config: TrainConfig, run_dir: Path, evaluations: Evaluations) -> Checkpoint:
-    """The best checkpoint that verifies; a damaged one is named and the next best taken."""
-    there = {
+    """Return the best checkpoint that verifies; a damaged one is named and the next best taken."""
+    left = {
         step: evaluations[step] for step in checkpoints.steps_of(run_dir) if step in evaluations
     }
-    while (best := best_step(config, there)) is not None:
+    while (best := best_step(config, left)) is not None:
         try:
-            return checkpoints.verify(checkpoints.directory_of(run_dir, best))
+            return checkpoints.verify_hashes(checkpoints.directory_of(run_dir, best))
         except DamagedCheckpoint as problem:
-            print(f"passed over {problem}", flush=True)
-            del there[best]
+            print(f"skipped {problem}", flush=True)
+            del left[best]
     raise UserError(
-        f"{run_dir}: no checkpoint with an evaluation is good; put one back from a copy, or train on by raising train.max_steps"
+        f"{run_dir}: no checkpoint with an evaluation is good; "
+        "restore one from a copy, or train on by raising train.max_steps"
     )
 
 
@@ -111,6 +124,7 @@ def _progress(
     state, environment = last.state()["train"], last.state()["environment"]
     timings = read_records(run_dir / "timings.jsonl")
     inexact = [stop["exactness"] for stop in state["resumed_at"] if stop["exactness"] != EXACT]
+    machine = ("device", "precision", "workers", "threads_per_worker")
     return {
         "status": "finished" if state["step"] >= (state["max_steps"] or 0) else "stopped early",
         "run_name": config.run_name,
@@ -122,10 +136,7 @@ def _progress(
         "training_seconds": round(state["training_seconds"], 1),
         "samples_per_second": median([speed for _, speed in timings.series("samples_per_second")]),
         "peak_memory_mib": max((mib for _, mib in timings.series("memory_mib")), default=None),
-        **{
-            key: environment[key]
-            for key in ("device", "precision", "workers", "threads_per_worker")
-        },
+        **{key: environment[key] for key in machine},
         "history": {
             "resumed_at": state["resumed_at"],
             "extended_at": state["extended_at"],
@@ -134,37 +145,8 @@ def _progress(
     }
 
 
-def _as_corrections_tells(
-    config: TrainConfig, task: Task, checked: Checked, evaluations: Evaluations
-) -> dict[str, Any]:
-    """The keys of the Corrections system's training report, so that what reads those reads ours; its accuracy is our exact match."""
-    run_dir, by_step = config.local_run_dir, [result for _, result in sorted(evaluations.items())]
-    losses = [loss for _, loss in read_records(run_dir / "metrics.jsonl").series("loss")]
-    accuracy = [result["eval_exact_match"] for result in by_step]
-    return {
-        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
-        "samples_used": len(task.train_ids) + len(task.validation),
-        "train_samples": len(task.train_ids),
-        "val_samples": len(task.validation),
-        "epochs": config.train.num_epochs,
-        "batch_size": config.train.global_batch_size,
-        "learning_rate": config.optimizer.learning_rate,
-        "vocab_size": len(alphabet) if (alphabet := getattr(checked, "alphabet", None)) else None,
-        "final_train_loss": losses[-1] if losses else None,
-        "final_val_loss": by_step[-1]["eval_loss"] if by_step else None,
-        "final_val_accuracy": accuracy[-1] if accuracy else None,
-        "best_val_accuracy": max(accuracy, default=None),
-        "model_path": str(run_dir / "bundle"),
-        "history_summary": {
-            "train_loss": losses,
-            "val_loss": [result["eval_loss"] for result in by_step],
-            "val_accuracy": accuracy,
-        },
-    }
-
-
 def _reading(exported: Exported) -> dict[str, Any]:
-    """What the bundle decodes with and how well, per backend, and its confidence against truth."""
+    """Return the bundle's decoding, the CER of each backend, and its confidence against truth."""
     bundle, trust = exported.bundle, exported.reliability
     return {
         "decoding": bundle.decoding,
@@ -188,38 +170,36 @@ def _versions(last: Checkpoint) -> dict[str, str]:
 
 
 def _data(
-    config: TrainConfig, task: Task, checked: Checked, fingerprints: dict[str, str]
+    config: TrainConfig, task: Task, usable: UsableSamples, fingerprints: dict[str, str]
 ) -> dict[str, Any]:
-    splits = {
+    return {
         "train": {
-            "path": told(config.data.train),
-            "samples": len(checked.train),
+            "path": describe_data(config.data.train),
+            "samples": len(usable.train),
             "fingerprint": fingerprints["train"],
         },
         "validation": {
-            "path": told(config.data.validation or config.data.train),
-            "samples": len(checked.validation),
+            "path": describe_data(config.data.validation or config.data.train),
+            "samples": len(usable.validation),
             "fingerprint": fingerprints["validation"],
         },
-    }
-    held_out = task.validation_data.description().get("held_out", {})
-    return {
-        **splits,
-        "skipped": checked.skipped,
-        "unknown_characters": checked.unknown_characters,
-        "held_out": held_out,
+        "skipped": usable.skipped,
+        "unknown_characters": usable.unknown_characters,
+        "held_out": task.validation_data.description().get("held_out", {}),
     }
 
 
 def _shown_lines(config: TrainConfig, task: Task, evaluation: Evaluation) -> list[ReportLine]:
-    """The lines with the highest error rates, the surest first among equals, and some drawn by the run's seed."""
-    worst = sorted(evaluation.lines, key=lambda line: (-line.counts.cer, -line.confidence))[
-        :SHOWN_LINES
-    ]
-    drawn = generator(config.train.seed, "report").permutation(len(evaluation.lines))[:SHOWN_LINES]
+    """Return the lines with the highest error rates, and some picked by the run's seed.
+
+    Among lines of equal error rates the most confident come first.
+    """
+    worst = sorted(evaluation.lines, key=lambda line: (-line.counts.cer, -line.confidence))
+    order = generator(config.train.seed, "report").permutation(len(evaluation.lines))
+    picked = [evaluation.lines[int(i)] for i in order[:SHOWN_LINES]]
     return [
-        *_report_lines(task, worst, "worst"),
-        *_report_lines(task, [evaluation.lines[int(i)] for i in drawn], "random"),
+        *_report_lines(task, worst[:SHOWN_LINES], "worst"),
+        *_report_lines(task, picked, "random"),
     ]
 
 

@@ -1,4 +1,7 @@
-"""Whether there is a GPU to train on, answered before anything is downloaded or built: no torch here, and Ray only where there is a cluster to ask."""
+"""Whether there is a GPU to train on, answered before anything is downloaded or built.
+
+No torch here, and Ray only where there is a cluster to ask.
+"""
 
 import os
 from pathlib import Path
@@ -8,41 +11,40 @@ from trainers.config import TrainConfig
 
 
 def find_gpu() -> tuple[bool, str]:
-    """Whether there is one, and what says so: LIPI_ACCELERATOR (gpu or cpu), else the cluster of RAY_ADDRESS, else this machine's devices.
+    """Return whether there is a GPU, and the reason to think so.
 
-    A cluster that scales from zero says it by LIPI_ACCELERATOR, since at rest it shows none.
+    LIPI_ACCELERATOR (gpu or cpu) decides, else the cluster of RAY_ADDRESS, else this machine's
+    devices. A cluster that scales from zero shows no GPU at rest: set LIPI_ACCELERATOR for it.
     """
-    if said := os.environ.get("LIPI_ACCELERATOR"):
-        if said not in ("gpu", "cpu"):
-            raise UserError(f"LIPI_ACCELERATOR={said}: gpu or cpu is expected")
-        return said == "gpu", f"LIPI_ACCELERATOR={said}"
+    if accelerator := os.environ.get("LIPI_ACCELERATOR"):
+        if accelerator not in ("gpu", "cpu"):
+            raise UserError(f"LIPI_ACCELERATOR: expected gpu or cpu, got {accelerator!r}")
+        return accelerator == "gpu", f"LIPI_ACCELERATOR={accelerator}"
     if address := os.environ.get("RAY_ADDRESS"):
-        from trainers.on_ray import gpus_of_the_cluster
+        from trainers.ray_cluster import gpus_of_the_cluster
 
-        found = gpus_of_the_cluster()
-        return (
-            found > 0,
-            f"the Ray cluster at {address} has {found:g} GPU{'' if found == 1 else 's'}",
-        )
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in (
-        "",
-        "-1",
-        "none",
-        "NoDevFiles",
-    )
-    there = not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
-    return there, "this machine has a GPU" if there else "this machine has no GPU" + (
-        " that CUDA_VISIBLE_DEVICES shows" if hidden else ""
-    )
+        count = gpus_of_the_cluster()
+        gpus = f"{count:g} GPU{'' if count == 1 else 's'}"
+        return count > 0, f"the Ray cluster at {address} has {gpus}"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip()
+    if visible in ("", "-1", "none", "NoDevFiles"):
+        return False, "this machine has no GPU that CUDA_VISIBLE_DEVICES shows"
+    exists = any(Path("/dev").glob("nvidia[0-9]*"))
+    return exists, f"this machine has {'a' if exists else 'no'} GPU"
 
 
 def require_gpu(config: TrainConfig) -> None:
-    """UserError for a model that takes weeks on a CPU where there is no GPU, unless device=cpu asks for just that."""
-    if config.model.kind != "vlm" or config.device == "cpu":
+    """Raise UserError for a model that takes weeks on a CPU where there is no GPU.
+
+    device=cpu asks for just that.
+    """
+    if not config.needs_gpu:
         return
-    there, why = find_gpu()
-    if not there:
+    exists, why = find_gpu()
+    if not exists:
         raise UserError(
-            f"model.kind=vlm ({config.model.name_or_path}) needs a GPU, and {why}; to see such a run on any machine, try configs/tiny_vlm.yaml. "
-            "LIPI_ACCELERATOR=gpu where GPUs come only when a run asks for them; device=cpu to train on the CPU all the same, very slowly"
+            f"model.kind=vlm ({config.vlm.name_or_path}) needs a GPU, and {why}; "
+            "to see such a run on any machine, try configs/tiny_vlm.yaml. "
+            "Set LIPI_ACCELERATOR=gpu where GPUs come only when a run asks for them; "
+            "device=cpu to train on the CPU nevertheless, very slowly"
         )

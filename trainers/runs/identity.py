@@ -1,7 +1,8 @@
-"""A run's identity: what makes it this run and not another, and what must be equal for a resume to be exact."""
+"""A run's identity, and the environment that must be equal for a resume to be exact."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -10,19 +11,21 @@ from trainers.config import TrainConfig
 
 _KINDS = ("kind", "name")
 _LIBRARIES = ("torch", "numpy", "pillow", "lipi-ocr")
+# not part of the identity: the content counts, by its fingerprint, not the folder
 _WHERE_DATA_LIES = (
     "data.train",
     "data.validation",
     "data.validation_ratio",
     "data.replay",
     "train.init_from",
-)  # the content counts, by its fingerprint, not the folder
+)
 
 
 def identity(config: TrainConfig, fingerprints: dict[str, str]) -> str:
-    """SHA-256 of the settings that refuse to change and of the data; every checkpoint's manifest carries it.
+    """Return the SHA-256 of the settings with on_resume=refuse and of the data.
 
-    Settings at their defaults are left out (but for those that name a kind), so that a later version with a new setting continues the run.
+    Every checkpoint's manifest has it. Settings at their defaults are left out (but for those that
+    name a kind), so that a later version with a new setting continues the run.
     """
     given = given_settings(config)
     settings = {
@@ -36,10 +39,14 @@ def identity(config: TrainConfig, fingerprints: dict[str, str]) -> str:
 
 
 def refused_changes(old: TrainConfig, new: TrainConfig, changed: dict[str, str]) -> list[str]:
-    """Of the changed settings (key → rule), those that would make it another run, as `key: old → new`."""
+    """Return the changed settings (key → rule) that would make another run, as `key: old → new`."""
     before, after = flattened(old), flattened(new)
+
+    def value(settings: Mapping[str, tuple[Any, Any]], key: str) -> Any:
+        return settings[key][0] if key in settings else "absent"
+
     return [
-        f"{key}: {before[key][0] if key in before else 'absent'} → {after[key][0] if key in after else 'absent'}"
+        f"{key}: {value(before, key)} → {value(after, key)}"
         for key, rule in changed.items()
         if rule == "refuse" and key not in _WHERE_DATA_LIES
     ]
@@ -48,16 +55,15 @@ def refused_changes(old: TrainConfig, new: TrainConfig, changed: dict[str, str])
 def environment(
     config: TrainConfig, threads_per_worker: int, device: str, precision: str
 ) -> dict[str, Any]:
-    """What decides the last bit besides config and step."""
+    """Return all that determines the last bit besides config and step."""
+    uses_deepspeed = config.engine == "deepspeed"
+    libraries = (*_LIBRARIES, "deepspeed") if uses_deepspeed else _LIBRARIES
     return {
         "workers": config.workers,
         "threads_per_worker": threads_per_worker,
         "device": device.partition(":")[0],
         "precision": precision,
         "deterministic": config.deterministic,
-        "engine": config.deepspeed.told if config.engine == "deepspeed" else config.engine,
-        **{
-            library: version(library)
-            for library in (*_LIBRARIES, *(("deepspeed",) if config.engine == "deepspeed" else ()))
-        },
+        "engine": config.deepspeed.summary if uses_deepspeed else config.engine,
+        **{library: version(library) for library in libraries},
     }

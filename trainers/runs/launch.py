@@ -1,4 +1,4 @@
-"""A run from the command to the final line: check everything, take the directory, train what is left, export and report.
+"""A run from the command to the final line: check, take the directory, train, export and report.
 
 Nothing here knows Ray: the training itself arrives as an argument (`trainers.on_ray.train`).
 """
@@ -9,87 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from ocr.dataset.joined import Joined
-from ocr.dataset.prepared import open_splits, open_training
-from ocr.dataset.read import Dataset
 from ocr.errors import UserError
-from ocr.files import read_json, write_atomically, write_json
-from ocr.settings import changed_settings, parse_settings, read_yaml, resolved
-from trainers.config import TrainConfig
+from ocr.files import read_json, shown, write_atomically, write_json
+from ocr.settings import changed_settings, resolved
+from trainers.config import TrainConfig, config_of_run
 from trainers.config.deepspeed import DeepSpeedSettings
-from trainers.families import check, make_task, origins, verified
-from trainers.families.task import Checked, Task
+from trainers.families import family_of
+from trainers.families.splits import Splits
+from trainers.families.task import Task
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.checkpoint import Checkpoint
 from trainers.loop.lease import Lease
-from trainers.loop.loop import TrainState, find, is_over, plan_of, planned_steps
+from trainers.loop.run_state import TrainState, find, is_over, plan_of, planned_steps
 from trainers.loop.trackers import require_packages
 from trainers.runs.finish import final_report, is_reported
 from trainers.runs.gpus import require_gpu
 from trainers.runs.identity import identity, refused_changes
-from trainers.runs.list_samples import table
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a process that trains needs to know; picklable."""
-
-    config: TrainConfig
-    run_dir: Path
-    run: str
-    attempt: int
-    threads_per_worker: (
-        int | None
-    )  # of the checkpoint to go on from, so that continuing is exact; None: to be chosen
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Both splits of a run, checked."""
-
-    train: Dataset | Joined
-    validation: Dataset
-    checked: Checked
-    origins: dict[str, str]  # SHA-256 of what the weights start from
-
-    @classmethod
-    def open(cls, config: TrainConfig) -> "Data":
-        """Open and check; UserError names what is missing, empty or unusable."""
-        data = config.data
-        train, validation = open_splits(
-            data.train, data.validation, data.validation_ratio, config.max_skipped
-        )
-        trained = (
-            Joined(train, open_training(data.replay, config.max_skipped))
-            if data.replay is not None
-            else train
-        )
-        return cls(trained, validation, check(config, trained, validation), origins(config))
-
-    @property
-    def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of each split's content, and of what the weights start from."""
-        return {
-            "train": self.train.fingerprint,
-            "validation": self.validation.fingerprint,
-            **self.origins,
-        }
-
-    @property
-    def told(self) -> str:
-        """Each sample and what is wrong with it, and how many."""
-        return table(self.train, self.validation, self.checked)
-
-    def task(self, config: TrainConfig, device: str, precision: str = "fp32") -> Task:
-        """A fresh network with this data."""
-        return make_task(config, self.checked, self.train, self.validation, device, precision)
+from trainers.runs.job import Data, Job
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finished run; `was_finished` when this command found nothing left to do."""
+    """A finished run; `was_finished`: this command had nothing left to do."""
 
     run_dir: Path
     report: dict[str, Any]
@@ -98,199 +42,199 @@ class Outcome:
     def __str__(self) -> str:
         report = self.report
         return (
-            f"{report['run_name']}: CER {report['eval_cer']:.2%} (word exact {report['eval_exact_match']:.1%}) on {report['validation_samples']:,} "
-            f"validation samples, step {report['best_step']}, {shown(self.run_dir / 'bundle')}"
+            f"{report['run_name']}: CER {report['eval_cer']:.2%} "
+            f"(word exact {report['eval_exact_match']:.1%}) "
+            f"on {report['validation_samples']:,} validation samples, "
+            f"step {report['best_step']}, {shown(self.run_dir / 'bundle')}"
         )
 
 
 def launch(config: TrainConfig, train: Callable[[Job], None], command: str) -> Outcome:
-    """Train `config` to its end, or find that it is there; the same command again continues whatever was stopped.
+    """Train `config` to its end, or find it finished; the same command again resumes a stopped run.
 
-    `config.storage_path` is absolute. UserError before anything is written where a setting, the data or the directory is not good.
+    `config.storage_path` is absolute. Raises UserError before anything is written where a setting,
+    the data or the directory is wrong.
     """
     require_gpu(config)
     require_packages(config.report_to)
-    if told := verified(config):
-        print(told, flush=True)
-    data = Data.open(config)
-    if config.verify:
-        print(data.told, flush=True)
+    data = checked_data(config)
+    if config.list_samples:
+        print(data.listing(), flush=True)
     config = named(config, data)
-    run_dir, run = config.local_run_dir, identity(config, data.fingerprints)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir, run_id = _run_dir(config, data)
     with Lease(run_dir) as lease:
-        if was_finished := not _train_what_is_left(config, data, run_dir, run, lease, train):
+        was_finished = not _train_rest(config, data, run_id, lease, train)
+        if was_finished:
             print(
-                f"{shown(run_dir)}: this run is finished; raise train.max_steps to go on, or choose another run_name",
+                f"{shown(run_dir)}: this run is finished; "
+                "raise train.max_steps to continue, or choose another run_name",
                 flush=True,
             )
         if not is_reported(config, run_dir):
-            final_report(
-                config,
-                finishing_task(config, data, run_dir),
-                data.checked,
-                run_dir,
-                data.fingerprints,
-                command,
-            )
+            task = finishing_task(config, data, run_dir)
+            final_report(config, task, data.usable, run_dir, data.fingerprints, command)
         return Outcome(run_dir, read_json(run_dir / "report.json"), was_finished)
 
 
+def checked_data(config: TrainConfig) -> Data:
+    """Print the table of the family's preflight, if any, and return the data, checked."""
+    splits = Splits(config)
+    if not config.skip_preflight and (table := family_of(config).preflight(config, splits)):
+        print(table, flush=True)
+    return Data.open(config, splits)
+
+
 def train_only(config: TrainConfig, train: Callable[[Job, Data], None]) -> None:
-    """As `launch`, of a config that was verified, without bundle and report: a sweep makes those of its best trial alone."""
+    """Train a config that was checked, like `launch`, without bundle and report.
+
+    A sweep makes those of its best trial alone.
+    """
     data = Data.open(config)
-    run_dir, run = config.local_run_dir, identity(config, data.fingerprints)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir, run_id = _run_dir(config, data)
     with Lease(run_dir) as lease:
-        _train_what_is_left(config, data, run_dir, run, lease, lambda job: train(job, data))
+        _train_rest(config, data, run_id, lease, lambda job: train(job, data))
 
 
-def _train_what_is_left(
-    config: TrainConfig,
-    data: Data,
-    run_dir: Path,
-    run: str,
-    lease: Lease,
-    train: Callable[[Job], None],
+def _run_dir(config: TrainConfig, data: Data) -> tuple[Path, str]:
+    """Make the run's directory, and return it with the run's identity."""
+    config.local_run_dir.mkdir(parents=True, exist_ok=True)
+    return config.local_run_dir, identity(config, data.fingerprints)
+
+
+def _train_rest(
+    config: TrainConfig, data: Data, run_id: str, lease: Lease, train: Callable[[Job], None]
 ) -> bool:
-    """Whether there was something."""
-    found = _take_up(config, data, run_dir, run)
-    if _is_finished(config, data, run_dir, found):
+    """Train the steps that are left, and return whether there were some."""
+    run_dir = config.local_run_dir
+    checkpoint = _take_over(config, data, run_dir, run_id)
+    if checkpoint and _is_finished(config, data, run_dir, checkpoint):
         return False
-    train(
-        Job(
-            config,
-            run_dir,
-            run,
-            lease.attempt,
-            found.state()["environment"]["threads_per_worker"] if found else None,
-        )
-    )
+    threads = checkpoint.state()["environment"]["threads_per_worker"] if checkpoint else None
+    usable, fingerprints = data.usable, data.fingerprints
+    train(Job(config, run_dir, run_id, lease.attempt, threads, usable, fingerprints))
     return True
 
 
 def finishing_task(config: TrainConfig, data: Data, run_dir: Path) -> Task:
-    """A network to read a run's checkpoints with: a vision-language model on a GPU where this process has one, in the precision it was trained in."""
-    import torch
+    """Return a network to read a run's checkpoints with, in the precision it was trained in.
 
-    last = checkpoints.verify(checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1]))
-    on_gpu = config.family == "vlm" and config.device != "cpu" and torch.cuda.is_available()
-    whole = config.model_copy(
-        update={"engine": "all_reduce", "deepspeed": DeepSpeedSettings()}
-    )  # nothing is divided in a process by itself
-    return data.task(whole, "cuda" if on_gpu else "cpu", last.state()["environment"]["precision"])
+    A vision-language model is on a GPU where this process has one.
+    """
+    last = checkpoints.verify_hashes(
+        checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1])
+    )
+    wants_gpu = family_of(config).finishes_on_gpu and config.device != "cpu"
+    device = "cuda" if wants_gpu and torch.cuda.is_available() else "cpu"
+    # one process alone divides nothing
+    undivided = {"engine": "all_reduce", "deepspeed": DeepSpeedSettings()}
+    precision = last.state()["environment"]["precision"]
+    return data.task(config.model_copy(update=undivided), device, precision)
 
 
 def named(config: TrainConfig, data: Data) -> TrainConfig:
-    """The config with `{data}` in its name replaced by eight hexadecimal digits of the data's hash."""
+    """Return the config with `{data}` in its name replaced by eight digits of the data's hash."""
     digest = hashlib.sha256(" ".join(data.fingerprints.values()).encode()).hexdigest()[:8]
     return config.model_copy(update={"run_name": config.run_name.replace("{data}", digest)})
 
 
-def shown(path: Path) -> str:
-    """The path as a person at this prompt would write it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+def _take_over(config: TrainConfig, data: Data, run_dir: Path, run_id: str) -> Checkpoint | None:
+    """Compare with the directory's run, write config.yaml and run.json.
 
-
-def _take_up(config: TrainConfig, data: Data, run_dir: Path, run: str) -> Checkpoint | None:
-    """Compare with what the directory holds and note the run; the checkpoint to go on from, if any."""
+    Returns the checkpoint to resume from, if any.
+    """
     record = read_json(run_dir / "run.json") if (run_dir / "run.json").is_file() else {}
     if record.get("last_published") is not None:
         _refuse_another_run(config, data, run_dir, record)
-    found, damaged = find(run_dir, run)
+    checkpoint, damaged = find(run_dir, run_id)
     for problem in damaged:
-        print(f"passed over {problem}", flush=True)
-    if found and config.train.resume_from not in (None, "latest", record.get("resumed_from")):
-        found = _go_back(config, run_dir, run)
-    if found:
-        _refuse_shorter(config, data, found)
-    write_atomically(
-        run_dir / "config.yaml",
-        yaml.safe_dump(resolved(config), allow_unicode=True, sort_keys=False).encode(),
-    )
-    published = record.get("last_published") if found else None
-    write_json(
-        run_dir / "run.json",
-        {
-            "run": run,
-            "fingerprints": data.fingerprints,
-            "resumed_from": config.train.resume_from,
-            "last_published": published,
-        },
-    )
-    return found
+        print(f"skipped {problem}", flush=True)
+    is_newest = config.train.resume_from in (None, "latest", record.get("resumed_from"))
+    if checkpoint and not is_newest:
+        checkpoint = _go_back(config, run_dir, run_id)
+    if checkpoint:
+        _refuse_shorter(config, data, checkpoint)
+    config_yaml = yaml.safe_dump(resolved(config), allow_unicode=True, sort_keys=False)
+    write_atomically(run_dir / "config.yaml", config_yaml.encode())
+    written = {
+        "run": run_id,
+        "fingerprints": data.fingerprints,
+        "resumed_from": config.train.resume_from,
+        "last_published": record.get("last_published") if checkpoint else None,
+    }
+    write_json(run_dir / "run.json", written)
+    return checkpoint
 
 
 def _refuse_another_run(
     config: TrainConfig, data: Data, run_dir: Path, record: dict[str, Any]
 ) -> None:
-    old = parse_settings(
-        TrainConfig, read_yaml(run_dir / "config.yaml"), str(run_dir / "config.yaml")
-    )
+    old = config_of_run(run_dir / "config.yaml")
     changed: dict[str, str] = dict(changed_settings(old, config))
     refused = refused_changes(old, config, changed)
     refused += [
         f"data.{split}: its content is not what this run learns from"
-        for split, found in data.fingerprints.items()
-        if record["fingerprints"][split] != found
+        for split, fingerprint in data.fingerprints.items()
+        if record["fingerprints"][split] != fingerprint
     ]
-    if "train.max_minutes" in changed and config.train.max_minutes is not None:
+    minutes = config.train.max_minutes
+    if "train.max_minutes" in changed and minutes is not None:
         refused.append(
-            f"train.max_minutes: {old.train.max_minutes} → {config.train.max_minutes} (its length was turned into steps; give train.max_steps instead)"
+            f"train.max_minutes: {old.train.max_minutes} → {minutes} "
+            "(its length was turned into steps; set train.max_steps instead)"
         )
     if refused:
         listed = "".join(f"\n  {line}" for line in refused)
         raise UserError(
-            f"{run_dir}: another run than the one that is here:{listed}\nput them back to continue it, or choose another run_name"
+            f"{run_dir}: another run than the one in this folder:{listed}\n"
+            "set them back to continue it, or choose another run_name"
         )
 
 
-def _go_back(config: TrainConfig, run_dir: Path, run: str) -> Checkpoint:
+def _go_back(config: TrainConfig, run_dir: Path, run_id: str) -> Checkpoint:
+    """Return the checkpoint of `train.resume_from`, and set later ones aside."""
     path = Path(str(config.train.resume_from))
-    found = checkpoints.verify(path if path.is_dir() else run_dir / path.name, run)
-    if found.path.parent.resolve() != run_dir.resolve():
+    checkpoint = checkpoints.verify_hashes(path if path.is_dir() else run_dir / path.name, run_id)
+    if checkpoint.path.parent.resolve() != run_dir.resolve():
         raise UserError(
-            f"{path}: not a checkpoint of {run_dir}; to start another run from its weights set train.init_from"
+            f"{path}: not a checkpoint of {run_dir}; "
+            "to start another run from its weights set train.init_from"
         )
-    checkpoints.set_aside(run_dir, found.step)
-    return found
+    checkpoints.set_aside(run_dir, checkpoint.step)
+    return checkpoint
 
 
-def _refuse_shorter(config: TrainConfig, data: Data, found: Checkpoint) -> None:
-    steps = planned_steps(config, plan_of(config, data.checked.widths, data.checked.replayed))
-    if steps is not None and steps < found.step:
+def _planned_steps(config: TrainConfig, data: Data) -> int | None:
+    return planned_steps(config, plan_of(config, data.usable.widths, data.usable.replayed))
+
+
+def _refuse_shorter(config: TrainConfig, data: Data, checkpoint: Checkpoint) -> None:
+    steps = _planned_steps(config, data)
+    if steps is not None and steps < checkpoint.step:
         raise UserError(
-            f"{found.path}: the run has taken {found.step} steps, its length is now {steps}; raise it, or go back with train.resume_from"
+            f"{checkpoint.path}: the run has taken {checkpoint.step} steps, its length is now "
+            f"{steps}; raise it, or go back with train.resume_from"
         )
 
 
-def _is_finished(config: TrainConfig, data: Data, run_dir: Path, found: Checkpoint | None) -> bool:
-    if found is None:
-        return False
-    state = TrainState(**found.state()["train"])
-    state.max_steps = (
-        planned_steps(config, plan_of(config, data.checked.widths, data.checked.replayed))
-        or state.max_steps
-    )
+def _is_finished(config: TrainConfig, data: Data, run_dir: Path, checkpoint: Checkpoint) -> bool:
+    state = TrainState(**checkpoint.state()["train"])
+    state.max_steps = _planned_steps(config, data) or state.max_steps
     evaluations = {
         step: result
         for step, result in checkpoints.evaluations(run_dir).items()
-        if step <= found.step
+        if step <= checkpoint.step
     }
-    return (
-        found.step in evaluations
-        and is_over(config, state, evaluations)
-        and _is_written_down(run_dir, state)
-    )
+    is_evaluated = checkpoint.step in evaluations
+    return is_evaluated and is_over(config, state, evaluations) and _is_logged(run_dir, state)
 
 
-def _is_written_down(run_dir: Path, state: TrainState) -> bool:
-    """Whether metrics.jsonl has the line of the checkpoint's step; a death between the evaluation and the line leaves it to be written."""
+def _is_logged(run_dir: Path, state: TrainState) -> bool:
+    """Return whether metrics.jsonl has the line of the checkpoint's step.
+
+    A process that dies between the evaluation and the line leaves the line to be written.
+    """
     if state.pending is None:
         return True
-    lines = (
-        (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        if (run_dir / "metrics.jsonl").is_file()
-        else []
-    )
+    file = run_dir / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return bool(lines) and lines[-1].startswith(f'{{"step": {state.step},')

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from ocr.images import Pixels, edge_grey
+from ocr.keyed import generator
 from trainers.config import AugmentSettings
-from trainers.loop.keyed_random import generator
 
 _BANK_SIDE = 1 << 16
 

@@ -1,7 +1,8 @@
-"""A trained CTC network becomes a bundle: decoding sealed, ONNX backends exported, and each backend read with before any is kept.
+"""A trained CTC network becomes a bundle, with its decoding sealed and its ONNX backends exported.
 
-The gate: every backend, opened from the written files as serving opens them, reads the validation split; one whose CER differs from
-the live network's by more than `export.max_cer_difference` fails the export, which names it and the first sample that reads differently.
+The gate: every backend, opened from the written files as serving opens them, reads the validation
+split. Where a CER differs from the live network's by more than `export.max_cer_difference`, the
+export fails and names the backend and the first sample that it reads differently.
 """
 
 import math
@@ -18,7 +19,7 @@ from ocr.bundle import ENTRIES, LANGUAGE_MODEL, LEXICON, WEIGHTS, Bundle, weight
 from ocr.dictionary import Dictionary
 from ocr.evaluation import Evaluation, evaluate
 from ocr.images import open_image
-from ocr.recognizers.ctc.calibration import Calibration, cross_fitted, reliability
+from ocr.recognizers.ctc.calibration import Calibration, Reliability, cross_fitted, reliability
 from ocr.recognizers.ctc.decoding import Decoder
 from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
@@ -32,39 +33,23 @@ from trainers.families.export_gate import Exported, require_agreement
 from trainers.families.model_card import MODEL_CARD, card_text
 
 
-def export_bundle(task: CtcTask, path: Path, name: str, card: Mapping[str, Any]) -> Exported:
-    """Write the network as it is now to `path`; GateFailed, and nothing written, where a backend does not agree with it."""
+def export_bundle(task: CtcTask, path: Path, card: Mapping[str, Any]) -> Exported:
+    """Write the network as it is now to `path`.
+
+    Raises GateFailed, and writes nothing, where a backend does not agree with the network.
+    """
     settings = task.config.export
     if settings.half_weights:
         _round_weights(task)
     decoder, files = _decoder(task), _files(task)
-    live = CtcRecognizer(task.recognizer.backend, decoder, task.config.ctc, name)
+    live = CtcRecognizer(task.recognizer.backend, decoder, task.config.ctc, task.config.run_name)
     reference = evaluate(live, task.validation_data, task.validation)
-    probabilities, right = (
-        [line.confidence for line in reference.lines],
-        [line.reading == line.reference for line in reference.lines],
-    )
-    decoder = replace(decoder, calibration=Calibration.fitted(probabilities, right))
-    trust = reliability(cross_fitted(probabilities, right), right)
-    unchecked = _bundle(
-        task,
-        path.with_name(f"{path.name}.unchecked"),
-        name,
-        decoder,
-        {backend: math.nan for backend in settings.backends},
-        card,
-    )
-    write_bundle(unchecked, _sealed(files, decoder))
-    try:
-        read: dict[str, Evaluation] = {
-            backend: evaluate(load(unchecked.path, backend), task.validation_data, task.validation)
-            for backend in settings.backends
-        }
-    finally:
-        shutil.rmtree(unchecked.path)
-    for backend, found in read.items():
-        require_agreement(f"backend {backend}", found, reference, settings.max_cer_difference)
-    rates = {backend: found.counts.cer for backend, found in read.items()}
+    decoder, trust = _calibrated(decoder, reference)
+    files = _sealed(files, decoder)
+    read = _read_by_each_backend(task, path, decoder, files, card)
+    for backend, evaluation in read.items():
+        require_agreement(f"backend {backend}", evaluation, reference, settings.max_cer_difference)
+    rates = {backend: evaluation.counts.cer for backend, evaluation in read.items()}
     figures = {
         "judged_samples": reference.counts.samples,
         "live_cer": reference.counts.cer,
@@ -72,18 +57,43 @@ def export_bundle(task: CtcTask, path: Path, name: str, card: Mapping[str, Any])
         "max_cer_difference": settings.max_cer_difference,
         "versions": {name: version(name) for name in ("torch", "onnxruntime")},
     }
-    bundle = _bundle(task, path, name, decoder, rates, {**card, **figures})
-    write_bundle(bundle, {**_sealed(files, decoder), MODEL_CARD: card_text(bundle).encode()})
+    bundle = _bundle(task, path, decoder, rates, {**card, **figures})
+    write_bundle(bundle, {**files, MODEL_CARD: card_text(bundle).encode()})
+    is_greedy = decoder.settings.method == "greedy"
     greedy = (
-        reference
-        if decoder.settings.method == "greedy"
-        else evaluate(task.recognizer, task.validation_data, task.validation)
+        reference if is_greedy else evaluate(task.recognizer, task.validation_data, task.validation)
     )
     return Exported(bundle, read[bundle.default_backend("cpu")], trust, greedy)
 
 
+def _calibrated(decoder: Decoder, reference: Evaluation) -> tuple[Decoder, Reliability]:
+    """Return the decoder with confidences fitted to these readings, and their cross-fitted error."""
+    confidences = [line.confidence for line in reference.lines]
+    right = [line.reading == line.reference for line in reference.lines]
+    decoder = replace(decoder, calibration=Calibration.fitted(confidences, right))
+    return decoder, reliability(cross_fitted(confidences, right), right)
+
+
+def _read_by_each_backend(
+    task: CtcTask, path: Path, decoder: Decoder, files: dict[str, bytes], card: Mapping[str, Any]
+) -> dict[str, Evaluation]:
+    """Read the validation split with every backend, opened from files that are then removed."""
+    backends = task.config.export.backends
+    unchecked_path = path.with_name(f"{path.name}.unchecked")
+    unknown = dict.fromkeys(backends, math.nan)
+    unchecked = _bundle(task, unchecked_path, decoder, unknown, card)
+    write_bundle(unchecked, files)
+    try:
+        return {
+            backend: evaluate(load(unchecked.path, backend), task.validation_data, task.validation)
+            for backend in backends
+        }
+    finally:
+        shutil.rmtree(unchecked.path)
+
+
 def _round_weights(task: CtcTask) -> None:
-    """To fp16 and back, so that what is measured is what the half-precision file holds."""
+    """Round weights to fp16 and back: what is measured is what the half-precision file holds."""
     with torch.no_grad():
         for value in task.network.state_dict().values():
             if value.is_floating_point():
@@ -91,39 +101,31 @@ def _round_weights(task: CtcTask) -> None:
 
 
 def _decoder(task: CtcTask) -> Decoder:
-    """Decoding by the run's settings; language model and lexicon know the training texts alone."""
+    """Return the decoder of the settings; its language model and lexicon are of training texts."""
     settings = task.config.decoding
     texts = task.train_texts
     model = _language_model(task.config, texts) if settings.uses_language_model else None
-    entries = (
-        Dictionary.open(Path(str(task.config.ctc.character_dict_path))).entries
-        if settings.method == "closed"
-        else ()
-    )
-    return Decoder(
-        task.alphabet,
-        settings,
-        model,
-        Lexicon.of_texts(texts) if settings.lexicon else None,
-        entries,
-    )
+    lexicon = Lexicon.of_texts(texts) if settings.lexicon else None
+    entries: Sequence[str] = ()
+    if settings.method == "closed":
+        entries = Dictionary.open(Path(str(task.config.ctc.character_dict_path))).entries
+    return Decoder(task.alphabet, settings, model, lexicon, entries)
 
 
 def _language_model(config: TrainConfig, texts: Sequence[str]) -> CharacterModel:
-    """Of the training texts, added to the one that came with `train.init_from` where their orders agree."""
-    settings = config.decoding
-    base = (
-        sealed_decoder(initial_bundle(config.train.init_from)).language_model
-        if config.train.init_from
-        else None
-    )
-    if base is not None and base.order == settings.lm_order:
-        return base.with_texts(texts, settings.lm_least_count)
+    """Return a model of the training texts.
+
+    They are added to the model of `train.init_from` where the orders of both are equal.
+    """
+    settings, init_from = config.decoding, config.train.init_from
+    initial = sealed_decoder(initial_bundle(init_from)).language_model if init_from else None
+    if initial is not None and initial.order == settings.lm_order:
+        return initial.with_texts(texts, settings.lm_least_count)
     return CharacterModel.trained(texts, settings.lm_order, settings.lm_least_count)
 
 
 def _files(task: CtcTask) -> dict[str, bytes]:
-    """Weights and ONNX models as `export` asks for them."""
+    """Return the weights and the ONNX models that `export.backends` names."""
     settings, weights = task.config.export, task.network.state_dict()
     if settings.half_weights:
         weights = {
@@ -136,34 +138,32 @@ def _files(task: CtcTask) -> dict[str, bytes]:
         if "onnx-fp32" in settings.backends:
             files["onnx-fp32.onnx"] = exported
         if "onnx-int8" in settings.backends:
-            chosen = range(min(len(task.train_ids), settings.calibration_images))
-            images = [
-                open_image(
-                    task.train_image(index), task.recognizer.image_mode, where=task.train_ids[index]
-                )
-                for index in chosen
-            ]
-            files["onnx-int8.onnx"] = with_half_weights(to_int8(exported, images, task.config.ctc))
+            files["onnx-int8.onnx"] = with_half_weights(_quantised(task, exported))
     return files
 
 
+def _quantised(task: CtcTask, exported: bytes) -> bytes:
+    """Return the ONNX model in int8, its ranges measured on training images."""
+    count = min(len(task.train), task.config.export.calibration_images)
+    images = [
+        open_image(
+            task.train.image_bytes(index), task.recognizer.image_mode, where=task.train_ids[index]
+        )
+        for index in range(count)
+    ]
+    return to_int8(exported, images, task.config.ctc)
+
+
 def _sealed(files: Mapping[str, bytes], decoder: Decoder) -> dict[str, bytes]:
-    asked = {LANGUAGE_MODEL: decoder.language_model, LEXICON: decoder.lexicon}
+    """Return the files with those that the decoder needs."""
+    parts = {LANGUAGE_MODEL: decoder.language_model, LEXICON: decoder.lexicon}
     entries = {ENTRIES: "\n".join(decoder.entries).encode()} if decoder.entries else {}
-    return {
-        **files,
-        **entries,
-        **{name: thing.to_bytes() for name, thing in asked.items() if thing is not None},
-    }
+    sealed = {name: part.to_bytes() for name, part in parts.items() if part is not None}
+    return {**files, **entries, **sealed}
 
 
 def _bundle(
-    task: CtcTask,
-    path: Path,
-    name: str,
-    decoder: Decoder,
-    rates: dict[str, float],
-    card: Mapping[str, Any],
+    task: CtcTask, path: Path, decoder: Decoder, rates: dict[str, float], card: Mapping[str, Any]
 ) -> Bundle:
     model = {**resolved(task.config.ctc), "alphabet": None, "character_dict_path": None}
     decoding = {**resolved(decoder.settings), "calibration": asdict(decoder.calibration)}
@@ -171,7 +171,7 @@ def _bundle(
     return Bundle(
         path,
         "ctc",
-        name,
+        task.config.run_name,
         model,
         list(task.alphabet.characters),
         rates,

@@ -17,9 +17,12 @@ from ocr.dataset.read import Dataset
 from ocr.dictionary import Dictionary
 from ocr.errors import UserError
 from ocr.images import ImageRefused, Pixels, image_size, open_image, scale_to_height
+from ocr.keyed import key_of
 from ocr.recognizers.ctc.decoding import Decoder
-from ocr.recognizers.ctc.networks import MicroBatchNorm, TorchBackend, build_network
-from ocr.recognizers.ctc.reading import CtcRecognizer, as_line, collate, input_width
+from ocr.recognizers.ctc.inputs import as_line, collate, input_width
+from ocr.recognizers.ctc.layers import MicroBatchNorm
+from ocr.recognizers.ctc.networks import TorchBackend, build_network
+from ocr.recognizers.ctc.reading import CtcRecognizer
 from ocr.scoring import Counts, score
 from ocr.settings import resolved
 from trainers.config import TrainConfig
@@ -29,7 +32,6 @@ from trainers.families.ctc.redrawn_images import RedrawnImages
 from trainers.families.splits import Subset, Trained
 from trainers.families.task import EvaluationSums, Losses, MicroBatch, UsableSamples
 from trainers.families.usable_samples import find_usable, training_indices
-from trainers.loop.keyed_random import key_of
 
 _LINES_IN_MEMORY_BYTES = 512 * 1024 * 1024
 _READ_AT_ONCE = 256

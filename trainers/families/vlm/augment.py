@@ -14,8 +14,8 @@ from kornia.filters import gaussian_blur2d
 from kornia.geometry.transform import elastic_transform2d, get_rotation_matrix2d, warp_affine
 from torch import Tensor
 
+from ocr.keyed import generator
 from trainers.config.kornia import KorniaSettings
-from trainers.loop.keyed_random import generator
 
 _ELASTIC_SIGMA_PX = 8.0  # about half a letter: letters bend, strokes stay whole
 _BLURRED_SHARE = 0.4

@@ -1,6 +1,7 @@
-"""A trained vision-language model becomes a bundle: its adapter in PEFT's own format, or the base with the adapter merged, as transformers saves it.
+"""A trained vision-language model becomes a bundle: its adapter, or the base with it merged.
 
-Either is opened again from the written files and read with before it is kept; see `trainers.families.export_gate` for the gate.
+The adapter is in PEFT's own format, the merged model as transformers saves it. Either is opened
+again from the written files and read with before it is kept (`trainers.families.export_gate`).
 """
 
 import math
@@ -42,7 +43,10 @@ _NOT_OF_THE_MODEL = (
 
 
 def export_adapter(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Exported:
-    """Write the adapter as it is now to `path`; GateFailed, and nothing written, where the bundle opened again reads otherwise."""
+    """Write the adapter as it is now to `path`.
+
+    Raises GateFailed, and writes nothing, where the bundle opened again reads differently.
+    """
     model = {
         **resolved(task.config.vlm),
         "dtype": task.dtype,
@@ -60,10 +64,12 @@ def export_adapter(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Export
 
 
 def export_merged(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Exported:
-    """Merge the adapter into a fresh copy of the base in `export.merged_dtype` and write that to `path`; GateFailed, and nothing written, where it reads otherwise.
+    """Merge the adapter into a new copy of the base in `export.merged_dtype`, and write it to `path`.
 
-    A base that was trained on in 4 or 8 bits is loaded whole, since a merge into quantised matrices would be rounded to them. What is merged has to read
-    as the adapter on that base does then, and that no worse than the trained network, by `export.max_cer_difference`.
+    Raises GateFailed, and writes nothing, where it reads differently. A base that was trained in 4
+    or 8 bits is loaded whole, since a merge into quantised matrices would be rounded to them. The
+    adapter on the whole base may then read no worse than the trained network, by
+    `export.max_cer_difference`, and the merged model must read like it.
     """
     settings, dtype = task.config.vlm, task.config.export.merged_dtype
     model = {
@@ -86,7 +92,7 @@ def export_merged(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Exporte
             task.config.export.max_cer_difference,
         )
     merged = merged_model(task).to(DTYPES[dtype])
-    with folder_beside(path) as folder:
+    with scratch_folder(path) as folder:
         write_model(merged, task.base.folder, folder)
         return _through_the_gate(
             task, path, model, {}, folder, about, merged.state_dict(), expected
@@ -94,7 +100,10 @@ def export_merged(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Exporte
 
 
 def merged_model(task: VlmTask) -> nn.Module:
-    """The base on the CPU with the live adapter merged: W + s·B·A of every layer in fp32, in the dtype that the base is stored in."""
+    """Return the base on the CPU with the live adapter merged: W + s·B·A of every layer.
+
+    The sum is in fp32, the result in the dtype that the base is stored in.
+    """
     model: Any = _whole(task, DTYPES[task.base.stored_dtype], "cpu")
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -109,7 +118,7 @@ def merged_model(task: VlmTask) -> nn.Module:
 
 
 def _whole(task: VlmTask, dtype: torch.dtype, device: str) -> nn.Module:
-    """The live adapter on a fresh copy of the base without quantisation."""
+    """Return the live adapter on a new copy of the base without quantisation."""
     settings = task.config.vlm.model_copy(
         update={
             "load_in_4bit": False,
@@ -136,11 +145,14 @@ def _on_the_whole_base(task: VlmTask) -> VlmRecognizer:
 
 
 def _read(task: VlmTask, recognizer: VlmRecognizer) -> Evaluation:
-    return evaluate(recognizer, task.validation_data, task.judged)
+    return evaluate(recognizer, task.validation_data, task.read_indices)
 
 
 def write_model(model: Any, base: Path, folder: Path) -> None:
-    """What `from_pretrained` opens: weights and config of the model, tokenizer, processor and chat template of the base."""
+    """Write a folder that `from_pretrained` opens.
+
+    Weights and config are the model's; tokenizer, processor and chat template are the base's.
+    """
     for file in sorted(base.iterdir()):
         if (
             file.suffix in (".json", ".jinja", ".txt", ".model")
@@ -158,8 +170,8 @@ def _adapter_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def folder_beside(path: Path) -> Iterator[Path]:
-    """An empty folder on the same disk, gone afterwards where it was not taken."""
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, on the same disk; it is removed unless it was moved."""
     folder = path.with_name(f"{path.name}.making")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -179,51 +191,42 @@ def _through_the_gate(
     written: Mapping[str, Tensor],
     expected: Evaluation,
 ) -> Exported:
-    """Write, open again, compare tensors and readings with what is expected, add what a quantised base reads, and put the bundle in its place."""
+    """Write a bundle, open it again, and compare its tensors and readings with the expected ones.
+
+    A quantised reading is added where `export.quantization` asks for one. Then the bundle replaces
+    the one at `path`.
+    """
     settings = task.config.export
-    unchecked = _bundle(
-        task, path.with_name(f"{path.name}.unchecked"), model, {"torch": math.nan}, card
-    )
+    unchecked_path = path.with_name(f"{path.name}.unchecked")
+    unchecked = _bundle(task, unchecked_path, model, {"torch": math.nan}, card)
     write_bundle(unchecked, files, prepared)
     try:
         opened = load(unchecked.path, "torch", str(task.device))
         assert isinstance(opened, VlmRecognizer)
         name = f"{card['form']} ({unchecked.path.name})"
-        require_same_tensors(
-            name,
-            _adapter_of(opened.model) if card["form"] == "adapter" else opened.model.state_dict(),
-            written,
-        )
+        is_adapter = card["form"] == "adapter"
+        tensors = _adapter_of(opened.model) if is_adapter else opened.model.state_dict()
+        require_same_tensors(name, tensors, written)
         read = _read(task, opened)
         require_agreement(name, read, expected, settings.max_cer_difference)
         require_like_confidences(name, read, expected, settings.max_confidence_difference)
         del opened
-        found = {"torch": read, **_quantised_readings(task, unchecked)}
-        served = settings.quantization or "torch"
-        bundle = _bundle(
-            task,
-            path,
-            model,
-            {backend: each.counts.cer for backend, each in found.items()},
-            {**card, **_figures(task, found[served])},
-        )
+        readings = {"torch": read, **_quantised_readings(task, unchecked)}
+        served = readings[settings.quantization or "torch"]
+        rates = {backend: each.counts.cer for backend, each in readings.items()}
+        bundle = _bundle(task, path, model, rates, {**card, **_figures(task, served)})
         write_bundle(bundle, {**files, MODEL_CARD: card_text(bundle).encode()}, unchecked.path)
     finally:
         shutil.rmtree(unchecked.path, ignore_errors=True)
-    return Exported(bundle, found[served], _trust(found[served]))
+    return Exported(bundle, served, _trust(served))
 
 
 def _quantised_readings(task: VlmTask, bundle: Bundle) -> dict[str, Evaluation]:
     wanted = task.config.export.quantization
-    return (
-        {
-            wanted: evaluate(
-                load(bundle.path, wanted, str(task.device)), task.validation_data, task.judged
-            )
-        }
-        if wanted
-        else {}
-    )
+    if not wanted:
+        return {}
+    recognizer = load(bundle.path, wanted, str(task.device))
+    return {wanted: evaluate(recognizer, task.validation_data, task.read_indices)}
 
 
 def _figures(task: VlmTask, served: Evaluation) -> dict[str, Any]:
@@ -252,10 +255,8 @@ def _bundle(
     card: Mapping[str, Any],
 ) -> Bundle:
     config = task.config
-    decoding, served = (
-        {**resolved(config.generation), "images": resolved(config.images)},
-        config.export.quantization or "torch",
-    )
+    decoding = {**resolved(config.generation), "images": resolved(config.images)}
+    served = config.export.quantization or "torch"
     return Bundle(
         path,
         "vlm",

@@ -1,4 +1,7 @@
-"""Whether base, processor, adapter and data fit each other, asked before any weight is loaded: one table, all failures at once."""
+"""The preflight of a VLM run: whether base, processor, adapter and data fit, before weights load.
+
+One table with all failures at once.
+"""
 
 import re
 import statistics
@@ -8,147 +11,137 @@ from typing import Any
 
 import torch
 
-from ocr.dataset.prepared import open_splits
 from ocr.dataset.read import Dataset
-from ocr.errors import UserError
+from ocr.errors import UserError, first_line
 from ocr.images import ImageRefused, image_size
 from ocr.recognizers.vlm.base_model import ARCHITECTURES, TARGETS, Base
 from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.inputs import fitted_size
 from trainers.config import TrainConfig
+from trainers.families.splits import Splits
 from trainers.families.vlm.task import LEAST_SIDE_PX, Fitting
 
-_LOOKED_AT = 2000  # samples whose lengths and sizes are summed up
+_LOOKED_AT = 2000  # number of samples whose lengths and sizes are summarised
 _SPECIAL = {
     "image_token_id": "<|image_pad|>",
     "vision_start_token_id": "<|vision_start|>",
     "vision_end_token_id": "<|vision_end|>",
 }
+_DTYPES = ("float32", "bfloat16", "float16")
+_PROCESSORS = ("Qwen2_5_VLProcessor", "Qwen3VLProcessor")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One question: what is asked, what would do, what was found."""
+    """One check: its subject, the expected and the actual value, and whether they fit."""
 
-    asked: str
+    subject: str
     expected: str
-    found: str
+    actual: str
     fits: bool
 
     def __str__(self) -> str:
-        return f"  {'ok ' if self.fits else 'NOT'}  {self.asked:<24}{self.found}" + (
-            "" if self.fits else f"  (expected: {self.expected})"
-        )
+        mark = "ok " if self.fits else "NOT"
+        expected = "" if self.fits else f"  (expected: {self.expected})"
+        return f"  {mark}  {self.subject:<24}{self.actual}{expected}"
 
 
-def verified(config: TrainConfig) -> str:
-    """The table; UserError with it where anything does not fit."""
+def preflight(config: TrainConfig, splits: Splits) -> str:
+    """Return the table of checks; UserError with the table where anything does not fit.
+
+    The data are opened only where the base fits.
+    """
     base = find_base(config.vlm)
     rows = list(_of_base(base, config))
     if all(row.fits for row in rows):
-        rows += _of_data(config, base)
+        rows += _of_data(config, base, splits.own_train)
     table = "\n".join([f"{base.name}: {base.folder}", *map(str, rows)])
     if wrong := [row for row in rows if not row.fits]:
         raise UserError(
-            f"{len(wrong)} of {len(rows)} checks failed before training:\n{table}\nmend them, or train anyway with skip_verification=true"
+            f"{len(wrong)} of {len(rows)} checks failed before training:\n{table}\n"
+            "fix them, or train anyway with skip_preflight=true"
         )
     return table
 
 
 def _of_base(base: Base, config: TrainConfig) -> Iterator[Row]:
-    text, vision = (base.config.get(part, {}) for part in ("text_config", "vision_config"))
-    architectures = base.config.get("architectures") or ["none"]
-    yield Row(
-        "architecture",
-        " or ".join(ARCHITECTURES.values()),
-        architectures[0],
-        architectures[0] in ARCHITECTURES.values(),
-    )
-    kind = base.config.get("model_type", "none")
-    yield Row(
-        "model type",
-        ARCHITECTURES.get(kind, " or ".join(ARCHITECTURES)),
-        kind,
-        ARCHITECTURES.get(kind) == architectures[0],
-    )
+    yield from _of_architecture(base)
     for key, token in _SPECIAL.items():
         given, known = base.config.get(key), base.tokenizer.convert_tokens_to_ids(token)
         yield Row(key, f"{known}, the tokenizer's {token}", str(given), given == known)
-    for ours, theirs, asked in (
-        ("patch_size", "patch_size", "patch size"),
-        ("merge_size", "spatial_merge_size", "spatial merge"),
-    ):
-        given, known = base.preprocessor.get(ours), vision.get(theirs)
-        yield Row(
-            asked,
-            f"{known}, as vision_config.{theirs} says",
-            f"{given}",
-            given == known and given is not None,
-        )
-    joined, hidden = vision.get("out_hidden_size"), text.get("hidden_size")
-    yield Row(
-        "hidden size",
-        f"{hidden}, the language model's",
-        f"{joined} from the image encoder",
-        joined == hidden,
-    )
-    size, words = text.get("vocab_size", 0), len(base.tokenizer)
-    yield Row("vocabulary", f"at least the tokenizer's {words:,}", f"{size:,}", size >= words)
-    dtype = str(
-        text.get("dtype") or base.config.get("dtype") or base.config.get("torch_dtype") or "none"
-    ).removeprefix("torch.")
-    yield Row(
-        "dtype",
-        "float32, bfloat16 or float16",
-        f"{dtype}, trained in {config.vlm.dtype}",
-        dtype in ("float32", "bfloat16", "float16"),
-    )
-    found = str(
-        base.preprocessor.get(
-            "image_processor_type", base.preprocessor.get("image_processor_class", "none")
-        )
-    )
-    yield Row(
-        "image processor",
-        "Qwen2VLImageProcessor or one like it",
-        f"{found}, done by Pillow here",
-        found.startswith("Qwen2VLImageProcessor"),
-    )
-    processor = str(
-        base.preprocessor.get("processor_class", base.config.get("processor_class", "unnamed"))
-    )
-    yield Row(
-        "processor",
-        "Qwen2_5_VLProcessor or Qwen3VLProcessor",
-        processor,
-        processor in ("Qwen2_5_VLProcessor", "Qwen3VLProcessor", "unnamed"),
-    )
+    yield from _of_sizes_inside(base)
+    yield _of_dtype(base, config)
+    yield from _of_processor(base)
     yield _of_template(base, config)
     yield from _of_adapter(base, config)
 
 
+def _of_architecture(base: Base) -> Iterator[Row]:
+    known = ARCHITECTURES.values()
+    name = (base.config.get("architectures") or ["none"])[0]
+    yield Row("architecture", " or ".join(known), name, name in known)
+    kind = base.config.get("model_type", "none")
+    expected = ARCHITECTURES.get(kind, " or ".join(ARCHITECTURES))
+    yield Row("model type", expected, kind, ARCHITECTURES.get(kind) == name)
+
+
+def _of_sizes_inside(base: Base) -> Iterator[Row]:
+    """Check that image processor, image encoder, language model and tokenizer fit each other."""
+    text, vision = (base.config.get(part, {}) for part in ("text_config", "vision_config"))
+    for ours, theirs, subject in (
+        ("patch_size", "patch_size", "patch size"),
+        ("merge_size", "spatial_merge_size", "spatial merge"),
+    ):
+        given, known = base.preprocessor.get(ours), vision.get(theirs)
+        expected = f"{known}, as in vision_config.{theirs}"
+        yield Row(subject, expected, f"{given}", given == known and given is not None)
+    encoder, hidden = vision.get("out_hidden_size"), text.get("hidden_size")
+    expected, actual = f"{hidden}, the language model's", f"{encoder} from the image encoder"
+    yield Row("hidden size", expected, actual, encoder == hidden)
+    size, tokens = text.get("vocab_size", 0), len(base.tokenizer)
+    yield Row("vocabulary", f"at least the tokenizer's {tokens:,}", f"{size:,}", size >= tokens)
+
+
+def _of_dtype(base: Base, config: TrainConfig) -> Row:
+    text, whole = base.config.get("text_config", {}), base.config
+    given = text.get("dtype") or whole.get("dtype") or whole.get("torch_dtype") or "none"
+    dtype = str(given).removeprefix("torch.")
+    expected, actual = "float32, bfloat16 or float16", f"{dtype}, trained in {config.vlm.dtype}"
+    return Row("dtype", expected, actual, dtype in _DTYPES)
+
+
+def _of_processor(base: Base) -> Iterator[Row]:
+    settings = base.preprocessor
+    images = str(
+        settings.get("image_processor_type", settings.get("image_processor_class", "none"))
+    )
+    expected, fits = "Qwen2VLImageProcessor or similar", images.startswith("Qwen2VLImageProcessor")
+    yield Row("image processor", expected, f"{images}, done by Pillow here", fits)
+    name = str(settings.get("processor_class", base.config.get("processor_class", "unnamed")))
+    yield Row("processor", " or ".join(_PROCESSORS), name, name in (*_PROCESSORS, "unnamed"))
+
+
 def _of_template(base: Base, config: TrainConfig) -> Row:
-    expected = "one image placeholder for one image"
+    subject, expected = "chat template", "one image placeholder for one image"
     try:
         prompt = base.prompt(config.vlm)
     except UserError as problem:
-        return Row("chat template", expected, str(problem), False)
-    except Exception as problem:  # noqa: BLE001  a template is a program of the model's own: it may raise anything
-        return Row("chat template", expected, f"{type(problem).__name__}: {problem}", False)
-    return Row("chat template", expected, f"{prompt.length(1)} tokens around an image of one", True)
+        return Row(subject, expected, str(problem), False)
+    except Exception as problem:  # noqa: BLE001  (a template is the model's own program)
+        return Row(subject, expected, f"{type(problem).__name__}: {problem}", False)
+    return Row(subject, expected, f"{prompt.length(1)} tokens around an image of one", True)
 
 
 def _of_adapter(base: Base, config: TrainConfig) -> Iterator[Row]:
-    """Each part's layers, in the model without weights."""
+    """Check that each part of `lora.parts` has layers, in the model without weights."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     try:
         with torch.device("meta"):
-            model: Any = AutoModelForImageTextToText.from_config(
-                AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
-            )  # type: ignore[no-untyped-call]
+            settings = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
+            model: Any = AutoModelForImageTextToText.from_config(settings)  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, AttributeError) as problem:
-        yield Row("network", "one that transformers can build", str(problem).splitlines()[0], False)
+        yield Row("network", "one that transformers can build", first_line(problem), False)
         return
     names = [name for name, _ in model.named_modules()]
     for part in config.lora.parts:
@@ -156,9 +149,7 @@ def _of_adapter(base: Base, config: TrainConfig) -> Iterator[Row]:
         yield Row(f"lora.parts: {part}", "some layers", f"{matched} layers", matched > 0)
 
 
-def _of_data(config: TrainConfig, base: Base) -> Iterator[Row]:
-    data = config.data
-    train, _ = open_splits(data.train, data.validation, data.validation_ratio, config.max_skipped)
+def _of_data(config: TrainConfig, base: Base, train: Dataset) -> Iterator[Row]:
     fitting, chosen = Fitting(config, base), range(0, len(train), -(-len(train) // _LOOKED_AT))
     lengths, refused = list[int](), 0
     for index in chosen:
@@ -166,23 +157,18 @@ def _of_data(config: TrainConfig, base: Base) -> Iterator[Row]:
             lengths.append(fitting.tokens(train, index))
         except ImageRefused:
             refused += 1
-    limit, spread = (
-        config.vlm.max_length,
-        f"median {statistics.median(lengths):,.0f}, longest {max(lengths):,} tokens"
-        if lengths
-        else "none fits",
-    )
-    yield Row(
-        "lengths",
-        f"at most {config.max_skipped:.1%} beyond {limit:,}",
-        f"{spread}, {refused} of {len(chosen)} refused",
-        refused <= config.max_skipped * len(chosen),
-    )
+    spread = "none fits"
+    if lengths:
+        median = statistics.median(lengths)
+        spread = f"median {median:,.0f}, longest {max(lengths):,} tokens"
+    expected = f"at most {config.max_skipped:.1%} beyond {config.vlm.max_length:,}"
+    actual = f"{spread}, {refused} of {len(chosen)} refused"
+    yield Row("lengths", expected, actual, refused <= config.max_skipped * len(chosen))
     yield _of_sizes(config, base, train, chosen)
 
 
 def _of_sizes(config: TrainConfig, base: Base, train: Dataset, chosen: Sequence[int]) -> Row:
-    """Pages that a wrong limit would shrink to stamps."""
+    """Check that no page shrinks below what can be read."""
     sizes = [
         (train.ids[index], image_size(content))
         for index in chosen
@@ -192,19 +178,12 @@ def _of_sizes(config: TrainConfig, base: Base, train: Dataset, chosen: Sequence[
         (id, max(size), max(fitted_size(*size, config.images, base.patching))) for id, size in sizes
     ]
     tiny = [(id, before, after) for id, before, after in fitted if before >= LEAST_SIDE_PX > after]
-    found = (
-        f"longer sides {min(after for _, _, after in fitted)} to {max(after for _, _, after in fitted)} px"
-        if fitted
-        else "no image"
-    )
-    example = (
-        f"; {len(tiny)} shrink below, such as {tiny[0][0]}: {tiny[0][1]} → {tiny[0][2]} px"
-        if tiny
-        else ""
-    )
-    return Row(
-        "image sizes",
-        f"pages keep {LEAST_SIDE_PX} px or more; raise images.max_pixels, which is an area",
-        found + example,
-        not tiny,
-    )
+    actual = "no image"
+    if sides := [after for _, _, after in fitted]:
+        actual = f"longer sides {min(sides)} to {max(sides)} px"
+    if tiny:
+        id, before, after = tiny[0]
+        actual += f"; {len(tiny)} shrink below, such as {id}: {before} → {after} px"
+    limit = "raise images.max_pixels, which is an area"
+    expected = f"pages keep {LEAST_SIDE_PX} px or more; {limit}"
+    return Row("image sizes", expected, actual, not tiny)

@@ -1,10 +1,10 @@
-"""A vision-language model with a LoRA adapter as a Task: what fits, its batches, its losses and how well it reads.
+"""A vision-language model with a LoRA adapter as a Task: its samples, batches, losses and evaluation.
 
 Legend: B samples, T tokens, N answer tokens of a micro-batch, H hidden size, V vocabulary.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.evaluation import evaluate
 from ocr.images import ImageRefused, image_size, open_image
+from ocr.keyed import generator, key_of
 from ocr.recognizers.vlm.adapter import adapted, fill, read_adapter, require_base
 from ocr.recognizers.vlm.base_model import DTYPES, Base, dtype_for
 from ocr.recognizers.vlm.find import find_base
@@ -28,42 +29,44 @@ from ocr.recognizers.vlm.reading import VlmRecognizer
 from ocr.scoring import COUNTS_SIZE, Counts, score
 from ocr.text import normalise
 from trainers.config import LossSettings, TrainConfig
-from trainers.families.task import UsableSamples, EvaluationSums, Losses, Trained
-from trainers.families.usable_samples import check_samples
+from trainers.families.splits import Subset, Trained
+from trainers.families.task import EvaluationSums, Losses, MicroBatch, UsableSamples
+from trainers.families.usable_samples import find_usable
 from trainers.families.vlm.augment import disturb
 from trainers.families.vlm.losses import Confusion, token_losses
 from trainers.loop import checkpoint as checkpoints
-from trainers.loop.batches import Turn
-from trainers.loop.keyed_random import generator, key_of
 
-LEAST_SIDE_PX = 256  # of what was larger: a page shrunk below it can hardly be read
+LEAST_SIDE_PX = 256  # of a larger image's longer side: a page shrunk below it can hardly be read
 _ADAPTER = "default"
 
 
-def check(config: TrainConfig, train: Trained, validation: Dataset) -> UsableSamples:
-    """Count every sample's tokens from its label and its image's header; UserError where too much is wrong (`max_skipped`) or nothing is left."""
-    fits = Fitting(config, find_base(config.vlm))
+def usable_samples(config: TrainConfig, train: Trained, validation: Dataset) -> UsableSamples:
+    """Count every sample's tokens from its label and its image's header.
+
+    Raises UserError where too many samples cannot be used (`max_skipped`), or none is left.
+    """
+    fitting = Fitting(config, find_base(config.vlm))
 
     def size_of(data: Trained, index: int, trains: bool) -> int:
         if config.zero_stage == 3 and not data.image_bytes(index):
             raise ImageRefused(
                 f"{data.location}: sample {data.ids[index]}",
                 "no image under ZeRO-3",
-                "its workers go through every layer together",
+                "its workers pass every layer together",
             )
         if not trains and not data.image_bytes(index):
             raise ImageRefused(
                 f"{data.location}: sample {data.ids[index]}",
                 "no image to read",
-                "a text by itself can be learnt from, not judged by",
+                "a text without an image can be learnt, not read",
             )
-        return fits.tokens(data, index)
+        return fitting.tokens(data, index)
 
-    return check_samples(config, train, validation, size_of)
+    return find_usable(config, train, validation, size_of)
 
 
 def origins(config: TrainConfig) -> dict[str, str]:
-    """SHA-256 of the base, and of the adapter that `train.init_from` names."""
+    """Return the SHA-256 of the base, and of the adapter that `train.init_from` names."""
     base = find_base(config.vlm)
     if not config.train.init_from:
         return {"base": base.sha256}
@@ -73,47 +76,55 @@ def origins(config: TrainConfig) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Fitting:
-    """What a sample needs of `model.max_length`."""
+    """Whether samples fit into `model.max_length`, and how large their images may be."""
 
     config: TrainConfig
     base: Base
 
     @cached_property
     def prompt(self) -> Prompt:
-        """What the model is asked."""
+        """The prompt before each answer."""
         return self.base.prompt(self.config.vlm)
 
     def answer(self, text: str) -> list[int]:
-        """Token ids of a transcription, with the end."""
+        """Return the token ids of a transcription, with the end token."""
         return [*self.base.tokenizer.encode(text, add_special_tokens=False), self.prompt.end_token]
 
     def room(self, answer: Sequence[int]) -> int:
-        """Image tokens that fit beside this answer."""
+        """Return the number of image tokens that fit beside this answer."""
         return self.config.vlm.max_length - (self.prompt.length(1) - 1) - len(answer)
 
     def tokens(self, data: Trained, index: int) -> int:
-        """Tokens of a sample, its image as small as it must be; ImageRefused, with a reason to count, where it would be illegible."""
+        """Return the number of tokens of a sample, its image shrunk as far as needed.
+
+        Raises ImageRefused where the image would be illegible.
+        """
         where, answer = f"{data.location}: sample {data.ids[index]}", self.answer(data.texts[index])
         content = data.image_bytes(index)
         if not content:
             return self.prompt.length(0) + len(answer)
         width, height = image_size(content, where=where)
         room, patching = self.room(answer), self.base.patching
-        wide, high = fitted_size(
-            width, height, self.config.images, patching, max(1, room) * patching.token_pixels
-        )
-        tokens = patching.tokens(wide, high)
-        if tokens > room or max(wide, high) < min(
-            LEAST_SIDE_PX, max(fitted_size(width, height, self.config.images, patching))
-        ):
-            told = f"{len(answer):,} answer tokens leave {max(0, room):,} of model.max_length={self.config.vlm.max_length} for an image of {width}×{height} px"
-            raise ImageRefused(where, "too many tokens", told)
+        images = self.config.images
+        most_pixels = max(1, room) * patching.token_pixels
+        fitted = fitted_size(width, height, images, patching, most_pixels)
+        tokens = patching.tokens(*fitted)
+        least_side = min(LEAST_SIDE_PX, max(fitted_size(width, height, images, patching)))
+        if tokens > room or max(fitted) < least_side:
+            reason = (
+                f"{len(answer):,} answer tokens leave {max(0, room):,} of model.max_length="
+                f"{self.config.vlm.max_length} for an image of {width}×{height} px"
+            )
+            raise ImageRefused(where, "too many tokens", reason)
         return self.prompt.length(tokens) + len(answer)
 
 
 @dataclass(frozen=True, slots=True)
 class VlmBatch:
-    """One micro-batch, right-padded: token ids [B, T], which of them are answers [B, T], images as uint8 [3, H, W] each, and each image's key of draws."""
+    """One micro-batch, padded on the right: token ids [B, T] and which of them are answers [B, T].
+
+    Images are uint8, [3, H, W] each, each with the key of its random draws.
+    """
 
     ids_BT: Tensor
     answers_BT: Tensor
@@ -122,7 +133,7 @@ class VlmBatch:
 
 
 class AdaptedModel(nn.Module):
-    """The base with its adapter, and what is counted of training batches: all that training changes."""
+    """The base with its adapter, and the statistics of training batches: all that training changes."""
 
     def __init__(
         self, model: nn.Module, vocabulary: int, config: TrainConfig, device: torch.device
@@ -151,13 +162,13 @@ class AdaptedModel(nn.Module):
 
     @property
     def parameters_used_directly(self) -> tuple[nn.Parameter, ...]:
-        """Those whose layer is passed by: an engine that divides weights must be told."""
+        """Parameters that are used without a call of their layer."""
         return (self.causal.lm_head.weight,)
 
     def forward(
         self, ids_BT: Tensor, answers_BT: Tensor, loss: LossSettings, **vision: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses, likeliest tokens and targets of the answers, [N] each, sample after sample."""
+        """Return losses, likeliest tokens and targets of the answers, [N] each, sample by sample."""
         # padding on the right is never seen by what comes before it, so no mask is needed
         hidden_BTH = self.causal.model(input_ids=ids_BT, use_cache=False, **vision)[0]
         targets_N, hidden_NH = (
@@ -169,37 +180,33 @@ class AdaptedModel(nn.Module):
 
 
 class VlmTask:
-    """A vision-language base with a fresh adapter and its data; `checked` comes from `check`."""
+    """A vision-language base with a new adapter and its data; `usable` comes from `usable_samples`."""
+
+    class_layers: Collection[str] = ()
 
     def __init__(
         self,
         config: TrainConfig,
-        checked: UsableSamples,
+        usable: UsableSamples,
         train: Trained,
         validation: Dataset,
         device: str = "cpu",
         precision: str = "fp32",
     ) -> None:
-        self.config, self.checked, self.train, self.validation_data = (
-            config,
-            checked,
-            train,
-            validation,
-        )
+        self.config, self.usable, self.validation_data = config, usable, validation
+        self.train = Subset(train, usable.train)
+        self.train_ids, self.widths, self.replayed = self.train.ids, usable.widths, usable.replayed
+        self.validation = usable.validation
         self.device, self.base = torch.device(device), find_base(config.vlm)
         self.dtype = dtype_for(precision) if config.vlm.dtype == "auto" else config.vlm.dtype
-        self.widths, self.validation, self.replayed = (
-            checked.widths,
-            checked.validation,
-            checked.replayed,
-        )
-        self.train_ids = [train.ids[index] for index in checked.train]
         self.fitting = Fitting(config, self.base)
-        place = (
-            "cpu" if config.zero_stage == 3 else device
-        )  # what is divided goes to the GPUs tensor by tensor
+        # ZeRO-3 moves the weights to the GPUs tensor by tensor
+        held_on = "cpu" if config.zero_stage == 3 else device
         self.network = AdaptedModel(
-            self._adapted(place), self.base.config["text_config"]["vocab_size"], config, self.device
+            self._adapted(held_on),
+            self.base.config["text_config"]["vocab_size"],
+            config,
+            self.device,
         ).train()
         self.recognizer = VlmRecognizer(
             self.network.model,
@@ -210,30 +217,31 @@ class VlmTask:
             config.run_name,
         )
 
-    def batch(self, turn: Turn, epoch: int) -> VlmBatch:
+    @property
+    def parameters_used_directly(self) -> Sequence[nn.Parameter]:
+        """Parameters that are used without a call of their layer."""
+        return self.network.parameters_used_directly
+
+    def batch(self, micro_batch: MicroBatch, epoch: int) -> VlmBatch:
         """Decode, scale and collate."""
-        samples = [self._sample(self.train, self.checked.train[index]) for index in turn.samples]
+        samples = [self._sample(self.train, index) for index in micro_batch.samples]
         keys: list[tuple[int | str, ...]] = [
-            (self.config.train.seed, epoch, self.train_ids[index]) for index in turn.samples
+            (self.config.train.seed, epoch, self.train_ids[index]) for index in micro_batch.samples
         ]
         return self._collate(samples, keys)
 
     def losses(self, batch: VlmBatch, weight: float) -> Losses:
-        """Of each sample its answer tokens' weighted losses."""
+        """Return the sum of each sample's weighted token losses, and the tokens' weights."""
         losses_N, likeliest_N, targets_N, counts = self._forward(batch)
         confusion = self.network.confusion
-        weights_N = (
-            confusion.weights(targets_N) if confusion is not None else torch.ones_like(losses_N)
-        )
+        weights_N = torch.ones_like(losses_N)
+        if confusion is not None:
+            weights_N = confusion.weights(targets_N)
         if weight and confusion is not None:
             confusion.note(targets_N, likeliest_N)
         if weight and self.config.train.compute_train_metrics:
-            read = sum(
-                (score(*pair) for pair in self._texts(targets_N, likeliest_N, counts)), Counts()
-            )
-            self.network.read_in_step += torch.tensor(
-                read.as_vector(), dtype=torch.float64, device=self.device
-            )
+            read = self._counts(targets_N, likeliest_N, counts).as_vector()
+            self.network.read_in_step += torch.tensor(read, dtype=torch.float64, device=self.device)
         sums, weights = (
             torch.split(values * weights_N, counts)
             for values in (losses_N, torch.ones_like(losses_N))
@@ -244,15 +252,14 @@ class VlmTask:
         )
 
     def statistics(self) -> list[Tensor]:
-        """Confused tokens [2 V] and edit counts of training batches, where they are counted."""
-        confusion = [self.network.confusion.step_sums] if self.network.confusion is not None else []
-        return [
-            *confusion,
-            *([self.network.read_in_step] if self.config.train.compute_train_metrics else []),
-        ]
+        """Return confused tokens [2 V] and edit counts of training batches, where counted."""
+        sums = [self.network.confusion.step_sums] if self.network.confusion is not None else []
+        if self.config.train.compute_train_metrics:
+            sums.append(self.network.read_in_step)
+        return sums
 
     def absorb(self, statistics: Sequence[Tensor]) -> None:
-        """Move the running sums."""
+        """Update the running sums."""
         left = list(statistics)
         if self.network.confusion is not None:
             self.network.confusion.absorb(left.pop(0))
@@ -261,7 +268,7 @@ class VlmTask:
             self.network.read_in_step.zero_()
 
     def train_metrics(self) -> dict[str, float]:
-        """CER and WER since the last call, by the likeliest token at each place."""
+        """Return CER and WER since the last call, by the likeliest token at each position."""
         if not self.config.train.compute_train_metrics:
             return {}
         counted = Counts.from_vector(self.network.read_since_log.tolist())
@@ -269,49 +276,47 @@ class VlmTask:
         return {"train_cer_teacher_forced": counted.cer, "train_wer_teacher_forced": counted.wer}
 
     def evaluate(self, indices: Sequence[int]) -> EvaluationSums:
-        """Losses and teacher-forced counts of all these samples, and counts of generated text for those of the fixed subset."""
-        judged = set(self.judged)
-        counts = evaluate(
-            self.recognizer, self.validation_data, [index for index in indices if index in judged]
-        ).counts
+        """Return losses and teacher-forced counts, and counts of generated text.
+
+        Text is generated for `read_indices` alone.
+        """
+        generated = set(self.read_indices)
+        chosen = [index for index in indices if index in generated]
+        counts = evaluate(self.recognizer, self.validation_data, chosen).counts
         forced, loss_sum, loss_weight = Counts(), 0.0, 0.0
         for part in self._by_size(indices):
-            batch = self._collate(
-                [self._sample(self.validation_data, index) for index in part], None
-            )
+            samples = [self._sample(self.validation_data, index) for index in part]
+            batch = self._collate(samples, None)
             with torch.no_grad():
                 self.network.eval()
                 losses_N, likeliest_N, targets_N, parts = self._forward(batch)
                 self.network.train()
-            loss_sum, loss_weight = (
-                loss_sum + float(losses_N.sum(dtype=torch.float64)),
-                loss_weight + len(losses_N),
-            )
-            forced += sum(
-                (score(*pair) for pair in self._texts(targets_N, likeliest_N, parts)), Counts()
-            )
+            loss_sum += float(losses_N.sum(dtype=torch.float64))
+            loss_weight += len(losses_N)
+            forced += self._counts(targets_N, likeliest_N, parts)
         return EvaluationSums(counts, loss_sum, loss_weight, forced)
 
     def example(self) -> dict[str, str]:
-        """The first validation sample as it is read now."""
+        """Return id, reference and present reading of the first validation sample."""
         (line,) = evaluate(self.recognizer, self.validation_data, self.validation[:1]).lines
         return {"id": line.id, "reference": line.reference, "reading": line.reading}
 
     @cached_property
-    def judged(self) -> list[int]:
-        """Validation samples that text is generated for: always the same ones, spread over the split by the run's seed."""
+    def read_indices(self) -> list[int]:
+        """Validation samples that text is generated for: always the same ones, spread by the seed."""
         most = self.config.generation.max_eval_samples or len(self.validation)
-        order = generator(self.config.train.seed, "generated").permutation(len(self.validation))[
-            :most
-        ]
-        return [self.validation[place] for place in sorted(order.tolist())]
+        order = generator(self.config.train.seed, "generated").permutation(len(self.validation))
+        return [self.validation[index] for index in sorted(order[:most].tolist())]
 
     def init_from(self, path: str) -> None:
-        """Take the weights of an adapter: a bundle's, a run's, a checkpoint's, or a folder as PEFT saves it; UserError where it is another base's or another shape."""
+        """Take the weights of an adapter: of a bundle, a run, a checkpoint, or a folder of PEFT's.
+
+        Raises UserError where the adapter belongs to another base or has another shape.
+        """
         fill(self.network.model, initial_adapter(Path(path), self.base), path)
 
     def _adapted(self, device: str) -> nn.Module:
-        """The base with a fresh adapter, drawn by the run's seed."""
+        """Return the base with a new adapter, initialised by the run's seed."""
         settings = self.config.vlm
         model = self.base.load(settings, DTYPES[self.dtype], device)
         if settings.gradient_checkpointing:
@@ -319,8 +324,8 @@ class VlmTask:
         torch.manual_seed(key_of(self.config.train.seed, "weights"))
         return adapted(model, self.base, self.config.lora)
 
-    def _sample(self, data: Trained, index: int) -> tuple[Tensor | None, list[int]]:
-        """The image as the model gets it, None for a text without one, and the answer."""
+    def _sample(self, data: Dataset | Subset, index: int) -> tuple[Tensor | None, list[int]]:
+        """Return the image as the model gets it (None for a text without one) and the answer."""
         answer, content = self.fitting.answer(data.texts[index]), data.image_bytes(index)
         if not content:
             return None, answer
@@ -333,34 +338,27 @@ class VlmTask:
         keys: list[tuple[int | str, ...]] | None,
     ) -> VlmBatch:
         prompt, patching = self.fitting.prompt, self.base.patching
-        asked = [
+        questions = [
             prompt.ids(patching.tokens(image.shape[2], image.shape[1]) if image is not None else 0)
             for image, _ in samples
         ]
         answers = [answer for _, answer in samples]
-        ids_BT = padded(
-            [[*question, *answer] for question, answer in zip(asked, answers, strict=True)],
-            prompt.padding_token,
-            left=False,
+        pairs = list(zip(questions, answers, strict=True))
+        ids = [[*question, *answer] for question, answer in pairs]
+        is_answer = [[0] * len(question) + [1] * len(answer) for question, answer in pairs]
+        with_image = [index for index, (image, _) in enumerate(samples) if image is not None]
+        return VlmBatch(
+            padded(ids, prompt.padding_token, left=False),
+            padded(is_answer, 0, left=False).bool(),
+            [image for image, _ in samples if image is not None],
+            [keys[index] for index in with_image] if keys else [],
         )
-        answers_BT = padded(
-            [
-                [0] * len(question) + [1] * len(answer)
-                for question, answer in zip(asked, answers, strict=True)
-            ],
-            0,
-            left=False,
-        ).bool()
-        images = [image for image, _ in samples if image is not None]
-        shown = (
-            [key for key, (image, _) in zip(keys, samples, strict=True) if image is not None]
-            if keys
-            else []
-        )
-        return VlmBatch(ids_BT, answers_BT, images, shown)
 
     def _forward(self, batch: VlmBatch) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-        """Losses, likeliest tokens and targets of the answers, [N] each, sample after sample, and how many each sample has."""
+        """Return losses, likeliest tokens and targets of the answers, [N] each, sample by sample.
+
+        The last value is the number of answer tokens of each sample.
+        """
         ids_BT = batch.ids_BT.to(self.device)
         images = [
             self._disturbed(image.to(self.device), key)
@@ -378,37 +376,41 @@ class VlmTask:
     def _disturbed(self, image_CHW: Tensor, key: tuple[int | str, ...]) -> Tensor:
         return disturb(image_CHW, self.config.kornia, *key) if key else image_CHW
 
-    def _texts(
-        self, targets_N: Tensor, likeliest_N: Tensor, counts: list[int]
-    ) -> list[tuple[str, str]]:
-        """(reference, reading) of each sample, the likeliest token at each place."""
+    def _counts(self, targets_N: Tensor, likeliest_N: Tensor, counts: list[int]) -> Counts:
+        """Return edit counts, reading the likeliest token at each position."""
         decode = self.base.tokenizer.batch_decode
-        pairs = [
+        references, readings = (
             decode(
                 [part.tolist() for part in torch.split(tokens, counts)], skip_special_tokens=True
             )
             for tokens in (targets_N, likeliest_N)
-        ]
-        return [
-            (normalise(reference), normalise(reading))
-            for reference, reading in zip(*pairs, strict=True)
-        ]
+        )
+        pairs = zip(references, readings, strict=True)
+        return sum(
+            (score(normalise(reference), normalise(reading)) for reference, reading in pairs),
+            Counts(),
+        )
 
     def _by_size(self, indices: Sequence[int]) -> list[list[int]]:
+        """Return micro-batches of validation samples with texts of similar length."""
         sizes = [len(self.validation_data.texts[index]) for index in indices]
-        order = [indices[place] for place in np.argsort(sizes, kind="stable")]
+        order = [indices[position] for position in np.argsort(sizes, kind="stable")]
         step = self.config.train.micro_batch_size
         return [order[start : start + step] for start in range(0, len(order), step)]
 
 
 def initial_adapter(path: Path, base: Base) -> dict[str, Tensor]:
-    """The adapter that `train.init_from` names, under PEFT's own names; UserError where there is none, or one of another base."""
+    """Return the adapter that `train.init_from` names, under PEFT's own names.
+
+    Raises UserError where there is none, or one of another base.
+    """
     for folder in (path / "bundle", path):
         if (folder / MANIFEST).is_file() and (folder / DESCRIPTION).is_file():
             bundle = open_bundle(folder)
             if bundle.family != "vlm":
                 raise UserError(
-                    f"{path}: a bundle of the family {bundle.family!r}; train.init_from needs one with an adapter"
+                    f"{path}: a bundle of the family {bundle.family!r}; "
+                    "train.init_from needs one with an adapter"
                 )
             require_base(base, bundle.model.get("base_sha256"), str(folder))
             return read_adapter(folder)

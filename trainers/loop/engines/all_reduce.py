@@ -1,8 +1,9 @@
 """Data parallelism with one all-reduce a step, of one flat buffer in a fixed order.
 
-DistributedDataParallel rebuilds its buckets after the first step, so a restarted run would sum in another order. The sums are
-taken in fp64, where adding fp32 gradients loses next to nothing: Adam would blow the last bit of an fp32 sum, which another
-number of workers changes, up to 1e-4 of the weights in 20 steps.
+DistributedDataParallel rebuilds its buckets after the first step, so a restarted run would sum in
+another order. The sums are in fp64, where adding fp32 gradients loses next to nothing. Another
+number of workers changes the last bit of an fp32 sum; Adam would magnify that to 1e-4 of the
+weights within 20 steps.
 """
 
 import math
@@ -14,8 +15,7 @@ import torch
 from torch import Tensor
 
 from trainers.config import TrainConfig
-from trainers.families.task import Losses, Task
-from trainers.loop.batches import Turn
+from trainers.families.task import Losses, MicroBatch, Task
 from trainers.loop.engines.engine import Engine, copied, optimizer_of
 from trainers.loop.workers import Workers
 
@@ -29,65 +29,59 @@ class AllReduceEngine(Engine):
         self, task: Task, config: TrainConfig, workers: Workers, device: str, precision: str
     ) -> None:
         super().__init__(task, config, workers, device, precision)
-        self.optimizer, self.max_grad_norm = (
-            optimizer_of(config.optimizer, task.network),
-            config.optimizer.max_grad_norm,
-        )
-        pieces = [
+        self.optimizer = optimizer_of(config.optimizer, task)
+        self.max_grad_norm = config.optimizer.max_grad_norm
+        sizes = [
             sum(parameter.numel() for parameter in self.parameters),
             *(sums.numel() for sums in task.statistics()),
             _SCALARS,
         ]
-        self._flat = torch.zeros(
-            sum(pieces), dtype=torch.float64, device=self.device
-        )  # all that crosses workers: gradients, statistics, scalars
-        self._gradients, *self._statistics, self._scalars = torch.split(self._flat, pieces)
+        # all that crosses workers: gradients, statistics, scalars
+        self._flat = torch.zeros(sum(sizes), dtype=torch.float64, device=self.device)
+        self._gradients, *self._statistics, self._scalars = torch.split(self._flat, sizes)
 
     def state_dict(self) -> dict[str, Any]:
-        """See Engine."""
+        """Return torch's own state, copied to the CPU."""
         return dict(copied(self.optimizer.state_dict()))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See Engine."""
+        """Take the state, with strides as `_normalise` makes those of gradients."""
         self.optimizer.load_state_dict(dict(state))
         for parameter, held in self.optimizer.state.items():
             for key, value in held.items():
-                if (
-                    isinstance(value, Tensor)
-                    and value.shape == parameter.shape
-                    and value.stride() != parameter.stride()
-                ):  # of an engine that holds them otherwise; see _average
+                if not isinstance(value, Tensor) or value.shape != parameter.shape:
+                    continue
+                if value.stride() != parameter.stride():  # another engine wrote it
                     held[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
-    def _one_meeting(self) -> AbstractContextManager[Any]:
+    def _accumulation(self) -> AbstractContextManager[Any]:
         self._gradients.zero_()
-        return super()._one_meeting()
+        return super()._accumulation()
 
-    def _gather(self, turn: Turn, batch: Any) -> Losses:
+    def _accumulate(self, micro_batch: MicroBatch, batch: Any) -> Losses:
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._losses(turn, batch)
-        self._total(losses.sums_B, turn).backward()  # type: ignore[no-untyped-call]
-        for gathered, parameter in zip(self._split(self._gradients), self.parameters, strict=True):
+        losses = self._losses(micro_batch, batch)
+        self._total(losses.sums_B, micro_batch).backward()  # type: ignore[no-untyped-call]
+        for total, parameter in zip(self._split(self._gradients), self.parameters, strict=True):
             if parameter.grad is not None:
-                gathered += parameter.grad.reshape(-1)
+                total += parameter.grad.reshape(-1)
         return Losses(losses.sums_B.detach(), losses.weights_B.detach())
 
-    def _meet(self, scalars: list[float]) -> tuple[list[Tensor], list[float]]:
-        """With the sums of gradients, by one all-reduce of one flat fp64 buffer."""
-        for place, sums in zip(self._statistics, self.task.statistics(), strict=True):
-            place.copy_(sums.reshape(-1))
+    def _all_reduce(self, scalars: list[float]) -> tuple[list[Tensor], list[float]]:
+        """Sum gradients, statistics and scalars by one all-reduce of one flat fp64 buffer."""
+        for part, sums in zip(self._statistics, self.task.statistics(), strict=True):
+            part.copy_(sums.reshape(-1))
         self._scalars.copy_(torch.tensor(scalars, dtype=torch.float64))
         self.workers.sum(self._flat)
         return self._statistics, self._scalars.tolist()
 
-    def _average(self, weight: float | None) -> None:
+    def _normalise(self, weight: float | None) -> None:
         if weight is None:
             return
         for parameter, gradient in zip(self.parameters, self._split(self._gradients), strict=True):
-            # with the parameter's own strides: torch's fused optimizers walk through memory and take equal layouts for granted
-            parameter.grad = torch.empty_like(parameter).copy_(
-                (gradient / weight).view_as(parameter)
-            )
+            # with the parameter's strides: torch's fused optimizers expect equal memory layouts
+            mean = (gradient / weight).view_as(parameter)
+            parameter.grad = torch.empty_like(parameter).copy_(mean)
 
     def _update(self, rate: float) -> float:
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
@@ -98,5 +92,5 @@ class AllReduceEngine(Engine):
         return grad_norm
 
     def _split(self, flat: Tensor) -> list[Tensor]:
-        """The flat buffer as one piece for each parameter."""
+        """Return the parts of the flat buffer, one for each parameter."""
         return list(torch.split(flat, [parameter.numel() for parameter in self.parameters]))

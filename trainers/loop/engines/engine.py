@@ -1,38 +1,39 @@
-"""One optimizer step over all workers: what every engine shares, and the steps in which they differ.
+"""One optimizer step over all workers: what every engine shares, and the steps that differ.
 
-An engine gathers gradients of micro-batches, lets them meet the other workers', and steps with their weighted mean, clipped.
+An engine accumulates gradients of micro-batches, sums them over the workers, and steps with their
+weighted mean, clipped.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ocr.errors import UserError
+from ocr.keyed import key_of
 from trainers.config import OptimizerSettings, TrainConfig
-from trainers.families.task import Losses, Task
+from trainers.families.task import Losses, MicroBatch, Task
 from trainers.loop import checkpoint as checkpoints
-from trainers.loop.batches import Turn
-from trainers.loop.keyed_random import key_of
 from trainers.loop.workers import Workers
 
 MOST_OVERFLOWS, STEPS_TO_GROW = 20, 2000
 
 
 class NotFiniteError(UserError):
-    """A loss, gradient or weight became infinite or not a number; the optimizer step was not taken."""
+    """An infinite or undefined loss, gradient or weight; the optimizer step was not taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Of one optimizer step, over all workers: its mean loss, the weight of it, how many samples, the gradient's norm before clipping.
+    """One optimizer step over all workers: mean loss, its weight, samples, and gradient norm.
 
-    `overflow`: the half-precision gradient was not finite and no weight was changed; the loss counts nothing then.
+    The norm is the one before clipping. `overflow`: the half-precision gradient was not finite and
+    no weight was changed; the loss is then 0, with weight 0.
     """
 
     loss: float
@@ -44,7 +45,10 @@ class StepResult:
 
 @dataclass(slots=True)
 class LossScale:
-    """What fp16 losses are multiplied by before the backward pass, so that small gradients are not lost (Micikevicius et al. 2018); plain numbers."""
+    """The factor of fp16 losses before the backward pass; plain numbers.
+
+    It keeps small gradients from vanishing (Micikevicius et al. 2018).
+    """
 
     value: float = 2.0**16
     good_steps: int = 0
@@ -56,7 +60,7 @@ class LossScale:
         return self.overflows + 1 >= MOST_OVERFLOWS
 
     def learn(self, finite: bool) -> None:
-        """Half of it after an overflow, twice after 2,000 good steps."""
+        """Halve the scale after an overflow, double it after 2,000 good steps."""
         self.overflows = 0 if finite else self.overflows + 1
         self.good_steps = self.good_steps + 1 if finite else 0
         if not finite:
@@ -65,150 +69,152 @@ class LossScale:
             self.value, self.good_steps = self.value * 2, 0
 
 
-class Engine(ABC):
-    """Made when the network holds the weights to start from; `state_dict` is of one form, torch's own, whatever the engine and the number of workers."""
+@dataclass(slots=True)
+class _Totals:
+    """One worker's sums over the micro-batches of a step."""
 
-    reads_together = False  # whether a network can only be read with by all workers at once, each the same images
+    loss: float = 0.0
+    weight: float = 0.0
+    samples: int = 0
+    not_finite: list[int] = field(default_factory=list)  # indices of samples
+
+    def add(self, micro_batch: MicroBatch, losses: Losses) -> None:
+        self.loss += float(losses.sums_B.sum(dtype=torch.float64))
+        self.weight += float(losses.weights_B.sum(dtype=torch.float64))
+        self.samples += len(micro_batch.samples)
+        finite = torch.isfinite(losses.sums_B).tolist()
+        pairs = zip(micro_batch.samples, finite, strict=True)
+        self.not_finite += [index for index, good in pairs if not good]
+
+
+class Engine(ABC):
+    """The optimizer of a run, made when the network holds the weights to start from.
+
+    Its `state_dict` has torch's own form, whatever the engine and the number of workers.
+    """
+
+    reads_together = False  # whether all workers must read the same images at once
 
     def __init__(
         self, task: Task, config: TrainConfig, workers: Workers, device: str, precision: str
     ) -> None:
-        self.task, self.seed, self.workers, self.device = (
-            task,
-            config.train.seed,
-            workers,
-            torch.device(device),
-        )
+        self.task, self.seed, self.workers = task, config.train.seed, workers
+        self.device = torch.device(device)
         self.autocast_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
         self.scale = LossScale() if precision == "fp16" else None
         self.parameters = [
             parameter for parameter in task.network.parameters() if parameter.requires_grad
         ]
 
-    def take_step(self, turns: Sequence[Turn], batches: Sequence[Any], rate: float) -> StepResult:
-        """One optimizer step over this worker's turns and every other worker's; NotFiniteError on all of them together."""
-        loss_sum, weight, samples, bad = 0.0, 0.0, 0, list[int]()
-        with self._one_meeting():
-            for turn, batch in zip(turns, batches, strict=True):
-                losses = self._gather(turn, batch)
-                if turn.weight:
-                    loss_sum, weight = (
-                        loss_sum + float(losses.sums_B.sum(dtype=torch.float64)),
-                        weight + float(losses.weights_B.sum(dtype=torch.float64)),
-                    )
-                    samples += len(turn.samples)
-                    bad += [
-                        index
-                        for index, finite in zip(
-                            turn.samples, torch.isfinite(losses.sums_B).tolist(), strict=True
-                        )
-                        if not finite
-                    ]
-            statistics, (loss_sum, weight, samples_met, bad_met) = self._meet(
-                [loss_sum, weight, float(samples), float(len(bad))]
+    def take_step(
+        self, micro_batches: Sequence[MicroBatch], batches: Sequence[Any], rate: float
+    ) -> StepResult:
+        """Take one optimizer step over all workers' micro-batches.
+
+        Raises NotFiniteError on all workers together.
+        """
+        mine = _Totals()
+        with self._accumulation():
+            for micro_batch, batch in zip(micro_batches, batches, strict=True):
+                losses = self._accumulate(micro_batch, batch)
+                if micro_batch.weight:
+                    mine.add(micro_batch, losses)
+            bad = mine.not_finite
+            statistics, (loss, weight, samples, all_bad) = self._all_reduce(
+                [mine.loss, mine.weight, float(mine.samples), float(len(bad))]
             )
-            if bad_met and not self.scale:
-                self._stop_together("loss", turns, bad)
-            self._average(None if bad_met else weight * (self.scale.value if self.scale else 1.0))
-        grad_norm = math.inf if bad_met else self._update(rate)
+            if all_bad and not self.scale:
+                self._stop_together("loss", micro_batches, bad)
+            scale = self.scale.value if self.scale else 1.0
+            self._normalise(None if all_bad else weight * scale)
+        grad_norm = math.inf if all_bad else self._update(rate)
         finite = math.isfinite(grad_norm)  # the same on every worker: all have the same sums
         if not finite and (self.scale is None or self.scale.is_hopeless):
-            self._stop_together(
-                "gradient", turns, [index for turn in turns for index in turn.samples]
-            )
+            indices = [index for each in micro_batches for index in each.samples]
+            self._stop_together("gradient", micro_batches, indices)
         if self.scale:
             self.scale.learn(finite)
         if not finite:
-            return self._forget_step(round(samples_met))
+            return self._forget_step(round(samples))
         self.task.absorb(statistics)
-        return StepResult(loss_sum / weight, weight, round(samples_met), grad_norm)
+        return StepResult(loss / weight, weight, round(samples), grad_norm)
 
     def weights(self) -> dict[str, Tensor]:
-        """What training changes, whole, on the CPU; every worker calls it."""
+        """Return all that training changes, whole, on the CPU; every worker calls it."""
         return checkpoints.trained_state(self.task.network)
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state, whole, in the form of torch's own optimizers, on the CPU; every worker calls it."""
+        """Return the optimizer's state, whole, in torch's form, on the CPU; every worker calls it."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what some engine's `state_dict` gave."""
+        """Take the state that any engine's `state_dict` returned."""
 
-    def _one_meeting(self) -> AbstractContextManager[Any]:
-        """Around the micro-batches of a step, the meeting and the mean."""
+    def _accumulation(self) -> AbstractContextManager[Any]:
+        """Return the context around a step's micro-batches, the all-reduce and the mean."""
         return nullcontext()
 
     @abstractmethod
-    def _gather(self, turn: Turn, batch: Any) -> Losses:
-        """Losses of each sample, without their graph; their gradient is added to the step's, or computed and not counted at weight 0."""
+    def _accumulate(self, micro_batch: MicroBatch, batch: Any) -> Losses:
+        """Add the micro-batch's gradient to the step's, and return its losses without their graph.
+
+        At weight 0 the gradient is computed and not counted.
+        """
 
     @abstractmethod
-    def _meet(self, scalars: list[float]) -> tuple[list[Tensor], list[float]]:
-        """The task's statistics and the scalars, summed over the workers."""
+    def _all_reduce(self, scalars: list[float]) -> tuple[list[Tensor], list[float]]:
+        """Return the task's statistics and the scalars, summed over the workers."""
 
     @abstractmethod
-    def _average(self, weight: float | None) -> None:
-        """Turn the sums of gradients into the mean by this weight; None: let them go."""
+    def _normalise(self, weight: float | None) -> None:
+        """Divide the sums of gradients by this weight; None: drop them."""
 
     @abstractmethod
     def _update(self, rate: float) -> float:
-        """Clip and step; the gradient's norm before clipping. Where that is not finite no weight changes."""
+        """Clip and step, and return the gradient's norm before clipping.
 
-    def _losses(self, turn: Turn, batch: Any) -> Losses:
-        """Of a micro-batch, every draw in it keyed by its place in the run."""
-        torch.manual_seed(key_of(self.seed, turn.step, turn.index))
+        Where the norm is not finite no weight changes.
+        """
+
+    def _losses(self, micro_batch: MicroBatch, batch: Any) -> Losses:
+        """Return a micro-batch's losses, every random draw keyed by step and index."""
+        torch.manual_seed(key_of(self.seed, micro_batch.step, micro_batch.index))
         with torch.autocast(
             self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None
         ):
-            return self.task.losses(batch, turn.weight)
+            return self.task.losses(batch, micro_batch.weight)
 
-    def _total(self, sums_B: Tensor, turn: Turn) -> Tensor:
-        """What the backward pass starts from."""
-        return sums_B.sum() * turn.weight * (self.scale.value if self.scale else 1.0)
+    def _total(self, sums_B: Tensor, micro_batch: MicroBatch) -> Tensor:
+        """Return the scalar that the backward pass starts from."""
+        return sums_B.sum() * micro_batch.weight * (self.scale.value if self.scale else 1.0)
 
     def _forget_step(self, samples: int) -> StepResult:
         for sums in self.task.statistics():
             sums.zero_()
         return StepResult(0.0, 0.0, samples, 0.0, overflow=True)
 
-    def _stop_together(self, what: str, turns: Sequence[Turn], mine: Sequence[int]) -> NoReturn:
-        """Raise on every worker, with the same message."""
-        ids = sorted(
-            {
-                self.task.train_ids[index]
-                for indices in self.workers.gather(list(mine))
-                for index in indices
-            }
-        )
+    def _stop_together(
+        self, what: str, micro_batches: Sequence[MicroBatch], mine: Sequence[int]
+    ) -> NoReturn:
+        """Raise the same NotFiniteError on every worker."""
+        everyone = self.workers.gather(list(mine))
+        ids = sorted({self.task.train_ids[index] for indices in everyone for index in indices})
         named = ", ".join(ids[:8]) + (" …" if len(ids) > 8 else "")
         raise NotFiniteError(
-            f"step {turns[0].step + 1}: the {what} is not finite; samples: {named}; no weight was changed by this step. "
+            f"step {micro_batches[0].step + 1}: the {what} is not finite; samples: {named}; "
+            "no weight was changed by this step. "
             "Look at these samples, or lower optimizer.learning_rate"
         )
 
 
-def optimizer_of(settings: OptimizerSettings, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that the settings name; weight decay on matrices and kernels alone, another one on the layers that give the classes where that is asked for."""
-    apart = getattr(network, "class_layers", ()) if settings.head_weight_decay is not None else ()
-    named = [
-        (name.partition(".")[0] in apart, parameter)
-        for name, parameter in network.named_parameters()
-        if parameter.requires_grad
-    ]
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [p for head, p in named if p.ndim >= 2 and not head],
-            "weight_decay": settings.weight_decay,
-        },
-        {
-            "params": [p for head, p in named if p.ndim >= 2 and head],
-            "weight_decay": settings.head_weight_decay,
-        },
-        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+def optimizer_of(settings: OptimizerSettings, task: Task) -> torch.optim.Optimizer:
+    """Return the optimizer that the settings name, for the task's network.
+
+    Weight decay is on matrices and kernels alone; layers that give the classes may have their own.
+    """
     common: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas}
+    groups = _groups(settings, task)
     if settings.name in ("adamw", "adam"):
         kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
         return kind(groups, fused=True, **common)
@@ -221,8 +227,25 @@ def optimizer_of(settings: OptimizerSettings, network: nn.Module) -> torch.optim
     return getattr(bitsandbytes.optim, kinds[settings.name])(groups, **common)  # type: ignore[no-any-return]
 
 
+def _groups(settings: OptimizerSettings, task: Task) -> list[dict[str, Any]]:
+    apart = task.class_layers if settings.head_weight_decay is not None else ()
+    named = [
+        (name.partition(".")[0] in apart, parameter)
+        for name, parameter in task.network.named_parameters()
+        if parameter.requires_grad
+    ]
+    body = [p for is_head, p in named if p.ndim >= 2 and not is_head]
+    head = [p for is_head, p in named if p.ndim >= 2 and is_head]
+    groups: list[dict[str, Any]] = [
+        {"params": body, "weight_decay": settings.weight_decay},
+        {"params": head, "weight_decay": settings.head_weight_decay},
+        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
 def copied(value: Any) -> Any:
-    """A deep copy of a state_dict on the CPU."""
+    """Return a deep copy of a state_dict on the CPU."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().clone()
     if isinstance(value, dict):
@@ -235,6 +258,7 @@ def _bitsandbytes(name: str) -> Any:
         import bitsandbytes
     except ImportError as problem:
         raise UserError(
-            f"optimizer.name={name} needs the package bitsandbytes ({problem}); install it, or take adamw"
+            f"optimizer.name={name} needs the package bitsandbytes ({problem}); "
+            "install it, or set adamw"
         ) from None
     return bitsandbytes
