@@ -1,5 +1,5 @@
 # make train   installs what is missing, trains the embedded Odia default on this machine's CPU, writes runs/odia-ctc/
-# make test    installs what is missing, runs the tests (faults and benchmarks: the long ones)
+# make test    installs what is missing, runs the tests (faults, gpu, benchmarks: the long ones)
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -26,7 +26,7 @@ train: setup
 	$(BIN)/python ray_jobs/train.py configs/odia_ctc.yaml
 
 test: lint
-	$(BIN)/python -m pytest tests --ignore tests/faults --ignore benchmarks
+	$(BIN)/python -m pytest tests --ignore tests/faults --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -45,12 +45,12 @@ benchmarks: setup
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/learning.py
 
-# requirements.txt from pyproject.toml; +cpu is a local build's mark that PyPI does not know
+# requirements.txt from pyproject.toml; +cpu marks a local build that PyPI does not have
 requirements: setup
 	$(BIN)/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.txt pyproject.toml
 	sed -i 's/+cpu$$//' requirements.txt
 
-# the faces of configs/data/odia_words.yaml that Debian has not, from npm into fonts/ (not committed)
+# fonts of configs/data/odia_words.yaml that Debian does not have, from npm into fonts/ (not committed)
 fonts: setup
 	mkdir -p fonts/.npm
 	cd fonts/.npm && npm pack --silent $(FONT_PACKAGES)
@@ -60,7 +60,7 @@ fonts: setup
 	for wdth in 75 100 125; do for wght in 200 400 600 800; do \
 	  $(BIN)/python -m ocr.rendering.fonts convert $(ANEK) fonts/anek-odia-$$wdth-$$wght.ttf --family "Anek Odia" --axes wght=$$wght,wdth=$$wdth || exit 2; done; done
 
-# more faces for configs/words/ and configs/bases/, from npm into faces/ (not committed); the embedded data set keeps to fonts/
+# more fonts for configs/words/ and configs/bases/, from npm into faces/ (not committed)
 faces: fonts
 	mkdir -p faces/.npm
 	cd faces/.npm && npm pack --silent @fontsource-variable/noto-serif-oriya@5.3.0 $(foreach name,$(MORE_BENGALI) $(MORE_THAI),@fontsource/$(name)@5.3.0)

@@ -1,10 +1,8 @@
 """Reading a data set with a recogniser and counting the errors."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
@@ -12,10 +10,9 @@ from tqdm import tqdm
 
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
-from ocr.images import SUFFIXES, ImageRefused, Pixels, open_image
+from ocr.images import open_image
 from ocr.keyed import fixed_generator
 from ocr.recognizers.recognizer import Recognizer
-from ocr.sample import Reading
 from ocr.scoring import Counts, confusions, score, score_all
 
 _AT_ONCE = 256
@@ -182,36 +179,3 @@ def evaluate(
             ]
             progress.update(len(part))
     return Evaluation(tuple(lines))
-
-
-def read_files(
-    recognizer: Recognizer, paths: Sequence[Path]
-) -> Iterator[tuple[Path, Reading | ImageRefused]]:
-    """Yield each image file, and each image of a folder by name, with its reading or refusal."""
-    files = [file for path in paths for file in _images_at(path)]
-    for start in range(0, len(files), _AT_ONCE):
-        part = files[start : start + _AT_ONCE]
-        images = [_opened(file, recognizer.image_mode) for file in part]
-        readings = iter(
-            recognizer.read([image for image in images if not isinstance(image, ImageRefused)])
-        )
-        yield from (
-            (file, image if isinstance(image, ImageRefused) else next(readings))
-            for file, image in zip(part, images, strict=True)
-        )
-
-
-def _images_at(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise UserError(f"{path}: no image in this folder ({', '.join(SUFFIXES)})")
-    return files
-
-
-def _opened(file: Path, mode: Literal["L", "RGB"]) -> Pixels | ImageRefused:
-    try:
-        return open_image(file, mode)
-    except ImageRefused as refused:
-        return refused

@@ -14,7 +14,7 @@ from ray_jobs import command
 
 def main(arguments: Namespace) -> int:
     """Read every image; return 2 where one was refused, each named."""
-    from ocr.evaluation import read_files
+    from ocr.file_reading import read_files
     from ocr.recognizers.factory import load_all
 
     refused = 0

@@ -28,32 +28,35 @@ def deployment(
 
     Replicas of an equal `revision` load another bundle in place; another revision replaces them.
     """
-    limits = config.limits
-    most = _BACKSTOP * (limits.max_ongoing_requests + limits.max_queued_requests)
-    threads = {"OMP_NUM_THREADS": str(max(1, int(config.num_cpus)))}
-    content = f"{revision} {config.model_dump_json()}"
+    user_config = {
+        "bundle": bundle,
+        "promotion": promotion,
+        "candidate": candidate[0],
+        "share": candidate[1],
+    }
     made: Any = serve.deployment(
-        replica,
-        name=DEPLOYMENT,
-        ray_actor_options={
-            "num_cpus": config.num_cpus,
-            "num_gpus": config.num_gpus,
-            "runtime_env": {"env_vars": threads},
-        },
-        max_ongoing_requests=most,
-        max_queued_requests=most,
-        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
-        autoscaling_config=config.autoscaling.model_dump(),
-        graceful_shutdown_timeout_s=limits.request_timeout_s,
-        logging_config=LoggingConfig(enable_access_log=False),
-        user_config={
-            "bundle": bundle,
-            "promotion": promotion,
-            "candidate": candidate[0],
-            "share": candidate[1],
-        },
+        replica, name=DEPLOYMENT, user_config=user_config, **_options(config)
     )
+    content = f"{revision} {config.model_dump_json()}"
     version = hashlib.sha256(content.encode()).hexdigest()[:16]
     versioned = made.options(version=version, _internal=True)
     application: Application = versioned.bind(config, revision, start_promoter)
     return application
+
+
+def _options(config: ServeConfig) -> dict[str, Any]:
+    limits, threads = config.limits, str(max(1, int(config.num_cpus)))
+    most = _BACKSTOP * (limits.max_ongoing_requests + limits.max_queued_requests)
+    return {
+        "ray_actor_options": {
+            "num_cpus": config.num_cpus,
+            "num_gpus": config.num_gpus,
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
+        },
+        "max_ongoing_requests": most,
+        "max_queued_requests": most,
+        "backpressure_config": BackpressureConfig(status_code=503, retry_after_s=1),
+        "autoscaling_config": config.autoscaling.model_dump(),
+        "graceful_shutdown_timeout_s": limits.request_timeout_s,
+        "logging_config": LoggingConfig(enable_access_log=False),
+    }

@@ -18,6 +18,7 @@ from serve.batching import BatchingReader, Read
 from serve.config import ServeConfig
 from serve.corrections import Corrections
 from serve.errors import Refused
+from serve.forwarding import forwarded
 from serve.metrics import Metrics
 from serve.models import Loaded, Models
 from serve.page_reading import PageReader, page_result
@@ -31,7 +32,7 @@ from serve.payloads import (
     read_body,
 )
 from serve.retraining import Retrainings
-from serve.routes import CHAT, OCR, forwarded, is_open, routes
+from serve.routes import CHAT, OCR, is_open, routes
 
 _UNREAD = (401, 408, 413)  # answers that do not wait for the rest of the body
 _log = logging.getLogger("ray.serve")

@@ -4,7 +4,6 @@
 without FastAPI's machinery.
 """
 
-import asyncio
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,7 +12,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.corrections import Corrections, CorrectionsRequest
 from serve.docs_page import page
@@ -299,33 +297,3 @@ def _retraining(app: FastAPI, replica: Replica) -> None:
         """The whole output of the job."""
         replica.retrainings.state(id)
         return PlainTextResponse(replica.retrainings.log(id))
-
-
-class _Answered(Response):
-    """An answer that is complete already."""
-
-    def __init__(self, messages: list[Any]) -> None:
-        self.status_code, self._messages = messages[0]["status"], messages
-
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Send it."""
-        for message in self._messages:
-            await send(message)
-
-
-async def forwarded(app: ASGIApp, request: Request, body: bytes) -> Response:
-    """Return FastAPI's complete answer to a request with this body; none of its routes streams."""
-    messages, received = list[Any](), False
-
-    async def receive() -> Any:
-        nonlocal received
-        if received:
-            await asyncio.Event().wait()  # a listener for disconnects, which are not handled here
-        received = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def keep(message: Any) -> None:
-        messages.append(message)
-
-    await app(request.scope, receive, keep)
-    return _Answered(messages)

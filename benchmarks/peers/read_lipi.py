@@ -5,7 +5,7 @@ from pathlib import Path
 
 from meter import Request, Result
 
-from ocr.evaluation import read_files
+from ocr.file_reading import read_files
 from ocr.recognizers.factory import load
 from ocr.sample import Reading
 

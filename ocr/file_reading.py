@@ -1,0 +1,45 @@
+"""Image files and folders read with a recogniser, as `ray_jobs/read.py` does."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from ocr.errors import UserError
+from ocr.images import SUFFIXES, ImageRefused, Pixels, open_image
+from ocr.recognizers.recognizer import Recognizer
+from ocr.sample import Reading
+
+_AT_ONCE = 256
+
+
+def read_files(
+    recognizer: Recognizer, paths: Sequence[Path]
+) -> Iterator[tuple[Path, Reading | ImageRefused]]:
+    """Yield each image file, and each image of a folder by name, with its reading or refusal."""
+    files = [file for path in paths for file in _images_at(path)]
+    for start in range(0, len(files), _AT_ONCE):
+        part = files[start : start + _AT_ONCE]
+        images = [_opened(file, recognizer.image_mode) for file in part]
+        readings = iter(
+            recognizer.read([image for image in images if not isinstance(image, ImageRefused)])
+        )
+        yield from (
+            (file, image if isinstance(image, ImageRefused) else next(readings))
+            for file, image in zip(part, images, strict=True)
+        )
+
+
+def _images_at(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise UserError(f"{path}: no image in this folder ({', '.join(SUFFIXES)})")
+    return files
+
+
+def _opened(file: Path, mode: Literal["L", "RGB"]) -> Pixels | ImageRefused:
+    try:
+        return open_image(file, mode)
+    except ImageRefused as refused:
+        return refused
