@@ -24,7 +24,8 @@ from ocr.recognizers.ctc.inputs import as_line
 from ocr.recognizers.ctc.reading import network_settings
 from ocr.recognizers.ctc.settings import NetworkSettings
 from ocr.recognizers.factory import load
-from ocr.rendering.fonts import Font, find_fonts
+from ocr.rendering.font import Font
+from ocr.rendering.fonts import find_fonts
 from ocr.rendering.scripts import script_named
 
 ALIKE = 1 / 12

@@ -15,9 +15,10 @@ def degraded(pixels: Pixels, key: str) -> Pixels:
     random = text_generator(key)
     paper = edge_grey(pixels)
     fill = round(paper) if pixels.ndim == 2 else (round(paper),) * 3
+    # a long line would leave its image
     most = min(
         _DEGREES, float(np.degrees(np.arctan(2 * _END_SHIFT * pixels.shape[0] / pixels.shape[1])))
-    )  # a long line would leave its image
+    )
     image = Image.fromarray(pixels).rotate(
         random.uniform(-most, most), Image.Resampling.BICUBIC, fillcolor=fill
     )

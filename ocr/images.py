@@ -75,9 +75,8 @@ def _opened(
         raise ImageRefused(where, "empty file", "0 bytes; make the file again")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Pillow's own bomb and metadata warnings; our limits decide
+            # Pillow's own bomb and metadata warnings; our limits decide
+            warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, limits or ImageLimits(), where)
                 return use(image)
@@ -228,9 +227,8 @@ def trim_rows(pixels: Pixels) -> Pixels:
 def edge_grey(pixels: Pixels) -> float:
     """Return the background: the median of the outermost columns and rows, 0–255."""
     grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
-    border = np.sort(
-        np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    )  # np.median takes five times as long, in three calls per sample
+    # np.median takes five times as long, in three calls per sample
+    border = np.sort(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
     return (float(border[(len(border) - 1) // 2]) + float(border[len(border) // 2])) / 2
 
 

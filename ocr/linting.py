@@ -41,11 +41,12 @@ _THAI_BASE, _THAI_LEADING_VOWEL, _THAI_LETTER = (
     r"\u0e40-\u0e44",
     r"\u0e01-\u0e3a\u0e40-\u0e4e",
 )
+# above and below
 _THAI_VOWEL, _THAI_TONE, _THAI_MARK = (
     r"\u0e31\u0e34-\u0e39\u0e47",
     r"\u0e48-\u0e4b",
     r"\u0e31\u0e34-\u0e3a\u0e47-\u0e4e",
-)  # above and below
+)
 _JOINER, _SELECTOR, _BIDI = (
     r"\u200c\u200d",
     r"\ufe00-\ufe0f\U000e0100-\U000e01ef",

@@ -20,21 +20,12 @@ from ocr.recognizers.recognizer import Recognizer
 _WORK_SIDE_PX = 2400  # longer side of the page that is analysed
 _MAX_SKEW, _SKEW_POINTS = 6.0, 40_000  # degrees; ink pixels that the skew is measured on
 _LEAST_INK = 12  # pixels of a mark; fewer are dirt
-_LYING = (
-    3.0  # how much wider a gap between paragraphs must be than one between columns to be cut first
-)
-_LEAST_PEAK, _NEAR = (
-    0.04,
-    0.9,
-    # least height of a line's peak in the row profile, against the highest; least distance of two
-    # peaks, in letter heights
-)
-_FAR, _LEAST_LINE = (
-    3.0,
-    0.6,
-    # least gap between parts of a row, in letter heights; least ink of a line, in squares of that
-    # height
-)
+# how much wider a gap between paragraphs must be than one between columns to be cut first
+_LYING = 3.0
+_LEAST_PEAK = 0.04  # of a line in the row profile, as a share of the highest
+_NEAR = 0.9  # least distance of two peaks, in letter heights
+_FAR = 3.0  # least gap between parts of a row, in letter heights
+_LEAST_LINE = 0.6  # ink of a line, in squares of the letter height
 Floats = NDArray[np.float64]
 
 
@@ -213,9 +204,8 @@ def _blocks(marks: _Marks, tall: float, depth: int = 0) -> Iterator[_Marks]:
         return
     across, down = _gap(marks.boxes[:, [0, 2]]), _gap(marks.boxes[:, [1, 3]])
     block_height = marks.boxes[:, 3].max() - marks.boxes[:, 1].min()
-    needed = (
-        1.6 if block_height > 6 * tall else 3.0 if block_height > 2.5 * tall else np.inf
-    )  # few lines: spaces between words can line up
+    # few lines: spaces between words can line up
+    needed = 1.6 if block_height > 6 * tall else 3.0 if block_height > 2.5 * tall else np.inf
     upright, lying = across[0] / (tall * needed), down[0] / (tall * 1.0)
     if max(upright, lying) < 1:
         yield marks

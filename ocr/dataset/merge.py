@@ -32,9 +32,8 @@ class Decisions:
     validation: NDArray[np.bool_]
     left_out: NDArray[np.uint8]  # KEPT, DUPLICATE_ID, DUPLICATE_SAMPLE or LEAK
     leaks: dict[int, str]  # index → the fact it shares with validation
-    near: tuple[
-        int, list[tuple[int, int]]
-    ]  # number of pairs that look alike with the same text, and the first of them
+    # number of pairs that look alike with the same text, and the first of them
+    near: tuple[int, list[tuple[int, int]]]
     conflicts: tuple[int, list[tuple[int, int]]]  # pairs with the same image and different texts
     first_of: dict[int, int]  # index of a duplicate → index of its first occurrence
     renamed: frozenset[int]  # indices whose id an earlier source has used
@@ -87,7 +86,7 @@ class Table:
         return self._columns[name]
 
     def has(self, column: str) -> bool:
-        """Whether any sample has this fact; zeros mean that it has none."""
+        """Return whether any sample has this fact; zeros mean that it has none."""
         keys = self._columns[column]
         return bool((keys != np.zeros(1, keys.dtype)).any()) if len(keys) else False
 
@@ -114,9 +113,8 @@ def decide_duplicates(table: Table, settings: SplitSettings) -> Decisions:
             table["id_key"], everything[table.sources == source], left_out, DUPLICATE_ID, first_of
         )
     staying = everything[left_out == KEPT]
-    staying = staying[
-        np.argsort(~table.validation[staying], kind="stable")
-    ]  # of equal samples the one in validation stays
+    # of equal samples the one in validation stays
+    staying = staying[np.argsort(~table.validation[staying], kind="stable")]
     _mark_repeats(table["content_key"], staying, left_out, DUPLICATE_SAMPLE, first_of)
     leaks = _leaks(table, left_out)
     if leaks and settings.on_leak == "fail":
@@ -188,9 +186,8 @@ def _leaks(table: Table, left_out: NDArray[np.uint8]) -> dict[int, str]:
         *((name, f"by_{index}") for index, name in enumerate(table.by)),
     ]:
         keys = table[column][validation]
-        keys = (
-            keys[keys != np.zeros(1, keys.dtype)] if len(keys) else keys
-        )  # zeros: the sample has no such fact
+        # zeros: the sample has no such fact
+        keys = keys[keys != np.zeros(1, keys.dtype)] if len(keys) else keys
         for index in training[np.isin(table[column][training], keys)]:
             shared.setdefault(int(index), name)
     return dict(sorted(shared.items()))

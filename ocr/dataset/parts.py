@@ -235,9 +235,8 @@ def split_of(sample: Sample, settings: SplitSettings) -> str:
     its id).
     """
     facts = _facts(sample)
-    otherwise = (
-        "id" if sample.level == "character" else "text"
-    )  # letters are few: split by text, validation would have some that training lacks
+    # letters are few: split by text, validation would have some that training lacks
+    otherwise = "id" if sample.level == "character" else "text"
     name = next((name for name in settings.by if name in facts), otherwise)
     key = sample.text if name == "text" else f"{name}={facts[name]}"
     share = share_of(key, f"split {settings.seed}")

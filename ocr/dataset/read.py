@@ -23,9 +23,8 @@ class Dataset:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self._file, self.fingerprint = cached(
-            location
-        )  # SHA-256 of the content: equal content elsewhere has the same one
+        # SHA-256 of the content: equal content elsewhere has the same one
+        self._file, self.fingerprint = cached(location)
         with pa.memory_map(str(self._file)) as mapped:
             reader = pa.ipc.open_file(mapped)
             self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]

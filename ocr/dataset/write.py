@@ -263,9 +263,8 @@ def _schema(output_format: str) -> pa.Schema:
         *((name, pa.string()) for name in ("level", "group", "source")),
     ]
     features = {name: features.get(name, text) for name, _ in names}
-    return pa.schema(
-        names, metadata={"huggingface": json.dumps({"info": {"features": features}})}
-    )  # read by `datasets`, so that images show as images
+    # read by `datasets`, so that images show as images
+    return pa.schema(names, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
 def described_pairs(pairs: list[tuple[int, int]], table: Table) -> Iterator[dict[str, Any]]:

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from ocr.rendering.draws import Draws
-from ocr.rendering.fonts import Font
+from ocr.rendering.font import Font
 from ocr.rendering.ink import Layout, Piece, bounds, composed, shaped
 from ocr.sources.settings import SyntheticSettings
 
 Coverage = NDArray[np.floating[Any]]  # [H, W], or an array that broadcasts to it
-Room = tuple[
-    float, float, float, float
-]  # least margins: left, top, right, bottom, as shares of the height of a line
+# least margins: left, top, right, bottom, as shares of the height of a line
+Room = tuple[float, float, float, float]
 Side = Literal["left", "top", "right", "bottom", "under"]
 
 _TOP, _BOTTOM = 1, 3  # indices of a Room

@@ -7,88 +7,20 @@ unpacks a web font.
 """
 
 import argparse
-import io
-import logging
 import subprocess
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from fontTools.pens.recordingPen import DecomposingRecordingPen
 from fontTools.ttLib import TTFont, TTLibError
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, features
+from PIL import features
 
 from ocr.errors import UserError
-from ocr.rendering.scripts import JOINERS, SCRIPTS, Pair, Script, script_named
+from ocr.rendering.font import Font, open_font, typographic_family
+from ocr.rendering.font_check import FontCheck, check_font
+from ocr.rendering.scripts import SCRIPTS, Script, script_named
 
 FONT_SUFFIXES = (".ttf", ".otf", ".ttc")
-DOTTED_CIRCLE = 0x25CC
-_CHECK_SIZE_PX = 64
-_LEAST_DIFFERENCE = {
-    "mark": 0.02,
-    "form": 0.25,
-    # least difference, as a share of the ink; measured: a nukta 0.04, Alkatra's open ya-phala 0.09,
-    # true conjuncts ≥ 0.5
-}
-_MOST_WIDENING = 1.5  # most widening by a mark above or below
-_MOST_WRONG_FORMS = 3
-_FLAGGED_ADVANCE = 65_000  # font units: far wider than any glyph
-
-
-@dataclass(frozen=True)
-class Font:
-    """One font file with its family.
-
-    `avoid` (fragment → reason) lists the fragments that it renders wrong; `check_font` fills it.
-    """
-
-    path: Path
-    family: str
-    avoid: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The file's stem: unlike the family, it differs between weights."""
-        return self.path.stem
-
-    def at(self, size_px: int) -> ImageFont.FreeTypeFont:
-        """Return the font at a size, shaped by raqm; cached."""
-        return _font(self.path, size_px)
-
-    @cached_property
-    def characters(self) -> frozenset[int]:
-        """The code points that the font has a glyph for."""
-        return frozenset(_open_font(self.path).getBestCmap() or ())
-
-    def refusal(self, text: str) -> str | None:
-        """Return why this font must not render the text; None when it may."""
-        missing = [
-            character
-            for character in text
-            if ord(character) not in self.characters and character not in JOINERS
-        ]
-        if missing:
-            return f"no glyph for U+{ord(missing[0]):04X}"
-        for fragment, reason in self.avoid:
-            if fragment in text:
-                return reason
-        return (
-            "renders a dotted circle or an empty box" if _has_placeholder(self.path, text) else None
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class FontCheck:
-    """The result of the check of one font: usable when `reason` is empty."""
-
-    font: Font
-    reason: str = ""
 
 
 def require_shaping() -> None:
@@ -141,30 +73,6 @@ def _pattern_of(script: Script) -> str:
     return f":lang={script.language}" if script.language else f":charset={ord(script.letters[0]):x}"
 
 
-def check_font(font: Font, script: Script) -> FontCheck:
-    """Check a font by the script's pairs.
-
-    A font that loses marks, or renders more than three forms wrong, is refused. The words with up
-    to three wrong forms are only avoided.
-    """
-    try:
-        faults = [(pair, fault) for pair in script.pairs if (fault := _fault(font, pair))]
-        stray = [
-            (fragment, f"renders {text} with a stray mark below")
-            for text, base, fragment in script.level_below
-            if _reaches_lower(font, text, base)
-        ]
-    except (OSError, TTLibError) as problem:
-        return FontCheck(font, f"not a font that can be loaded: {problem}")
-    lost = [fault.text for pair, fault in faults if pair.kind == "mark" and not fault.visible]
-    if lost:
-        return FontCheck(font, f"{len(lost)} marks wrong: {'; '.join(lost[:3])}")
-    forms = dict([(pair.fragment, fault.text) for pair, fault in faults] + stray)
-    if len(forms) > _MOST_WRONG_FORMS:
-        return FontCheck(font, f"{len(forms)} forms wrong: {'; '.join(forms.values())}")
-    return FontCheck(Font(font.path, font.family, tuple(forms.items())))
-
-
 def convert(
     source: Path, target: Path, family: str | None = None, axes: dict[str, float] | None = None
 ) -> None:
@@ -173,7 +81,7 @@ def convert(
     `axes` fixes the values of its variable axes.
     """
     try:
-        font = _open_font(source, lazy=False)
+        font = open_font(source, lazy=False)
     except (OSError, TTLibError, ImportError) as problem:
         raise UserError(f"{source}: cannot be read as a font: {problem}") from None
     if axes and "fvar" in font:
@@ -181,147 +89,16 @@ def convert(
 
         font = instancer.instantiateVariableFont(font, axes)
     font.flavor = None
-    _rename(font, family or _typographic_family(font) or target.stem, target.stem)
+    _rename(font, family or typographic_family(font) or target.stem, target.stem)
     target.parent.mkdir(parents=True, exist_ok=True)
     font.save(target)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fault:
-    """One fault of a font.
-
-    `visible`: the image itself shows the fault (a dotted circle), so every such word can be found.
-    """
-
-    text: str
-    visible: bool = False
-
-
-def _fault(font: Font, pair: Pair) -> _Fault | None:
-    missing = [
-        character
-        for character in pair.text
-        if ord(character) not in font.characters and character not in JOINERS
-    ]
-    if missing:
-        return _Fault(f"no glyph for U+{ord(missing[0]):04X} of {pair.text}")
-    if _has_placeholder(font.path, pair.text):
-        return _Fault(f"renders {pair.text} with a dotted circle", visible=True)
-    if pair.kind == "mark" and _is_beside_letter(font, pair):
-        return _Fault(f"renders the mark of {pair.text} beside its letter")
-    first, second = _picture(font, pair.text), _picture(font, pair.unlike)
-    difference = np.abs(first - second).sum() / max(np.maximum(first, second).sum(), 1.0)
-    if difference >= _LEAST_DIFFERENCE[pair.kind]:
-        return None
-    return _Fault(
-        f"renders {pair.text} like {pair.unlike}"
-        if pair.kind == "mark"
-        else f"does not form {pair.text}"
-    )
-
-
-def _is_beside_letter(font: Font, pair: Pair) -> bool:
-    """Return whether a mark without width of its own makes the ink much wider.
-
-    It does in fonts that give every character a cell.
-    """
-    if any(unicodedata.category(character) != "Mn" for character in pair.fragment):
-        return False
-    wide, narrow = (
-        font.at(_CHECK_SIZE_PX).getbbox(text, anchor="ls") for text in (pair.text, pair.unlike)
-    )
-    return bool(wide[2] - wide[0] > _MOST_WIDENING * (narrow[2] - narrow[0]))
-
-
-def _picture(font: Font, text: str) -> NDArray[np.float64]:
-    """Render the text at a fixed position, softened against shifts by part of a stroke."""
-    canvas = Image.new("L", (6 * _CHECK_SIZE_PX, 3 * _CHECK_SIZE_PX))
-    ImageDraw.Draw(canvas).text(
-        (_CHECK_SIZE_PX, 2 * _CHECK_SIZE_PX),
-        text,
-        font=font.at(_CHECK_SIZE_PX),
-        fill=255,
-        anchor="ls",
-    )
-    return np.asarray(canvas.filter(ImageFilter.GaussianBlur(2)), dtype=np.float64)
-
-
-def _reaches_lower(font: Font, text: str, base: str) -> bool:
-    sized = font.at(_CHECK_SIZE_PX)
-    lowest, base_lowest = (sized.getbbox(shown, anchor="ls")[3] for shown in (text, base))
-    return bool(lowest > base_lowest + 0.06 * _CHECK_SIZE_PX)
-
-
-def _has_placeholder(path: Path, text: str) -> bool:
-    """Return whether shaping yields .notdef or a dotted circle.
-
-    In the probe these glyphs are wider than anything else.
-    """
-    probe = _probe(path)
-    return probe.getlength(text) - _font(path, _CHECK_SIZE_PX).getlength(text) > 5 * _CHECK_SIZE_PX
-
-
-@lru_cache(maxsize=4096)
-def _font(path: Path, size_px: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(path), size_px, layout_engine=ImageFont.Layout.RAQM)
-
-
-@lru_cache(maxsize=512)
-def _probe(path: Path) -> ImageFont.FreeTypeFont:
-    """Return a copy of the font in memory whose placeholders have an absurd advance.
-
-    Placeholders are .notdef and dotted circles.
-    """
-    font = _open_font(path, lazy=False)
-    names = {font.getGlyphOrder()[0], *_dotted_glyphs(font)}
-    for name in names:
-        font["hmtx"][name] = (_FLAGGED_ADVANCE, font["hmtx"][name][1])
-    for table in ("DSIG", "HVAR", "hdmx", "LTSH"):
-        if table in font:
-            del font[table]
-    buffer = io.BytesIO()
-    font.save(buffer, reorderTables=None)
-    buffer.seek(0)
-    return ImageFont.truetype(buffer, _CHECK_SIZE_PX, layout_engine=ImageFont.Layout.RAQM)
-
-
-def _dotted_glyphs(font: TTFont) -> set[str]:
-    """Return the glyphs that show a dotted circle.
-
-    They are U+25CC itself, and glyphs of combining marks that hold a ring of their own (five
-    contours or more; a true mark has four at most).
-    """
-    cmap, glyphs = font.getBestCmap(), font.getGlyphSet()
-    marks = {name for code, name in cmap.items() if unicodedata.category(chr(code)).startswith("M")}
-    ringed = {name for name in marks if _contours(glyphs, name) >= 5}
-    return ringed | ({cmap[DOTTED_CIRCLE]} if DOTTED_CIRCLE in cmap else set())
-
-
-def _contours(glyphs: Any, name: str) -> int:
-    pen = DecomposingRecordingPen(glyphs)
-    glyphs[name].draw(pen)
-    return sum(operation in ("closePath", "endPath") for operation, _ in pen.value)
-
-
-def _open_font(path: Path, lazy: bool = True) -> TTFont:
-    logging.getLogger("fontTools").setLevel(
-        logging.ERROR
-    )  # fontTools warns of every oddity in fonts that render well
-    return TTFont(
-        io.BytesIO(path.read_bytes()), fontNumber=0, lazy=lazy
-    )  # from memory: TTFont would leave the handle of a broken file open
-
-
 def _family_of(path: Path) -> str:
     try:
-        return _typographic_family(_open_font(path)) or path.stem
+        return typographic_family(open_font(path)) or path.stem
     except (OSError, TTLibError):
         return path.stem  # check_font refuses it with the reason
-
-
-def _typographic_family(font: TTFont) -> str | None:
-    names = font["name"]
-    return (names.getDebugName(16) or names.getDebugName(1) or "").strip() or None
 
 
 def _rename(font: TTFont, family: str, stem: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ocr.rendering.fonts import Font
+from ocr.rendering.font import Font
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,8 @@ class Script:
     digits: str
     pairs: tuple[Pair, ...]
     letters: str = ""  # ordinary letters, where there are no pairs
-    level_below: tuple[
-        tuple[str, str, str], ...
-    ] = ()  # (text, base, fragment): text may not reach lower than its base
+    # (text, base, fragment): text may not reach lower than its base
+    level_below: tuple[tuple[str, str, str], ...] = ()
 
     def holds(self, text: str) -> bool:
         """Return whether every character belongs to the script, or is a danda or a joiner.

@@ -10,27 +10,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from ocr.dictionary import Dictionary
 from ocr.errors import UserError
 from ocr.images import Pixels, encode_image
-from ocr.keyed import fixed_generator
-from ocr.rendering.clutter import Clutter, choose_clutter
+from ocr.rendering.clutter import choose_clutter
 from ocr.rendering.draws import Draws
-from ocr.rendering.fonts import Font, FontCheck, usable_fonts
-from ocr.rendering.ink import Layout, Piece, bounds, composed, shaped
+from ocr.rendering.font import Font
+from ocr.rendering.font_check import FontCheck
+from ocr.rendering.fonts import usable_fonts
+from ocr.rendering.render import render
 from ocr.rendering.scripts import DANDAS, script_named
 from ocr.rendering.texts import select_texts
 from ocr.sample import Sample, Skip
 from ocr.sources.settings import SyntheticSettings
 from ocr.sources.unit import Unit, in_rows
-
-_SIZE_STEP_PX = 4
-_LINE_PITCH = 1.1  # from baseline to baseline, in heights of an ordinary line
-_BANK_SIDE_PX = 1024
 
 
 @dataclass(frozen=True)
@@ -65,9 +60,8 @@ def read(settings: SyntheticSettings, unit: Unit) -> Iterator[Sample | Skip]:
         yield render_sample(settings, families, texts, index)
 
 
-@lru_cache(
-    maxsize=32
-)  # for the sources of one data set: with a smaller cache each image would prepare its source again
+# for the sources of one data set: with a smaller cache each image would prepare its source again
+@lru_cache(maxsize=32)
 def _prepared(settings: SyntheticSettings) -> tuple[list[str], list[Family]]:
     """Return texts and fonts, prepared once for all units that this process reads."""
     fonts, _ = usable_fonts(script_named(settings.script), settings.fonts, settings.exclude_fonts)
@@ -146,130 +140,6 @@ def _encode(pixels: Pixels, settings: SyntheticSettings) -> bytes:
     return buffer.getvalue()
 
 
-def render(
-    text: str, font: Font, settings: SyntheticSettings, draws: Draws, clutter: Clutter
-) -> Pixels:
-    """Render the text in one font as a grey image [H, W], `height_px` a line.
-
-    One affine warp, clutter, then blur, paper, noise and polarity.
-    """
-    height_px = settings.height_px[0] + draws.below(
-        settings.height_px[1] - settings.height_px[0] + 1
-    )
-    ink = _warped_ink(text, font, height_px, settings, draws, clutter)
-    radius_px = draws.within(settings.blur_px)
-    if radius_px > 0.15:
-        ink = ink.filter(ImageFilter.GaussianBlur(radius_px))
-    paper = draws.within(settings.paper_grey)
-    darkness = draws.within(settings.contrast) * paper
-    grey = np.asarray(ink, dtype=np.float32)
-    grey *= -darkness / 255
-    grey += paper
-    grey += _crop(_shading(), grey.shape, draws) * draws.within(settings.texture)
-    grey += _crop(_noise(), grey.shape, draws) * draws.within(settings.noise)
-    if draws.uniform() < settings.inverted_share:
-        np.subtract(255, grey, out=grey)
-    return np.clip(grey, 0, 255, out=grey).astype(np.uint8)
-
-
-def _warped_ink(
-    text: str,
-    font: Font,
-    height_px: int,
-    settings: SyntheticSettings,
-    draws: Draws,
-    clutter: Clutter,
-) -> Image.Image:
-    """Return ink coverage (0 paper, 255 ink) of the text and its clutter.
-
-    It is rotated, slanted and fitted into the image's height with its margins.
-    """
-    angle, shear, stretch = (
-        np.deg2rad(draws.within(settings.rotation_degrees)),
-        draws.within(settings.shear),
-        draws.within(settings.stretch),
-    )
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.array(
-        [[stretch, -shear], [0.0, 1.0]]
-    )
-    margins = [max(draws.within(settings.margin), room) * height_px for room in clutter.room]
-    line_box = draws.within(settings.line_box)
-    size_px = _size_for(font, height_px - margins[1] - margins[3], settings.script)
-    line_top, line_bottom = _line_box(font, size_px, settings.script)
-    pitch_px = round(_LINE_PITCH * (line_bottom - line_top))
-    own = [
-        shaped(font, size_px, line).moved(0, number * pitch_px)
-        for number, line in enumerate(text.split("\n"))
-    ]
-    layout = _fitted(own, pitch_px, turn, (line_box, line_top, line_bottom), margins, height_px)
-    mask, corner = composed([*own, *clutter.neighbours(font, size_px, own, layout)])
-    ink = mask.transform(
-        (layout.width, layout.height),
-        Image.Transform.AFFINE,
-        layout.back_from(corner),
-        Image.Resampling.BILINEAR,
-    )
-    return clutter.over(ink, font, size_px, layout)
-
-
-def _fitted(
-    own: Sequence[Piece],
-    pitch_px: int,
-    turn: NDArray[np.float64],
-    line_box: tuple[float, float, float],
-    margins: Sequence[float],
-    height_px: int,
-) -> Layout:
-    """Return the image around lines of ink: `height_px` a line, as wide as needed.
-
-    `line_box` is its share, top and bottom of an ordinary line.
-    """
-    left, top, right, bottom = bounds(own)
-    corners = turn @ np.array([[left, right, left, right], [top, top, bottom, bottom]], dtype=float)
-    share, line_top, line_bottom = line_box
-    upper = corners[1].min() * (1 - share) + min(line_top, corners[1].min()) * share
-    lower = corners[1].max() * (1 - share) + max(line_bottom, corners[1].max()) * share
-    scale = (len(own) * height_px - margins[1] - margins[3]) / (lower - upper)
-    width_px = max(8, round(np.ptp(corners[0]) * scale + margins[0] + margins[2]))
-    offset = np.array([corners[0].min() * scale - margins[0], upper * scale - margins[1]])
-    ink = np.array([corners.min(axis=1), corners.max(axis=1)]) * scale - offset
-    slope = turn[1, 0] / turn[0, 0]
-    origin = scale * turn @ (0.0, (len(own) - 1) * pitch_px) - offset
-    return Layout(
-        scale * turn,
-        offset,
-        float(scale),
-        width_px,
-        len(own) * height_px,
-        height_px,
-        tuple(ink.ravel().tolist()),
-        float(slope),
-        float(origin[1] + slope * (width_px / 2 - origin[0])),
-    )
-
-
-def _size_for(font: Font, ink_height_px: float, script: str) -> int:
-    """Return a font size a little above the one needed, in few steps so that fonts stay cached."""
-    top, bottom = _line_box(font, 64, script)
-    wanted = 64 * ink_height_px / (bottom - top) * 1.1
-    return int(max(12, -(-wanted // _SIZE_STEP_PX) * _SIZE_STEP_PX))
-
-
-@lru_cache(maxsize=4096)
-def _line_box(font: Font, size_px: int, script: str) -> tuple[float, float]:
-    """Return top and bottom of an ordinary line of the font, from the baseline down.
-
-    The line has the script's letters with marks above and below.
-    """
-    known = script_named(script)
-    text = (
-        "".join(pair.text for pair in known.pairs if font.refusal(pair.text) is None)
-        or known.letters
-    )
-    _, top, _, bottom = font.at(size_px).getbbox(text, anchor="ls")
-    return float(top), float(bottom)
-
-
 def _choose_font(families: Sequence[Family], text: str, draws: Draws) -> Font | str:
     """Choose a font that can render the text, or return the last refusal.
 
@@ -298,36 +168,6 @@ def _by_family(fonts: Iterable[Font]) -> list[Family]:
     for font in fonts:
         grouped.setdefault(font.family, []).append(font)
     return [Family(name, tuple(members)) for name, members in sorted(grouped.items())]
-
-
-def _crop(bank: NDArray[np.float32], shape: tuple[int, ...], draws: Draws) -> NDArray[np.float32]:
-    """Return a keyed cut-out of a noise bank, tiled where the image is wider than the bank."""
-    row, column = draws.below(_BANK_SIDE_PX), draws.below(_BANK_SIDE_PX)
-    if row + shape[0] <= _BANK_SIDE_PX and column + shape[1] <= _BANK_SIDE_PX:
-        return bank[row : row + shape[0], column : column + shape[1]]
-    rows, columns = (
-        (row + np.arange(shape[0])) % _BANK_SIDE_PX,
-        (column + np.arange(shape[1])) % _BANK_SIDE_PX,
-    )
-    return bank[np.ix_(rows, columns)]
-
-
-@lru_cache(maxsize=1)
-def _noise() -> NDArray[np.float32]:
-    return fixed_generator(1).standard_normal((_BANK_SIDE_PX, _BANK_SIDE_PX), dtype=np.float32)
-
-
-@lru_cache(maxsize=1)
-def _shading() -> NDArray[np.float32]:
-    """Return slow shading of unit deviation: noise at 1/32 resolution, scaled up smoothly."""
-    coarse = fixed_generator(2).standard_normal(
-        (_BANK_SIDE_PX // 32, _BANK_SIDE_PX // 32), dtype=np.float32
-    )
-    smooth: NDArray[np.float32] = np.asarray(
-        Image.fromarray(coarse).resize((_BANK_SIDE_PX, _BANK_SIDE_PX), Image.Resampling.BICUBIC),
-        dtype=np.float32,
-    )
-    return np.asarray(smooth / smooth.std(), np.float32)
 
 
 def _report(fonts: Sequence[Font], refused: Sequence[FontCheck]) -> None:

@@ -14,9 +14,8 @@ from ocr.text import normalise
 
 # one salt for all sources, so that disjoint ranges never share a word
 _WORD_SALT = "lipi: which words"
-_UNCUT = regex.compile(
-    r"[\u0e40-\u0e44]?\X[\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46]*"
-)  # Thai vowels stay beside their consonant
+# Thai vowels stay beside their consonant
+_UNCUT = regex.compile(r"[\u0e40-\u0e44]?\X[\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46]*")
 _BESIDE_LETTERS = frozenset(" 0123456789.,;:?!'\"()[]/%+-–—‘’“”…")
 
 

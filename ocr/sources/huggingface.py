@@ -5,51 +5,27 @@ names is read only from inside the data set.
 """
 
 import functools
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocr.errors import UserError, first_line
+from ocr.errors import UserError
 from ocr.sample import Sample, Skip
-from ocr.sources.files import FileRefused, read_inside
+from ocr.sources.files import FileRefused
+from ocr.sources.huggingface_rows import Columns, Unusable, image_of, text_of
 from ocr.sources.huggingface_splits import load, require_known
 from ocr.sources.settings import HuggingFaceSettings
 from ocr.sources.unit import Unit, in_rows
 
 _ROWS_AT_ONCE = 16
+# FineVision's and conversations' names, where the setting keeps its default
 _OTHER_NAMES = {
     "image": ("images",),
     "text": ("texts", "messages"),
-}  # FineVision's and conversations' names, where the setting keeps its default
+}
 _FOR_VALIDATION = ("validation", "valid", "val", "dev", "test")
-
-
-class _Unusable(Exception):
-    """A row that is no sample, with the reason and detail of its Skip."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.detail = reason, detail
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    text: str
-    image: str | None  # None: inside the messages
-    id: str | None
-    klass: str | None
-    groups: tuple[tuple[str, str], ...]
-
-    def names(self) -> list[str]:
-        single = (self.text, self.image, self.id, self.klass)
-        return list(
-            dict.fromkeys(
-                [name for name in single if name is not None] + [name for _, name in self.groups]
-            )
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +37,7 @@ class _Split:
 
     data: Any
     features: Any
-    columns: _Columns
+    columns: Columns
     kept: Sequence[int] | None
     class_labels: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
@@ -95,9 +71,9 @@ def read(settings: HuggingFaceSettings, unit: Unit) -> Iterator[Sample | Skip]:
             (name, str(row[column])) for name, column in columns.groups if row[column] is not None
         )
         try:
-            text, image = _text(row[columns.text]), _image(settings, row, columns)
+            text, image = text_of(row[columns.text]), image_of(settings, row, columns)
             yield Sample(id, image, text, settings.level, group, f"huggingface:{settings.path}")
-        except (_Unusable, FileRefused) as problem:
+        except (Unusable, FileRefused) as problem:
             yield Skip(f"{settings.path}:{unit.name}#{number}", problem.reason, problem.detail)
 
 
@@ -134,108 +110,6 @@ def _rows(
         ) from None
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
-        texts = [text for turn in value for text in _assistant_texts(turn) if text is not None]
-        value = "\n".join(texts) if all(isinstance(text, str) for text in texts) else texts
-    if value is None or (isinstance(value, str) and not value.strip()):
-        raise _Unusable("empty text")
-    if not isinstance(value, str):
-        raise _Unusable(
-            "text is no string", f"expected a text, got {type(value).__name__} {str(value)[:80]}"
-        )
-    return value
-
-
-def _assistant_texts(turn: dict[str, Any]) -> list[Any]:
-    """Return the assistant's texts in {"user", "assistant"} or in {"role", "content"}."""
-    if "role" not in turn:
-        return [turn.get("assistant")]
-    if turn["role"] != "assistant":
-        return []
-    content = turn.get("content")
-    return _parts(content, "text") if isinstance(content, list) else [content]
-
-
-def _parts(content: list[Any], kind: str) -> list[Any]:
-    return [
-        part.get(kind) for part in content if isinstance(part, dict) and part.get("type") == kind
-    ]
-
-
-def _image(settings: HuggingFaceSettings, row: dict[str, Any], columns: _Columns) -> bytes:
-    if columns.image:
-        value = row[columns.image]
-    else:
-        contents = [turn.get("content") for turn in row[columns.text]]
-        value = [
-            image
-            for content in contents
-            if isinstance(content, list)
-            for image in _parts(content, "image")
-        ]
-    if isinstance(value, list):
-        if len(value) > 1:
-            raise _Unusable("more than one image", f"{len(value)} images")
-        value = value[0] if value else None
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, str) and value:
-        return _read_file(settings, value)
-    if not isinstance(value, bytes) or not value:
-        raise _Unusable(
-            "missing image",
-            "" if value is None else f"expected an image, got {type(value).__name__}",
-        )
-    return value
-
-
-def _read_file(settings: HuggingFaceSettings, path: str) -> bytes:
-    """Read an image named by its path.
-
-    It is in the local folder, in the hub client's cache on this disk, or in the hub's data set.
-    """
-    import datasets
-    import huggingface_hub
-
-    local = Path(settings.path)
-    if local.exists():
-        return read_inside(local if local.is_dir() else local.parent, path)
-    if "://" not in path:
-        kept = [
-            Path(huggingface_hub.constants.HF_HUB_CACHE),
-            Path(datasets.config.DOWNLOADED_DATASETS_PATH),
-        ]
-        if Path(path).is_absolute():
-            return read_inside(
-                next((root for root in kept if Path(path).is_relative_to(root)), kept[0]), path
-            )
-        return read_inside(_whole(settings.path), path)
-    if ".." in path or not re.fullmatch(
-        rf"(zip://[^:]+::)?hf://datasets/{re.escape(settings.path)}@[^:]+", path
-    ):
-        raise _Unusable("path outside the images folder", f"{path} is not of {settings.path}")
-    try:
-        with datasets.utils.file_utils.xopen(path, "rb") as file:
-            return bytes(file.read())
-    except FileNotFoundError as problem:
-        raise _Unusable("missing image", f"{path}: {problem}") from None
-
-
-@functools.lru_cache(maxsize=8)
-def _whole(name: str) -> Path:
-    """Download a hub data set with every file, once, for rows that name image files in it."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, repo_type="dataset"))
-    except OSError as problem:  # errors of the hub's client derive from it
-        raise UserError(
-            f"{name}: its rows name image files, and the data set cannot be downloaded: "
-            f"{first_line(problem)}"
-        ) from None
-
-
 @functools.lru_cache(maxsize=8)
 def _open(settings_json: str) -> dict[str, _Split]:
     settings = HuggingFaceSettings.model_validate_json(settings_json)
@@ -247,9 +121,8 @@ def _open(settings_json: str) -> dict[str, _Split]:
         loaded = {settings.dataset_split: loaded[settings.dataset_split]}
     splits = {name: _prepared(settings, data) for name, data in loaded.items()}
     classes = list(dict.fromkeys(name for split in splits.values() for name in split.classes))
-    for name in (
-        settings.dataset_classes if classes or not settings.streaming else ()
-    ):  # a stream's classes are known only from its schema
+    # a stream's classes are known only from its schema
+    for name in settings.dataset_classes if classes or not settings.streaming else ():
         require_known(name, classes, f"{settings.path}: dataset_classes: no class")
     return splits
 
@@ -295,7 +168,7 @@ def _undecoded(feature: Any) -> Any:
     return feature
 
 
-def _columns(settings: HuggingFaceSettings, known: list[str], data: Any) -> _Columns:
+def _columns(settings: HuggingFaceSettings, known: list[str], data: Any) -> Columns:
     def column(setting: str, wanted: str) -> str:
         name = next(
             (name for name in (wanted, *_OTHER_NAMES.get(wanted, ())) if name in known), wanted
@@ -310,7 +183,7 @@ def _columns(settings: HuggingFaceSettings, known: list[str], data: Any) -> _Col
         and _comes_in_parts((data.features or {}).get(text))
     )
     chosen_by_class = bool(settings.dataset_classes) or settings.samples_per_class != "all"
-    return _Columns(
+    return Columns(
         text,
         None if image_is_inside else column("image_column", settings.image_column),
         "id"

@@ -98,9 +98,8 @@ def _load_local(settings: HuggingFaceSettings, path: Path) -> Any:
             f"{path}: expected {_FORMS}, got "
             f"{', '.join(f'{count} {suffix}' for suffix, count in held) or 'no files'}"
         )
-    patterns = datasets.data_files.get_data_patterns(
-        str(path)
-    )  # splits by the names of files and folders
+    # splits by the names of files and folders
+    patterns = datasets.data_files.get_data_patterns(str(path))
     named = datasets.data_files.DataFilesDict.from_patterns(
         patterns, base_path=str(path), allowed_extensions=[suffix]
     )

@@ -5,7 +5,7 @@ The two readers fill these values in.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
@@ -14,8 +14,6 @@ from defusedxml import DefusedXmlException
 
 from ocr.errors import UserError
 from ocr.images import (
-    FORMATS,
-    SUFFIXES,
     ImageRefused,
     Pixels,
     Polygon,
@@ -26,6 +24,7 @@ from ocr.images import (
 from ocr.limits import ImageLimits
 from ocr.sample import Level, Sample, Skip
 from ocr.sources.files import FileRefused, folder, names_below, read_inside
+from ocr.sources.page_image import find_image
 from ocr.sources.settings import LayoutSettings
 from ocr.sources.unit import Unit
 
@@ -96,12 +95,13 @@ def read_layout(settings: LayoutSettings, unit: Unit, parse: Parser) -> Iterator
         yield Skip(where, f"not {settings.format.upper()}", str(problem))
     except DefusedXmlException as problem:
         yield Skip(where, "XML with entities or a DTD", f"refused unread: {type(problem).__name__}")
+    # LookupError: an unknown encoding
     except (
         ParseError,
         ValueError,
         LookupError,
         RecursionError,
-    ) as problem:  # LookupError: an unknown encoding
+    ) as problem:
         yield Skip(where, "not valid XML", str(problem))
     else:
         yield from _samples(settings, root, unit, page)
@@ -280,53 +280,3 @@ def _scale(page: Page, pixels: Pixels) -> tuple[float, float]:
             f"{width}×{height} pixels; the XML describes {page.width:g}×{page.height:g}",
         )
     return across, down
-
-
-def find_image(root: Path, beside: str, named: str, stem: str) -> str:
-    """Return the page image relative to `root`.
-
-    It is found as the XML names it, from the XML's folder upwards, in any case, or by the XML's own
-    stem. FileRefused("missing image") when there is none.
-    """
-    name = PureWindowsPath(named).as_posix() if "\\" in named else named.removeprefix("file://")
-    folders = [PurePosixPath(beside), *PurePosixPath(beside).parents]
-    for ending in dict.fromkeys((name, PurePosixPath(name).name)):
-        for parent in folders:
-            file = _in_any_case(root, parent / ending) if ending else None
-            if file:
-                return file
-    candidates = {f"{start}{suffix}" for start in (stem, stem.split(".")[0]) for suffix in SUFFIXES}
-    beside_it = [
-        entry.name
-        for entry in sorted((root / beside).iterdir())
-        if entry.name.lower() in {name.lower() for name in candidates}
-    ]
-    if len(beside_it) == 1:
-        return (PurePosixPath(beside) / beside_it[0]).as_posix()
-    raise FileRefused(
-        "missing image",
-        f"{named or 'no name given'}: neither beside the XML nor up to {root}; formats: "
-        f"{', '.join(FORMATS)}",
-    )
-
-
-def _in_any_case(root: Path, path: PurePosixPath) -> str | None:
-    """Return `path` below `root` as it is spelt on the disk; None when it does not exist.
-
-    A path that leads upwards stays as it is, to be refused by name.
-    """
-    if path.is_absolute() or ".." in path.parts:
-        return str(path) if (root / path).is_file() else None
-    if (root / path).is_file():
-        return str(path)
-    parent = root / path.parent
-    alike = (
-        [
-            entry.name
-            for entry in sorted(parent.iterdir())
-            if entry.name.lower() == path.name.lower()
-        ]
-        if parent.is_dir()
-        else []
-    )
-    return str(path.parent / alike[0]) if alike else None

@@ -49,9 +49,8 @@ def parse(root: Element) -> Page:
     order = {
         id: position for position, id in enumerate(_reading_order(_child(page, "ReadingOrder")))
     }
-    regions.sort(
-        key=lambda region: order.get(region[0], len(order))
-    )  # stable: regions without an order stay in sequence, last
+    # stable: regions without an order stay in sequence, last
+    regions.sort(key=lambda region: order.get(region[0], len(order)))
     return Page(
         page.get("imageFilename", ""),
         float(page.get("imageWidth", 0)),
@@ -69,9 +68,8 @@ def _regions(parent: Element, degrees: float) -> Iterator[tuple[str, Piece]]:
         if not name_of(element).endswith("Region"):
             continue
         id = element.get("id", f"region{number}")
-        turned = -float(
-            element.get("orientation", -degrees)
-        )  # PAGE rotates the region clockwise by it to make it upright
+        # PAGE rotates the region clockwise by it to make it upright
+        turned = -float(element.get("orientation", -degrees))
         if name_of(element) == "TextRegion":
             yield id, _region(element, id, turned)
         yield from ((inner, piece) for inner, piece in _regions(element, turned))

@@ -1,4 +1,4 @@
-"""What is drawn around a text leaves it readable: lines above and below, rules, stamps, the back of the page."""
+"""Clutter around a text leaves it readable: lines above and below, rules, stamps, show-through."""
 
 import shutil
 
@@ -8,7 +8,8 @@ import pytest
 from ocr.errors import UserError
 from ocr.rendering.clutter import Neighbour, Rule, ShowThrough, Stamp
 from ocr.rendering.draws import Draws
-from ocr.rendering.fonts import Font, find_fonts
+from ocr.rendering.font import Font
+from ocr.rendering.fonts import find_fonts
 from ocr.rendering.ink import Layout, composed, shaped
 from ocr.rendering.scripts import SCRIPTS
 
@@ -44,10 +45,11 @@ def test_less_than_half_of_a_neighbour_shows_and_none_of_it_in_the_text(
     own = [shaped(font, SIZE_PX, "ଓଡ଼ିଶା")]
     for key in TRIES:
         piece = Neighbour.sampled(Draws(key), "ପ୍ରଧାନମନ୍ତ୍ରୀ").piece(font, SIZE_PX, own, LEVEL, above)
+        # the layout leaves 12 px clear on both sides
         top_edge, bottom_edge = (
             own[0].top - 1 - 12,
             own[0].bottom + 1 + 12,
-        )  # the layout leaves 12 px clear on both sides
+        )
         shown_px = piece.bottom - top_edge if above else bottom_edge - piece.top
         assert 1 <= shown_px <= 0.4 * (piece.bottom - piece.top) + 1
         assert piece.bottom <= own[0].top if above else piece.top >= own[0].bottom

@@ -1,4 +1,4 @@
-"""Decoding: likelihoods are torch's CTC loss, the beam finds the best text, the language model and the lexicon help where they can, confidence tells the truth."""
+"""Decoding: likelihoods are torch's CTC loss, the beam finds the best text, confidence is honest."""
 
 import itertools
 import math
@@ -99,7 +99,8 @@ def test_probabilities_of_a_context_add_up_to_one() -> None:
 
 def test_witten_bell_as_worked_by_hand() -> None:
     model = CharacterModel.trained(["ab", "ac"], order=2)
-    # one-character grams: a a b c END END: 6 seen, 4 kinds, 5 characters with the unknown one; after "a": b and c, 2 kinds
+    # one-character grams: a a b c END END: 6 seen, 4 kinds, 5 characters with the unknown one;
+    # after "a": b and c, 2 kinds
     alone = (1 + 4 / 5) / (6 + 4)
     assert math.exp(model.log_prob("a", "b")) == pytest.approx((1 + 2 * alone) / (2 + 2))
 

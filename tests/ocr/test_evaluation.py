@@ -1,4 +1,4 @@
-"""Two recognisers compared on the same lines: what is certain, what is chance, and which lines changed."""
+"""Two recognisers compared on the same lines: certain and random differences, and changed lines."""
 
 import numpy as np
 import pytest

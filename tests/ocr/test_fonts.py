@@ -5,7 +5,9 @@ import shutil
 import pytest
 
 from ocr.errors import UserError
-from ocr.rendering.fonts import Font, _main, check_font, find_fonts, usable_fonts
+from ocr.rendering.font import Font
+from ocr.rendering.font_check import check_font
+from ocr.rendering.fonts import _main, find_fonts, usable_fonts
 from ocr.rendering.scripts import SCRIPTS
 
 pytestmark = pytest.mark.skipif(

@@ -56,9 +56,11 @@ def test_a_small_file_of_81_megapixels_is_refused_before_it_is_decoded(tmp_path:
     bomb.write_bytes(png(Image.new("L", (9000, 9000)), optimize=True))
     assert bomb.stat().st_size < 100_000
     code = (
-        "import resource, sys; from pathlib import Path; from ocr.images import open_image, ImageRefused\n"
+        "import resource, sys; from pathlib import Path; from ocr.images import open_image, "
+        "ImageRefused\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"try:\n    open_image(Path({str(bomb)!r}))\nexcept ImageRefused:\n    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        f"try:\n    open_image(Path({str(bomb)!r}))\nexcept ImageRefused:\n    "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     grown_kib = int(
         subprocess.run(

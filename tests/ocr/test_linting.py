@@ -1,4 +1,4 @@
-"""What the linter finds in labels and what it mends: Odia, Bangla and Thai worked examples, and real text."""
+"""Faults that the linter finds and fixes: Odia, Bangla and Thai examples, and real text."""
 
 import unicodedata
 from collections import Counter
@@ -15,7 +15,8 @@ REAL_TEXT = Path(__file__).parents[3] / "shared" / "data" / "text"
 
 CHARACTERS = (
     st.sampled_from(
-        "ক্তরেোািঁংঃ়ৎঅକତଡ୍ାିେ଼ଁଂଅกนำเแ่้ัิุู์ํา\u200c\u200d\u200d \t\r\n\ufeff\u200b\u00ad\ufe0f\u202e\x00\x1c\x85\u0301\u25ccaе1১୧❤👨"
+        "ক্তরেোািঁংঃ়ৎঅକତଡ୍ାିେ଼ଁଂଅกนำเแ่้ัิุู์ํา\u200c\u200d\u200d \t\r\n"
+        "\ufeff\u200b\u00ad\ufe0f\u202e\x00\x1c\x85\u0301\u25ccaе1১୧❤👨"
     )
     | st.characters(min_codepoint=0x0900, max_codepoint=0x09FF)
     | st.characters(min_codepoint=0x0B00, max_codepoint=0x0B7F)
@@ -59,11 +60,12 @@ FIXED = [
     ("joiner out of place", "ক্\u200c\u200cষ", "ক্\u200cষ"),
     ("joiner out of place", "ก\u200dข", "กข"),
     ("marks in wrong order", "ওড\u09bf\u09bcশা", "ওড\u09bc\u09bfশা"),
+    # as in langdata.ori.training_text
     (
         "marks in wrong order",
         "ଓଡ\u0b3f\u0b3cଶା",
         "ଓଡ\u0b3c\u0b3fଶା",
-    ),  # as in langdata.ori.training_text
+    ),
     ("marks in wrong order", "ত\u0981\u09beরা", "তাঁরা"),  # as in langdata.ben.training_text
     ("marks in wrong order", "ท\u0e48\u0e35", "ที่"),
     ("marks in wrong order", "สิทธ\u0e4c\u0e34", "สิทธิ์"),
@@ -98,10 +100,11 @@ LEFT_TO_A_PERSON = [
     ("orphan mark", "เ\u0e34"),
     ("orphan mark", "2\u0e31"),
     ("orphan mark", "a \u0301e"),
+    # vowel signs stored as they are seen, as in langdata.ben.training_text
     (
         "impossible pair",
         "পা\u09c7র",
-    ),  # vowel signs stored as they are seen, as in langdata.ben.training_text
+    ),
     ("impossible pair", "ই\u09bfতহাস"),
     ("impossible pair", "জাতিসং\u09c7ঘ"),
     ("impossible pair", "সন\u09c7\u09cdদহ"),
@@ -113,10 +116,11 @@ LEFT_TO_A_PERSON = [
     ("impossible pair", "ที\u0e48\u0e49"),
     ("impossible pair", "อยุ\u0e39ธยา"),
     ("impossible pair", "คา\u0e40\u0e41ร็ก"),
+    # ଅଞ୍ଚଳ in mannkibaat: without the control it would be another wrong word
     (
         "C1 control",
         "ଅ\x81ଳ",
-    ),  # ଅଞ୍ଚଳ in mannkibaat: without the control it would be another wrong word
+    ),
     ("lone surrogate", "ক\ud800"),
     ("replacement character", "ก\ufffd"),
     ("unassigned code point", "କ\u0b7f"),
@@ -236,7 +240,8 @@ def test_normalise_fixes_what_reading_would_differ_by(text: str) -> None:
     assert not {kind for kind in kinds(normalise(text)) if kind in FIXED_BY_NORMALISE}
 
 
-# What was flagged in these files was read, 30 words a kind: every fault is real, so the bounds stand a little above the counts.
+# Every fault flagged in these files was read, 30 words a kind, and is real; the bounds are a little
+# above the counts.
 @pytest.mark.skipif(not REAL_TEXT.is_dir(), reason="real text lies beside the checkout")
 @pytest.mark.parametrize(
     ("file", "per_mille", "known"),

@@ -1,4 +1,4 @@
-"""PaddleOCR label files as they are found: good lines become samples, bad ones are named by file and line."""
+"""PaddleOCR label files: good lines become samples, bad ones are named by file and line."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""The second pass: duplicates, conflicts, leaks and stable splits; the linter's place; copies; and going on after a death."""
+"""The second step: duplicates, conflicts, leaks, stable splits, linting, copies, and resuming.
+
+One file of more than 300 lines: all tests prepare variants of the same small sources.
+"""
 
 import json
 import os
@@ -114,7 +117,10 @@ def test_what_both_splits_hold_is_a_leak(tmp_path: Path, by: list[str], shared: 
     sources = [train | pattern | {"split": "train"}, judge | pattern | {"split": "validation"}]
     with pytest.raises(
         UserError,
-        match=r"1 training samples leak into validation \(1 by image\), such as p1_a; set split\.on_leak=drop_from_train to leave them out \(1 would remain\)",
+        match=(
+            r"1 training samples leak into validation \(1 by image\), such as p1_a; set "
+            r"split\.on_leak=drop_from_train to leave them out \(1 would remain\)"
+        ),
     ):
         prepare(tmp_path, *sources, split={"by": by})
     assert not (tmp_path / "out").exists()
@@ -505,7 +511,10 @@ def test_a_source_that_gives_nothing_stops_the_job(tmp_path: Path) -> None:
     (tmp_path / "alto" / "a.xml").write_text("<alto/>")
     with pytest.raises(
         UserError,
-        match=r"source 2 \(page\): no sample was kept of 1; not PAGE, such as .*the root element is alto; use format: alto",
+        match=(
+            r"source 2 \(page\): no sample was kept of 1; not PAGE, such as .*the root "
+            r"element is alto; use format: alto"
+        ),
     ):
         prepare(tmp_path, good, {"format": "page", "path": str(tmp_path / "alto")})
 
@@ -516,7 +525,10 @@ def test_a_fact_that_no_sample_has_is_no_split(tmp_path: Path) -> None:
     }
     with pytest.raises(
         UserError,
-        match=r"split\.by: no sample has writr; the known facts are file, id, source, text, writer; did you mean 'writer'\?",
+        match=(
+            r"split\.by: no sample has writr; the known facts are file, id, source, text, "
+            r"writer; did you mean 'writer'\?"
+        ),
     ):
         prepare(tmp_path, source, split={"by": ["writr"]})
     prepare(tmp_path, source, split={"by": ["writer"], "validation_ratio": 0.3})

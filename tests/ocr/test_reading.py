@@ -1,4 +1,4 @@
-"""Reading: a neighbour in the batch, padding or another order never changes a text; a bundle reads what its network reads."""
+"""Reading: batch, padding and order never change a text; a bundle reads as its network does."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def words() -> list[Pixels]:
 
 
 def recognizer(kind: str) -> CtcRecognizer:
-    """An untrained network whose readings are long and varied, so that any disturbance would show."""
+    """Return an untrained network with long and varied readings, so that any disturbance shows."""
     torch.manual_seed(3)
     alphabet = Alphabet.from_texts(Dataset.open("odia_words", "train").texts)
     network = build_network(SETTINGS[kind], len(alphabet))
@@ -124,7 +124,11 @@ def test_nothing_beyond_an_images_own_width_reaches_its_logits(
 
 
 def test_the_thai_systems_network_weighs_what_paddleocrs_does() -> None:
-    """The original's best_accuracy.pdparams is 9,205,880 bytes: weights and running statistics in fp32, Paddle's second, flat copy of the LSTM, and names."""
+    """Compare the size with the original's best_accuracy.pdparams of 9,205,880 bytes.
+
+    It holds weights and running statistics in fp32, Paddle's second, flat copy of the LSTM, and
+    names.
+    """
     network = build_network(SETTINGS["mobilenet_v3_crnn"], 881)
     numbers = {name: tensor.numel() for name, tensor in network.state_dict().items()}
     stored = 4 * (

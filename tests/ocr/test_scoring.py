@@ -1,4 +1,4 @@
-"""Error rates: equal to jiwer's, adding up over any division of the samples, and right on examples a reader can check."""
+"""Error rates: equal to jiwer's, additive over any division, and right on readable examples."""
 
 import jiwer
 import pytest

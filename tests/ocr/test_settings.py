@@ -20,7 +20,8 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     file = written(
         tmp_path,
-        "run_name: x\ndata: {trian: odia_words}\ntrain: {max_stepps: 3, seed: -1}\nmodel: {kind: compact, sise: base}\nworkers: two\n",
+        "run_name: x\ndata: {trian: odia_words}\ntrain: {max_stepps: 3, seed: -1}\nmodel: "
+        "{kind: compact, sise: base}\nworkers: two\n",
     )
     with pytest.raises(UserError) as caught:
         load_settings(TrainConfig, file)
@@ -73,7 +74,8 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str | None, par
 def test_a_merge_key_is_not_a_key_that_stands_twice(tmp_path: Path) -> None:
     file = written(
         tmp_path,
-        "run_name: x\ndata: {train: odia_words}\ntrain: &t {max_steps: 3}\nmodel: {kind: compact}\noptimizer:\n  <<: {name: adam, warmup_steps: 1}\n  name: adamw\n",
+        "run_name: x\ndata: {train: odia_words}\ntrain: &t {max_steps: 3}\nmodel: {kind: "
+        "compact}\noptimizer:\n  <<: {name: adam, warmup_steps: 1}\n  name: adamw\n",
     )
     assert load_settings(TrainConfig, file).optimizer.name == "adamw"
 
@@ -114,7 +116,8 @@ def test_an_override_reaches_into_a_list_by_place(tmp_path: Path) -> None:
     [
         (
             "{format: pags, path: a}",
-            "sources.0.format: 'pags' is none of page, alto, paddle, corrections, huggingface, pairs, synthetic; did you mean 'page'?",
+            "sources.0.format: 'pags' is none of page, alto, paddle, corrections, "
+            "huggingface, pairs, synthetic; did you mean 'page'?",
         ),
         ("{path: a}", "sources.0.format: missing; set the kind of these settings"),
         (

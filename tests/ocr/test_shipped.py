@@ -32,7 +32,7 @@ WORDS = {
 def drawn(name: str) -> tuple[list[object], list[str]]:
     """Ten words, clean, in a font that Debian's fonts-noto-core has."""
     from ocr.rendering.clutter import Clutter, choose_clutter
-    from ocr.rendering.synthetic import render
+    from ocr.rendering.render import render
     from ocr.sources.settings import SyntheticSettings
 
     script, family, words = WORDS[name]
@@ -65,7 +65,11 @@ def test_a_base_is_small_and_reads_words_of_its_script(name: str) -> None:
 def test_reading_with_a_base_needs_no_torch(tmp_path: Path) -> None:
     images, _ = drawn("thai")
     (tmp_path / "word.png").write_bytes(encode_image(images[0]))  # type: ignore[arg-type]
-    code = "import sys; sys.argv = ['read.py', 'thai', sys.argv[1]]\nimport runpy\ntry:\n    runpy.run_path('ray_jobs/read.py', run_name='__main__')\nexcept SystemExit as end:\n    assert not end.code\nprint('torch' in sys.modules)"
+    code = (
+        "import sys; sys.argv = ['read.py', 'thai', sys.argv[1]]\nimport runpy\ntry:\n    "
+        "runpy.run_path('ray_jobs/read.py', run_name='__main__')\nexcept SystemExit as end:\n "
+        "   assert not end.code\nprint('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "word.png")],
         capture_output=True,

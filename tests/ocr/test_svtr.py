@@ -1,4 +1,4 @@
-"""SVTR: PaddleOCR's weights, one size of input for every line, and the same readings from every backend."""
+"""SVTR: PaddleOCR's weights, one size of input, and the same readings from every backend."""
 
 import numpy as np
 import pytest
@@ -25,18 +25,19 @@ def black_at_the_end(width_px: int) -> Pixels:
 
 
 def test_the_network_weighs_what_paddleocrs_does() -> None:
-    """rec_svtrnet.py at img_size [64, 256] and its defaults, CTCHead for 880 entries and the blank, by hand.
+    """Count by hand: rec_svtrnet.py at [64, 256], CTCHead for 880 entries and the blank.
 
-    stem          3 → 32, 3 × 3, bias, batch norm; 32 → 64        (864 + 32 + 64) + (18,432 + 64 + 128)        19,584
-    pos_embed     64 channels of 16 × 64 patches                                                               65,536
-    block of C    qkv 3C² + 3C, proj C² + C, mlp 8C² + 5C, two layer norms 4C = 12C² + 13C
-    3 blocks      of 64                                           3 × 49,984                                  149,952
-    merge         64 → 128, 3 × 3, bias, layer norm               73,728 + 128 + 256                           74,112
-    6 blocks      of 128                                          6 × 198,272                               1,189,632
-    merge         128 → 256                                       294,912 + 256 + 512                         295,680
-    3 blocks      of 256                                          3 × 789,760                               2,369,280
-    last_conv     256 → 192, no bias                                                                           49,152
-    head          192 → 881                                       169,152 + 881                               170,033
+    stem          3 → 32, 3 × 3, bias, batch norm       864 + 32 + 64                  960
+                  32 → 64                               18,432 + 64 + 128           18,624
+    pos_embed     64 channels of 16 × 64 patches                                    65,536
+    block of C    qkv 3C² + 3C, proj C² + C, mlp 8C² + 5C, two norms 4C = 12C² + 13C
+    3 blocks      of 64                                 3 × 49,984                 149,952
+    merge         64 → 128, 3 × 3, bias, layer norm     73,728 + 128 + 256          74,112
+    6 blocks      of 128                                6 × 198,272              1,189,632
+    merge         128 → 256                             294,912 + 256 + 512        295,680
+    3 blocks      of 256                                3 × 789,760              2,369,280
+    last_conv     256 → 192, no bias                                                49,152
+    head          192 → 881                             169,152 + 881              170,033
     """
     network = build_network(SvtrSettings(), 881)
     by_hand = (

@@ -1,4 +1,7 @@
-"""What goes into a vision-language model, what comes out of it, and that nothing that does not fit is passed over."""
+"""The input and output of a vision-language model; adapters that do not fit are refused.
+
+One file of more than 300 lines: its tests share one tiny base model and one bundle.
+"""
 
 import json
 import shutil

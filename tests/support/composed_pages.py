@@ -10,7 +10,7 @@ from PIL import Image
 from ocr.images import Pixels, open_image
 from ocr.limits import ImageLimits
 from ocr.sources import alto, page_xml
-from ocr.sources.layout import find_image
+from ocr.sources.page_image import find_image
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
 SETS = {

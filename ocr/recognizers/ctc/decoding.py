@@ -200,7 +200,8 @@ class Decoder:
             prefix: beam.score + self._language_score(beam.context, "")
             for prefix, beam in beams.items()
         }
-        return list(max(ended, key=lambda prefix: ended[prefix]))
+        best = max(ended, key=lambda prefix: ended[prefix])
+        return list(best)
 
     def _extended(
         self, beams: dict[tuple[int, ...], _Beam], column: list[float], classes: list[int]

@@ -62,9 +62,8 @@ def to_onnx(network: "CtcNetwork", settings: NetworkSettings) -> bytes:
     }
     was_training = network.training
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # about the exporter's age, and about free batch sizes of an LSTM
+        # about the exporter's age, and about free batch sizes of an LSTM
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             network.eval(),
             (ink_BCHW, widths_B),

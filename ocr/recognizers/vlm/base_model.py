@@ -82,9 +82,8 @@ class Base:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
-        if (
-            tokenizer.chat_template is None and (self.folder / "chat_template.json").is_file()
-        ):  # older processors keep it there
+        # older processors keep it there
+        if tokenizer.chat_template is None and (self.folder / "chat_template.json").is_file():
             tokenizer.chat_template = read_json(self.folder / "chat_template.json")["chat_template"]
         return tokenizer
 
@@ -177,12 +176,8 @@ def quieten() -> None:
     import transformers
 
     if not torch.cuda.is_available():
-        os.environ.setdefault(
-            "DS_ACCELERATOR",
-            "cpu",
-            # peft imports DeepSpeed where it is installed, which else warns that it found no
-            # accelerator
-        )
+        # peft imports DeepSpeed where it is installed, which else warns of no accelerator
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 

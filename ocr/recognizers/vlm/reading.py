@@ -70,9 +70,8 @@ class VlmRecognizer:
 
         A batch has `batch_size` images, fewer where padding would exceed `batch_tokens` in all.
         """
-        most = (
-            self.generation.batch_size if not self.generation.temperature else 1
-        )  # random numbers belong to one image
+        # random numbers belong to one image
+        most = self.generation.batch_size if not self.generation.temperature else 1
         tokens = self.generation.batch_tokens
         return like_sizes(
             sizes,
@@ -116,9 +115,8 @@ class VlmRecognizer:
                 generation_config=self._generation_config(),
                 logits_processor=[confidence],
                 stopping_criteria=stop,
-                synced_gpus=hasattr(
-                    next(self.model.parameters()), "ds_id"
-                ),  # weights are divided among workers: all take the same number of steps
+                # weights are divided among workers: all take the same number of steps
+                synced_gpus=hasattr(next(self.model.parameters()), "ds_id"),
                 **vision_inputs([image.to(device) for image in images], patching),
             )[:, ids_BT.shape[1] :]
         confidence.add(tokens_BT[:, -1])

@@ -1,4 +1,4 @@
-"""Whatever lies in the folder, it becomes a sample or a counted reason: images, labels, paths and dictionaries."""
+"""Any input of a source becomes a sample or a counted reason: images, labels, paths, dictionaries."""
 
 import io
 import json
@@ -105,7 +105,10 @@ def test_every_kind_of_image_is_decoded_or_counted(tmp_path: Path) -> None:
     }
     with pytest.raises(
         UserError,
-        match=r"(?s)15 of 21 samples \(71\.4%\).*9 not a readable image, such as labels\.txt#header\.png.*4 image too large",
+        match=(
+            r"(?s)15 of 21 samples \(71\.4%\).*9 not a readable image, such as "
+            r"labels\.txt#header\.png.*4 image too large"
+        ),
     ):
         build(PrepareConfig.model_validate(config))
     assert not (tmp_path / "out").exists()

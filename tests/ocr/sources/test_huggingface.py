@@ -1,4 +1,7 @@
-"""Hugging Face data sets as they are found: every local form and every shape of row, with the real library and small files."""
+"""Hugging Face data sets: every local form and every shape of row, with the real library.
+
+One file of more than 300 lines: all tests share the same small data sets and the same fixtures.
+"""
 
 import json
 import shutil
@@ -311,7 +314,10 @@ def test_metadata_without_file_names_lists_its_columns(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("filename,text\na.png,x\n")
     with pytest.raises(
         UserError,
-        match=r"metadata.csv: no column 'file_name'; known: filename, text; did you mean 'filename'",
+        match=(
+            r"metadata.csv: no column 'file_name'; known: filename, text; did you mean "
+            r"'filename'"
+        ),
     ):
         plan(settings(tmp_path))
 
@@ -601,7 +607,7 @@ def test_a_hub_that_cannot_be_reached_is_named(
 
 
 def keep_as_hub_set(tmp_path: Path, named: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """someone/lines as the library keeps a hub set that it has read, its rows naming these images."""
+    """A hub set in the library's cache, whose rows name these images."""
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     (tmp_path / "hub").mkdir()
@@ -689,12 +695,13 @@ def test_a_malformed_line_of_metadata_is_named_by_its_number(
 
 
 def test_a_folder_with_configs_is_read_as_it_is_now(tmp_path: Path) -> None:
-    """`datasets` 5.2 gives the first folder's rows for the second one, and the old rows for the changed one."""
+    """Show that `datasets` 5.2 gives one folder's rows for another, and old rows for new ones."""
     for parent, stop in (("one", 2), ("two", 3), ("one", 4)):
         place = tmp_path / parent / "same"
         place.mkdir(parents=True, exist_ok=True)
         words(0, stop).to_parquet(place / "train.parquet")
         (place / "README.md").write_text(
-            "---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: train.parquet}\n---\n"
+            "---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: "
+            "train.parquet}\n---\n"
         )
         assert len(samples(place)) == stop

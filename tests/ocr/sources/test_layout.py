@@ -1,4 +1,7 @@
-"""PAGE and ALTO as they are found in the wild: versions, units, orders, and everything that can be wrong with them."""
+"""PAGE and ALTO of every kind: versions, units, reading orders, and all possible faults.
+
+One file of more than 300 lines: each test is checked for both formats by the same helpers.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,10 @@ def page_xml(
     namespace: str = "2019-07-15",
 ) -> str:
     return (
-        f'<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/{namespace}"><Page imageFilename="{image}" imageWidth="100" imageHeight="50">'
-        f'{order}<TextRegion {region}><Coords points="{SQUARE}"/>{lines}</TextRegion></Page></PcGts>'
+        f'<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/{namespace}">'
+        f'<Page imageFilename="{image}" imageWidth="100" imageHeight="50">'
+        f'{order}<TextRegion {region}><Coords points="{SQUARE}"/>{lines}</TextRegion></Page>'
+        "</PcGts>"
     )
 
 
@@ -38,8 +43,10 @@ def alto(
     inner: str, unit: str = "pixel", page: str = 'WIDTH="100" HEIGHT="50"', image: str = "a.png"
 ) -> str:
     return (
-        f'<alto xmlns="http://www.loc.gov/standards/alto/ns-v3#"><Description><MeasurementUnit>{unit}</MeasurementUnit><sourceImageInformation>'
-        f"<fileName>{image}</fileName></sourceImageInformation></Description><Layout><Page {page}><PrintSpace>{inner}</PrintSpace></Page></Layout></alto>"
+        '<alto xmlns="http://www.loc.gov/standards/alto/ns-v3#"><Description>'
+        f"<MeasurementUnit>{unit}</MeasurementUnit><sourceImageInformation>"
+        f"<fileName>{image}</fileName></sourceImageInformation></Description><Layout><Page "
+        f"{page}><PrintSpace>{inner}</PrintSpace></Page></Layout></alto>"
     )
 
 
@@ -105,10 +112,14 @@ def test_the_text_with_the_lowest_index_counts(folder: Path) -> None:
 
 def test_a_line_without_text_is_spelt_by_its_words_and_a_word_by_its_glyphs(folder: Path) -> None:
     glyphs = "".join(
-        f'<Glyph><Coords points="{SQUARE}"/><TextEquiv><Unicode>{letter}</Unicode></TextEquiv></Glyph>'
+        f'<Glyph><Coords points="{SQUARE}"/><TextEquiv><Unicode>{letter}</Unicode></TextEquiv>'
+        "</Glyph>"
         for letter in "ab"
     )
-    words = f'<Word id="w1"><Coords points="{SQUARE}"/>{glyphs}</Word><Word id="w2"><Coords points="{SQUARE}"/><TextEquiv><Unicode>c</Unicode></TextEquiv></Word>'
+    words = (
+        f'<Word id="w1"><Coords points="{SQUARE}"/>{glyphs}</Word><Word id="w2"><Coords '
+        f'points="{SQUARE}"/><TextEquiv><Unicode>c</Unicode></TextEquiv></Word>'
+    )
     assert texts(read(folder, page_xml(line(None, inner=words)), levels=["line", "word"])) == [
         "ab c",
         "ab",
@@ -124,7 +135,8 @@ def test_unsure_text_is_left_out_when_asked(folder: Path) -> None:
 
 def test_nested_groups_and_custom_orders_decide_the_reading_order(folder: Path) -> None:
     order = (
-        '<ReadingOrder><OrderedGroup id="g"><UnorderedGroupIndexed index="1" id="u"><RegionRef regionRef="r"/></UnorderedGroupIndexed>'
+        '<ReadingOrder><OrderedGroup id="g"><UnorderedGroupIndexed index="1" id="u">'
+        '<RegionRef regionRef="r"/></UnorderedGroupIndexed>'
         '<RegionRefIndexed index="0" regionRef="s"/></OrderedGroup></ReadingOrder>'
     )
     lines = "".join(
@@ -141,7 +153,8 @@ def test_nested_groups_and_custom_orders_decide_the_reading_order(folder: Path) 
 def test_text_in_a_table_is_found(folder: Path) -> None:
     xml = page_xml("").replace(
         "</Page>",
-        f'<TableRegion id="t"><Coords points="{SQUARE}"/><TextRegion id="cell">{line("cell")}</TextRegion></TableRegion></Page>',
+        f'<TableRegion id="t"><Coords points="{SQUARE}"/><TextRegion '
+        f'id="cell">{line("cell")}</TextRegion></TableRegion></Page>',
     )
     assert texts(read(folder, xml)) == ["cell"]
 
@@ -189,7 +202,10 @@ def test_every_version_of_alto_reads_alike(folder: Path, version: str) -> None:
 
 
 def test_alto_words_stand_apart_as_sp_says_and_a_hyphen_is_shown(folder: Path) -> None:
-    spaced = '<String CONTENT="a"/><SP/><String CONTENT="b"/><String CONTENT="c" SUBS_TYPE="HypPart1" SUBS_CONTENT="cd"/><HYP CONTENT="\u00ad"/>'
+    spaced = (
+        '<String CONTENT="a"/><SP/><String CONTENT="b"/><String CONTENT="c" '
+        'SUBS_TYPE="HypPart1" SUBS_CONTENT="cd"/><HYP CONTENT="\u00ad"/>'
+    )
     assert texts(read(folder, alto(block(spaced)))) == ["a bc-"]
     assert texts(read(folder, alto(block('<String CONTENT="a"/><String CONTENT="b"/>')))) == ["a b"]
 
@@ -199,7 +215,10 @@ def test_alto_in_millimetres_without_a_page_size_is_refused(folder: Path) -> Non
     assert isinstance(skip, Skip) and skip.reason == "not ALTO" and "mm10" in skip.detail
 
 
-BILLION_LAUGHS = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]><PcGts><Page>&b;</Page></PcGts>'
+BILLION_LAUGHS = (
+    '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]><PcGts>'
+    "<Page>&b;</Page></PcGts>"
+)
 EXTERNAL = '<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><PcGts><Page>&e;</Page></PcGts>'
 
 
