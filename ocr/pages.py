@@ -4,6 +4,8 @@ Classical segmentation with OpenCV: grey is evened out and split from the backgr
 found by the sharpest row profile, blocks by recursive cuts at white gaps (columns, paragraphs),
 lines by the peaks of a block's row profile. Marks above and below letters go with their nearest
 line.
+
+One file of more than 300 lines: one algorithm, step by step.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The contract of a retraining, shared by `trainers/retrain/`, `serve/retraining.py` and the web page.
+"""The contract of a retraining, for `trainers/retrain/`, `serve/retraining.py` and the web page.
 
 Settings, the words of a verdict, the files that a retraining writes. No torch, no ray here.
 """
@@ -29,12 +29,16 @@ class RetrainConfig(Settings):
         "runs",
         min_length=1,
         on_resume="free",
-        description="Folder that holds `output`; relative ones lie under LIPI_STORAGE where it is set",
+        description=(
+            "Folder that holds `output`; relative ones lie under LIPI_STORAGE where it is set"
+        ),
     )
     output: str | None = Setting(
         None,
         on_resume="free",
-        description="Folder of this retraining; null: retrain-NAME-HASH, so the same command resumes",
+        description=(
+            "Folder of this retraining; null: retrain-NAME-HASH, so the same command resumes"
+        ),
     )
     replay: str | None = Setting(
         None,
@@ -80,7 +84,9 @@ class RetrainConfig(Settings):
         ge=0,
         lt=1,
         on_resume="refuse",
-        description="Share of the initial weights in the candidate's (Wortsman et al. 2022, WiSE-FT)",
+        description=(
+            "Share of the initial weights in the candidate's (Wortsman et al. 2022, WiSE-FT)"
+        ),
     )
     min_samples: int = Setting(
         MIN_CORRECTIONS, ge=5, on_resume="free", description="Fewest corrections to train on"
@@ -97,13 +103,17 @@ class RetrainConfig(Settings):
         ge=2,
         le=10,
         on_resume="refuse",
-        description="Parts of the corrections; one is held out, or each in turn where there are few",
+        description=(
+            "Parts of the corrections; one is held out, or each in turn where there are few"
+        ),
     )
     least_held_out: int = Setting(
         50,
         ge=1,
         on_resume="refuse",
-        description="Held-out lines needed to decide by an interval; with fewer, by all folds' errors",
+        description=(
+            "Held-out lines needed to decide by an interval; with fewer, by all folds' errors"
+        ),
     )
     max_loss: float = Setting(
         0.005,

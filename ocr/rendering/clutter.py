@@ -3,6 +3,8 @@
 Every kind has random numbers of its own, so the share of one changes neither the others nor an
 image without any. Strengths are coverages: 0 paper, 1 as dark as the text. Positions are shares of
 the room that a text leaves, so that its own ink stays readable.
+
+One file of more than 300 lines: the kinds of clutter share one frame and one choice.
 """
 
 import math

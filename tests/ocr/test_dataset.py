@@ -203,7 +203,7 @@ def test_a_data_set_travels_to_another_process(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(there)).image_bytes(0) == there.image_bytes(0)
 
 
-def test_the_embedded_odia_words_hold_out_a_face_and_every_text() -> None:
+def test_the_embedded_odia_words_hold_out_a_font_and_every_text() -> None:
     train, validation = (
         Dataset.open("odia_words", "train"),
         Dataset.open("odia_words", "validation"),

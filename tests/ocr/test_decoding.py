@@ -1,4 +1,4 @@
-"""Decoding: likelihoods are torch's CTC loss, the beam finds the best text, confidence is honest."""
+"""Decoding: likelihoods are torch's CTC loss, the beam finds the best text."""
 
 import itertools
 import math
@@ -121,7 +121,7 @@ def test_new_texts_join_a_language_model_and_weigh_half_of_it() -> None:
     assert base.with_texts([]).counts == base.counts
 
 
-def test_the_lexicon_mends_one_letter_and_leaves_what_it_cannot_decide() -> None:
+def test_the_lexicon_fixes_one_letter_and_leaves_what_it_cannot_decide() -> None:
     lexicon = Lexicon.from_bytes(Lexicon(["ଓଡ଼ିଶା", "ଭାଷା", "ଭାରତ", "ଭାରତୀ"]).to_bytes())
     assert lexicon.corrected("ଓଡ଼ିଶ ଭାରତ") == "ଓଡ଼ିଶା ଭାରତ"
     assert lexicon.corrected("ଭାରତା") == "ଭାରତା"  # ଭାରତ and ଭାରତୀ are as near

@@ -21,8 +21,13 @@ def spoilt(errors: int) -> str:
 
 
 def test_equal_readings_differ_by_nothing() -> None:
-    found = compare(evaluation([spoilt(1)] * 5), evaluation([spoilt(1)] * 5))
-    assert (found.difference, found.low, found.high, found.changed) == (0, 0, 0, [])
+    comparison = compare(evaluation([spoilt(1)] * 5), evaluation([spoilt(1)] * 5))
+    assert (comparison.difference, comparison.low, comparison.high, comparison.changed) == (
+        0,
+        0,
+        0,
+        [],
+    )
 
 
 def test_one_line_in_fifty_is_chance_and_every_second_is_none() -> None:
@@ -47,11 +52,11 @@ def test_the_interval_is_the_one_that_theory_gives() -> None:
     draw = np.random.Generator(np.random.Philox(key=5))
     errors = draw.integers(0, 4, (2, 400))
     old, new = (evaluation([spoilt(int(count)) for count in row]) for row in errors)
-    found, gained = compare(old, new), errors[1] - errors[0]
+    comparison, gained = compare(old, new), errors[1] - errors[0]
     half = 1.96 * gained.std() / 20 / 10
-    assert found.low == pytest.approx(
-        found.difference - half, abs=0.1 * half
-    ) and found.high == pytest.approx(found.difference + half, abs=0.1 * half)
+    assert comparison.low == pytest.approx(
+        comparison.difference - half, abs=0.1 * half
+    ) and comparison.high == pytest.approx(comparison.difference + half, abs=0.1 * half)
 
 
 def test_changed_lines_come_with_the_worst_first() -> None:
@@ -59,9 +64,9 @@ def test_changed_lines_come_with_the_worst_first() -> None:
         evaluation([spoilt(1), spoilt(2), spoilt(0), spoilt(3)]),
         evaluation([spoilt(0), spoilt(2), spoilt(5), "y" + spoilt(3)[1:]]),
     )
-    found = compare(old, new)
-    assert [line.id for line, _ in found.changed] == ["line 2", "line 3", "line 0"]
-    assert "3 of 4 lines changed: 1 better, 1 worse" in str(found)
+    comparison = compare(old, new)
+    assert [line.id for line, _ in comparison.changed] == ["line 2", "line 3", "line 0"]
+    assert "3 of 4 lines changed: 1 better, 1 worse" in str(comparison)
 
 
 def test_other_samples_are_no_comparison() -> None:

@@ -22,9 +22,14 @@ def test_an_error_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     target = tmp_path / "data"
     target.mkdir()
     (target / "file").write_text("old")
-    with pytest.raises(OSError, match="disk"), replaced_folder(target) as making:
-        (making / "file").write_text("new")
-        raise OSError("disk full")
+
+    def fail() -> None:
+        with replaced_folder(target) as making:
+            (making / "file").write_text("new")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk"):
+        fail()
     assert (target / "file").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
 

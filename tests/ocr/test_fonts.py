@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def face_of(family: str, script: str, stem: str = "") -> Font:
+def font_of(family: str, script: str, stem: str = "") -> Font:
     try:
         fonts = [font for font in find_fonts(SCRIPTS[script], [family]) if stem in font.name]
     except UserError:
@@ -35,42 +35,42 @@ def face_of(family: str, script: str, stem: str = "") -> Font:
         ("Noto Sans Thai", "Thai"),
     ],
 )
-def test_a_sound_face_passes_and_may_draw_everything(family: str, script: str) -> None:
-    check = check_font(face_of(family, script), SCRIPTS[script])
+def test_a_sound_font_passes_and_may_render_everything(family: str, script: str) -> None:
+    check = check_font(font_of(family, script), SCRIPTS[script])
     assert (check.reason, check.font.avoid) == ("", ())
 
 
-def test_a_thai_face_that_drops_tone_marks_is_refused() -> None:
-    check = check_font(face_of("Noto Looped Thai", "Thai"), SCRIPTS["Thai"])
+def test_a_thai_font_that_drops_tone_marks_is_refused() -> None:
+    check = check_font(font_of("Noto Looped Thai", "Thai"), SCRIPTS["Thai"])
     assert "renders ที่ like ที" in check.reason
 
 
-def test_a_face_without_conjuncts_is_refused() -> None:
+def test_a_font_without_conjuncts_is_refused() -> None:
     assert (
         "does not form କ୍ଷ"
-        in check_font(face_of("FreeSerif", "Oriya", "FreeSerif"), SCRIPTS["Oriya"]).reason
+        in check_font(font_of("FreeSerif", "Oriya", "FreeSerif"), SCRIPTS["Oriya"]).reason
     )
 
 
 def test_utkal_is_kept_from_words_with_its_dotted_ya_phala() -> None:
-    font = check_font(face_of("ori1Uni", "Oriya"), SCRIPTS["Oriya"]).font
+    font = check_font(font_of("ori1Uni", "Oriya"), SCRIPTS["Oriya"]).font
     assert font.refusal("ବାକ୍ୟ") == "renders ପ୍ୟ with a stray mark below"
     assert font.refusal("ଓଡ଼ିଶା") is None
 
 
 def test_a_dotted_circle_or_a_missing_glyph_refuses_the_word() -> None:
-    font = face_of("Lohit Odia", "Oriya")
+    font = font_of("Lohit Odia", "Oriya")
     assert font.refusal("ଅା") == "renders a dotted circle or an empty box"
     assert font.refusal("ଓଡ଼ିଶା ก") == "no glyph for U+0E01"
 
 
-def test_no_usable_face_names_the_packages_and_every_reason() -> None:
-    path = face_of("DejaVu Sans", "Oriya").path
+def test_no_usable_font_names_the_packages_and_every_reason() -> None:
+    path = font_of("DejaVu Sans", "Oriya").path
     with pytest.raises(UserError, match=r"(?s)fonts-lohit-orya.*DejaVu.*no glyph"):
         usable_fonts(SCRIPTS["Oriya"], [str(path)])
 
 
-def test_an_unknown_family_and_a_missing_folder_are_said() -> None:
+def test_an_unknown_family_and_a_missing_folder_are_named() -> None:
     with pytest.raises(UserError, match="fontconfig knows no such family"):
         find_fonts(SCRIPTS["Oriya"], ["Nonesuch Odia"])
     with pytest.raises(UserError, match="make fonts"):
@@ -80,7 +80,7 @@ def test_an_unknown_family_and_a_missing_folder_are_said() -> None:
 def test_a_web_font_is_unpacked_under_its_new_name(tmp_path) -> None:  # type: ignore[no-untyped-def]
     from fontTools.ttLib import TTFont
 
-    original = face_of("Lohit Odia", "Oriya")
+    original = font_of("Lohit Odia", "Oriya")
     font = TTFont(original.path)
     font.flavor = "woff2"
     font.save(tmp_path / "web.woff2")

@@ -80,7 +80,7 @@ def test_transparency_lies_over_white_and_sixteen_bits_keep_their_range() -> Non
     assert len(np.unique(pixels)) > 50
 
 
-def test_a_photograph_turned_by_its_exif_stands_upright_in_pixels_and_in_size() -> None:
+def test_a_photograph_rotated_by_its_exif_is_upright_in_pixels_and_in_size() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = png(Image.new("RGB", (60, 20)), "JPEG", exif=exif)

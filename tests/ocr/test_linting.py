@@ -135,8 +135,12 @@ LEFT_TO_A_PERSON = [
 
 CLEAN = """
 ଅଁ ହିଁ ଓଡ଼ିଆ ଡ଼ାକ ଢ଼େର ଓ୍ବ ୱାର୍ଡ ସ୍ତ୍ରୀ କୋଣାର୍କ କୌ କୈ ଦୁଃଖ ସିଂହ ଏବଂ ଶ୍ରୀକୃଷ୍ଣଃ ମାଁ ଅଂଃ କମ୍‌ର କ୍‌ଷ କ୍‍ଷ ୧୨୩ ରାମ। ବିକାଶ॥ ଗଣେଶଽ ପ୍ରାକ୍-ଶିଶୁ
-আঁ অ্যা এ্যাকাউন্ট র‍্য র‍্যাব র‌্যাব ৎ উৎস হঠাৎ চাঁদ হ্যাঁ দুঃখ সংঘ মোঃ বড় আষাঢ় হয় ক্‌ষ উদ্‌যাপন আল্লাহ্‌র শুঁড় সোঽহম্ কৌ পৌঁছে ২০১৮ ১০% ৳৫০ ষ্ণাং ভ্ৰমণ গ‌ু
-ที่ น้ำ กึ่ ฤๅ ฤดู เก็บ แห่ง โต๊ะ ใหญ่ ไม่ สิทธิ์ พันธุ์ ศาสตร์ ทั้งนี้ ๆ ฯลฯ ก็ เป็น พฺรหฺมรํสี กิํ ๒๕๖๐ คำ เดิ๋ยว ปั๊ม จันทร์ มั้ย ฿ GSTร์
+আঁ অ্যা এ্যাকাউন্ট র‍্য র‍্যাব র‌্যাব ৎ উৎস হঠাৎ চাঁদ হ্যাঁ দুঃখ সংঘ
+মোঃ বড় আষাঢ় হয় ক্‌ষ উদ্‌যাপন আল্লাহ্‌র শুঁড় সোঽহম্ কৌ পৌঁছে ২০১৮
+১০% ৳৫০ ষ্ণাং ভ্ৰমণ গ‌ু
+ที่ น้ำ กึ่ ฤๅ ฤดู เก็บ แห่ง โต๊ะ ใหญ่ ไม่ สิทธิ์ พันธุ์ ศาสตร์
+ทั้งนี้ ๆ ฯลฯ ก็ เป็น พฺรหฺมรํสี กิํ ๒๕๖๐ คำ เดิ๋ยว ปั๊ม จันทร์ มั้ย ฿
+GSTร์
 क्‍ष हिंदी ड़ ज़रूरत र्‍य ओऽ संस्कृतम् तल्ँ दुःखं ॐ
 é e̠ ſ‌t ❤️ 👨‍👩‍👧 1️⃣ ◌ା ◌ี 葛󠄀 می‌خواهم ක්‍ෂ ക്‍, COVIDରେ GSTର ODFର FSSAIସୁରକ୍ଷିତ และThai ฝุ่นPM2.5
 """
@@ -147,7 +151,9 @@ def kinds(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("kind", "text", "fixed"), FIXED)
-def test_a_fault_that_a_rule_can_mend_is_found_and_fixed(kind: str, text: str, fixed: str) -> None:
+def test_a_fault_that_a_rule_can_fix_is_reported_and_fixed(
+    kind: str, text: str, fixed: str
+) -> None:
     assert kind in kinds(text)
     assert fix(text) == fixed
     assert not lint(fixed)
@@ -187,15 +193,15 @@ def test_a_finding_says_where_and_what() -> None:
     assert lint("\ufeffก")[0].detail == "U+FEFF ZERO WIDTH NO-BREAK SPACE, at the start"
 
 
-def test_findings_stand_in_the_order_of_the_text() -> None:
-    found = lint("\u09beক ปี256\u0e55 ท\u0e48\u0e35\x00")
-    assert [finding.kind for finding in found] == [
+def test_findings_follow_the_order_of_the_text() -> None:
+    findings = lint("\u09beক ปี256\u0e55 ท\u0e48\u0e35\x00")
+    assert [finding.kind for finding in findings] == [
         "orphan mark",
         "mixed digits",
         "marks in wrong order",
         "NUL",
     ]
-    assert [finding.position for finding in found] == [0, 5, 11, 13]
+    assert [finding.position for finding in findings] == [0, 5, 11, 13]
 
 
 def test_a_mark_behind_an_invisible_character_has_its_base() -> None:
@@ -217,7 +223,7 @@ def test_after_fixing_only_a_person_can_help(text: str) -> None:
 
 @settings(deadline=None)
 @given(LABELS)
-def test_fix_changes_exactly_the_labels_with_a_fault_it_can_mend(text: str) -> None:
+def test_fix_changes_exactly_the_labels_with_a_fault_it_can_fix(text: str) -> None:
     assert (fix(text) != text) == any(KINDS[kind].replacement is not None for kind in kinds(text))
 
 

@@ -1,4 +1,4 @@
-"""Pages: pasted lines are found, in columns, rotated, on dark paper; documents open page by page."""
+"""Pages: pasted lines are lines in columns, rotated, on dark paper; documents open by page."""
 
 import io
 from pathlib import Path
@@ -33,19 +33,19 @@ def test_pasted_lines_are_found(
     words: tuple[list[Pixels], list[str]], columns: int, degrees: float, dark: bool
 ) -> None:
     page, boxes, _ = composed_page(*words, columns=columns, degrees=degrees, seed=columns)
-    found = find_lines(255 - page if dark else page)
-    hits = matches(boxes, [line.box for line in found])
+    lines = find_lines(255 - page if dark else page)
+    hits = matches(boxes, [line.box for line in lines])
     assert hits >= 0.95 * len(boxes)
-    assert hits >= 0.95 * len(found)
-    if found and degrees:
-        assert abs(found[0].degrees - degrees) < 0.3
+    assert hits >= 0.95 * len(lines)
+    if lines and degrees:
+        assert abs(lines[0].degrees - degrees) < 0.3
 
 
 def test_lines_come_column_by_column_from_the_top(words: tuple[list[Pixels], list[str]]) -> None:
     page, _, _ = composed_page(*words, columns=2, degrees=0.0, seed=5)
-    found = [line.box for line in find_lines(page)]
-    left = [box for box in found if box[0] + box[2] / 2 < page.shape[1] / 2]
-    assert found[: len(left)] == left
+    lines = [line.box for line in find_lines(page)]
+    left = [box for box in lines if box[0] + box[2] / 2 < page.shape[1] / 2]
+    assert lines[: len(left)] == left
     assert [box[1] for box in left] == sorted(box[1] for box in left)
 
 
@@ -110,7 +110,7 @@ def test_documents_open_page_by_page(kind: str) -> None:
         open_pages(file_of(pages, kind)[:200])
 
 
-def test_a_pdf_is_drawn_as_finely_as_the_limits_allow_or_not_at_all() -> None:
+def test_a_pdf_is_rendered_as_finely_as_the_limits_allow_or_not_at_all() -> None:
     page = file_of([Image.new("L", (1000, 1400), 255)], "PDF")  # 10 × 14 inches
     assert open_pages(page)[0].shape[1] == pytest.approx(2000, abs=4)
     assert open_pages(page, limits=ImageLimits(max_pixels=1_000_000))[0].size <= 1_000_000

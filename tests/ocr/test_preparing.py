@@ -112,9 +112,11 @@ def test_duplicates_are_no_fault_of_the_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("by", "shared"), [(["text"], "text"), (["page"], "page"), ([], "image")])
 def test_what_both_splits_hold_is_a_leak(tmp_path: Path, by: list[str], shared: str) -> None:
     train = pairs(tmp_path / "train", [("p1_a", picture(1), "same"), ("p2_b", picture(2), "b")])
-    judge = pairs(tmp_path / "judge", [("p1_c", picture(1), "other"), ("p3_d", picture(3), "same")])
+    held_out = pairs(
+        tmp_path / "held_out", [("p1_c", picture(1), "other"), ("p3_d", picture(3), "same")]
+    )
     pattern = {"group_pattern": "(?P<page>p[0-9])_"}
-    sources = [train | pattern | {"split": "train"}, judge | pattern | {"split": "validation"}]
+    sources = [train | pattern | {"split": "train"}, held_out | pattern | {"split": "validation"}]
     with pytest.raises(
         UserError,
         match=(
@@ -134,9 +136,11 @@ def test_what_both_splits_hold_is_a_leak(tmp_path: Path, by: list[str], shared: 
 
 def test_a_leak_by_text_or_page_alone_is_found(tmp_path: Path) -> None:
     train = pairs(tmp_path / "train", [("p1_a", picture(1), "same"), ("p2_b", picture(2), "b")])
-    judge = pairs(tmp_path / "judge", [("p2_c", picture(3), "c"), ("p4_d", picture(4), "same")])
+    held_out = pairs(
+        tmp_path / "held_out", [("p2_c", picture(3), "c"), ("p4_d", picture(4), "same")]
+    )
     pattern = {"group_pattern": "(?P<page>p[0-9])_"}
-    sources = [train | pattern | {"split": "train"}, judge | pattern | {"split": "validation"}]
+    sources = [train | pattern | {"split": "train"}, held_out | pattern | {"split": "validation"}]
     value = prepare(
         tmp_path,
         *sources,
@@ -147,24 +151,25 @@ def test_a_leak_by_text_or_page_alone_is_found(tmp_path: Path) -> None:
     assert sum(value["kept"].values()) == 3
 
 
-def test_of_equal_samples_the_one_that_judges_stays(tmp_path: Path) -> None:
-    train, judge = (
+def test_of_equal_samples_the_one_in_validation_stays(tmp_path: Path) -> None:
+    train, held_out = (
         pairs(tmp_path / "train", [("a", picture(1), "x"), ("b", picture(2), "y")]),
-        pairs(tmp_path / "judge", [("c", picture(1), "x")]),
+        pairs(tmp_path / "held_out", [("c", picture(1), "x")]),
     )
-    prepare(tmp_path, train | {"split": "train"}, judge | {"split": "validation"})
+    prepare(tmp_path, train | {"split": "train"}, held_out | {"split": "validation"})
     assert ids(tmp_path, "validation") == {"c"} and ids(tmp_path, "train") == {"b"}
 
 
-@pytest.mark.parametrize(("by", "place"), [("page", 1), ("writer", 0)])
-def test_a_group_is_never_torn_apart(tmp_path: Path, by: str, place: int) -> None:
+@pytest.mark.parametrize(("by", "position"), [("page", 1), ("writer", 0)])
+def test_a_group_is_never_torn_apart(tmp_path: Path, by: str, position: int) -> None:
     items = [(f"w{n % 7}_p{n % 20}_{n}", picture(n), f"word {n}") for n in range(100)]
     source = pairs(tmp_path / "in", items) | {
         "group_pattern": "(?P<writer>w[0-9]+)_(?P<page>p[0-9]+)_"
     }
     prepare(tmp_path, source, split={"by": [by], "validation_ratio": 0.4})
     named = [
-        {one.split("_")[place] for one in ids(tmp_path, split)} for split in ("train", "validation")
+        {one.split("_")[position] for one in ids(tmp_path, split)}
+        for split in ("train", "validation")
     ]
     assert all(named) and not named[0] & named[1]
 
@@ -215,7 +220,7 @@ def test_a_label_that_cannot_be_stored_is_left_out_and_the_rest_is_counted(tmp_p
     source = pairs(tmp_path / "in", [(f"{n}", picture(n), text) for n, text in enumerate(texts)])
     value = prepare(tmp_path, source, split={"validation_ratio": 0})
     assert value["skipped"] == {"label: NUL": 1} and value["kept"]["train"] == 4
-    assert {kind: found["count"] for kind, found in value["lint"].items()} == {
+    assert {kind: fault["count"] for kind, fault in value["lint"].items()} == {
         "orphan mark": 1,
         "bidi control": 1,
         "NUL": 1,
@@ -266,15 +271,15 @@ def test_long_images_are_scaled_and_short_ones_stay_as_they_are(tmp_path: Path) 
     } and value["dimensions"]["canvas_px"] == [150, 24]
 
 
-def test_copies_of_training_samples_differ_and_never_judge(tmp_path: Path) -> None:
+def test_copies_of_training_samples_differ_and_never_enter_validation(tmp_path: Path) -> None:
     source = pairs(tmp_path / "in", [(f"{n}", picture(n), f"word {n}") for n in range(20)]) | {
         "aug_copies": 2
     }
     value = prepare(tmp_path, source, split={"validation_ratio": 0.4})
-    judged = value["kept"]["validation"]
+    in_validation = value["kept"]["validation"]
     assert (
-        0 < judged < 20
-        and value["kept"]["train"] == 3 * (20 - judged)
+        0 < in_validation < 20
+        and value["kept"]["train"] == 3 * (20 - in_validation)
         and not any("~" in id for id in ids(tmp_path, "validation"))
     )
     assert value["near_duplicates"]["pairs"] == 0 and value["skipped"] == {}
@@ -356,7 +361,7 @@ building.build(parse_settings(PrepareConfig, json.loads(sys.argv[1]), "test"))
 """
 
 
-def test_a_killed_job_goes_on_where_it_was_and_gives_the_same_bytes(
+def test_a_killed_job_resumes_and_gives_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = "".join(f"{n % 50}.png\tword {n}\n" for n in range(5_500))
@@ -434,7 +439,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert signature(config) != first
 
 
-def test_the_cache_is_made_once_and_a_full_disk_is_told_before(
+def test_the_cache_is_made_once_and_a_full_disk_is_refused_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(
@@ -552,7 +557,7 @@ def test_pages_of_two_folders_may_have_one_name(tmp_path: Path) -> None:
     assert prepare(tmp_path, *sources)["kept"] == {"train": 1, "validation": 1}
 
 
-def test_an_empty_split_has_no_file_and_is_told(tmp_path: Path) -> None:
+def test_an_empty_split_has_no_file_and_is_reported(tmp_path: Path) -> None:
     source = pairs(tmp_path / "in", [("a", picture(1), "a")])
     summary = build(
         PrepareConfig.model_validate(

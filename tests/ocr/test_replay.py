@@ -40,19 +40,19 @@ def test_a_bundle_with_replay_reads_as_before_and_opens_as_a_data_set(tmp_path: 
     assert again.sha256 == made.sha256
 
 
-def test_few_are_drawn_alike_each_time(tmp_path: Path) -> None:
+def test_the_same_few_are_chosen_each_time(tmp_path: Path) -> None:
     data = Dataset.open("odia_words", "validation")
     first, again = few(data, 50), few(data, 50)
     assert first == again
     (tmp_path / "train.parquet").write_bytes(first)
-    drawn = Dataset.open(tmp_path, "train")
-    assert len(drawn) == 50
-    assert [drawn.image_bytes(0)] == [data.image_bytes(data.ids.index(drawn.ids[0]))]
+    replayed = Dataset.open(tmp_path, "train")
+    assert len(replayed) == 50
+    assert [replayed.image_bytes(0)] == [data.image_bytes(data.ids.index(replayed.ids[0]))]
     (tmp_path / "validation.parquet").write_bytes(rows_file(data, [3, 1]))
     assert Dataset.open(tmp_path, "validation").texts == [data.texts[3], data.texts[1]]
 
 
-def test_without_replay_what_to_do_is_said(tmp_path: Path) -> None:
+def test_without_replay_the_error_says_what_to_do(tmp_path: Path) -> None:
     bundle = open_bundle(Path("odia"))
     shutil.copytree(bundle.path, tmp_path / "bare", ignore=shutil.ignore_patterns("*.parquet"))
     bare = replace(bundle, path=tmp_path / "bare", card={"data": "data/gone"})

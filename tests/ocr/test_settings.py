@@ -71,7 +71,7 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str | None, par
         load_settings(TrainConfig, file)
 
 
-def test_a_merge_key_is_not_a_key_that_stands_twice(tmp_path: Path) -> None:
+def test_a_merge_key_is_no_duplicate_key(tmp_path: Path) -> None:
     file = written(
         tmp_path,
         "run_name: x\ndata: {train: odia_words}\ntrain: &t {max_steps: 3}\nmodel: {kind: "
@@ -126,7 +126,9 @@ def test_an_override_reaches_into_a_list_by_place(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_source_that_is_none_is_told_in_our_words(source: str, says: str, tmp_path: Path) -> None:
+def test_an_unknown_source_is_described_in_our_words(
+    source: str, says: str, tmp_path: Path
+) -> None:
     file = tmp_path / "prepare.yaml"
     file.write_text(f"output: out\nsources: [{source}]\n")
     with pytest.raises(UserError) as caught:

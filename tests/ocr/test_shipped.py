@@ -29,7 +29,7 @@ WORDS = {
 }
 
 
-def drawn(name: str) -> tuple[list[object], list[str]]:
+def rendered(name: str) -> tuple[list[object], list[str]]:
     """Ten words, clean, in a font that Debian's fonts-noto-core has."""
     from ocr.rendering.clutter import Clutter, choose_clutter
     from ocr.rendering.render import render
@@ -56,14 +56,14 @@ def test_a_base_is_small_and_reads_words_of_its_script(name: str) -> None:
         and bundle.default_backend("cpu") == "onnx-int8"
     )
     assert not str(bundle.card["data"]).startswith("/")
-    images, texts = drawn(name)
+    images, texts = rendered(name)
     for backend in bundle.backends:
         read = [reading.text for reading in load(Path(name), backend).read(images)]  # type: ignore[arg-type]
         assert score_all(zip(texts, read, strict=True)).cer < 0.15
 
 
 def test_reading_with_a_base_needs_no_torch(tmp_path: Path) -> None:
-    images, _ = drawn("thai")
+    images, _ = rendered("thai")
     (tmp_path / "word.png").write_bytes(encode_image(images[0]))  # type: ignore[arg-type]
     code = (
         "import sys; sys.argv = ['read.py', 'thai', sys.argv[1]]\nimport runpy\ntry:\n    "

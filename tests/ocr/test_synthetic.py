@@ -1,4 +1,7 @@
-"""Drawn words: the picture shows the label, whole, and is a function of seed, word and index."""
+"""Rendered words: the image shows the whole label, and is a function of seed, word and index.
+
+One file of more than 300 lines: all tests render with the same settings.
+"""
 
 import io
 import shutil
@@ -56,13 +59,13 @@ def samples(settings: SyntheticSettings) -> list[Sample]:
     return [item for item in read_source(settings) if isinstance(item, Sample)]
 
 
-def test_only_whole_words_of_the_script_are_drawn(settings: SyntheticSettings) -> None:
+def test_only_whole_words_of_the_script_are_rendered(settings: SyntheticSettings) -> None:
     assert sorted(select_texts(settings)) == sorted(
         ["ଓଡ଼ିଶା", "ବିଦ୍ୟାଳୟ", "ପ୍ରଧାନମନ୍ତ୍ରୀ", "କୃତଜ୍ଞତା", "ସୌରଭ", "ନିର୍ମାଣ", "ପାଇଁ", "ଲୋକ", "ଶିକ୍ଷା", "୨୦୨୪", "ଭାଷା"]
     )
 
 
-def test_the_same_seed_draws_the_same_bytes_and_another_seed_others(
+def test_the_same_seed_renders_the_same_bytes_and_another_seed_others(
     settings: SyntheticSettings,
 ) -> None:
     first, again, other = (
@@ -110,11 +113,11 @@ def test_no_ink_touches_the_edge_and_the_height_is_as_set(settings: SyntheticSet
         assert (pixels < 128).mean() > 0.02, sample.text
 
 
-def test_the_face_travels_with_the_sample(settings: SyntheticSettings) -> None:
+def test_the_font_travels_with_the_sample(settings: SyntheticSettings) -> None:
     assert samples(settings)[0].group == (("face", "Lohit Odia"), ("font", "Lohit-Odia"))
 
 
-def test_a_word_that_no_face_draws_is_skipped_with_the_reason(
+def test_a_word_that_no_font_renders_is_skipped_with_the_reason(
     settings: SyntheticSettings, tmp_path: Path
 ) -> None:
     (tmp_path / "words.txt").write_text("କ\u0b55ଖ", encoding="utf-8")
@@ -209,7 +212,7 @@ def test_a_paragraph_shows_its_lines_under_one_another(settings: SyntheticSettin
         assert rows[:40].sum() > 8 and rows[40:].sum() > 8
 
 
-def test_any_script_of_unicode_can_be_drawn(settings: SyntheticSettings, tmp_path: Path) -> None:
+def test_any_script_of_unicode_can_be_rendered(settings: SyntheticSettings, tmp_path: Path) -> None:
     (tmp_path / "deva.txt").write_text("नमस्ते भारत ଓଡ଼ିଶା", encoding="utf-8")
     assert sorted(
         select_texts(
@@ -257,7 +260,7 @@ def dictionary_of(entries: str, settings: SyntheticSettings, folder: Path) -> Sy
     return settings.model_copy(update=changes)
 
 
-def test_entries_of_a_dictionary_are_drawn_in_turn(
+def test_entries_of_a_dictionary_are_rendered_in_turn(
     settings: SyntheticSettings, tmp_path: Path
 ) -> None:
     from ocr.rendering.fonts import find_fonts
@@ -271,13 +274,13 @@ def test_entries_of_a_dictionary_are_drawn_in_turn(
     thai = dictionary_of(entries, settings, tmp_path).model_copy(
         update={"script": "Thai", "fonts": ("Garuda",)}
     )
-    drawn = samples(thai)
-    assert [sample.text for sample in drawn] == entries.split() * 2
-    assert {sample.level for sample in drawn} == {"character"}
+    rendered = samples(thai)
+    assert [sample.text for sample in rendered] == entries.split() * 2
+    assert {sample.level for sample in rendered} == {"character"}
     assert list(files_of(thai)) == [tmp_path / "dict.txt"]
 
 
-def test_an_entry_that_no_face_covers_is_skipped_with_the_reason(
+def test_an_entry_that_no_font_covers_is_skipped_with_the_reason(
     settings: SyntheticSettings, tmp_path: Path
 ) -> None:
     items = list(read_source(dictionary_of("କ A", settings, tmp_path)))

@@ -19,9 +19,9 @@ def entries() -> list[str]:
 
 
 def test_880_written_units_none_empty_and_none_twice() -> None:
-    found = entries()
-    assert len(found) == len(set(found)) == 880
-    for entry in found:
+    listed = entries()
+    assert len(listed) == len(set(listed)) == 880
+    for entry in listed:
         assert normalise(entry) == entry
         assert graphemes(entry) == [entry]
         assert regex.fullmatch(r"[!-~]|[\u0e01-\u0e5b]+", entry)

@@ -97,9 +97,9 @@ def test_the_longer_side_and_the_area_are_different_limits() -> None:
 
 def test_the_prompt_is_the_chat_template_with_one_placeholder_for_each_token(base: Base) -> None:
     prompt = base.prompt(TAUGHT)
-    told = base.tokenizer.decode(prompt.ids(3))
+    prompt_text = base.tokenizer.decode(prompt.ids(3))
     assert (
-        told
+        prompt_text
         == "<|im_start|>user\n<|vision_start|>"
         + "<|image_pad|>" * 3
         + "<|vision_end|>OCR<|im_end|>\n<|im_start|>assistant\n"
@@ -279,7 +279,7 @@ def test_one_damaged_byte_is_refused(bundle: Path, tmp_path: Path) -> None:
     ("name", "message"),
     [("/no/such/folder", "no such folder"), ("nonsense", "no such folder, nor a name of the hub")],
 )
-def test_a_base_that_is_not_there_is_told(name: str, message: str) -> None:
+def test_a_missing_base_model_is_named(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         find_base(VlmSettings(name_or_path=name))
 

@@ -1,4 +1,7 @@
-"""Any input of a source becomes a sample or a counted reason: images, labels, paths, dictionaries."""
+"""Any input of a source becomes a sample or a counted reason.
+
+One file of more than 300 lines: one list of faults for every source.
+"""
 
 import io
 import json
@@ -89,8 +92,8 @@ def samples(form: str, path: Path, **more: Any) -> list[Sample | Skip]:
     )
 
 
-def reasons(found: list[Sample | Skip]) -> list[str | None]:
-    return [item.reason if isinstance(item, Skip) else None for item in found]
+def reasons(items: list[Sample | Skip]) -> list[str | None]:
+    return [item.reason if isinstance(item, Skip) else None for item in items]
 
 
 def test_every_kind_of_image_is_decoded_or_counted(tmp_path: Path) -> None:
@@ -178,14 +181,14 @@ def test_pipes_folders_and_links_out_of_the_folder_are_refused(
 def test_a_file_that_vanishes_during_the_run_is_counted(folder: Path) -> None:
     (folder / "labels.txt").write_text("a.png\tfirst\nb.png\tsecond\n")
     (folder / "b.png").write_bytes(PNG)
-    found: Iterator[Any] = read_source(
+    items: Iterator[Any] = read_source(
         TypeAdapter(Source).validate_python(
             {"format": "paddle", "path": str(folder / "labels.txt")}
         )
     )
-    assert isinstance(next(found), Sample)
+    assert isinstance(next(items), Sample)
     (folder / "b.png").unlink()
-    assert reasons(list(found)) == ["missing image"]
+    assert reasons(list(items)) == ["missing image"]
 
 
 @pytest.mark.parametrize("length", [10_000_000, 25_000_000])
@@ -237,14 +240,14 @@ def test_a_label_that_the_dictionary_cannot_spell_is_left_out(
         "".join(f"a.png\t{text}\n" for text in ("กาข", "กา ข", "๐", "ขขขข")), encoding="utf-8"
     )
     settings = {"character_dict_path": str(folder / "dict.txt"), "max_text_length": 3}
-    found = samples("paddle", folder / "labels.txt", **settings)
-    assert reasons(found) == [
+    items = samples("paddle", folder / "labels.txt", **settings)
+    assert reasons(items) == [
         None,
         "characters outside the dictionary",
         "characters outside the dictionary",
         "text too long",
     ]
-    assert isinstance(found[2], Skip) and "U+0E50 THAI DIGIT ZERO" in found[2].detail
+    assert isinstance(items[2], Skip) and "U+0E50 THAI DIGIT ZERO" in items[2].detail
     assert (
         "dict.txt lacks: U+0020 SPACE (1 labels), U+0E50 THAI DIGIT ZERO (1 labels)"
         in capsys.readouterr().out

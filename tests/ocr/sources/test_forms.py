@@ -26,9 +26,9 @@ FORMS: dict[str, dict[str, Any]] = {
 
 def samples(form: str, **more: Any) -> list[Sample]:
     values = FORMS[form] | {"path": str(FOLDER / FORMS[form]["path"])} | more
-    found = list(read_source(TypeAdapter(Source).validate_python(values)))
-    assert all(isinstance(item, Sample) for item in found), found
-    return [item for item in found if isinstance(item, Sample)]
+    items = list(read_source(TypeAdapter(Source).validate_python(values)))
+    assert all(isinstance(item, Sample) for item in items), items
+    return [item for item in items if isinstance(item, Sample)]
 
 
 def seen(sample: Sample) -> tuple[str, str, bytes, tuple[int, ...]]:
@@ -36,8 +36,8 @@ def seen(sample: Sample) -> tuple[str, str, bytes, tuple[int, ...]]:
     return normalise(sample.text), sample.level, pixels.tobytes(), pixels.shape
 
 
-def drawn(page: Page, line: Line) -> tuple[str, str, bytes, tuple[int, ...]]:
-    """The line as it was drawn before it was put on the page."""
+def rendered(page: Page, line: Line) -> tuple[str, str, bytes, tuple[int, ...]]:
+    """The line as it was rendered before it was put on the page."""
     pixels = open_image(FOLDER / "pairs" / f"{page.name}_{line.id}.png")
     return normalise(line.text), "line", pixels.tobytes(), pixels.shape
 
@@ -45,24 +45,24 @@ def drawn(page: Page, line: Line) -> tuple[str, str, bytes, tuple[int, ...]]:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_page_is_the_same_samples_in_every_form(form: str) -> None:
     assert [seen(sample) for sample in samples(form)] == [
-        drawn(page, line) for page in (ODIA, THAI) for line in page.lines
+        rendered(page, line) for page in (ODIA, THAI) for line in page.lines
     ]
 
 
 @pytest.mark.parametrize("form", ["page", "alto"])
 def test_paragraphs_and_pages_hold_their_lines_in_reading_order(form: str) -> None:
-    found = {
+    items = {
         sample.id.rpartition("/")[2]: sample
         for sample in samples(form, levels=["paragraph", "page"])
     }
-    assert [sample.level for sample in found.values()].count("page") == 2
-    texts = {id.replace(".xml", ""): normalise(sample.text) for id, sample in found.items()}
+    assert [sample.level for sample in items.values()].count("page") == 2
+    texts = {id.replace(".xml", ""): normalise(sample.text) for id, sample in items.items()}
     assert texts["odia#text"] == normalise("\n".join(line.text for line in ODIA.of("text")))
     assert texts["odia#page"] == normalise("\n".join(line.text for line in ODIA.lines))
     assert texts["thai#page"] == normalise("\n".join(line.text for line in THAI.lines))
-    assert found["odia.xml#page"].image == (FOLDER / form / "odia.png").read_bytes()
-    turned = open_image(found["odia.xml#margin"].image)
-    assert turned.tobytes() == drawn(ODIA, ODIA.of("margin")[0])[2]
+    assert items["odia.xml#page"].image == (FOLDER / form / "odia.png").read_bytes()
+    turned = open_image(items["odia.xml#margin"].image)
+    assert turned.tobytes() == rendered(ODIA, ODIA.of("margin")[0])[2]
 
 
 @pytest.mark.parametrize("form", ["page", "alto", "paddle detection"])

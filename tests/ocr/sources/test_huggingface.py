@@ -64,9 +64,9 @@ def everything(path: Path | str, **more: Any) -> list[Sample | Skip]:
 
 
 def samples(path: Path | str, **more: Any) -> list[Sample]:
-    found = everything(path, **more)
-    assert not [item for item in found if isinstance(item, Skip)]
-    return [item for item in found if isinstance(item, Sample)]
+    items = everything(path, **more)
+    assert not [item for item in items if isinstance(item, Skip)]
+    return [item for item in items if isinstance(item, Sample)]
 
 
 def contents(path: Path | str, **more: Any) -> list[tuple[bytes, str]]:
@@ -322,7 +322,7 @@ def test_metadata_without_file_names_lists_its_columns(tmp_path: Path) -> None:
         plan(settings(tmp_path))
 
 
-def test_finevision_gives_what_the_assistant_said(tmp_path: Path) -> None:
+def test_finevision_gives_the_assistants_text(tmp_path: Path) -> None:
     features = Features(
         {
             "images": List(Image()),
@@ -517,8 +517,8 @@ def test_a_stream_comes_shard_by_shard(tmp_path: Path) -> None:
     chosen = settings(parquet_folder(tmp_path / "set"), streaming=True)
     first, second = plan(chosen)
     assert (first, second) == (Unit("train", 0, 1), Unit("train", 1, 2))
-    found = [item.id for item in read(chosen, second) if isinstance(item, Sample)]
-    assert found == ["set:train#1-0", "set:train#1-1"]
+    items = [item.id for item in read(chosen, second) if isinstance(item, Sample)]
+    assert items == ["set:train#1-0", "set:train#1-1"]
 
 
 @pytest.fixture
@@ -550,8 +550,8 @@ def test_a_link_in_an_imagefolder_cannot_lead_outside(
     folder = imagefolder_jsonl(tmp_path / "set")
     (folder / "1.png").unlink()
     (folder / "1.png").symlink_to(tmp_path / "secret.png")
-    found = everything(folder, streaming=streaming)
-    assert [item.reason if isinstance(item, Skip) else item.text for item in found] == [
+    items = everything(folder, streaming=streaming)
+    assert [item.reason if isinstance(item, Skip) else item.text for item in items] == [
         WORDS[0],
         "path outside the images folder",
         *WORDS[2:],
@@ -697,11 +697,11 @@ def test_a_malformed_line_of_metadata_is_named_by_its_number(
 def test_a_folder_with_configs_is_read_as_it_is_now(tmp_path: Path) -> None:
     """Show that `datasets` 5.2 gives one folder's rows for another, and old rows for new ones."""
     for parent, stop in (("one", 2), ("two", 3), ("one", 4)):
-        place = tmp_path / parent / "same"
-        place.mkdir(parents=True, exist_ok=True)
-        words(0, stop).to_parquet(place / "train.parquet")
-        (place / "README.md").write_text(
+        folder = tmp_path / parent / "same"
+        folder.mkdir(parents=True, exist_ok=True)
+        words(0, stop).to_parquet(folder / "train.parquet")
+        (folder / "README.md").write_text(
             "---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: "
             "train.parquet}\n---\n"
         )
-        assert len(samples(place)) == stop
+        assert len(samples(folder)) == stop

@@ -50,8 +50,10 @@ def alto(
     )
 
 
-def block(content: str, place: str = 'HPOS="10" VPOS="10" WIDTH="50" HEIGHT="20"') -> str:
-    return f'<TextBlock ID="b" {place}><TextLine ID="l" {place}>{content}</TextLine></TextBlock>'
+def block(content: str, position: str = 'HPOS="10" VPOS="10" WIDTH="50" HEIGHT="20"') -> str:
+    return (
+        f'<TextBlock ID="b" {position}><TextLine ID="l" {position}>{content}</TextLine></TextBlock>'
+    )
 
 
 WORD = '<String CONTENT="word" HPOS="10" VPOS="10" WIDTH="50" HEIGHT="20"/>'
@@ -70,9 +72,9 @@ def read(folder: Path, xml: str | bytes, **more: Any) -> list[Sample | Skip]:
     return list(read_source(kind.model_validate({"path": str(folder), **more})))
 
 
-def texts(found: list[Sample | Skip]) -> list[str]:
-    assert all(isinstance(item, Sample) for item in found), found
-    return [item.text for item in found if isinstance(item, Sample)]
+def texts(items: list[Sample | Skip]) -> list[str]:
+    assert all(isinstance(item, Sample) for item in items), items
+    return [item.text for item in items if isinstance(item, Sample)]
 
 
 def test_a_line_is_cut_at_its_polygon(folder: Path) -> None:
@@ -140,8 +142,8 @@ def test_nested_groups_and_custom_orders_decide_the_reading_order(folder: Path) 
         '<RegionRefIndexed index="0" regionRef="s"/></OrderedGroup></ReadingOrder>'
     )
     lines = "".join(
-        line(text, attributes=f'id="{text}" custom="readingOrder {{index:{place};}}"')
-        for place, text in ((1, "second"), (0, "first"))
+        line(text, attributes=f'id="{text}" custom="readingOrder {{index:{position};}}"')
+        for position, text in ((1, "second"), (0, "first"))
     )
     xml = page_xml(lines, order=order).replace(
         "</Page>",
@@ -182,13 +184,13 @@ def test_a_baseline_that_leans_turns_the_line_upright(folder: Path) -> None:
 def test_alto_places_are_shares_of_the_page_in_any_unit(
     folder: Path, unit: str, factor: float
 ) -> None:
-    place = (
+    position = (
         f'HPOS="{10 * factor}" VPOS="{10 * factor}" WIDTH="{50 * factor}" HEIGHT="{20 * factor}"'
     )
     (sample,) = read(
         folder,
         alto(
-            block('<String CONTENT="word"/>', place),
+            block('<String CONTENT="word"/>', position),
             unit,
             f'WIDTH="{100 * factor}" HEIGHT="{50 * factor}"',
         ),
@@ -201,7 +203,7 @@ def test_every_version_of_alto_reads_alike(folder: Path, version: str) -> None:
     assert texts(read(folder, alto(block(WORD)).replace("ns-v3#", version))) == ["word"]
 
 
-def test_alto_words_stand_apart_as_sp_says_and_a_hyphen_is_shown(folder: Path) -> None:
+def test_alto_words_are_spaced_as_sp_says_and_a_hyphen_is_shown(folder: Path) -> None:
     spaced = (
         '<String CONTENT="a"/><SP/><String CONTENT="b"/><String CONTENT="c" '
         'SUBS_TYPE="HypPart1" SUBS_CONTENT="cd"/><HYP CONTENT="\u00ad"/>'
@@ -236,8 +238,8 @@ EXTERNAL = '<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><PcGts><Page>&
         (page_xml(line(), image="../../../../etc/passwd"), "path outside the images folder"),
         (page_xml(line(points="200,10 250,10 250,30")), "polygon outside the image"),
         (page_xml(line(points="10,10 60,10 10,10")), "polygon without area"),
-        (page_xml(line(points="10,10")), "no place on the page"),
-        (page_xml(line(points="nan,1 inf,2 3,4")), "no place on the page"),
+        (page_xml(line(points="10,10")), "no position on the page"),
+        (page_xml(line(points="nan,1 inf,2 3,4")), "no position on the page"),
         (page_xml(line("")), "empty text"),
         (page_xml(line("  ")), "empty text"),
         (page_xml(line(None)), "empty text"),
@@ -302,8 +304,8 @@ def test_an_untranscribed_line_spoils_its_paragraph_and_page_but_an_empty_region
     drawing = page_xml(line("a")).replace(
         "</Page>", f'<TextRegion id="s"><Coords points="{SQUARE}"/></TextRegion></Page>'
     )
-    found = read(folder, drawing, levels=["paragraph", "page"])
-    assert [item.reason if isinstance(item, Skip) else item.text for item in found] == [
+    items = read(folder, drawing, levels=["paragraph", "page"])
+    assert [item.reason if isinstance(item, Skip) else item.text for item in items] == [
         "a",
         "a",
         "region without text",
