@@ -26,18 +26,18 @@ def main(arguments: Namespace) -> None:
             "expected RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER; "
             f"got {' '.join(arguments.words) or 'nothing'}"
         )
-    from trainers.runs.evaluate import HEADER, best_of, compared, judge
+    from trainers.runs.evaluate import HEADER, best_of, compared, evaluate_run
 
     if len(paths) == 3:
         print(compared(paths[1], paths[2], data.get("data")))
         return
     print(HEADER)
-    verdicts = []
-    for verdict in judge(paths[0], data.get("data")):
-        print(verdict, flush=True)
-        verdicts.append(verdict)
-    if len(verdicts) > 1:
-        print(f"best: {best_of(verdicts)}")
+    results = []
+    for result in evaluate_run(paths[0], data.get("data")):
+        print(result, flush=True)
+        results.append(result)
+    if len(results) > 1:
+        print(f"best: {best_of(results)}")
 
 
 if __name__ == "__main__":
