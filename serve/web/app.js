@@ -184,11 +184,11 @@ function lineRow(line) {
     next(line);
   });
   const right = make("button", { type: "button", title: "It says this", "aria-label": `line ${line.number}: it says this`, onclick: () => { confirm(line); next(line); } }, "✓");
-  line.told = make("span", { class: "state" });
+  line.mark = make("span", { class: "state" });
   const where = line.entry.pages.length > 1 ? `${line.entry.name}, page ${line.page}` : line.entry.name;
   line.row = make("li", { class: tone(line.confidence) },
     crop, make("div", { class: "entry" }, line.field, right),
-    make("div", { class: "under" }, make("span", {}, make("b", {}, `${Math.round(line.confidence * 100)} %`), ` sure · ${where}`), line.told));
+    make("div", { class: "under" }, make("span", {}, make("b", {}, `${Math.round(line.confidence * 100)} %`), ` sure · ${where}`), line.mark));
   mark(line, line.state);
   return line.row;
 }
@@ -206,7 +206,7 @@ function mark(line, state) {
   line.state = state;
   line.row.classList.toggle("checked", state === "right" || state === "corrected");
   line.row.classList.toggle("saved", state === "saved");
-  line.told.textContent = { right: "✓ right", corrected: "✎ corrected", saved: "✓ saved" }[state] ?? "";
+  line.mark.textContent = { right: "✓ right", corrected: "✎ corrected", saved: "✓ saved" }[state] ?? "";
   countLines();
 }
 
@@ -225,11 +225,11 @@ async function save() {
     for (const entry of documents) {
       const looked = entry.lines.filter((line) => line.state === "right" || line.state === "corrected");
       if (!looked.length) continue;
-      const told = looked.map((line) => ({
+      const sent = looked.map((line) => ({
         image: "document", page: line.page, text: line.text, reading: line.reading, confidence: line.confidence, model: line.model,
         ...(line.polygon ? { polygon: line.polygon, degrees: line.degrees } : {}),
       }));
-      const answer = await post("v1/corrections", { images: { document: entry.base64 }, corrections: told });
+      const answer = await post("v1/corrections", { images: { document: entry.base64 }, corrections: sent });
       stored += answer.stored;
       unchanged += answer.unchanged;
       looked.forEach((line) => mark(line, "saved"));
@@ -314,7 +314,7 @@ function showFigures(stats) {
 function showTraining(stats, last, running, live) {
   $("retrain").hidden = running;
   $("start").disabled = stats.corrections < stats.min_corrections;
-  $("training-note").textContent = running ? "" : stats.corrections < stats.min_corrections ? `${stats.corrections} corrections; at least ${stats.min_corrections} are needed to train.` : `Trains the live model further on all ${stats.corrections} corrections, and on some of what it knows, then judges it by lines held out.`;
+  $("training-note").textContent = running ? "" : stats.corrections < stats.min_corrections ? `${stats.corrections} corrections; at least ${stats.min_corrections} are needed to train.` : `Trains the live model further on all ${stats.corrections} corrections, and on replayed samples, then evaluates it on held-out lines.`;
   $("progress").hidden = !running;
   $("log-box").hidden = !last;
   $("verdict").hidden = !last || running;
@@ -322,7 +322,7 @@ function showTraining(stats, last, running, live) {
   $("log").textContent = last.log;
   if (running) {
     const phase = (last.phase || "starting").replace(/^fold_(\d+)$/, "held out in turn: part $1");
-    $("phase").textContent = last.attempts > 1 ? `${phase} (taken up again, ${last.attempts}. time)` : phase;
+    $("phase").textContent = last.attempts > 1 ? `${phase} (resumed, attempt ${last.attempts})` : phase;
     $("meter").value = last.progress;
     $("percent").textContent = percent(last.progress, 0);
     return;
