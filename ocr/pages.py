@@ -5,7 +5,7 @@ found by the sharpest row profile, blocks by recursive cuts at white gaps (colum
 lines by the peaks of a block's row profile. Marks above and below letters go with their nearest
 line.
 
-One file of more than 300 lines: one algorithm, step by step.
+Over 300 lines: one algorithm, step by step.
 """
 
 from collections.abc import Iterator, Sequence

@@ -4,7 +4,7 @@ Every kind has random numbers of its own, so the share of one changes neither th
 image without any. Strengths are coverages: 0 paper, 1 as dark as the text. Positions are shares of
 the room that a text leaves, so that its own ink stays readable.
 
-One file of more than 300 lines: the kinds of clutter share one frame and one choice.
+Over 300 lines: the kinds of clutter share one frame and one choice.
 """
 
 import math

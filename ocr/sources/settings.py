@@ -1,6 +1,6 @@
 """Settings of every source of samples; light, so that a config is checked in under a second.
 
-One file of more than 300 lines: one class of settings a source, and nothing else.
+Over 300 lines: one class of settings a source, and nothing else.
 """
 
 import re

@@ -1,6 +1,6 @@
 """The second step: duplicates, conflicts, leaks, stable splits, linting, copies, and resuming.
 
-One file of more than 300 lines: all tests prepare variants of the same small sources.
+Over 300 lines: all tests prepare variants of the same small sources.
 """
 
 import json
@@ -373,8 +373,7 @@ def test_a_killed_job_resumes_and_gives_the_same_bytes(
         "max_skipped": 1.0,
         "split": {"on_leak": "drop_from_train"},
     }
-    undisturbed = PrepareConfig.model_validate(values | {"output": str(tmp_path / "undisturbed")})
-    build(undisturbed)
+    build(PrepareConfig.model_validate(values | {"output": str(tmp_path / "undisturbed")}))
     killed = values | {"output": str(tmp_path / "killed")}
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, json.dumps(killed)], stderr=subprocess.DEVNULL

@@ -1,6 +1,6 @@
 """Rendered words: the image shows the whole label, and is a function of seed, word and index.
 
-One file of more than 300 lines: all tests render with the same settings.
+Over 300 lines: all tests render with the same settings.
 """
 
 import io

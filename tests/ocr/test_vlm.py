@@ -1,6 +1,6 @@
 """The input and output of a vision-language model; adapters that do not fit are refused.
 
-One file of more than 300 lines: its tests share one tiny base model and one bundle.
+Over 300 lines: its tests share one tiny base model and one bundle.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Any input of a source becomes a sample or a counted reason.
 
-One file of more than 300 lines: one list of faults for every source.
+Over 300 lines: one list of faults for every source.
 """
 
 import io

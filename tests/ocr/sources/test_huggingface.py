@@ -1,6 +1,6 @@
 """Hugging Face data sets: every local form and every shape of row, with the real library.
 
-One file of more than 300 lines: all tests share the same small data sets and the same fixtures.
+Over 300 lines: all tests share the same small data sets and the same fixtures.
 """
 
 import json

@@ -1,6 +1,6 @@
 """PAGE and ALTO of every kind: versions, units, reading orders, and all possible faults.
 
-One file of more than 300 lines: each test is checked for both formats by the same helpers.
+Over 300 lines: each test is checked for both formats by the same helpers.
 """
 
 from pathlib import Path
@@ -238,8 +238,8 @@ EXTERNAL = '<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><PcGts><Page>&
         (page_xml(line(), image="../../../../etc/passwd"), "path outside the images folder"),
         (page_xml(line(points="200,10 250,10 250,30")), "polygon outside the image"),
         (page_xml(line(points="10,10 60,10 10,10")), "polygon without area"),
-        (page_xml(line(points="10,10")), "no position on the page"),
-        (page_xml(line(points="nan,1 inf,2 3,4")), "no position on the page"),
+        (page_xml(line(points="10,10")), "no place on the page"),
+        (page_xml(line(points="nan,1 inf,2 3,4")), "no place on the page"),
         (page_xml(line("")), "empty text"),
         (page_xml(line("  ")), "empty text"),
         (page_xml(line(None)), "empty text"),
