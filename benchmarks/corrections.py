@@ -35,7 +35,8 @@ from trainers.config import TrainConfig
 from trainers.loop.loop import fit
 from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment
-from trainers.runs.launch import Data, Job, launch
+from trainers.runs.job import Data, Job
+from trainers.runs.launch import launch
 
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDERS = {"thai": "thai_print_lines", "bangla": "bangla_handwriting_lines"}
@@ -129,7 +130,7 @@ def fine_tuned(
     words = [
         f"data.train.0.path={samples}",
         f"storage_path={storage}",
-        "verify=false",
+        "list_samples=false",
         *network,
         f"train.seed={seed}",
         f"train.max_steps={steps}",

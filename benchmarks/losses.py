@@ -29,7 +29,8 @@ from trainers.config import TrainConfig
 from trainers.loop.loop import fit
 from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment
-from trainers.runs.launch import Data, Job, launch
+from trainers.runs.job import Data, Job
+from trainers.runs.launch import launch
 
 PROJECT = Path(__file__).resolve().parent.parent
 LOSSES: dict[str, list[str]] = {
@@ -123,7 +124,7 @@ def rendered(data: Path, folder: Path, seeds: int) -> None:
                 config = load_settings(
                     TrainConfig,
                     PROJECT / "configs" / "tiny_vlm.yaml",
-                    [*given, "skip_verification=true", *loss],
+                    [*given, "skip_preflight=true", *loss],
                 )
                 reports.append(launch(config, here, "losses benchmark").report)
         rates, exact = (
@@ -152,7 +153,7 @@ def handwriting(data: Path, seeds: int) -> None:
                 given = [
                     f"data.train.0.path={storage}/samples",
                     f"storage_path={storage}",
-                    "verify=false",
+                    "list_samples=false",
                     "train.init_from=bangla",
                     f"train.seed={seed}",
                 ]

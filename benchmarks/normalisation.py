@@ -25,7 +25,7 @@ from trainers.loop.loop import fit
 from trainers.loop.run_state import RunContext
 from trainers.report.records import read_records
 from trainers.runs.identity import environment, identity
-from trainers.runs.launch import Data
+from trainers.runs.job import Data
 
 GROUPS = 8
 

@@ -34,7 +34,7 @@ from pathlib import Path
 from ocr.files import write_json
 from ocr.settings import load_settings
 from trainers.config import TrainConfig
-from trainers.runs.launch import Data
+from trainers.runs.job import Data
 from trainers.loop.loop import fit
 from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment, identity

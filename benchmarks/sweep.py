@@ -88,11 +88,11 @@ def alone(folder: Path) -> float:
     code = (
         "import sys, time, torch; from pathlib import Path; from ocr.settings import "
         "load_settings; from trainers.config import TrainConfig\n"
-        "from trainers.runs.launch import Data, train_only; from trainers.loop.loop import fit; "
+        "from trainers.runs.job import Data; from trainers.runs.launch import train_only; from trainers.loop.loop import fit; "
         "from trainers import on_ray; from trainers.loop.workers import Workers\n"
         "def here(job, data):\n"
         "    torch.set_num_threads(1)\n"
-        "    task, place = on_ray.placed('cpu', job, 1, Workers(), data); began = "
+        "    task, place = on_ray.task_and_context('cpu', job, 1, Workers(), data); began = "
         "time.monotonic()\n"
         "    fit(job.config, task, place); print(time.monotonic() - began)\n"
         "train_only(load_settings(TrainConfig, Path(sys.argv[1]), sys.argv[2:]), here)"

@@ -18,7 +18,8 @@ from trainers.config import TrainConfig
 from trainers.loop.loop import fit
 from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment
-from trainers.runs.launch import Data, Job, launch
+from trainers.runs.job import Data, Job
+from trainers.runs.launch import launch
 
 TRIAL_SHARE = 0.15  # of the CPU seconds, used beforehand to learn how many steps fit into them
 ENDLESS_STEPS = 1_000_000

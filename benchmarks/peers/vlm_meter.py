@@ -19,7 +19,7 @@ from trainers.config import TrainConfig
 from trainers.families.vlm.task import VlmBatch, VlmTask
 from trainers.loop.batches import micro_batches_of
 from trainers.loop.run_state import plan_of
-from trainers.runs.launch import Data
+from trainers.runs.job import Data
 
 AFTER_STEPS = (
     8  # planned beyond those that are measured, so that batches are made ahead to the last
@@ -72,7 +72,7 @@ class Bench:
     def sizes(self, step: int) -> tuple[int, int, int]:
         """Samples, tokens and answer tokens of a step."""
         (micro_batch,) = self.plan.step(step)
-        texts = [self.data.train.texts[self.data.checked.train[index]] for index in micro_batch]
+        texts = [self.data.train.texts[self.data.usable.train[index]] for index in micro_batch]
         return (
             len(micro_batch),
             sum(self.task.widths[index] for index in micro_batch),

@@ -26,9 +26,9 @@ from trainers.loop.batches import micro_batches_of
 from trainers.loop.loop import fit
 from trainers.loop.run_state import plan_of
 from trainers.loop.workers import Workers
-from trainers.on_ray import placed
+from trainers.on_ray import task_and_context
 from trainers.runs.identity import identity
-from trainers.runs.launch import Data, Job
+from trainers.runs.job import Data, Job
 
 WORDS_A_LINE, HEIGHT_PX, WARM_UP = 6, 48, 3
 
@@ -92,7 +92,7 @@ def trained(
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "run.json").write_text(json.dumps({"run": run}))
     torch.set_num_threads(1)
-    task, place = placed(device, Job(config, run_dir, run, 1, 1), 1, Workers(), opened)
+    task, place = task_and_context(device, Job(config, run_dir, run, 1, 1), 1, Workers(), opened)
     assert isinstance(task, CtcTask)
     fit(config, task, place)
     found = [json.loads(line) for line in (run_dir / "timings.jsonl").read_text().splitlines()]

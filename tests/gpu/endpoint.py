@@ -16,8 +16,9 @@ from tests.support.commands import PROJECT
 from tests.support.load import Outcome
 from tests.support.running import endpoint, loaded, word_shots
 from trainers.config import TrainConfig
-from trainers.families import card_of, export
-from trainers.runs.launch import Data
+from trainers.families import family_of
+from trainers.families.model_card import card_of
+from trainers.runs.job import Data
 
 TIMEOUT_S = 60
 
@@ -38,7 +39,7 @@ def merged(setup: Setup) -> Path:
     data = Data.open(config)
     task = data.task(config, setup.device, "fp32")
     card = card_of(task, [0], data.fingerprints, final=False)
-    export(task, setup.work / "merged", card, "merged")
+    family_of(config).export(task, setup.work / "merged", card, "merged")
     return setup.work / "merged"
 
 

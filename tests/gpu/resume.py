@@ -12,8 +12,8 @@ from trainers.config import TrainConfig
 from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.loop.loop import fit
 from trainers.loop.workers import Workers
-from trainers.on_ray import placed
-from trainers.runs.launch import Job
+from trainers.on_ray import task_and_context
+from trainers.runs.job import Job
 
 DEEPSPEED = "configs/deepspeed/zero{}.json"
 
@@ -62,7 +62,7 @@ def _fit(config: TrainConfig, setup: Setup, stop_after: int | None = None) -> Pa
     torch.set_num_threads(1)
     run = tiny_context(config)
     job = Job(config, run.run_dir, run.run, 1, 1)
-    task, place = placed(setup.device, job, 1, Workers())
+    task, place = task_and_context(setup.device, job, 1, Workers())
     torch.manual_seed(torch.seed())  # a resumed process has another state of the global generator
     fit(config, task, place, stop_after)
     return run.run_dir

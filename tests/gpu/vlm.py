@@ -35,9 +35,9 @@ from trainers.loop.batches import micro_batches_of
 from trainers.loop.loop import fit
 from trainers.loop.run_state import plan_of
 from trainers.loop.workers import Workers
-from trainers.on_ray import placed
+from trainers.on_ray import task_and_context
 from trainers.runs.identity import identity
-from trainers.runs.launch import Data, Job
+from trainers.runs.job import Data, Job
 
 WARM_UP = 3
 PAGES = {"odia": ((768, 512), 256), "chandra": ((1152, 832), 900)}  # pixels, tokens of text
@@ -176,7 +176,7 @@ class Run:
         job = Job(config, run_dir, run, 1, None)
         threads = torch.get_num_threads()
         with random_base.random_weights(setup.device):
-            task, self.place = placed(setup.device, job, threads, Workers(), self.data)
+            task, self.place = task_and_context(setup.device, job, threads, Workers(), self.data)
         assert isinstance(task, VlmTask)
         self.task: VlmTask = task
         self.plan = plan_of(config, task.widths)
@@ -280,7 +280,7 @@ def operations(task: VlmTask) -> float:
         elif isinstance(module, torch.nn.Linear) and not name.endswith("lm_head"):
             part = "vision" if "visual" in name else "language"
             frozen[part] += module.in_features * module.out_features
-    widths, checked = task.widths, task.checked
+    widths, checked = task.widths, task.usable
     answers = statistics.mean(
         len(task.fitting.answer(task.train.texts[index])) for index in checked.train
     )

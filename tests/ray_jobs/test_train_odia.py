@@ -15,9 +15,9 @@ from ocr.settings import load_settings
 from ray_jobs import train_odia
 from tests.support.commands import PROJECT, assert_refused, call
 from tests.trainers.tiny import tiny_vlm_config
-from trainers import on_ray
+from trainers import ray_cluster
 from trainers.config import TrainConfig
-from trainers.on_ray import uses_gpu
+from trainers.ray_cluster import uses_gpu
 from trainers.runs import gpus as accelerator
 from trainers.runs.gpus import find_gpu, require_gpu
 
@@ -82,7 +82,7 @@ def test_what_lipi_accelerator_says_wins(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("LIPI_ACCELERATOR", "cpu")
     assert chosen(tmp_path) == ("odia_ctc.yaml", "LIPI_ACCELERATOR=cpu")
     monkeypatch.setenv("LIPI_ACCELERATOR", "tpu")
-    with pytest.raises(UserError, match="LIPI_ACCELERATOR=tpu: gpu or cpu is expected"):
+    with pytest.raises(UserError, match="LIPI_ACCELERATOR: expected gpu or cpu, got 'tpu'"):
         chosen(tmp_path)
 
 
@@ -91,7 +91,7 @@ def test_a_cluster_is_asked_for_its_gpus(
     gpus: float, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    monkeypatch.setattr(on_ray, "gpus_of_the_cluster", lambda: gpus)
+    monkeypatch.setattr(ray_cluster, "gpus_of_the_cluster", lambda: gpus)
     assert chosen(tmp_path) == (config, f"the Ray cluster at 10.0.0.1:6379 has {gpus:g} GPUs")
 
 
@@ -209,13 +209,13 @@ def test_a_cluster_at_rest_is_asked_for_gpus_and_too_few_of_them_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     odia = load_settings(TrainConfig, PROJECT / "configs" / "odia.yaml", ["workers=2"])
-    monkeypatch.setattr(on_ray.ray, "cluster_resources", lambda: {"GPU": 1.0})
-    with pytest.raises(UserError, match="device: auto: 2 GPUs are needed, Ray has 1"):
+    monkeypatch.setattr(ray_cluster.ray, "cluster_resources", lambda: {"GPU": 1.0})
+    with pytest.raises(UserError, match="device: auto: expected 2 GPUs, Ray has 1"):
         uses_gpu(odia)
     assert not uses_gpu(odia.model_copy(update={"device": "cpu"}))
     assert uses_gpu(odia.model_copy(update={"workers": 1}))
     monkeypatch.setenv("LIPI_ACCELERATOR", "gpu")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    monkeypatch.setattr(on_ray.ray, "cluster_resources", lambda: {"CPU": 4.0})
+    monkeypatch.setattr(ray_cluster.ray, "cluster_resources", lambda: {"CPU": 4.0})
     assert uses_gpu(odia)
     assert not uses_gpu(odia.model_copy(update={"device": "cpu"}))

@@ -207,7 +207,7 @@ def test_a_path_becomes_what_it_holds_and_auto_is_filled(tmp_path: Path) -> None
         deepspeed={"config": "configs/deepspeed/zero3.json", "offload_optimizer": "cpu"},
     )
     assert config.zero_stage == 3
-    values = filled(config)
+    values = filled(config.deepspeed, config.train, config.optimizer)
     assert values["gradient_clipping"] == config.optimizer.max_grad_norm
     assert values["train_micro_batch_size_per_gpu"] == 5
     assert values["zero_optimization"]["offload_optimizer"] == {

@@ -11,7 +11,8 @@ from ocr.evaluation import Evaluation, Line
 from ocr.recognizers.factory import load
 from tests.trainers.tiny import tiny_config, train_here
 from trainers.config import TrainConfig
-from trainers.runs.launch import Data, launch
+from trainers.runs.job import Data
+from trainers.runs.launch import launch
 
 ENTRIES = ["ก", "ข", "กี", "กี่", "ฎ", "๗"]
 
@@ -90,9 +91,9 @@ def test_paddleocrs_figures_leave_spaces_out() -> None:
 
 
 def test_samples_and_their_problems_are_listed_before_training(tmp_path: Path) -> None:
-    told = Data.open(config(tmp_path, ENTRIES)).told
+    told = Data.open(config(tmp_path, ENTRIES)).listing()
     assert (
         told.count("\ntrain ") + told.startswith("train ") == 60
         and "72" not in told.splitlines()[-2].split()[0]
     )
-    assert told.endswith("60 samples train, 12 judge, 6 characters\nno problem found")
+    assert told.endswith("60 training samples, 12 validation samples, 6 characters\nno problem found")

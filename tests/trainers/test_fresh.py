@@ -14,12 +14,14 @@ from ocr.rendering.redraw import RenderProcess, Request
 from ocr.settings import parse_settings
 from ocr.sources.settings import SyntheticSettings
 from tests.trainers.tiny import tiny_config
-from trainers.families.ctc.redrawn_images import FreshImages
+from trainers.families.ctc.redrawn_images import RedrawnImages
+from trainers.families.splits import Subset
 from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.loop.loop import fit
 from trainers.loop.run_state import RunContext
 from trainers.runs.identity import environment
-from trainers.runs.launch import Data, Job, launch
+from trainers.runs.job import Data, Job
+from trainers.runs.launch import launch
 
 WORDS = "ଓଡ଼ିଆ ଭାଷା ଲିପି ପଢ଼ିବା ଲେଖିବା ଗଛ ଫୁଲ ନଦୀ ପାହାଡ଼ ଆକାଶ ଘର ବହି କଲମ ପିଲା ମାଆ ବାପା ଗାଁ ସହର ରାସ୍ତା ପାଣି"
 
@@ -47,11 +49,11 @@ def source(texts: str, **changes: object) -> dict[str, object]:
 def test_every_pass_has_its_own_images_of_the_same_texts(texts: str) -> None:
     settings = parse_settings(SyntheticSettings, source(texts), "test")
     train, _ = open_splits([settings], None, 0.2, 0.01)
-    fresh = FreshImages(train)
+    fresh = RedrawnImages(train, Subset(train, range(len(train))))
     assert fresh.of(range(len(train)), 0) == {}
     second, again, third = (
         fresh.of(range(len(train)), 1),
-        FreshImages(train).of([3, 1], 1),
+        RedrawnImages(train, Subset(train, range(len(train)))).of([3, 1], 1),
         fresh.of([1, 3], 2),
     )
     assert set(second) == set(range(len(train)))
@@ -65,7 +67,8 @@ def test_two_sources_of_one_seed_are_refused(texts: str) -> None:
         for level in ("word", "line")
     ]
     with pytest.raises(UserError, match="two on_the_fly sources have the seed 7"):
-        FreshImages(open_splits(settings, None, 0.2, 0.5)[0])
+        two = open_splits(settings, None, 0.2, 0.5)[0]
+        RedrawnImages(two, Subset(two, range(len(two))))
 
 
 def test_a_run_on_fresh_images_resumes_exactly(texts: str, tmp_path: Path) -> None:
@@ -121,4 +124,5 @@ def test_a_font_that_is_gone_is_named(texts: str) -> None:
 
 
 def test_the_embedded_data_set_is_not_drawn_anew() -> None:
-    assert FreshImages(Dataset.open("odia_words", "train")).of([0, 1], 3) == {}
+    words = Dataset.open("odia_words", "train")
+    assert RedrawnImages(words, Subset(words, range(2))).of([0, 1], 3) == {}

@@ -1,4 +1,4 @@
-"""The same command again continues, finishes or refuses; damage is named and never passed over in silence."""
+"""The same command again continues, finishes or refuses; damage is named and never skipped in silence."""
 
 import json
 import os
@@ -23,7 +23,8 @@ from trainers.loop.engines.engine import NotFiniteError
 from trainers.loop.lease import Lease, LostLease, Writer
 from trainers.loop.loop import fit
 from trainers.loop.schedule import learning_rate
-from trainers.runs.launch import Job, launch
+from trainers.runs.job import Job
+from trainers.runs.launch import launch
 
 SHORT = {"max_steps": 15, "save_steps": 5, "eval_steps": 10, "log_samples": False}
 
@@ -165,7 +166,7 @@ def test_a_damaged_checkpoint_is_named_and_the_newest_good_one_used(
 ) -> None:
     damage(directory_of(run_dir, 15))
     launch(config_at(run_dir), train_here, "the command")
-    assert f"passed over {directory_of(run_dir, 15)}" in (out := capsys.readouterr().out)
+    assert f"skipped {directory_of(run_dir, 15)}" in (out := capsys.readouterr().out)
     assert named in out
     for name in ("model.safetensors", "metrics.jsonl"):
         assert (directory_of(run_dir, 15) / name).read_bytes() == (
@@ -186,7 +187,7 @@ def test_with_no_good_checkpoint_the_run_stops_instead_of_starting_over(
     with pytest.raises(UserError, match="no checkpoint of this run is good") as caught:
         launch(config_at(run_dir), never, "the command")
     assert "checkpoint_000015" in str(caught.value)
-    assert "put one back from a copy" in str(caught.value)
+    assert "restore one from a copy" in str(caught.value)
 
 
 def test_a_damaged_best_checkpoint_gives_way_to_the_next_best(
@@ -197,7 +198,7 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_next_best(
     write_json(run_dir / "checkpoint_000010.eval.json", {**best, "eval_cer": 0.001})
     flip_a_bit(directory_of(run_dir, 10))
     launch(config_at(run_dir), never, "the command")
-    assert "passed over" in capsys.readouterr().out
+    assert "skipped" in capsys.readouterr().out
     assert json.loads((run_dir / "report.json").read_text())["best_step"] == 15
 
 

@@ -16,7 +16,7 @@ from tests.trainers.together import fit_together
 from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.loop.loop import fit
 from trainers.on_ray import threads_of
-from trainers.runs.launch import Job
+from trainers.runs.job import Job
 
 TINY_YAML = "configs/tiny.yaml"
 STEPS = 40

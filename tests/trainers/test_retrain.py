@@ -15,7 +15,7 @@ from ocr.evaluation import Evaluation, Line, compare
 from ocr.images import encode_image, open_image
 from ocr.recognizers.factory import load
 from ocr.retraining import BETTER, REFUSED, UNSURE, RetrainConfig
-from trainers.retrain.gate import judge
+from trainers.retrain.gate import decide
 from trainers.retrain.run import divided, retrain
 
 TEXT = "abcdefghijklmnopqrst"
@@ -39,7 +39,7 @@ SAME = compare(evaluation(drawn(1.0, 800)), evaluation(drawn(1.0, 800)))
 
 
 def test_clearly_better_on_held_out_lines_is_better() -> None:
-    verdict = judge(
+    verdict = decide(
         SAME,
         compare(evaluation(drawn(4, 60)), evaluation(drawn(1, 60, 2))),
         held_out=True,
@@ -51,7 +51,7 @@ def test_clearly_better_on_held_out_lines_is_better() -> None:
 
 
 def test_a_difference_that_the_lines_do_not_show_is_refused() -> None:
-    verdict = judge(
+    verdict = decide(
         SAME,
         compare(evaluation(drawn(2.0, 60)), evaluation(drawn(1.9, 60, 3))),
         held_out=True,
@@ -67,7 +67,7 @@ def test_what_forgets_is_refused_however_well_it_reads_the_corrections() -> None
         evaluation(drawn(1.0, 800)),
         evaluation([wrong + (place % 5 == 0) for place, wrong in enumerate(drawn(1.0, 800))]),
     )
-    verdict = judge(
+    verdict = decide(
         forgot,
         compare(evaluation(drawn(4, 60)), evaluation([0] * 60)),
         held_out=True,
@@ -77,7 +77,7 @@ def test_what_forgets_is_refused_however_well_it_reads_the_corrections() -> None
     assert verdict.why[0].startswith("it forgets: CER")
     assert {line["kind"] for line in verdict.worse} == {"base"}
     assert (
-        judge(
+        decide(
             forgot,
             compare(evaluation(drawn(4, 60)), evaluation([0] * 60)),
             held_out=True,
@@ -89,7 +89,7 @@ def test_what_forgets_is_refused_however_well_it_reads_the_corrections() -> None
 
 @pytest.mark.parametrize(("new", "verdict"), [(2, UNSURE), (5, REFUSED)])
 def test_of_few_lines_the_folds_total_decides_and_a_person(new: int, verdict: str) -> None:
-    found = judge(
+    found = decide(
         SAME, compare(evaluation([4] * 12), evaluation([new] * 12)), held_out=False, max_loss=0.005
     )
     assert (found.verdict, found.judged_by) == (verdict, "folds")

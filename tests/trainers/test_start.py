@@ -13,7 +13,8 @@ from trainers.config import TrainConfig
 from trainers.loop.batches import Plan
 from trainers.loop.loop import fit
 from trainers.loop.run_state import in_steps, plan_of
-from trainers.runs.launch import Data, launch
+from trainers.runs.job import Data
+from trainers.runs.launch import launch
 
 SHORT = {"max_steps": 6, "save_steps": 3, "eval_steps": 6}
 

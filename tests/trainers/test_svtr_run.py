@@ -1,4 +1,4 @@
-"""A run of the Thai system's other network: chosen on the command line, its labels checked against its fixed number of outputs."""
+"""A run of the Thai system's other network: chosen on the command line, its labels usable against its fixed number of outputs."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from ocr.settings import load_settings
 from tests.trainers.tiny import tiny_config
 from trainers.config import TrainConfig
 from trainers.families.ctc.losses import outputs_needed
-from trainers.families.ctc.task import check
+from trainers.families.ctc.samples import usable_samples
 
 
 def test_labels_that_need_more_outputs_than_the_network_has_are_named_with_the_setting(
@@ -22,16 +22,16 @@ def test_labels_that_need_more_outputs_than_the_network_has_are_named_with_the_s
         Dataset.open("odia_words", "validation"),
     )
     config = tiny_config(tmp_path, model=SvtrSettings(out_char_num=6), max_skipped=1.0)
-    checked = check(config, train, validation)
-    assert checked.skipped == {"label too long for its image": 200 - len(checked.train)}
-    needed = [outputs_needed(checked.alphabet.encode(train.texts[index])) for index in range(200)]
+    usable = usable_samples(config, train, validation)
+    assert usable.skipped == {"label too long for its image": 200 - len(usable.train)}
+    needed = [outputs_needed(usable.alphabet.encode(train.texts[index])) for index in range(200)]
     assert (
-        checked.train == tuple(index for index in range(200) if needed[index] <= 6)
-        and len(checked.train) > 20
+        usable.train == tuple(index for index in range(200) if needed[index] <= 6)
+        and len(usable.train) > 20
     )
-    assert set(checked.widths) == {256}
+    assert set(usable.widths) == {256}
     with pytest.raises(UserError, match=r"needs \d+ outputs, model\.out_char_num gives 6"):
-        check(tiny_config(tmp_path, model=SvtrSettings(out_char_num=6)), train, validation)
+        usable_samples(tiny_config(tmp_path, model=SvtrSettings(out_char_num=6)), train, validation)
 
 
 def test_the_thai_config_takes_the_network_that_its_header_offers() -> None:

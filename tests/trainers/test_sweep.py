@@ -15,10 +15,10 @@ from tests.trainers.tiny import train_here
 from trainers.config import TrainConfig
 from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.runs.launch import launch
+from trainers.sweep.decider import Decider, stages
 from trainers.sweep.ledger import Ledger
-from trainers.sweep.run import Decider, stages
 from trainers.sweep.settings import SweepConfig
-from trainers.sweep.space import base_of, drawn, mistakes, number_of_trials, trial_config
+from trainers.sweep.space import base_of, mistakes, number_of_trials, sampled, trial_config
 from trainers.sweep.tpe import importances, suggested
 
 TINY: dict[str, Any] = {
@@ -45,9 +45,9 @@ def test_a_trials_values_are_a_function_of_the_sweep_and_its_number() -> None:
             "train.save_total_limit": {"times": ["train.logging_steps", 2]},
         }
     )
-    many = [drawn(sweep, number) for number in range(200)]
-    assert many == [drawn(sweep, number) for number in range(200)]
-    assert drawn(sweep, 7) != drawn(sweep.model_copy(update={"seed": 43}), 7)
+    many = [sampled(sweep, number) for number in range(200)]
+    assert many == [sampled(sweep, number) for number in range(200)]
+    assert sampled(sweep, 7) != sampled(sweep.model_copy(update={"seed": 43}), 7)
     assert all(1e-4 <= values["optimizer.learning_rate"] <= 1e-2 for values in many)  # type: ignore[operator]
     assert {values["train.logging_steps"] for values in many} == {1, 2, 3, 4}
     assert all(
@@ -64,7 +64,7 @@ def test_a_grid_is_every_combination_once() -> None:
         space={"loss.focal_gamma": {"choice": [0.0, 1.0]}, "train.seed": {"choice": [1, 2, 3]}},
     )
     assert number_of_trials(sweep) == 6
-    assert len({json.dumps(drawn(sweep, number)) for number in range(6)}) == 6
+    assert len({json.dumps(sampled(sweep, number)) for number in range(6)}) == 6
 
 
 def test_a_trial_is_the_base_with_other_values() -> None:
@@ -107,7 +107,7 @@ def test_every_mistake_of_a_space_is_told_at_once() -> None:
         "lora: without effect on model.kind=compact",
         "eval_cer_teacher_forced is for vision",
         "no trial could stop",
-        "space.workers: belongs to the place",
+        "space.workers: belongs to a trial's slot",
     ):
         assert any(part in line for line in found), (part, found)
     with pytest.raises(UserError) as caught:
@@ -138,7 +138,7 @@ def ledger_with(path: Path, values: dict[str, list[float]], sweep: SweepConfig) 
     """Trials that were judged every 2 steps, interleaved."""
     ledger = Ledger(path)
     for number, id in enumerate(values):
-        ledger.think_of(id, drawn(sweep, number))
+        ledger.add(id, sampled(sweep, number))
     for place in range(max(map(len, values.values()))):
         for id, found in values.items():
             if place < len(found):
@@ -194,7 +194,7 @@ def test_a_trial_that_died_after_its_last_step_is_not_stopped_early_but_left_to_
 def test_tpe_needs_nothing_but_the_ledger(tmp_path: Path) -> None:
     sweep = sweep_of(searcher="optuna", trials=20)
     finals = {
-        f"t{number:03}": [abs(drawn(sweep, number)["optimizer.learning_rate"] - 0.003)]
+        f"t{number:03}": [abs(sampled(sweep, number)["optimizer.learning_rate"] - 0.003)]
         for number in range(12)
     }  # type: ignore[operator]
     ledger = ledger_with(tmp_path / "ledger.jsonl", finals, sweep)

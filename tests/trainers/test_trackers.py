@@ -16,7 +16,8 @@ from trainers.config import TrainConfig
 from trainers.loop import faults, trackers
 from trainers.loop.loop import fit
 from trainers.loop.trackers import Reported, Trackers
-from trainers.runs.launch import Job, launch
+from trainers.runs.job import Job
+from trainers.runs.launch import launch
 
 SHORT = {
     "max_steps": 20,
@@ -203,7 +204,7 @@ def test_a_tracker_that_fails_is_named_once_and_the_run_goes_on(
     (told,) = told_of_trackers(config.local_run_dir)
     assert (
         told["text"]
-        == "report_to wandb failed, the run goes on without it: ConnectionError: the server is gone"
+        == "report_to wandb failed, the run continues without it: ConnectionError: the server is gone"
     )
     assert told["step"] == 8
     assert (config.local_run_dir / "metrics.jsonl").read_text() == undisturbed

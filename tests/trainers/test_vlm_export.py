@@ -223,7 +223,7 @@ def with_a_flipped_bit(folder: Path) -> None:
     ("spoil", "message"),
     [
         (with_another_tokenizer, "CER .* became "),
-        (with_a_flipped_bit, r"\d tensors are not what was written, first "),
+        (with_a_flipped_bit, r"\d tensors differ from those written, first "),
     ],
     ids=["a tokenizer from another base", "a flipped bit"],
 )
@@ -331,7 +331,7 @@ def test_the_converter_is_run_twice_and_its_last_words_are_told(
     (tmp_path / gguf.CONVERTER).write_text("import no_such_package\n")
     with pytest.raises(
         UserError,
-        match=r"exit status 1, its last words: ModuleNotFoundError.*no_such_package.*requirements\.txt",
+        match=r"exit status 1, its last line: ModuleNotFoundError.*no_such_package.*requirements\.txt",
     ):
         gguf.convert(tmp_path, merged, tmp_path / "m.gguf", "bfloat16", is_projector=False)
 

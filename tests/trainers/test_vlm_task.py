@@ -33,12 +33,12 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> VlmTask:
 
 
 def test_the_unmasked_labels_are_the_transcription_and_its_end(task: VlmTask) -> None:
-    turn = micro_batches_of(plan_of(task.config, task.widths), 0, 0, 1)[0]
-    batch = task.batch(turn, 0)
-    for row, answers, index in zip(batch.ids_BT, batch.answers_BT, turn.samples, strict=True):
+    micro_batch = micro_batches_of(plan_of(task.config, task.widths), 0, 0, 1)[0]
+    batch = task.batch(micro_batch, 0)
+    for row, answers, index in zip(batch.ids_BT, batch.answers_BT, micro_batch.samples, strict=True):
         assert (
             task.base.tokenizer.decode(row[answers])
-            == task.train.texts[task.checked.train[index]] + "<|im_end|>"
+            == task.train.texts[index] + "<|im_end|>"
         )
         assert int((row == task.fitting.prompt.image_token).sum()) > 0
 
@@ -111,11 +111,11 @@ def test_padding_stays_under_a_tenth_of_the_tokens(tmp_path: Path) -> None:
 
 
 def test_tokens_counted_before_training_are_those_of_the_batch(task: VlmTask) -> None:
-    for place in (0, 7, 20):
-        image, answer = task._sample(task.train, task.checked.train[place])
+    for index in (0, 7, 20):
+        image, answer = task._sample(task.train, index)
         assert image is not None
         tokens = task.base.patching.tokens(image.shape[2], image.shape[1])
-        assert task.fitting.prompt.length(tokens) + len(answer) == task.widths[place]
+        assert task.fitting.prompt.length(tokens) + len(answer) == task.widths[index]
 
 
 def test_evaluating_in_parts_sums_to_the_whole(task: VlmTask) -> None:
@@ -127,15 +127,15 @@ def test_evaluating_in_parts_sums_to_the_whole(task: VlmTask) -> None:
     assert summed.counts == whole.counts
     assert summed.teacher_forced == whole.teacher_forced
     assert summed.loss_sum == pytest.approx(whole.loss_sum, rel=1e-5)
-    assert whole.counts.samples == len(task.judged) == 4
+    assert whole.counts.samples == len(task.read_indices) == 4
     assert whole.teacher_forced is not None
     assert whole.teacher_forced.samples == len(task.validation) == 6
 
 
 def test_the_generated_subset_is_always_the_same(task: VlmTask, tmp_path: Path) -> None:
     again = tiny_task(tiny_vlm_config(tmp_path, **PLAIN))
-    assert again.judged == task.judged
-    assert set(task.judged) <= set(task.validation)
+    assert again.judged == task.read_indices
+    assert set(task.read_indices) <= set(task.validation)
 
 
 def test_the_memory_of_logits_does_not_grow_with_the_prompt(

@@ -11,7 +11,9 @@ from ocr.errors import UserError
 from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.settings import TinyVlmSettings
 from tests.trainers.tiny import tiny_vlm_config
-from trainers.families.vlm.preflight import verified
+from trainers.config import TrainConfig
+from trainers.families.splits import Splits
+from trainers.families.vlm.preflight import preflight
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,10 @@ def broken(drawn: Path, target: Path, file: str, **values: Any) -> Path:
     return target
 
 
+def preflight_of(config: TrainConfig) -> str:
+    return preflight(config, Splits(config))
+
+
 def config(tmp_path: Path, folder: Path, **changes: Any) -> Any:
     return tiny_vlm_config(
         tmp_path,
@@ -50,7 +56,7 @@ def _no_base_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_base_that_fits_has_a_table_of_what_was_found(drawn: Path, tmp_path: Path) -> None:
-    table = verified(config(tmp_path, drawn))
+    table = preflight_of(config(tmp_path, drawn))
     assert "Qwen3VLForConditionalGeneration" in table
     assert "NOT" not in table
     assert "lora.parts: merger" in table
@@ -92,7 +98,7 @@ def test_each_thing_that_does_not_fit_is_named(
     file: str, values: dict[str, Any], told: str, drawn: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=told):
-        verified(config(tmp_path, broken(drawn, tmp_path / "base", file, **values)))
+        preflight_of(config(tmp_path, broken(drawn, tmp_path / "base", file, **values)))
 
 
 def test_a_template_without_an_image_and_wrong_tokens_are_told_together(
@@ -109,12 +115,12 @@ def test_a_template_without_an_image_and_wrong_tokens_are_told_together(
         "{% for message in messages %}{{ message.role }}{% endfor %}"
     )
     with pytest.raises(UserError, match=r"3 of \d+ checks failed") as found:
-        verified(config(tmp_path, folder))
+        preflight_of(config(tmp_path, folder))
     for part in (
         "its chat template writes 0 image placeholders",
         "vision_end_token_id",
         "spatial merge",
-        "skip_verification=true",
+        "skip_preflight=true",
     ):
         assert part in str(found.value)
 
@@ -143,7 +149,7 @@ def test_pages_shrunk_to_stamps_and_texts_too_long_are_told(drawn: Path, tmp_pat
         "max_validation_samples": None,
     }
     with pytest.raises(UserError, match=r"NOT  image sizes .* 900 → 96 px"):
-        verified(
+        preflight_of(
             config(
                 tmp_path,
                 drawn,
@@ -152,7 +158,7 @@ def test_pages_shrunk_to_stamps_and_texts_too_long_are_told(drawn: Path, tmp_pat
             )
         )
     with pytest.raises(UserError, match=r"NOT  lengths .*[1-9] of \d refused"):
-        verified(
+        preflight_of(
             config(
                 tmp_path,
                 drawn,

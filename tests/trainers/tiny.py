@@ -11,7 +11,7 @@ from trainers.loop.loop import fit
 from trainers.loop.run_state import RunContext
 from trainers.loop.workers import Workers
 from trainers.runs.identity import environment, identity
-from trainers.runs.launch import Data, Job
+from trainers.runs.job import Data, Job
 
 TINY: dict[str, Any] = {
     "run_name": "tiny",

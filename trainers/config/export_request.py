@@ -11,13 +11,15 @@ class ExportRequest(Settings):
     format: Literal["bundle", "onnx", "merged", "gguf", "hub"] = Setting(
         "bundle",
         on_resume="free",
-        description="bundle: the run's backends; onnx: both ONNX ones too; merged: base and adapter "
-        "as one model; gguf: for llama.cpp (export.llama_cpp); hub: upload to the Hugging Face hub",
+        description="Form. bundle: the run's backends; onnx: both ONNX ones too; merged: base and "
+        "adapter as one model; gguf: for llama.cpp (export.llama_cpp); hub: upload to the Hugging "
+        "Face hub",
     )
     output: str | None = Setting(
         None,
         on_resume="free",
-        description="Folder to write; null: RUN/bundle, RUN/merged, RUN/gguf or RUN/bundle-averageK",
+        description="Folder to write; null: RUN/bundle, RUN/merged, RUN/gguf or "
+        "RUN/bundle-averageK",
     )
     upload: Literal["bundle", "merged", "gguf"] = Setting(
         "bundle", on_resume="free", description="Form that format=hub exports and uploads"

@@ -1,4 +1,4 @@
-"""Settings of the augmentation on the device that trains. No torch here, so a typo shows at once."""
+"""Settings of the augmentation on the device that trains. No torch here."""
 
 from ocr.settings import Setting, Settings
 

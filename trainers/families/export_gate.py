@@ -34,7 +34,7 @@ class Exported:
 
 
 def require_agreement(backend: str, read: Evaluation, reference: Evaluation, most: float) -> None:
-    """Raise GateFailed where the CERs differ by more than `most`, naming the first other reading."""
+    """Raise GateFailed where the CERs differ by more than `most`, naming a first sample."""
     if abs(read.counts.cer - reference.counts.cer) <= most:
         return
     theirs, ours = next(

@@ -1,4 +1,4 @@
-"""A model family: the functions by which runs check data, build a task and export, whatever the family."""
+"""A model family: its functions that check data, build a task and export."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

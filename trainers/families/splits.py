@@ -1,4 +1,4 @@
-"""The data sets of a run: its two splits, opened once, and a view of some of a data set's samples."""
+"""The data sets of a run: two splits, opened once, and a view of some of their samples."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,7 +12,7 @@ Trained = Dataset | Joined
 
 
 class Splits:
-    """The training and the validation split of a config, opened when first asked for and then kept."""
+    """The training and the validation split of a config, opened at first use and then kept."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -31,7 +31,7 @@ class Splits:
 
     @cached_property
     def train(self) -> Trained:
-        """The training split, followed by the samples of `data.replay` where the config has some."""
+        """The training split, followed by the samples of `data.replay`, if any."""
         replay = self.config.data.replay
         if replay is None:
             return self.own_train

@@ -14,7 +14,7 @@ from trainers.config import TrainConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsableSamples:
-    """The samples that a network can use, as indices into their splits, and why others cannot be used."""
+    """The samples that a network can use, as indices into their splits, and why others are not."""
 
     train: tuple[int, ...]
     widths: tuple[int, ...]  # size of each training sample; batches group similar sizes
@@ -111,7 +111,7 @@ class Task(Protocol):
 
     @property
     def class_layers(self) -> Collection[str]:
-        """The names of the network's children that give the classes (optimizer.head_weight_decay)."""
+        """The names of the network's children that give the classes (head_weight_decay)."""
         ...
 
     @property
@@ -126,7 +126,10 @@ class Task(Protocol):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Size of each training sample (columns for CTC, tokens for VLM); batches group similar sizes."""
+        """Size of each training sample (columns for CTC, tokens for VLM).
+
+        Batches group similar sizes.
+        """
         ...
 
     @property
@@ -146,7 +149,10 @@ class Task(Protocol):
 
     @property
     def read_indices(self) -> Sequence[int]:
-        """The indices of `validation` that evaluations read: all, or a fixed part where reading is slow."""
+        """The indices of `validation` that text is read for.
+
+        All of them, or a fixed part where reading is slow.
+        """
         ...
 
     def batch(self, micro_batch: MicroBatch, epoch: int) -> Any:

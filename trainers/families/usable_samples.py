@@ -1,4 +1,4 @@
-"""Every sample checked before training, whatever the family: which are used, and why others are not."""
+"""The check of every sample before training: which are used, and why others are not."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -72,8 +72,9 @@ def _reasons(skipped: Counter[str], examples: dict[str, str]) -> str:
 def _refuse_many_skipped(config: TrainConfig, skipped: int, samples: int, reasons: str) -> None:
     if skipped > config.max_skipped * samples:
         raise UserError(
-            f"{describe_data(config.data.train)}: {skipped:,} of {samples:,} samples cannot be used, "
-            f"more than max_skipped={config.max_skipped:g}; fix them, or raise max_skipped{reasons}"
+            f"{describe_data(config.data.train)}: {skipped:,} of {samples:,} samples "
+            f"cannot be used, more than max_skipped={config.max_skipped:g}; "
+            f"fix them, or raise max_skipped{reasons}"
         )
 
 
@@ -91,5 +92,6 @@ def _require_enough(config: TrainConfig, train: int, validation: int, reasons: s
         )
     if not validation:
         raise UserError(
-            f"{describe_data(data.validation or data.train)}: no validation sample that can be read{reasons}"
+            f"{describe_data(data.validation or data.train)}: "
+            f"no validation sample that can be read{reasons}"
         )

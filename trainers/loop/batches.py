@@ -73,7 +73,7 @@ def _epoch(plan: Plan, epoch: int) -> tuple[StepIndices, ...]:
         members = order[start : start + window]
         members = members[np.argsort(widths[members], kind="stable")]
         batches += [members[i : i + size] for i in range(0, len(members), size)]
-    random.shuffle(batches)  # type: ignore[arg-type]
+    random.shuffle(batches)
     batches.sort(key=lambda batch: len(batch) < size)  # stable
     return tuple(_cut(batch.tolist(), plan.micro_batch_size) for batch in batches)
 

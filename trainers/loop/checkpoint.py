@@ -10,7 +10,8 @@
     checkpoint_000200.eval.json   the result of its evaluation
 
 A directory is made under a temporary name, synced, given its manifest, and renamed. A reader
-therefore finds it whole, or damaged afterwards, which a hash shows.
+therefore finds it whole, or damaged afterwards, which a hash shows. (Over 300 lines, because
+nothing else may write, choose or delete a checkpoint.)
 """
 
 import re
@@ -307,7 +308,7 @@ def _remove(path: Path) -> None:
 
 
 class CheckpointThread:
-    """Writes snapshots in a thread, one at a time; a problem is raised by the next `save` or `wait`."""
+    """Writes snapshots in a thread, one at a time; the next `save` or `wait` raises a problem."""
 
     def __init__(self, write: Callable[[Snapshot], None]) -> None:
         self._write = write

@@ -2,7 +2,8 @@
 
 Settling a step logs, saves and evaluates it as far as due. A run is a function of its config and
 its step: sample order, random draws and learning rate are computed from the step. A checkpoint and
-its step's number are all that resuming takes.
+its step's number are all that resuming takes. (Over 300 lines, because every method of `Loop` works
+on the same state.)
 """
 
 import statistics
@@ -251,7 +252,7 @@ class Loop:
             self.logs.write_samples(self.state.step, [id for _, ids in everyone for id in ids])
 
     def _learn_length(self, seconds: float) -> None:
-        """Turn max_minutes into max_steps, once, from the median time of the first worker's steps."""
+        """Turn max_minutes into max_steps, once, by the median time of the first worker's steps."""
         self._timed.append(seconds)
         if len(self._timed) < WARMUP_STEPS_OF_TIMING + TIMED_STEPS:
             return

@@ -1,4 +1,4 @@
-"""The state of a run: its context, its plan and length, its best step, and how exactly it resumed."""
+"""The state of a run: context, plan and length, best step, and how exactly it resumed."""
 
 import math
 from dataclasses import dataclass, field

@@ -3,7 +3,7 @@
 Each tracker knows the last step that it keeps and gets the steps after it alone: a resumed run
 reports no step twice. A tracker that lost lines, or was added later, gets them from the restored
 ones. Addresses and keys are read from the environment of the first worker: WANDB_MODE,
-WANDB_API_KEY, MLFLOW_TRACKING_URI …
+WANDB_API_KEY, MLFLOW_TRACKING_URI … (Over 300 lines: three trackers and their common part.)
 """
 
 import hashlib
@@ -138,7 +138,10 @@ def _is_installed(package: str) -> bool:
 
 
 class _TensorBoard:
-    """Event files in run_dir/tensorboard, flushed with every line; steps after `last` are purged."""
+    """Event files in run_dir/tensorboard, flushed with every line.
+
+    Steps after `last` are purged.
+    """
 
     def __init__(self, reported: Reported) -> None:
         from tensorboardX.event_file_writer import EventsWriter

@@ -1,4 +1,4 @@
-"""The training report: report.json for scripts, report.html for people, both from the same values."""
+"""The training report: report.json for scripts and report.html for people, of the same values."""
 
 from trainers.report.lines import ReportLine
 from trainers.report.page import write_report

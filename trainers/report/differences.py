@@ -1,4 +1,4 @@
-"""Where a reading leaves its reference, one grapheme cluster at a time, by the edits that the grapheme CER counts."""
+"""The differences between a reading and its reference, by the edits of the grapheme CER."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +14,10 @@ Kind = Literal["same", "wrong", "missing", "extra", "gap"]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of equal text, or one cluster that differs; a `gap` is the empty place of a missing one in the reading."""
+    """A stretch of equal text, or one grapheme cluster that differs.
+
+    A `gap` is the position of a missing cluster in the reading.
+    """
 
     kind: Kind
     text: str
@@ -22,18 +25,16 @@ class Piece:
 
 
 def mark(reference: str, reading: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
-    """The pieces of the reference and of the reading, both normalised first as scoring does.
+    """Return the pieces of the reference and of the reading, both normalised as for scoring.
 
-    `wrong` stands in both, `missing` in the reference (a `gap` in the reading), `extra` in the reading alone.
+    `wrong` is in both, `missing` in the reference (a `gap` in the reading), `extra` in the reading.
     """
     expected, read = graphemes(normalise(reference)), graphemes(normalise(reading))
     upper: list[Piece] = []
     lower: list[Piece] = []
     for block in Levenshtein.opcodes(expected, read):
-        wanted, found = (
-            expected[block.src_start : block.src_end],
-            read[block.dest_start : block.dest_end],
-        )
+        wanted = expected[block.src_start : block.src_end]
+        found = read[block.dest_start : block.dest_end]
         if block.tag == "equal":
             upper.append(Piece("same", "".join(wanted)))
             lower.append(Piece("same", "".join(found)))
@@ -55,7 +56,7 @@ def mark(reference: str, reading: str) -> tuple[tuple[Piece, ...], tuple[Piece, 
 
 
 def _joined(pieces: list[Piece]) -> tuple[Piece, ...]:
-    """Neighbouring equal stretches as one, so that shaping is cut only at an error."""
+    """Join neighbouring equal stretches, so that letters are shaped across all but errors."""
     joined: list[Piece] = []
     for kind, run in groupby(pieces, key=lambda piece: piece.kind):
         stretch = list(run)

@@ -1,4 +1,4 @@
-"""Numbers and characters as a person reads them; whatever is missing is an en dash."""
+"""Numbers and characters as a person reads them; a missing value is an en dash."""
 
 import math
 import unicodedata
@@ -13,7 +13,10 @@ MISSING = "–"
 
 
 def percent(rate: Any) -> str:
-    """0.0184 → `1.84%`; two digits where they matter (below 10% and above 99%), and only an exact 0 or 1 is called so."""
+    """Return a rate in per cent: 0.0184 → `1.84%`.
+
+    Below 10% and above 99% it has two digits; only an exact 0 or 1 is shown as such.
+    """
     if not finite(rate):
         return MISSING
     if rate in (0, 1):
@@ -26,12 +29,12 @@ def percent(rate: Any) -> str:
 
 
 def count(number: Any) -> str:
-    """6000 → `6,000`."""
+    """Return a whole number with separators: 6000 → `6,000`."""
     return f"{number:,.0f}" if finite(number) else MISSING
 
 
 def decimal(number: Any) -> str:
-    """Three significant digits without an exponent: `0.0421`, `3.21`, `214`, `12,345`."""
+    """Return three significant digits without exponent: `0.0421`, `3.21`, `214`, `12,345`."""
     if not finite(number):
         return MISSING
     digits = 0 if number == 0 else max(0, 2 - math.floor(math.log10(abs(number))))
@@ -39,7 +42,7 @@ def decimal(number: Any) -> str:
 
 
 def duration(seconds: Any) -> tuple[str, str]:
-    """(value, unit) in the unit a person would choose: seconds below two minutes, hours from two hours on."""
+    """Return (value, unit): seconds below two minutes, hours from two hours on, else minutes."""
     if not finite(seconds):
         return MISSING, "minutes"
     if seconds < 120:
@@ -50,7 +53,7 @@ def duration(seconds: Any) -> tuple[str, str]:
 
 
 def size(number: Any) -> str:
-    """Parameters in the field's units: `812 k`, `4.91 M`, `3.09 B`."""
+    """Return a number of parameters in the field's units: `812 k`, `4.91 M`, `3.09 B`."""
     if not finite(number):
         return MISSING
     for limit, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
@@ -60,7 +63,7 @@ def size(number: Any) -> str:
 
 
 def value(thing: Any) -> str:
-    """Any JSON value in running text."""
+    """Return any JSON value as running text."""
     if thing is None:
         return MISSING
     if isinstance(thing, bool):
@@ -76,33 +79,23 @@ def value(thing: Any) -> str:
     return str(thing)
 
 
-def code_points(text: str) -> str:
-    """`U+0B15 U+0B4D U+0B37`, the spelling behind a picture."""
-    return " ".join(f"U+{ord(character):04X}" for character in text)
-
-
 def names(text: str) -> str:
-    """Code points with their Unicode names, for a tooltip."""
+    """Return code points with their Unicode names, for a tooltip."""
     return ", ".join(map(describe_character, text))
 
 
 def visible(text: str) -> str:
-    """The text, or, where it would leave no mark on the page, the name of what is there."""
-    if text and all(
-        unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cf", "Cc") for character in text
-    ):
-        return (
-            "␣"
-            if text == " "
-            else " + ".join(
-                describe_character(character).partition(" ")[2].lower() for character in text
-            )
-        )
-    return text
+    """Return the text, or the names of its characters where it would be invisible."""
+    invisible = ("Zs", "Zl", "Zp", "Cf", "Cc")
+    if not text or any(unicodedata.category(character) not in invisible for character in text):
+        return text
+    if text == " ":
+        return "␣"
+    return " + ".join(describe_character(character).partition(" ")[2].lower() for character in text)
 
 
 def plain(thing: Any) -> Any:
-    """The value as JSON can hold it: paths and keys as text, tuples as lists, a number that is not finite as null."""
+    """Return the value for JSON: paths and keys as text, tuples as lists, NaN as null."""
     if isinstance(thing, Mapping):
         return {str(key): plain(part) for key, part in thing.items()}
     if isinstance(thing, list | tuple):

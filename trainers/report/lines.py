@@ -1,4 +1,4 @@
-"""One validation sample with its reading, and how the page shows it."""
+"""One validation sample with its reading, and its form on the page."""
 
 import base64
 import re
@@ -23,7 +23,7 @@ _SHOWN_BY_BROWSERS = {
 
 @dataclass(frozen=True, slots=True)
 class ReportLine:
-    """One validation sample with its reading; `image` is an encoded file, `confidence` in [0, 1]."""
+    """One validation sample with its reading; `image`: an encoded file, `confidence`: in [0, 1]."""
 
     id: str
     image: bytes
@@ -35,7 +35,10 @@ class ReportLine:
 
 @dataclass(frozen=True, slots=True)
 class MarkedLine:
-    """A ReportLine as the page shows it; `source` is a data URI, or empty with the reason in `refused`; `share` is the meter in per cent."""
+    """A ReportLine as the page shows it.
+
+    `source` is a data URI, or empty with the reason in `refused`; `share`: confidence in per cent.
+    """
 
     id: str
     source: str
@@ -49,7 +52,7 @@ class MarkedLine:
 
 
 def mark_line(line: ReportLine) -> MarkedLine:
-    """The line with its differences marked and its image inside the page."""
+    """Return the line with its differences marked and its image inside the page."""
     source, refused = _image_source(line)
     counts = score(line.reference, line.reading)
     reference, reading = mark(line.reference, line.reading)
@@ -70,7 +73,10 @@ def mark_line(line: ReportLine) -> MarkedLine:
 
 
 def _image_source(line: ReportLine) -> tuple[str, str]:
-    """(data URI, "") or ("", why not); what browsers do not show, or is too heavy for a page, is encoded anew."""
+    """Return (data URI, "") or ("", the reason why not).
+
+    Images that browsers do not show, or that are too large for a page, are encoded anew.
+    """
     kind = next(
         (kind for kind, magic in _SHOWN_BY_BROWSERS.items() if magic.match(line.image)), None
     )
@@ -79,14 +85,10 @@ def _image_source(line: ReportLine) -> tuple[str, str]:
         try:
             pixels = open_image(line.image, "RGB", where=line.id)
         except ImageRefused as problem:
-            return (
-                "",
-                problem.reason,
-            )  # its detail may hold an address in memory, and no two pages would be alike
+            # the detail may hold a memory address, which makes every page different
+            return "", problem.reason
         height, width = pixels.shape[:2]
         shrink = min(1.0, _MAX_WIDTH_PX / width, _MAX_HEIGHT_PX / height)
-        kind, encoded = (
-            "webp",
-            encode_image(scale_to_height(pixels, max(1, round(height * shrink))), "WEBP"),
-        )
+        small = scale_to_height(pixels, max(1, round(height * shrink)))
+        kind, encoded = "webp", encode_image(small, "WEBP")
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}", ""

@@ -1,4 +1,4 @@
-"""What a run wrote down, line by line, and the series of points in it."""
+"""The lines that a run wrote, and the series of points in them."""
 
 import json
 import math
@@ -13,14 +13,14 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The objects of a JSON-lines file in order; `unreadable` counts the lines that were none (a torn last line …)."""
+    """The objects of a JSON-lines file in order; `unreadable` counts lines without one."""
 
     name: str
     lines: tuple[dict[str, Any], ...] = ()
     unreadable: int = 0
 
     def series(self, key: str) -> Points:
-        """(step, value) of every line that has a finite `key`, in the file's order."""
+        """Return (step, value) of every line with a finite `key`, in the file's order."""
         return [
             (line["step"], line[key])
             for line in self.lines
@@ -29,7 +29,7 @@ class Records:
 
 
 def read_records(path: Path) -> Records:
-    """The lines of `path`; a missing file has none."""
+    """Return the lines of `path`; a missing file has none."""
     if not path.is_file():
         return Records(path.name)
     rows = [row for row in path.read_bytes().splitlines() if row.strip()]
@@ -38,12 +38,12 @@ def read_records(path: Path) -> Records:
 
 
 def by_step(points: Points) -> Points:
-    """Sorted by step, the last value of a step that stands twice."""
+    """Return the points by step; of a step with two values the last one."""
     return sorted(dict(points).items())
 
 
 def event_steps(records: Records, event: str) -> list[float]:
-    """Where in the run each `event` fell: its own step, else that of the line before it."""
+    """Return the step of each `event`: its own, else that of the line before."""
     steps, latest = [], 0.0
     for line in records.lines:
         latest = line["step"] if finite(line.get("step")) else latest
@@ -53,7 +53,7 @@ def event_steps(records: Records, event: str) -> list[float]:
 
 
 def running_mean(points: Points, window: int) -> Points:
-    """The mean over the `window` neighbours of each point, fewer at the ends."""
+    """Return the mean over `window` neighbours of each point, fewer at the ends."""
     half, last = window // 2, len(points)
     sums = list(accumulate((y for _, y in points), initial=0.0))
     spans = [(max(0, i - half), min(last, i + half + 1)) for i in range(last)]
@@ -64,7 +64,10 @@ def running_mean(points: Points, window: int) -> Points:
 
 
 def thin(points: Points, most: int) -> Points:
-    """At most `most` points that look the same as a line: the lowest and the highest of each stretch."""
+    """Return at most `most` points that look the same as a line.
+
+    These are the lowest and the highest of each stretch.
+    """
     if len(points) <= most:
         return points
     size = math.ceil(2 * len(points) / most)
@@ -76,12 +79,12 @@ def thin(points: Points, most: int) -> Points:
 
 
 def median(values: Sequence[float]) -> float | None:
-    """The middle value, the upper of two; None of nothing."""
+    """Return the middle value, the upper of two; None without values."""
     return sorted(values)[len(values) // 2] if values else None
 
 
 def finite(value: object) -> TypeGuard[float]:
-    """Whether it is a number that can be drawn; True and False are not numbers."""
+    """Return whether the value is a finite number; True and False are not numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -1,1 +1,1 @@
-"""A recogniser trained further on what people corrected, and the gate that it passes before it may read for others."""
+"""Retraining: a recogniser is trained further on corrections, and a gate decides about it."""

@@ -60,11 +60,9 @@ def evaluate_run(path: Path, data: str | None = None) -> Iterator[Result]:
     config = config_of_run(path / "config.yaml")
     own = Data.open(config)
     task = finishing_task(config, own, path)
-    validation, indices = own.validation, task.read_indices
-    name = f"{validation.fingerprint[:12]}-{len(indices)}"
-    if data:
-        validation, indices = Dataset.open(data, "validation"), None
-        name = validation.fingerprint[:12]
+    validation = Dataset.open(data, "validation") if data else own.validation
+    indices = None if data else task.read_indices
+    name = validation.fingerprint[:12] + ("" if indices is None else f"-{len(indices)}")
     yield from _checkpoints(path, task, validation, indices, path / "evaluations" / name)
     if (path / "bundle").is_dir():
         yield _result("bundle", load(path / "bundle"), validation, indices)

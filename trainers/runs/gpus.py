@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ocr.errors import UserError
+from ocr.recognizers.vlm.settings import VlmSettings
 from trainers.config import TrainConfig
 
 
@@ -40,10 +41,11 @@ def require_gpu(config: TrainConfig) -> None:
     """
     if not config.needs_gpu:
         return
+    assert isinstance(config.model, VlmSettings)
     exists, why = find_gpu()
     if not exists:
         raise UserError(
-            f"model.kind=vlm ({config.vlm.name_or_path}) needs a GPU, and {why}; "
+            f"model.kind=vlm ({config.model.name_or_path}) needs a GPU, and {why}; "
             "to see such a run on any machine, try configs/tiny_vlm.yaml. "
             "Set LIPI_ACCELERATOR=gpu where GPUs come only when a run asks for them; "
             "device=cpu to train on the CPU nevertheless, very slowly"

@@ -1,1 +1,4 @@
-"""Sweeps on Ray Tune: a trial is the base config with other values; what was found lies in a ledger of our own, which a killed sweep goes on from."""
+"""Sweeps on Ray Tune: a trial is the base config with other values.
+
+Results are in a ledger of our own, from which a killed sweep resumes.
+"""

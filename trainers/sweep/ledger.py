@@ -1,6 +1,7 @@
-"""What a sweep found, line by line in the order it was decided; from it alone a killed sweep goes on.
+"""The ledger of a sweep: its decisions in their order; a killed sweep resumes from it.
 
-ledger.jsonl: {trial, values} when a trial is thought of, {trial, step, metrics, seconds} for each evaluation, {trial, status, reason} for its end.
+ledger.jsonl: {trial, values} for a new trial, {trial, step, metrics, seconds, started} for each
+evaluation, {trial, status, reason} for its end.
 """
 
 import json
@@ -25,20 +26,20 @@ class Trial:
     reason: str = ""
     evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
-    started: float | None = None  # seconds from being given a place to its loop's first sign
+    started: float | None = None  # seconds from being given to an actor to the loop's start
 
     def best(self, metric: str) -> tuple[int, float] | None:
-        """(step, value) of its lowest evaluation, the first of equals."""
-        found = [
+        """Return (step, value) of the lowest evaluation, the first of equals."""
+        values = [
             (step, result[metric])
             for step, result in sorted(self.evaluations.items())
             if metric in result
         ]
-        return min(found, key=lambda pair: pair[1]) if found else None
+        return min(values, key=lambda pair: pair[1]) if values else None
 
 
 class Ledger:
-    """Reads what is there, and appends; every line is on the disk before it counts."""
+    """Reads the lines of a sweep, and appends; every line is on the disk before it counts."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,14 +49,14 @@ class Ledger:
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
             self._take(json.loads(line))
 
-    def think_of(self, id: str, values: dict[str, Value]) -> None:
-        """A trial's values are decided."""
+    def add(self, id: str, values: dict[str, Value]) -> None:
+        """Add a trial with its values."""
         self._append({"trial": id, "values": values})
 
     def note(
         self, id: str, step: int, metrics: dict[str, float], seconds: float, started: float | None
     ) -> None:
-        """An evaluation; one that is noted already, of a trial that was taken up again, adds its seconds only."""
+        """Add an evaluation; one that is known, of a resumed trial, adds its seconds only."""
         self._append(
             {
                 "trial": id,
@@ -67,11 +68,11 @@ class Ledger:
         )
 
     def end(self, id: str, status: Status, reason: str = "") -> None:
-        """A trial is over, or out of budget."""
+        """Note that a trial is over, or out of budget."""
         self._append({"trial": id, "status": status, "reason": reason})
 
     def ended(self) -> list[Trial]:
-        """Those that nothing is left to do for."""
+        """Return the trials with nothing left to train."""
         return [trial for trial in self.trials.values() if trial.status in ENDED]
 
     def _append(self, line: dict[str, Any]) -> None:
@@ -96,10 +97,7 @@ class Ledger:
             self.trials[id].status, self.trials[id].reason = line["status"], line["reason"]
 
     def _repair(self) -> None:
-        """A kill may have torn the last line."""
-        if (
-            self.path.is_file()
-            and (content := self.path.read_bytes())
-            and not content.endswith(b"\n")
-        ):
+        """Remove a last line that a kill has torn."""
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        if content and not content.endswith(b"\n"):
             self.path.write_bytes(content[: content.rfind(b"\n") + 1])

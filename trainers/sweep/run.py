@@ -142,12 +142,11 @@ def _slots(
 def _run_trials(
     sweep: SweepConfig, base: TrainConfig, ledger: Ledger, slots: Slots, steps: int
 ) -> None:
-    sweep_dir = sweep.local_dir
+    sweep_dir, ray_dir = sweep.local_dir, sweep.local_dir / "ray"
     decider = Decider(sweep, ledger, steps, slots.gpus)
     if len(ledger.ended()) >= space.number_of_trials(sweep):
         print(f"{shown(sweep_dir)}: this sweep is finished; raise trials to continue", flush=True)
         return
-    ray_dir = sweep_dir / "ray"
     shutil.rmtree(ray_dir, ignore_errors=True)
     resources = {"CPU": _DRIVER_CPUS}
     if base.workers == 1:
@@ -160,23 +159,22 @@ def _run_trials(
         on_gpu=slots.gpus > 0,
         started_in=Path.cwd(),
     )
-    tuner = tune.Tuner(
-        tune.with_resources(trial, resources),
-        tune_config=tune.TuneConfig(
-            search_alg=Suggestions(sweep, ledger, decider),
-            scheduler=decider,
-            max_concurrent_trials=slots.at_once,
-            num_samples=-1,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name=f"attempt_{uuid.uuid4().hex[:8]}",
-            storage_path=str(ray_dir),
-            failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
-            verbose=0,
-        ),
+    tune_config = tune.TuneConfig(
+        search_alg=Suggestions(sweep, ledger, decider),
+        scheduler=decider,
+        max_concurrent_trials=slots.at_once,
+        num_samples=-1,
+        reuse_actors=True,
     )
-    tuner.fit()
+    run_config = tune.RunConfig(
+        name=f"attempt_{uuid.uuid4().hex[:8]}",
+        storage_path=str(ray_dir),
+        failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
+        verbose=0,
+    )
+    tune.Tuner(
+        tune.with_resources(trial, resources), tune_config=tune_config, run_config=run_config
+    ).fit()
     shutil.rmtree(ray_dir, ignore_errors=True)
     decider.progress.close()
     if decider.gave_up:

@@ -7,53 +7,55 @@ from typing import Any, Literal
 import pydantic
 
 from ocr.settings import Setting, Settings
+from trainers.config.metrics import Metric
 
 _WORD_OF_A_NUMBER = re.compile(r"[+-]?\d+\.?\d*[eE][+-]?\d+")
 Value = bool | int | float | str | list[Any] | None
 
 
 class Range(Settings):
-    """Where a setting's values come from: exactly one of these."""
+    """The range of a setting's values: exactly one of these."""
 
     uniform: tuple[float, float] | None = Setting(
-        None, on_resume="refuse", description="any number from … to"
+        None, on_resume="refuse", description="Any number between these two"
     )
     log_uniform: tuple[float, float] | None = Setting(
-        None, on_resume="refuse", description="any number from … to, each order of magnitude alike"
+        None,
+        on_resume="refuse",
+        description="Any number between these two, each order of magnitude equally likely",
     )
     integer: tuple[int, int] | None = Setting(
-        None, on_resume="refuse", description="any whole number from … to, both included"
+        None, on_resume="refuse", description="Any whole number between these two, both included"
     )
     choice: tuple[Value, ...] | None = Setting(
-        None, on_resume="refuse", description="one of these", min_length=1
+        None, on_resume="refuse", description="One of these values", min_length=1
     )
     times: tuple[str, float] | None = Setting(
         None,
         on_resume="refuse",
-        description="[key, factor]: so many times the value of another key of the space",
+        description="[key, factor]: the value of another key of the space times the factor",
     )
 
     @pydantic.field_validator("choice", mode="before")
     @classmethod
     def _numbers(cls, given: Any) -> Any:
-        """YAML takes 1e-4, without a point, for a word."""
-        return (
-            [
-                float(value)
-                if isinstance(value, str) and _WORD_OF_A_NUMBER.fullmatch(value)
-                else value
-                for value in given
-            ]
-            if isinstance(given, list)
-            else given
-        )
+        """Turn words such as 1e-4 into numbers: YAML takes them, without a point, for words."""
+        if not isinstance(given, list):
+            return given
+
+        def number(value: Any) -> Any:
+            is_number = isinstance(value, str) and _WORD_OF_A_NUMBER.fullmatch(value)
+            return float(value) if is_number else value
+
+        return [number(value) for value in given]
 
     @pydantic.model_validator(mode="after")
     def _one_kind(self) -> "Range":
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"exactly one of {', '.join(type(self).model_fields)} is expected, found {', '.join(given) or 'none'}"
+                f"expected exactly one of {', '.join(type(self).model_fields)}, "
+                f"got {', '.join(given) or 'none'}"
             )
         for name in ("uniform", "log_uniform", "integer"):
             bounds = getattr(self, name)
@@ -69,38 +71,41 @@ class Range(Settings):
 
     @property
     def extremes(self) -> tuple[Value, ...]:
-        """Values that must be good where all are: both ends, or every choice."""
+        """Both ends of the range, or every choice; where these are good, all values are."""
         return self.choice or self.uniform or self.log_uniform or self.integer or ()
 
 
 class AshaSettings(Settings):
-    """Asynchronous successive halving (Li et al. 2020): at each rung a trial goes on only if it is among the best so far."""
+    """Asynchronous successive halving (Li et al. 2020).
+
+    At each rung a trial continues only if it is among the best so far.
+    """
 
     grace_steps: int = Setting(
         50,
         ge=1,
         on_resume="refuse",
-        description="the first rung, in optimizer steps of a trial; none stops before it",
+        description="First rung, in optimizer steps of a trial; none stops before it",
     )
     reduction_factor: float = Setting(
         3.0,
         gt=1,
         on_resume="refuse",
-        description="a rung lies so many times later than the one before; one in so many goes on",
+        description="Factor from one rung's step to the next; one trial in so many continues",
     )
 
 
 class BudgetSettings(Settings):
-    """What a sweep may cost before it ends with what it has; more may be given later."""
+    """Limits at which a sweep ends with the trials it has; they may be raised later."""
 
     steps: int | None = Setting(
-        None, ge=1, on_resume="free", description="optimizer steps of all trials together"
+        None, ge=1, on_resume="free", description="Optimizer steps of all trials together"
     )
     gpu_hours: float | None = Setting(
-        None, gt=0, on_resume="free", description="hours of GPUs that trials held"
+        None, gt=0, on_resume="free", description="GPU hours of all trials together"
     )
     minutes: float | None = Setting(
-        None, gt=0, on_resume="free", description="wall clock of this command"
+        None, gt=0, on_resume="free", description="Minutes of wall clock of this command"
     )
 
 
@@ -110,91 +115,94 @@ class SweepConfig(Settings):
     sweep_name: str = Setting(
         on_resume="free",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="name of the sweep's folder under storage_path",
+        description="Name of the sweep's folder under storage_path",
     )
     storage_path: str = Setting(
         "runs",
         min_length=1,
         on_resume="free",
-        description="folder of runs and sweeps; LIPI_STORAGE, where set, holds relative ones",
+        description="Folder of runs and sweeps; a relative one lies in LIPI_STORAGE where that is "
+        "set",
     )
     base: str = Setting(
-        on_resume="refuse", description="the config that every trial is, but for the space"
+        on_resume="refuse", description="Config of every trial, but for the settings of the space"
     )
     overrides: tuple[str, ...] = Setting(
-        (), on_resume="refuse", description="key=value words for the base, for all trials"
+        (), on_resume="refuse", description="Settings of the base as key=value, for all trials"
     )
     space: dict[str, Range] = Setting(
         on_resume="refuse",
-        description="dotted keys of the base's settings → where their values come from",
+        description="Settings to vary: dotted key of the base → range of its values",
         min_length=1,
     )
-    metric: Literal[
-        "eval_cer", "eval_grapheme_cer", "eval_wer", "eval_loss", "eval_cer_teacher_forced"
-    ] = Setting(
+    metric: Metric = Setting(
         "eval_cer",
         on_resume="refuse",
-        description="of what an evaluation reports, that which trials are compared by, each with its lowest",
+        description="Metric of evaluations that trials are compared by, each with its lowest value",
     )
     mode: Literal["min"] = Setting(
         "min",
         on_resume="refuse",
-        description="every metric here is an error or a loss: the lower the better",
+        description="Direction of the metric: each is an error or a loss, the lower the better",
     )
     trials: int | None = Setting(
-        None, ge=1, on_resume="free", description="how many; null: the whole grid"
+        None, ge=1, on_resume="free", description="Number of trials; null: the whole grid"
     )
     searcher: Literal["random", "grid", "optuna"] = Setting(
         "random",
         on_resume="refuse",
-        description="drawn by the seed; every combination of the choices; or by what earlier trials found (optuna's TPE)",
+        description="Source of values. random: by the seed; grid: every combination of the "
+        "choices; optuna: by earlier trials (TPE)",
     )
     scheduler: Literal["fifo", "asha"] = Setting(
         "fifo",
         on_resume="refuse",
-        description="every trial to its end; or early stopping by successive halving",
+        description="fifo: every trial to its end; asha: early stopping by successive halving",
     )
     asha: AshaSettings = Setting(
-        AshaSettings(), on_resume="refuse", description="early stopping (scheduler=asha)"
+        AshaSettings(), on_resume="refuse", description="Early stopping (scheduler=asha)"
     )
     budget: BudgetSettings = Setting(
-        BudgetSettings(), on_resume="free", description="what it may cost"
+        BudgetSettings(), on_resume="free", description="Limits of the sweep's cost"
     )
     max_concurrent: int | None = Setting(
         None,
         ge=1,
         on_resume="free",
-        description="trials at a time; null: as many as the cluster's cores and GPUs carry",
+        description="Trials at a time; null: as many as the cluster has cores and GPUs for",
     )
     max_failed: float = Setting(
         0.3,
         ge=0,
         le=1,
         on_resume="free",
-        description="share of trials that may fail, each with its reason, before the sweep gives up",
+        description="Largest share of trials that may fail, each with its reason; beyond it the "
+        "sweep stops",
     )
     max_failures: int = Setting(
-        3, ge=0, on_resume="free", description="how many deaths of its processes a trial survives"
+        3,
+        ge=0,
+        on_resume="free",
+        description="Number of failures of a trial's process after which the trial still retries",
     )
     seed: int = Setting(
         42,
         ge=0,
         on_resume="refuse",
-        description="key of the searcher's draws; what trials draw is keyed by the base's train.seed",
+        description="Key of the searcher's random numbers; a trial's own are keyed by the base's "
+        "train.seed",
     )
 
     @pydantic.model_validator(mode="after")
     def _searcher_fits(self) -> "SweepConfig":
+        ranges = [
+            key for key, where in self.space.items() if where.choice is None and where.times is None
+        ]
         mistakes = []
-        if self.searcher == "grid" and (
-            ranges := [
-                key
-                for key, where in self.space.items()
-                if where.choice is None and where.times is None
-            ]
-        ):
+        if self.searcher == "grid" and ranges:
             mistakes.append(
-                f"searcher=grid needs a choice for every key, {', '.join(ranges)} has a range; take searcher=random, or list values"
+                f"searcher=grid needs a choice for every key, {', '.join(ranges)} has a range; "
+                "set searcher=random, or list values"
             )
         if self.searcher != "grid" and self.trials is None:
             mistakes.append(f"trials: missing; searcher={self.searcher} has no end of its own")
@@ -202,7 +210,8 @@ class SweepConfig(Settings):
             source = where.times[0] if where.times else None
             if source is not None and (source not in self.space or self.space[source].times):
                 mistakes.append(
-                    f"space.{key}: times {source!r}, which is no key of the space with values of its own"
+                    f"space.{key}: times {source!r}, "
+                    "which is no key of the space with values of its own"
                 )
         if mistakes:
             raise ValueError("\n  ".join(mistakes))

@@ -1,4 +1,4 @@
-"""Optuna's TPE, without a state of its own: each suggestion is a function of the sweep's seed and what the ledger holds."""
+"""Optuna's TPE, without a state: a suggestion is a function of the sweep's seed and the ledger."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def suggested(sweep: SweepConfig, ledger: Ledger, number: int) -> dict[str, Value]:
-    """Values for the trial `number` (Bergstra et al. 2011), those still running counted as bad for now."""
+    """Return values for the trial `number` (Bergstra et al. 2011); running trials count as bad."""
     sampler = optuna.samplers.TPESampler(
         seed=key_of(sweep.seed, "tpe", number) % 2**32,
         constant_liar=True,
@@ -37,14 +37,17 @@ def suggested(sweep: SweepConfig, ledger: Ledger, number: int) -> dict[str, Valu
 
 
 def study_of(sweep: SweepConfig, ledger: Ledger, sampler: Any = None) -> optuna.Study:
-    """The trials so far as Optuna sees them; one that was stopped early by its evaluations up to there."""
+    """Return the trials so far as Optuna's; a stopped one has its evaluations until then."""
     study = optuna.create_study(direction="minimize", sampler=sampler)
     study.add_trials([_frozen(sweep, trial) for trial in ledger.trials.values()])
     return study
 
 
 def importances(sweep: SweepConfig, ledger: Ledger) -> dict[str, float]:
-    """How much of the metric's variation each setting accounts for (PED-ANOVA, Watanabe et al. 2023); empty with too few finished trials to tell."""
+    """Return the share of the metric's variation that each setting explains.
+
+    PED-ANOVA, Watanabe et al. 2023. Empty with too few finished trials.
+    """
     study = study_of(sweep, ledger)
     values = {trial.value for trial in study.trials if trial.state == TrialState.COMPLETE}
     if len(values) < 4 or len([where for where in sweep.space.values() if not where.times]) < 2:
@@ -90,7 +93,7 @@ def _value(where: Range, found: int | float) -> Value:
 
 
 def _param(where: Range, value: Any) -> Any:
-    """Back from the value; a rounded one may lie a hair outside its range."""
+    """Return Optuna's parameter of a value; a rounded one may lie just outside its range."""
     if where.choice is not None:
         return where.choice.index(value)
     bounds = where.log_uniform or where.uniform

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # read in Tune's actor too
+
 import torch
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback

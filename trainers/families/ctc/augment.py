@@ -1,6 +1,7 @@
-"""Augmentation of line images on a CPU: one warp, one blur, one noise draw per image, about a third of a millisecond.
+"""Augmentation of line images on a CPU: one warp, one blur, one noise addition per image.
 
-Every parameter is drawn from the sample's own key, so an image does not depend on the batch it is in.
+It takes about a third of a millisecond. Every parameter is sampled from the sample's own key, so an
+image does not depend on its batch.
 """
 
 from functools import lru_cache
@@ -17,27 +18,27 @@ _BANK_SIDE = 1 << 16
 
 
 def augment(pixels: Pixels, settings: AugmentSettings, *key: int | str) -> Pixels:
-    """The image, disturbed by the draws of `key` (seed, epoch, sample id); its size stays."""
+    """Return the image, augmented by random numbers of `key` (seed, epoch, id); same size."""
     if settings.strength == 0:
         return pixels
-    draw = generator("augment", *key)
-    image = _warp(Image.fromarray(pixels), settings, draw, edge_grey(pixels))
-    image = _soften(_stroke(image, settings, draw), settings, draw)
-    return _tone(np.asarray(image), settings, draw)
+    random = generator("augment", *key)
+    image = _warp(Image.fromarray(pixels), settings, random, edge_grey(pixels))
+    image = _soften(_stroke(image, settings, random), settings, random)
+    return _tone(np.asarray(image), settings, random)
 
 
 def _warp(
-    image: Image.Image, settings: AugmentSettings, draw: np.random.Generator, background: float
+    image: Image.Image, settings: AugmentSettings, random: np.random.Generator, background: float
 ) -> Image.Image:
-    """Rotation, slant, squeeze and shift as one affine map about the centre (output → input)."""
+    """Rotate, slant, squeeze and shift by one affine map about the centre (output → input)."""
     s = settings.strength
-    angle = np.radians(draw.uniform(-1, 1) * settings.rotation_degrees * s) * min(
+    angle = np.radians(random.uniform(-1, 1) * settings.rotation_degrees * s) * min(
         1.0, 4 * image.height / image.width
     )
-    slant = draw.uniform(-1, 1) * settings.shear * s
-    scale_x, scale_y = 1 + draw.uniform(-0.3, 1, 2) * settings.squeeze * s
+    slant = random.uniform(-1, 1) * settings.shear * s
+    scale_x, scale_y = 1 + random.uniform(-0.3, 1, 2) * settings.squeeze * s
     centre_x, centre_y = image.width / 2, image.height / 2
-    shift_x, shift_y = draw.uniform(-1, 1, 2) * (2.0, 1.5) * s
+    shift_x, shift_y = random.uniform(-1, 1, 2) * (2.0, 1.5) * s
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = rotation @ np.array([[scale_x, slant], [0, scale_y]])
     offset = np.array([centre_x + shift_x, centre_y + shift_y]) - matrix @ np.array(
@@ -51,10 +52,10 @@ def _warp(
 
 
 def _stroke(
-    image: Image.Image, settings: AugmentSettings, draw: np.random.Generator
+    image: Image.Image, settings: AugmentSettings, random: np.random.Generator
 ) -> Image.Image:
-    """Sometimes one pixel more or less of ink, mixed in by a random share."""
-    chance, thicker, share = draw.random(), draw.random() < 0.5, draw.uniform(0.3, 1)
+    """Sometimes add or remove one pixel of ink, blended by a random share."""
+    chance, thicker, share = random.random(), random.random() < 0.5, random.uniform(0.3, 1)
     if chance >= settings.stroke * settings.strength:
         return image
     changed = image.filter(ImageFilter.MinFilter(3) if thicker else ImageFilter.MaxFilter(3))
@@ -62,10 +63,10 @@ def _stroke(
 
 
 def _soften(
-    image: Image.Image, settings: AugmentSettings, draw: np.random.Generator
+    image: Image.Image, settings: AugmentSettings, random: np.random.Generator
 ) -> Image.Image:
-    """Blur for some, a lower resolution for others."""
-    kind, amount = draw.random(), draw.random()
+    """Blur some images, and lower the resolution of others."""
+    kind, amount = random.random(), random.random()
     if kind < 0.35 and settings.blur_px:
         return image.filter(ImageFilter.GaussianBlur(amount * settings.blur_px * settings.strength))
     if kind < 0.6 and settings.low_resolution:
@@ -77,16 +78,16 @@ def _soften(
     return image
 
 
-def _tone(pixels: Pixels, settings: AugmentSettings, draw: np.random.Generator) -> Pixels:
-    """Contrast, a slope of light, noise from the prepared bank, and now and then light text on dark."""
+def _tone(pixels: Pixels, settings: AugmentSettings, random: np.random.Generator) -> Pixels:
+    """Change contrast and brightness, add noise from the bank, and sometimes invert."""
     s = settings.strength
-    contrast, brightness = 1 - draw.uniform(0, 0.5) * min(1.0, s), draw.uniform(-25, 25) * s
-    deviation = 255 * settings.noise * s * draw.random() ** 2
+    contrast, brightness = 1 - random.uniform(0, 0.5) * min(1.0, s), random.uniform(-25, 25) * s
+    deviation = 255 * settings.noise * s * random.random() ** 2
     values = (pixels.astype(np.float32) - 127.5) * contrast + (127.5 + brightness)
     bank = noise_bank()
-    start = int(draw.integers(0, len(bank) - pixels.size)) if pixels.size < len(bank) else 0
+    start = int(random.integers(0, len(bank) - pixels.size)) if pixels.size < len(bank) else 0
     values += deviation * np.resize(bank[start : start + pixels.size], pixels.shape)
-    if draw.random() < settings.invert * s:
+    if random.random() < settings.invert * s:
         values = 255 - values
     out: Pixels = np.clip(values, 0, 255).astype(np.uint8)
     return out
@@ -94,5 +95,5 @@ def _tone(pixels: Pixels, settings: AugmentSettings, draw: np.random.Generator) 
 
 @lru_cache(maxsize=1)
 def noise_bank() -> NDArray[np.float32]:
-    """Unit normal noise, drawn once; a draw is a random place in it."""
+    """Return unit normal noise, sampled once; an image uses it from a random position on."""
     return generator("noise bank").standard_normal(_BANK_SIDE * 4).astype(np.float32)

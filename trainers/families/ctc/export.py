@@ -28,7 +28,8 @@ from ocr.recognizers.ctc.reading import CtcRecognizer, sealed_decoder
 from ocr.recognizers.factory import load
 from ocr.settings import resolved
 from trainers.config import TrainConfig
-from trainers.families.ctc.task import CtcTask, initial_bundle
+from trainers.families.ctc.samples import initial_bundle
+from trainers.families.ctc.task import CtcTask
 from trainers.families.export_gate import Exported, require_agreement
 from trainers.families.model_card import MODEL_CARD, card_text
 
@@ -67,7 +68,7 @@ def export_bundle(task: CtcTask, path: Path, card: Mapping[str, Any]) -> Exporte
 
 
 def _calibrated(decoder: Decoder, reference: Evaluation) -> tuple[Decoder, Reliability]:
-    """Return the decoder with confidences fitted to these readings, and their cross-fitted error."""
+    """Return the decoder with confidences fitted to the readings, and their cross-fitted error."""
     confidences = [line.confidence for line in reference.lines]
     right = [line.reading == line.reference for line in reference.lines]
     decoder = replace(decoder, calibration=Calibration.fitted(confidences, right))
@@ -80,7 +81,7 @@ def _read_by_each_backend(
     """Read the validation split with every backend, opened from files that are then removed."""
     backends = task.config.export.backends
     unchecked_path = path.with_name(f"{path.name}.unchecked")
-    unknown = dict.fromkeys(backends, math.nan)
+    unknown: dict[str, float] = {backend: math.nan for backend in backends}
     unchecked = _bundle(task, unchecked_path, decoder, unknown, card)
     write_bundle(unchecked, files)
     try:
@@ -106,7 +107,7 @@ def _decoder(task: CtcTask) -> Decoder:
     texts = task.train_texts
     model = _language_model(task.config, texts) if settings.uses_language_model else None
     lexicon = Lexicon.of_texts(texts) if settings.lexicon else None
-    entries: Sequence[str] = ()
+    entries: tuple[str, ...] = ()
     if settings.method == "closed":
         entries = Dictionary.open(Path(str(task.config.ctc.character_dict_path))).entries
     return Decoder(task.alphabet, settings, model, lexicon, entries)

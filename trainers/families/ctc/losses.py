@@ -13,11 +13,14 @@ from torch.nn import functional as F
 from ocr.alphabet import BLANK
 from trainers.config import LossSettings
 
-_LEAST = 1e-6  # (1 - p) of a sample read for certain: keeps the gradient finite where focal_gamma is below 1
+_LEAST = 1e-6  # least 1 - p: keeps the gradient finite where focal_gamma is below 1
 
 
 def outputs_needed(classes: list[int]) -> int:
-    """Output columns that CTC needs for a target: one per class and a blank between equal neighbours."""
+    """Return the output columns that CTC needs for a target.
+
+    It needs one per class, and a blank between equal neighbours.
+    """
     return len(classes) + sum(left == right for left, right in pairwise(classes))
 
 
@@ -28,11 +31,13 @@ def ctc_losses(
     target_lengths_B: Tensor,
     settings: LossSettings | None = None,
 ) -> Tensor:
-    """Negative log likelihood of each target per target class (Graves et al. 2006, eq. 7), [B], in fp32 on the CPU.
+    """Return the negative log likelihood of each target per target class, [B].
 
-    CUDA's backward pass is not deterministic, and infeasible targets give inf: `Task.check` has left them out before.
-    With `focal_gamma`, α (1 - p)^γ times that, p the likelihood of the whole target (Feng et al. 2019, eq. 6); with
-    `label_smoothing` ε, mixed with the columns' mean divergence from even odds (Kim et al. 2018, section 3.2).
+    Graves et al. 2006, eq. 7; in fp32 on the CPU, as CUDA's backward pass is not deterministic.
+    Infeasible targets give inf; `usable_samples` leaves them out. With `focal_gamma` it is times
+    α (1 - p)^γ, p the likelihood of the whole target (Feng et al. 2019, eq. 6). With
+    `label_smoothing` ε it is mixed with the columns' mean divergence from a uniform distribution
+    (Kim et al. 2018, section 3.2).
     """
     log_probs_TBK, lengths_B = logits_TBK.float().cpu().log_softmax(2), lengths_B.cpu()
     losses_B = F.ctc_loss(
@@ -53,7 +58,10 @@ def ctc_losses(
 
 
 def _unevenness(log_probs_TBK: Tensor, lengths_B: Tensor) -> Tensor:
-    """Mean over an image's own columns of the divergence of even odds from the prediction, [B]: 0 where every class is as likely."""
+    """Return the mean divergence of a uniform distribution from the prediction, [B].
+
+    The mean is over an image's own columns; it is 0 where every class is equally likely.
+    """
     columns, _, classes = log_probs_TBK.shape
     inside_TB = torch.arange(columns)[:, None] < lengths_B
     divergence_TB = -log_probs_TBK.mean(2) - math.log(classes)

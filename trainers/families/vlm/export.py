@@ -64,7 +64,7 @@ def export_adapter(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Export
 
 
 def export_merged(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Exported:
-    """Merge the adapter into a new copy of the base in `export.merged_dtype`, and write it to `path`.
+    """Merge the adapter into a new copy of the base in `export.merged_dtype`, written to `path`.
 
     Raises GateFailed, and writes nothing, where it reads differently. A base that was trained in 4
     or 8 bits is loaded whole, since a merge into quantised matrices would be rounded to them. The

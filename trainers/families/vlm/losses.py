@@ -1,4 +1,4 @@
-"""Losses of answer tokens, one value each, with memory that neither the prompt's length nor the answer's makes larger.
+"""Losses of answer tokens, one value each, in memory that no length of prompt or answer increases.
 
 Legend: N answer tokens of a micro-batch, H hidden size, V vocabulary.
 """
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from trainers.config import LossSettings
 
-_LEAST = 1e-6  # (1 - p) of a token read for certain: keeps the gradient finite where focal_gamma is below 1
+_LEAST = 1e-6  # least 1 - p: keeps the gradient finite where focal_gamma is below 1
 _LOGITS_AT_ONCE = 1 << 24
 _PRIOR = 8.0  # sightings that a token's error rate starts with, at the mean rate
 
@@ -19,17 +19,21 @@ _PRIOR = 8.0  # sightings that a token's error rate starts with, at the mean rat
 def token_losses(
     hidden_NH: Tensor, head_VH: Tensor, targets_N: Tensor, settings: LossSettings
 ) -> tuple[Tensor, Tensor]:
-    """The loss of each token [N], with a graph back to the hidden states, and the likeliest tokens [N].
+    """Return the loss of each token [N], attached to the hidden states, and likeliest tokens [N].
 
-    The head is frozen, so each chunk's gradient is taken on the spot and its logits are let go: no logits outlive a chunk of
-    64 MiB, and nothing is computed twice (Hsu et al. 2024, Liger kernels, section 3.2, do so for plain cross entropy).
+    The head is frozen, so each chunk's gradient is computed at once and its logits are freed. No
+    logits outlive a chunk of 64 MiB, and nothing is computed twice. Hsu et al. 2024 (Liger kernels,
+    section 3.2) do so for plain cross entropy.
     """
     losses_N, likeliest_N = _Chunked.apply(hidden_NH, head_VH, targets_N, settings)  # type: ignore[no-untyped-call]
     return losses_N, likeliest_N
 
 
 def losses_of(logits_NV: Tensor, targets_N: Tensor, settings: LossSettings) -> Tensor:
-    """Cross entropy, smoothed (Szegedy et al. 2016), times α (1 − p)^γ of the target's own probability (Lin et al. 2017, eq. 5), [N] in fp32."""
+    """Return the cross entropy, smoothed (Szegedy et al. 2016), [N] in fp32.
+
+    It is times α (1 − p)^γ, p the target's probability (Lin et al. 2017, eq. 5).
+    """
     logits_NV = logits_NV.float()
     losses_N = F.cross_entropy(
         logits_NV, targets_N, reduction="none", label_smoothing=settings.label_smoothing
@@ -49,7 +53,10 @@ def losses_of(logits_NV: Tensor, targets_N: Tensor, settings: LossSettings) -> T
 
 
 class _Chunked(torch.autograd.Function):
-    """Each token's loss depends on its own hidden state alone, so the backward pass scales a gradient that is there already."""
+    """Losses in chunks, with their gradients computed in the forward pass.
+
+    Each token's loss depends on its own hidden state alone, so the backward pass scales them.
+    """
 
     @staticmethod
     def forward(
@@ -80,10 +87,11 @@ class _Chunked(torch.autograd.Function):
 
 
 class Confusion(nn.Module):
-    """How often each token is misread, as running sums over all workers; from them each target's weight.
+    """Running sums over all workers of how often each token is misread, and each target's weight.
 
-    rate = (wrong + prior · mean) / (seen + prior), weight = 1 + λ (rate − mean) within [1/most, most]; the sums move between
-    steps only, so that a step's weights do not depend on the order of its micro-batches.
+    rate = (wrong + prior · mean) / (seen + prior); weight = 1 + λ (rate − mean) within
+    [1/most, most]. The sums change between steps only, so that a step's weights do not depend on
+    the order of its micro-batches.
     """
 
     def __init__(self, vocabulary: int, settings: LossSettings) -> None:
@@ -97,14 +105,14 @@ class Confusion(nn.Module):
         self.register_buffer("step_sums", torch.zeros(2 * vocabulary), persistent=False)
 
     def weights(self, targets_N: Tensor) -> Tensor:
-        """Of each target token, [N]."""
+        """Return the weight of each target token, [N]."""
         mean = self.wrong_V.sum() / self.seen_V.sum().clamp_min(1.0)
         rates_N = (self.wrong_V[targets_N] + _PRIOR * mean) / (self.seen_V[targets_N] + _PRIOR)
         most = self.settings.confusion_max
         return (1 + self.settings.confusion_weight * (rates_N - mean)).clamp(1 / most, most)
 
     def note(self, targets_N: Tensor, likeliest_N: Tensor) -> None:
-        """Count a micro-batch."""
+        """Count the tokens of a micro-batch."""
         vocabulary = len(self.seen_V)
         self.step_sums[:vocabulary] += torch.bincount(targets_N, minlength=vocabulary)
         self.step_sums[vocabulary:] += torch.bincount(
@@ -112,7 +120,7 @@ class Confusion(nn.Module):
         )
 
     def absorb(self, sums: Tensor) -> None:
-        """Move the running sums by a step's, [2 V]."""
+        """Update the running sums by those of a step, [2 V]."""
         seen_V, wrong_V = sums.to(self.seen_V.dtype).chunk(2)
         self.seen_V.mul_(self.settings.confusion_decay).add_(seen_V)
         self.wrong_V.mul_(self.settings.confusion_decay).add_(wrong_V)

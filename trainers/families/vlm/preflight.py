@@ -19,7 +19,7 @@ from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.inputs import fitted_size
 from trainers.config import TrainConfig
 from trainers.families.splits import Splits
-from trainers.families.vlm.task import LEAST_SIDE_PX, Fitting
+from trainers.families.vlm.samples import LEAST_SIDE_PX, Fitting
 
 _LOOKED_AT = 2000  # number of samples whose lengths and sizes are summarised
 _SPECIAL = {

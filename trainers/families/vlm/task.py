@@ -1,122 +1,35 @@
-"""A vision-language model with a LoRA adapter as a Task: its samples, batches, losses and evaluation.
+"""A vision-language model with a LoRA adapter as a Task: batches, losses and evaluation.
 
 Legend: B samples, T tokens, N answer tokens of a micro-batch, H hidden size, V vocabulary.
 """
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from ocr.bundle import DESCRIPTION, MANIFEST, open_bundle
 from ocr.dataset.read import Dataset
-from ocr.errors import UserError
 from ocr.evaluation import evaluate
-from ocr.images import ImageRefused, image_size, open_image
+from ocr.images import open_image
 from ocr.keyed import generator, key_of
-from ocr.recognizers.vlm.adapter import adapted, fill, read_adapter, require_base
-from ocr.recognizers.vlm.base_model import DTYPES, Base, dtype_for
+from ocr.recognizers.vlm.adapter import adapted, fill
+from ocr.recognizers.vlm.base_model import DTYPES, dtype_for
 from ocr.recognizers.vlm.find import find_base
-from ocr.recognizers.vlm.inputs import Prompt, fitted_size, padded, vision_inputs
+from ocr.recognizers.vlm.inputs import padded, vision_inputs
 from ocr.recognizers.vlm.reading import VlmRecognizer
-from ocr.scoring import COUNTS_SIZE, Counts, score
+from ocr.scoring import Counts, score
 from ocr.text import normalise
-from trainers.config import LossSettings, TrainConfig
+from trainers.config import TrainConfig
 from trainers.families.splits import Subset, Trained
 from trainers.families.task import EvaluationSums, Losses, MicroBatch, UsableSamples
-from trainers.families.usable_samples import find_usable
 from trainers.families.vlm.augment import disturb
-from trainers.families.vlm.losses import Confusion, token_losses
-from trainers.loop import checkpoint as checkpoints
-
-LEAST_SIDE_PX = 256  # of a larger image's longer side: a page shrunk below it can hardly be read
-_ADAPTER = "default"
-
-
-def usable_samples(config: TrainConfig, train: Trained, validation: Dataset) -> UsableSamples:
-    """Count every sample's tokens from its label and its image's header.
-
-    Raises UserError where too many samples cannot be used (`max_skipped`), or none is left.
-    """
-    fitting = Fitting(config, find_base(config.vlm))
-
-    def size_of(data: Trained, index: int, trains: bool) -> int:
-        if config.zero_stage == 3 and not data.image_bytes(index):
-            raise ImageRefused(
-                f"{data.location}: sample {data.ids[index]}",
-                "no image under ZeRO-3",
-                "its workers pass every layer together",
-            )
-        if not trains and not data.image_bytes(index):
-            raise ImageRefused(
-                f"{data.location}: sample {data.ids[index]}",
-                "no image to read",
-                "a text without an image can be learnt, not read",
-            )
-        return fitting.tokens(data, index)
-
-    return find_usable(config, train, validation, size_of)
-
-
-def origins(config: TrainConfig) -> dict[str, str]:
-    """Return the SHA-256 of the base, and of the adapter that `train.init_from` names."""
-    base = find_base(config.vlm)
-    if not config.train.init_from:
-        return {"base": base.sha256}
-    weights = initial_adapter(Path(config.train.init_from), base)
-    return {"base": base.sha256, "init_from": hashlib.sha256(save(weights)).hexdigest()}
-
-
-@dataclass(frozen=True)
-class Fitting:
-    """Whether samples fit into `model.max_length`, and how large their images may be."""
-
-    config: TrainConfig
-    base: Base
-
-    @cached_property
-    def prompt(self) -> Prompt:
-        """The prompt before each answer."""
-        return self.base.prompt(self.config.vlm)
-
-    def answer(self, text: str) -> list[int]:
-        """Return the token ids of a transcription, with the end token."""
-        return [*self.base.tokenizer.encode(text, add_special_tokens=False), self.prompt.end_token]
-
-    def room(self, answer: Sequence[int]) -> int:
-        """Return the number of image tokens that fit beside this answer."""
-        return self.config.vlm.max_length - (self.prompt.length(1) - 1) - len(answer)
-
-    def tokens(self, data: Trained, index: int) -> int:
-        """Return the number of tokens of a sample, its image shrunk as far as needed.
-
-        Raises ImageRefused where the image would be illegible.
-        """
-        where, answer = f"{data.location}: sample {data.ids[index]}", self.answer(data.texts[index])
-        content = data.image_bytes(index)
-        if not content:
-            return self.prompt.length(0) + len(answer)
-        width, height = image_size(content, where=where)
-        room, patching = self.room(answer), self.base.patching
-        images = self.config.images
-        most_pixels = max(1, room) * patching.token_pixels
-        fitted = fitted_size(width, height, images, patching, most_pixels)
-        tokens = patching.tokens(*fitted)
-        least_side = min(LEAST_SIDE_PX, max(fitted_size(width, height, images, patching)))
-        if tokens > room or max(fitted) < least_side:
-            reason = (
-                f"{len(answer):,} answer tokens leave {max(0, room):,} of model.max_length="
-                f"{self.config.vlm.max_length} for an image of {width}×{height} px"
-            )
-            raise ImageRefused(where, "too many tokens", reason)
-        return self.prompt.length(tokens) + len(answer)
+from trainers.families.vlm.initial_adapter import initial_adapter
+from trainers.families.vlm.model import AdaptedModel
+from trainers.families.vlm.samples import Fitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,55 +45,8 @@ class VlmBatch:
     keys: list[tuple[int | str, ...]]
 
 
-class AdaptedModel(nn.Module):
-    """The base with its adapter, and the statistics of training batches: all that training changes."""
-
-    def __init__(
-        self, model: nn.Module, vocabulary: int, config: TrainConfig, device: torch.device
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.confusion = (
-            Confusion(vocabulary, config.loss).to(device) if config.loss.confusion_weight else None
-        )
-        self.read_since_log: Tensor  # edit counts of training batches
-        self.read_in_step: Tensor
-        if config.train.compute_train_metrics:
-            self.register_buffer(
-                "read_since_log", torch.zeros(COUNTS_SIZE, dtype=torch.float64, device=device)
-            )
-            self.register_buffer(
-                "read_in_step",
-                torch.zeros(COUNTS_SIZE, dtype=torch.float64, device=device),
-                persistent=False,
-            )
-
-    @property
-    def causal(self) -> Any:
-        """The base's own class, with the adapter in its layers."""
-        return self.model.get_base_model()  # type: ignore[operator]
-
-    @property
-    def parameters_used_directly(self) -> tuple[nn.Parameter, ...]:
-        """Parameters that are used without a call of their layer."""
-        return (self.causal.lm_head.weight,)
-
-    def forward(
-        self, ids_BT: Tensor, answers_BT: Tensor, loss: LossSettings, **vision: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return losses, likeliest tokens and targets of the answers, [N] each, sample by sample."""
-        # padding on the right is never seen by what comes before it, so no mask is needed
-        hidden_BTH = self.causal.model(input_ids=ids_BT, use_cache=False, **vision)[0]
-        targets_N, hidden_NH = (
-            ids_BT[:, 1:][answers_BT[:, 1:]],
-            hidden_BTH[:, :-1][answers_BT[:, 1:]],
-        )
-        losses_N, likeliest_N = token_losses(hidden_NH, self.causal.lm_head.weight, targets_N, loss)
-        return losses_N, likeliest_N, targets_N
-
-
 class VlmTask:
-    """A vision-language base with a new adapter and its data; `usable` comes from `usable_samples`."""
+    """A vision-language base with a new adapter and its data, `usable` from `usable_samples`."""
 
     class_layers: Collection[str] = ()
 
@@ -303,7 +169,7 @@ class VlmTask:
 
     @cached_property
     def read_indices(self) -> list[int]:
-        """Validation samples that text is generated for: always the same ones, spread by the seed."""
+        """Validation samples that text is generated for: always the same, picked by the seed."""
         most = self.config.generation.max_eval_samples or len(self.validation)
         order = generator(self.config.train.seed, "generated").permutation(len(self.validation))
         return [self.validation[index] for index in sorted(order[:most].tolist())]
@@ -397,28 +263,3 @@ class VlmTask:
         order = [indices[position] for position in np.argsort(sizes, kind="stable")]
         step = self.config.train.micro_batch_size
         return [order[start : start + step] for start in range(0, len(order), step)]
-
-
-def initial_adapter(path: Path, base: Base) -> dict[str, Tensor]:
-    """Return the adapter that `train.init_from` names, under PEFT's own names.
-
-    Raises UserError where there is none, or one of another base.
-    """
-    for folder in (path / "bundle", path):
-        if (folder / MANIFEST).is_file() and (folder / DESCRIPTION).is_file():
-            bundle = open_bundle(folder)
-            if bundle.family != "vlm":
-                raise UserError(
-                    f"{path}: a bundle of the family {bundle.family!r}; "
-                    "train.init_from needs one with an adapter"
-                )
-            require_base(base, bundle.model.get("base_sha256"), str(folder))
-            return read_adapter(folder)
-    if (path / checkpoints.MANIFEST).is_file():
-        weights = checkpoints.verify_hashes(path).weights()
-        return {
-            name.removeprefix("model.").replace(f".{_ADAPTER}.", "."): tensor
-            for name, tensor in weights.items()
-            if name.startswith("model.")
-        }
-    return read_adapter(path)

@@ -145,7 +145,7 @@ class Engine(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's state, whole, in torch's form, on the CPU; every worker calls it."""
+        """Return the optimizer's whole state in torch's form, on the CPU; every worker calls it."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

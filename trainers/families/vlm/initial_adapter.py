@@ -1,0 +1,51 @@
+"""The adapter that a vision-language run starts from: of a bundle, a run, a checkpoint or PEFT."""
+
+import hashlib
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import Tensor
+
+from ocr.bundle import DESCRIPTION, MANIFEST, open_bundle
+from ocr.errors import UserError
+from ocr.recognizers.vlm.adapter import read_adapter, require_base
+from ocr.recognizers.vlm.base_model import Base
+from ocr.recognizers.vlm.find import find_base
+from trainers.config import TrainConfig
+from trainers.loop import checkpoint as checkpoints
+
+_ADAPTER = "default"
+
+
+def origins(config: TrainConfig) -> dict[str, str]:
+    """Return the SHA-256 of the base, and of the adapter that `train.init_from` names."""
+    base = find_base(config.vlm)
+    if not config.train.init_from:
+        return {"base": base.sha256}
+    weights = initial_adapter(Path(config.train.init_from), base)
+    return {"base": base.sha256, "init_from": hashlib.sha256(save(weights)).hexdigest()}
+
+
+def initial_adapter(path: Path, base: Base) -> dict[str, Tensor]:
+    """Return the adapter that `train.init_from` names, under PEFT's own names.
+
+    Raises UserError where there is none, or one of another base.
+    """
+    for folder in (path / "bundle", path):
+        if (folder / MANIFEST).is_file() and (folder / DESCRIPTION).is_file():
+            bundle = open_bundle(folder)
+            if bundle.family != "vlm":
+                raise UserError(
+                    f"{path}: a bundle of the family {bundle.family!r}; "
+                    "train.init_from needs one with an adapter"
+                )
+            require_base(base, bundle.model.get("base_sha256"), str(folder))
+            return read_adapter(folder)
+    if (path / checkpoints.MANIFEST).is_file():
+        weights = checkpoints.verify_hashes(path).weights()
+        return {
+            name.removeprefix("model.").replace(f".{_ADAPTER}.", "."): tensor
+            for name, tensor in weights.items()
+            if name.startswith("model.")
+        }
+    return read_adapter(path)
