@@ -137,7 +137,8 @@ def test_no_function_is_longer_than_a_screen(package: str) -> None:
 @pytest.mark.parametrize("file", modules(), ids=lambda file: str(file.relative_to(PROJECT)))
 def test_a_long_file_says_why(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
-    reason = "Over 300 lines:" in (ast.get_docstring(ast.parse(text)) or "")
+    about = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
+    reason = "Over 300 lines" in about
     assert len(text.splitlines()) <= MAX_FILE or reason
 
 

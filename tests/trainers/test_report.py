@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from ocr.scoring import score
-from trainers.report import ReportLine, write_report
 from trainers.report.differences import Piece, mark
 from trainers.report.formats import decimal, duration, percent, size
-from trainers.report.page import verdict
+from trainers.report.lines import ReportLine
+from trainers.report.page import verdict, write_report
 from trainers.report.records import running_mean, thin
 
 REPORT: dict[str, Any] = {
@@ -285,9 +285,11 @@ def test_the_same_input_gives_the_same_bytes_in_another_process(tmp_path: Path) 
     write_run(tmp_path / "a")
     here = page_of(tmp_path / "a", REPORT, line())
     program = (
-        "import json, sys; from pathlib import Path; from trainers.report import ReportLine, write_report\n"
+        "import json, sys; from pathlib import Path; from trainers.report.lines import ReportLine; from trainers.report.page import write_report\n"
         "folder = Path(sys.argv[1]); report = json.loads((folder / 'report.json').read_text())\n"
-        "write_report(folder, report, [ReportLine('p1#l1', Path(sys.argv[2]).read_bytes(), 'ଓଡ଼ିଆ', 'ଓଡିଆ', 0.9, 'worst')])\n"
+        "image = Path(sys.argv[2]).read_bytes()\n"
+        "line = ReportLine('p1#l1', image, 'ଓଡ଼ିଆ', 'ଓଡିଆ', 0.9, 'worst')\n"
+        "write_report(folder, report, [line])\n"
         "assert not {'torch', 'ray'} & set(sys.modules)"
     )
     (tmp_path / "line.png").write_bytes(image_bytes())
@@ -371,7 +373,8 @@ def test_numbers_are_short_and_keep_their_units() -> None:
 
 def test_the_verdict_says_what_came_of_it() -> None:
     assert verdict(REPORT) == (
-        "Finished after 600 steps in 12.2 minutes: 1.84% of the characters wrong, 93.1% of 2,000 validation samples read without any error."
+        "Finished after 600 steps in 12.2 minutes: 1.84% of the characters wrong, "
+        "93.1% of 2,000 validation samples read without any error."
     )
 
 

@@ -79,6 +79,11 @@ def value(thing: Any) -> str:
     return str(thing)
 
 
+def code_points(text: str) -> str:
+    """Return `U+0B15 U+0B4D U+0B37`, the spelling behind a picture; a template calls it."""
+    return " ".join(f"U+{ord(character):04X}" for character in text)
+
+
 def names(text: str) -> str:
     """Return code points with their Unicode names, for a tooltip."""
     return ", ".join(map(describe_character, text))

@@ -20,8 +20,9 @@ from trainers.families.task import Task, UsableSamples
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.checkpoint import Checkpoint, DamagedCheckpoint
 from trainers.loop.run_state import EXACT, Evaluations, best_step
-from trainers.report import ReportLine, write_report
 from trainers.report.corrections_system import training_report
+from trainers.report.lines import ReportLine
+from trainers.report.page import write_report
 from trainers.report.records import median, read_records
 
 SHOWN_LINES = 12
