@@ -1,7 +1,8 @@
 """Faults of a label as it was given, before normalise() hides half of them, and their fixes.
 
 Marks are checked by letter class in Thai and in the three blocks that share one layout (Devanagari,
-Bangla, Odia), in other scripts by general category only. A new kind of fault is one entry in KINDS.
+Bangla, Odia). In other scripts general categories decide. A new kind of fault is one entry in
+KINDS.
 """
 
 import unicodedata
@@ -163,7 +164,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     # half of a UTF-16 pair, which UTF-8 cannot store
     "lone surrogate": Kind(_any(r"\p{Cs}"), severity="fatal"),
-    # U+0000 ends a text in C programs and is refused by data bases
+    # U+0000 ends a text in C programs and is refused by databases
     "NUL": Kind(_any(r"\x00"), "", severity="fatal"),
     # a C0 control other than tab and line end, DEL or NEL
     "control character": Kind(_any(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f\x85]"), _white_space),

@@ -1,9 +1,9 @@
 """A page → its text lines in reading order, so that a recogniser of lines can read pages.
 
-Classical segmentation with OpenCV: grey is evened out and split from the background (Otsu), skew is
-found by the sharpest row profile, blocks by recursive cuts at white gaps (columns, paragraphs),
-lines by the peaks of a block's row profile. Marks above and below letters go with their nearest
-line.
+Classical segmentation with OpenCV. Grey is evened out and split from the background (Otsu), and the
+sharpest row profile gives the skew. Recursive cuts at white gaps give blocks (columns, paragraphs),
+and the peaks of a block's row profile give its lines. Marks above and below letters go with their
+nearest line.
 
 Over 300 lines: one algorithm, step by step.
 """
@@ -167,7 +167,7 @@ def _ink(grey: Pixels) -> Pixels:
 def _marks(ink: Pixels) -> tuple[_Marks, float]:
     """Return the pieces of ink that can be writing, and the height of letters.
 
-    Rules, frames, pictures and dirt are left out.
+    Rules, frames, illustrations and dirt are left out.
     """
     _, _, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
     stats = stats[1:].astype(np.float64)

@@ -72,7 +72,7 @@ def _fault(font: Font, pair: Pair) -> _Fault | None:
         return _Fault(f"renders {pair.text} with a dotted circle", visible=True)
     if pair.kind == "mark" and _is_beside_letter(font, pair):
         return _Fault(f"renders the mark of {pair.text} beside its letter")
-    first, second = _picture(font, pair.text), _picture(font, pair.unlike)
+    first, second = _softened(font, pair.text), _softened(font, pair.unlike)
     difference = np.abs(first - second).sum() / max(np.maximum(first, second).sum(), 1.0)
     if difference >= _LEAST_DIFFERENCE[pair.kind]:
         return None
@@ -96,7 +96,7 @@ def _is_beside_letter(font: Font, pair: Pair) -> bool:
     return bool(wide[2] - wide[0] > _MOST_WIDENING * (narrow[2] - narrow[0]))
 
 
-def _picture(font: Font, text: str) -> NDArray[np.float64]:
+def _softened(font: Font, text: str) -> NDArray[np.float64]:
     """Render the text at a fixed position, softened against shifts by part of a stroke."""
     canvas = Image.new("L", (6 * CHECK_SIZE_PX, 3 * CHECK_SIZE_PX))
     ImageDraw.Draw(canvas).text(

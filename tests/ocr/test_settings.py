@@ -7,7 +7,7 @@ import pytest
 from ocr.dataset.config import PrepareConfig
 from ocr.errors import UserError
 from ocr.settings import changed_settings, load_settings, parse_settings
-from tests.trainers.tiny import TINY, tiny_config
+from tests.support.tiny import TINY, tiny_config
 from trainers.config import TrainConfig
 
 

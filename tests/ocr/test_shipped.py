@@ -44,7 +44,7 @@ def rendered(name: str) -> tuple[list[object], list[str]]:
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_a_base_is_small_and_reads_words_of_its_script(name: str) -> None:
+def test_a_shipped_recogniser_is_small_and_reads_words_of_its_script(name: str) -> None:
     assert name in shipped_names()
     sizes = {file.name: file.stat().st_size for file in (SHIPPED / name).iterdir()}
     replayed = sum(size for file, size in sizes.items() if file.endswith(".parquet"))

@@ -193,7 +193,7 @@ def test_a_page_gives_way_to_max_length(base: Base, reader: VlmRecognizer) -> No
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps with a drawn base."""
-    from tests.trainers.tiny import tiny_vlm_config, train_here
+    from tests.support.tiny import tiny_vlm_config, train_here
     from trainers.runs.launch import launch
 
     config = tiny_vlm_config(tmp_path_factory.mktemp("vlm"), train={"max_steps": 4})

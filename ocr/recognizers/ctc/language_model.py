@@ -42,9 +42,9 @@ class CharacterModel:
     def with_texts(self, texts: Iterable[str], least_count: int = 1) -> "CharacterModel":
         """Return this model and one of the texts together.
 
-        The texts are repeated until they weigh half of the earlier ones, at most 50 times. A dozen
-        corrected lines, repeated without a limit, cost a recogniser 0.2 points on its former data,
-        and read other lines worse than 50 repetitions did (docs/results.md).
+        The texts are repeated until they weigh half of the earlier ones, at most 50 times. Without
+        a limit, a dozen corrected lines cost a recogniser 0.2 points on its former data. It also
+        read other lines worse than with 50 repetitions (docs/results.md).
         """
         other = CharacterModel.trained(texts, self.order)
         ends, others_ends = self.counts.get(_END, 0), other.counts.get(_END, 0)

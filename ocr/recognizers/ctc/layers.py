@@ -117,7 +117,7 @@ class Dropout(nn.Module):
 class BiLstm(nn.Module):
     """Bidirectional LSTM layers over each image's own columns, in fp32, with our own dropout.
 
-    Each direction is an LSTM of its own that starts at the image's first or last column, so columns
+    Each direction is an LSTM of its own that starts at the image's first or last column. So columns
     beyond the width are read after all others. torch's packed sequences do the same 1.7 times
     slower on a CPU.
     """

@@ -13,8 +13,8 @@ from ocr.recognizers.vlm.tiny import built
 def find_base(settings: VlmSettings | TinyVlmSettings) -> Base:
     """Return the base model that the settings name.
 
-    That is a folder, a model of the hub (downloaded where it is not in the cache), or the tiny
-    model (built where it is missing).
+    That is a folder, a model of the hub, or the tiny model. A model of the hub is downloaded where
+    it is not in the cache; the tiny model is built where it is missing.
     """
     if isinstance(settings, TinyVlmSettings):
         return Base(built(settings), f"tiny_vlm {settings.architecture}")

@@ -1,8 +1,8 @@
 """A vision-language base model of 1.6 million parameters, made on the spot, for tests and demos.
 
-Its tokenizer is trained on the words of a data set, and its weights learn to read images of them in
-half a minute of one core. It reads the words it was trained on, no more. The folder is written as
-`save_pretrained` does, so everything loads it like a large model.
+Its tokenizer is trained on the words of a data set, and its weights learn to read images of them.
+That takes half a minute of one core. It reads the words it was trained on, no more. The folder is
+written as `save_pretrained` does, so everything loads it like a large model.
 """
 
 import hashlib
