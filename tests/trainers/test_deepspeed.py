@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO is the other engine's mathematics, divided: the same losses, checkpoints that either goes on from, no bit lost."""
+"""DeepSpeed's ZeRO computes like the other engine; each resumes from the other's checkpoints."""
 
 import json
 import os
@@ -11,9 +11,9 @@ import torch
 
 from ocr.errors import UserError
 from tests.support.commands import PROJECT, assert_refused, call
-from tests.trainers.test_resume import assert_equal_at, assert_same
-from tests.trainers.tiny import tiny_config, tiny_context, tiny_task, tiny_vlm_config
-from tests.trainers.together import fit_together
+from tests.support.resuming import assert_equal_at, assert_same
+from tests.support.tiny import tiny_config, tiny_context, tiny_task, tiny_vlm_config
+from tests.support.together import fit_together
 from trainers.config import TrainConfig
 from trainers.config.deepspeed import filled
 from trainers.loop.checkpoint import directory_of, verify_hashes
@@ -142,7 +142,9 @@ def test_offloaded_state_and_half_precision_are_the_other_engines_too(
         run(tiny_vlm_config(tmp_path / name, **half, **more))
         for name, more in (("reference", {}), ("divided", zero(2)))
     )
-    states = [verify_hashes(directory_of(where, STEPS)).state()["train"] for where in (divided, reference)]
+    states = [
+        verify_hashes(directory_of(where, STEPS)).state()["train"] for where in (divided, reference)
+    ]
     assert states[0]["loss_scale"] == states[1]["loss_scale"]
     assert (
         0 < states[0]["skipped_steps"] == states[1]["skipped_steps"] < STEPS

@@ -1,4 +1,7 @@
-"""The Thai system's way: a dictionary is the alphabet, single characters are read as one of its entries, and PaddleOCR's figures stand beside ours."""
+"""Runs like the Thai system's: a dictionary is the alphabet, characters are read as its entries.
+
+PaddleOCR's figures are reported beside ours.
+"""
 
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from ocr.bundle import open_bundle
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, Line
 from ocr.recognizers.factory import load
-from tests.trainers.tiny import tiny_config, train_here
+from tests.support.tiny import tiny_config, train_here
 from trainers.config import TrainConfig
 from trainers.runs.job import Data
 from trainers.runs.launch import launch
@@ -96,4 +99,5 @@ def test_samples_and_their_problems_are_listed_before_training(tmp_path: Path) -
         told.count("\ntrain ") + told.startswith("train ") == 60
         and "72" not in told.splitlines()[-2].split()[0]
     )
-    assert told.endswith("60 training samples, 12 validation samples, 6 characters\nno problem found")
+    counts = "60 training samples, 12 validation samples, 6 characters"
+    assert told.endswith(f"{counts}\nno problem found")

@@ -1,4 +1,7 @@
-"""Exports: every backend reads what the network reads, or nothing is written; averages are means; a damaged file is refused."""
+"""Exports: every backend reads what the network reads, or nothing is written.
+
+Averages are means; a damaged file is refused.
+"""
 
 import re
 import shutil
@@ -16,7 +19,7 @@ from ocr.images import open_image
 from ocr.recognizers.ensemble import Ensemble
 from ocr.recognizers.factory import load, load_all
 from ocr.sample import Reading
-from tests.trainers.tiny import tiny_config, train_here
+from tests.support.tiny import tiny_config, train_here
 from trainers.families.ctc import export as exporting
 from trainers.families.export_gate import GateFailed
 from trainers.loop.checkpoint import directory_of, verify_hashes

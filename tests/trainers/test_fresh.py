@@ -1,4 +1,7 @@
-"""Fresh images every pass: another image of the same text, the same one for the same pass, and resuming stays exact."""
+"""New images in every epoch: another image of the same text, equal for the same epoch.
+
+Resuming stays exact.
+"""
 
 import subprocess
 import sys
@@ -13,7 +16,7 @@ from ocr.errors import UserError
 from ocr.rendering.redraw import RenderProcess, Request
 from ocr.settings import parse_settings
 from ocr.sources.settings import SyntheticSettings
-from tests.trainers.tiny import tiny_config
+from tests.support.tiny import tiny_config
 from trainers.families.ctc.redrawn_images import RedrawnImages
 from trainers.families.splits import Subset
 from trainers.loop.checkpoint import directory_of, verify_hashes
@@ -66,8 +69,8 @@ def test_two_sources_of_one_seed_are_refused(texts: str) -> None:
         parse_settings(SyntheticSettings, source(texts, level=level), "test")
         for level in ("word", "line")
     ]
+    two = open_splits(settings, None, 0.2, 0.5)[0]
     with pytest.raises(UserError, match="two on_the_fly sources have the seed 7"):
-        two = open_splits(settings, None, 0.2, 0.5)[0]
         RedrawnImages(two, Subset(two, range(len(two))))
 
 
@@ -101,8 +104,13 @@ def test_a_run_on_fresh_images_resumes_exactly(texts: str, tmp_path: Path) -> No
 
 def test_the_drawing_process_ends_with_the_one_that_started_it(texts: str) -> None:
     code = (
-        "import os; from ocr.rendering.redraw import RenderProcess, Request; from ocr.sources.settings import SyntheticSettings; from ocr.settings import parse_settings\n"
-        f"process = RenderProcess(); process.render([Request(parse_settings(SyntheticSettings, {source(texts)!r}, 't'), 'ଘର', 0, 1)])\n"
+        "import os\n"
+        "from ocr.rendering.redraw import RenderProcess, Request\n"
+        "from ocr.sources.settings import SyntheticSettings\n"
+        "from ocr.settings import parse_settings\n"
+        f"settings = parse_settings(SyntheticSettings, {source(texts)!r}, 't')\n"
+        "process = RenderProcess()\n"
+        "process.render([Request(settings, 'ଘର', 0, 1)])\n"
         "print(drawer._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Augmentation with kornia: keyed, of the same size, on paper of the page's own colour, and still readable."""
+"""Augmentation with kornia: keyed, of the same size, on the page's paper, and still readable."""
 
 from contextlib import nullcontext
 
@@ -194,7 +194,7 @@ def test_mixed_precision_around_it_changes_nothing(words: list[Tensor]) -> None:
 
 
 def test_everything_is_computed_where_the_image_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The meta device holds no values, so a copy back to the CPU, or a field left there, would be an error."""
+    """The meta device has no values: a copy to the CPU, or a field left there, raises an error."""
     monkeypatch.setattr(
         torch, "autocast", lambda *_, **__: nullcontext()
     )  # it knows no meta device

@@ -1,4 +1,4 @@
-"""The same command again continues, finishes or refuses; damage is named and never skipped in silence."""
+"""The same command again continues, finishes or refuses; damage is named."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import torch
 from ocr.errors import UserError
 from ocr.files import write_json
 from ocr.recognizers.factory import load
-from tests.trainers.tiny import tiny_config, tiny_context, tiny_task, train_here
+from tests.support.tiny import tiny_config, tiny_context, tiny_task, train_here
 from trainers.config import TrainConfig
 from trainers.loop.batches import Plan, micro_batches_of
 from trainers.loop.checkpoint import directory_of, steps_of
@@ -100,7 +100,7 @@ def test_a_report_lost_in_the_last_second_is_made_again(run_dir: Path) -> None:
 def test_a_last_line_of_metrics_lost_between_evaluation_and_log_is_written_again(
     run_dir: Path,
 ) -> None:
-    """make faults met it once: the driver and its three workers died after the last eval.json was there and before its line."""
+    """Found by make faults: all processes died after the last eval.json and before its line."""
     whole = (run_dir / "metrics.jsonl").read_text()
     (run_dir / "metrics.jsonl").write_text("".join(whole.splitlines(keepends=True)[:-1]))
     for name in ("report.json", "report.html"):
@@ -216,7 +216,7 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_next_best(
 def test_a_changed_run_is_refused_and_every_key_named(
     changes: dict[str, Any], keys: list[str], run_dir: Path
 ) -> None:
-    with pytest.raises(UserError, match="another run than the one that is here") as caught:
+    with pytest.raises(UserError, match="another run than the one in this folder") as caught:
         launch(config_at(run_dir, **changes), never, "the command")
     for key in keys:
         assert key in str(caught.value)
@@ -258,7 +258,10 @@ def test_going_back_sets_later_checkpoints_aside_and_only_once(
 
 
 def test_a_second_run_on_the_directory_refuses(run_dir: Path) -> None:
-    code = f"import sys, time; from pathlib import Path; from trainers.loop.lease import Lease\nwith Lease(Path({str(run_dir)!r})): print('held', flush=True); time.sleep(60)"
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom trainers.loop.lease import Lease\n"
+        f"with Lease(Path({str(run_dir)!r})):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert other.stdout and other.stdout.readline() == "held\n"
     try:
@@ -374,7 +377,7 @@ def test_one_poisoned_sample_is_named_and_no_weight_changed(
 
 
 def test_the_engines_steps_are_torchs_own(tmp_path: Path) -> None:
-    """A plain loop of forward, backward, clip and AdamW gives the weights that the loop gives: no gradient lands on another weight."""
+    """A plain loop of forward, backward, clip and AdamW gives the same weights as ours."""
     config = tiny_config(
         tmp_path,
         train={"max_steps": 6, "micro_batch_size": 12, "save_steps": 100, "eval_steps": 100},

@@ -1,25 +1,21 @@
-"""Under Ray Train a run is the run it is without Ray, and what is killed on the way changes no bit."""
+"""Under Ray Train a run is the same as without Ray, and kills on the way change no bit."""
 
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.support.commands import call, start
-from tests.trainers.test_resume import assert_same
-from tests.trainers.tiny import tiny_config, tiny_context, tiny_task
-from tests.trainers.together import fit_together
-from trainers.loop.checkpoint import directory_of, verify_hashes
+from tests.support.resuming import TINY_YAML, assert_equal_to, wait_for
+from tests.support.tiny import tiny_config, tiny_context, tiny_task
+from tests.support.together import fit_together
+from trainers.loop.checkpoint import directory_of
 from trainers.loop.loop import fit
 from trainers.on_ray import threads_of
 from trainers.runs.job import Job
-
-TINY_YAML = "configs/tiny.yaml"
-STEPS = 40
 
 
 @pytest.fixture(scope="module")
@@ -29,25 +25,12 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     runs = {}
     for workers in (1, 2):
         config = tiny_config(tmp_path_factory.mktemp(f"golden{workers}"), workers=workers)
-        fit_together(config) if workers > 1 else fit(config, tiny_task(config), tiny_context(config))
+        if workers > 1:
+            fit_together(config)
+        else:
+            fit(config, tiny_task(config), tiny_context(config))
         runs[workers] = config.local_run_dir
     return runs
-
-
-def assert_equal_to(golden: Path, run_dir: Path) -> None:
-    """Final weights, optimizer, metrics and ledger are golden's to the last bit."""
-    ours, theirs = (verify_hashes(directory_of(where, STEPS)) for where in (run_dir, golden))
-    assert_same(ours.weights(), theirs.weights())
-    assert_same(ours.optimizer(), theirs.optimizer())
-    for name in ("metrics.jsonl", "samples.jsonl"):
-        assert (run_dir / name).read_text() == (golden / name).read_text()
-
-
-def wait_for(path: Path, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.01)
 
 
 def test_threads_given_by_hand_win_over_the_checkpoints_and_those_over_the_share_of_cores(

@@ -1,4 +1,4 @@
-"""The small parts of training: keyed draws, augmentation, the rate over time, losses, batch normalisation by step."""
+"""The small parts of training: random keys, augmentation, learning rate, losses, normalisation."""
 
 import math
 

@@ -285,7 +285,9 @@ def test_the_same_input_gives_the_same_bytes_in_another_process(tmp_path: Path) 
     write_run(tmp_path / "a")
     here = page_of(tmp_path / "a", REPORT, line())
     program = (
-        "import json, sys; from pathlib import Path; from trainers.report.lines import ReportLine; from trainers.report.page import write_report\n"
+        "import json, sys; from pathlib import Path\n"
+        "from trainers.report.lines import ReportLine\n"
+        "from trainers.report.page import write_report\n"
         "folder = Path(sys.argv[1]); report = json.loads((folder / 'report.json').read_text())\n"
         "image = Path(sys.argv[2]).read_bytes()\n"
         "line = ReportLine('p1#l1', image, 'ଓଡ଼ିଆ', 'ଓଡିଆ', 0.9, 'worst')\n"

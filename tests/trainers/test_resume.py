@@ -8,17 +8,13 @@ import pytest
 import torch
 
 from ocr.recognizers.ctc.settings import CrnnSettings, MobileNetSettings, SvtrSettings
-from tests.trainers.tiny import tiny_config, tiny_context, tiny_task
-from trainers.config import TrainConfig
+from tests.support.resuming import Died, assert_equal_at, run_again
+from tests.support.tiny import tiny_config, tiny_context, tiny_task
 from trainers.loop import faults
-from trainers.loop.checkpoint import directory_of, verify_hashes
+from trainers.loop.checkpoint import directory_of
 from trainers.loop.loop import fit
 
 STEPS = 40
-
-
-class Died(Exception):
-    """The process died, as far as a test within one process can tell."""
 
 
 @pytest.fixture(scope="module")
@@ -30,40 +26,6 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     fit(config, tiny_task(config), tiny_context(config))
     return config.local_run_dir
-
-
-def run_again(config: TrainConfig, **more: Any) -> None:
-    """The same command in a fresh process, as near as one process comes: nothing is kept but the run directory."""
-    torch.manual_seed(torch.seed())  # a resumed process has another state of the global generator
-    fit(config, tiny_task(config), tiny_context(config), **more)
-
-
-def assert_equal_at(step: int, run_dir: Path, golden: Path) -> None:
-    """Weights, changed buffers, optimizer state and metrics of the checkpoint at `step` are golden's."""
-    ours, theirs = verify_hashes(directory_of(run_dir, step)), verify_hashes(directory_of(golden, step))
-    weights, expected = ours.weights(), theirs.weights()
-    assert list(weights) == list(expected)
-    assert all(torch.equal(weights[name], expected[name]) for name in weights), (
-        f"weights differ at step {step}"
-    )
-    assert_same(ours.optimizer(), theirs.optimizer())
-    assert ours.metrics() == theirs.metrics()
-    assert ours.state()["train"]["pending"] == theirs.state()["train"]["pending"]
-
-
-def assert_same(one: Any, other: Any) -> None:
-    """Nested dicts and lists with bit-equal tensors."""
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list):
-        for left, right in zip(one, other, strict=True):
-            assert_same(left, right)
-    else:
-        assert one == other
 
 
 def assert_finished_like(run_dir: Path, golden: Path) -> None:
@@ -173,13 +135,15 @@ def test_other_threads_or_versions_are_named_as_the_reason_for_rounding(tmp_path
     from dataclasses import replace
 
     config = tiny_config(tmp_path)
-    place = tiny_context(config)
-    fit(config, tiny_task(config), place, stop_after=4)
-    elsewhere = replace(place, environment={**place.environment, "workers": 4, "torch": "1.0"})
+    context = tiny_context(config)
+    torch = context.environment["torch"]
+    fit(config, tiny_task(config), context, stop_after=4)
+    there = {**context.environment, "workers": 4, "torch": "1.0"}
+    elsewhere = replace(context, environment=there)
     state = fit(config, tiny_task(config), elsewhere, stop_after=5)
     assert state.resumed_at == [
         {
             "step": 4,
-            "exactness": f"equal to rounding, because workers 1 → 4, torch {place.environment['torch']} → 1.0",
+            "exactness": f"equal to rounding, because workers 1 → 4, torch {torch} → 1.0",
         }
     ]

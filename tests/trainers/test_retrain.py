@@ -1,4 +1,4 @@
-"""The gate: what is refused, what is sure, and what a person has to decide; how corrections are divided; and a retraining whole, in this process."""
+"""The promotion gate's decisions, how corrections are divided, and a whole retraining."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.corrections import here
+from tests.support.tiny import train_here
 from ocr.bundle import open_bundle
 from ocr.dataset.read import Dataset
 from ocr.evaluation import Evaluation, Line, compare
@@ -138,7 +138,7 @@ def test_it_ends_with_a_verdict_and_a_bundle_that_can_be_trained_further(
         "replay": "odia_few_words",
     }
     config = RetrainConfig.model_validate({**values, "folds": 2, "max_steps": 4})
-    done = retrain(config, here, "the command")
+    done = retrain(config, train_here, "the command")
     found = json.loads((done.output / "verdict.json").read_text())
     assert found["verdict"] in (BETTER, UNSURE, REFUSED)
     assert (
@@ -159,5 +159,5 @@ def test_it_ends_with_a_verdict_and_a_bundle_that_can_be_trained_further(
     assert load(bundle.path).read([corrections / "00.png"])[0].text
     assert str(done).splitlines()[-1].startswith(f"{found['candidate']}: {found['verdict']}")
     capsys.readouterr()
-    assert retrain(config, here, "the command").found == found
+    assert retrain(config, train_here, "the command").values == found
     assert "this retraining is finished" in capsys.readouterr().out

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ocr.settings import Setting
-from tests.trainers.tiny import tiny_config
+from tests.support.tiny import tiny_config
 from trainers.config import TrainConfig
 from trainers.runs.identity import identity
 

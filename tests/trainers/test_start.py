@@ -8,7 +8,7 @@ import torch
 
 from ocr.bundle import open_bundle
 from ocr.errors import UserError
-from tests.trainers.tiny import tiny_config, tiny_context, train_here
+from tests.support.tiny import tiny_config, tiny_context, train_here
 from trainers.config import TrainConfig
 from trainers.loop.batches import Plan
 from trainers.loop.loop import fit
@@ -76,7 +76,7 @@ def test_another_network_is_refused_with_what_to_set(base: Path, tmp_path: Path)
 
 
 def test_fewer_samples_than_needed_are_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"29 usable samples, data\.min_samples=30 are needed"):
+    with pytest.raises(UserError, match=r"29 usable samples, fewer than data\.min_samples=30"):
         Data.open(
             from_base(
                 base,

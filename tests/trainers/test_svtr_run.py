@@ -1,4 +1,7 @@
-"""A run of the Thai system's other network: chosen on the command line, its labels usable against its fixed number of outputs."""
+"""A run of the Thai system's other network, chosen on the command line.
+
+Labels are checked against its fixed number of outputs.
+"""
 
 from pathlib import Path
 
@@ -8,7 +11,7 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.recognizers.ctc.settings import SvtrSettings
 from ocr.settings import load_settings
-from tests.trainers.tiny import tiny_config
+from tests.support.tiny import tiny_config
 from trainers.config import TrainConfig
 from trainers.families.ctc.losses import outputs_needed
 from trainers.families.ctc.samples import usable_samples

@@ -1,4 +1,7 @@
-"""Sweeps: what is drawn is a function of the sweep, what was decided stands in the ledger, and a sweep ends with a config that train.py takes."""
+"""Sweeps: values are a function of the sweep, decisions are in the ledger.
+
+A sweep ends with a config that train.py takes.
+"""
 
 import json
 from pathlib import Path
@@ -10,8 +13,8 @@ import torch
 from ocr.errors import UserError
 from ocr.settings import load_settings, parse_settings
 from tests.support.commands import PROJECT, assert_refused, call
-from tests.trainers.test_resume import assert_same
-from tests.trainers.tiny import train_here
+from tests.support.resuming import assert_same
+from tests.support.tiny import train_here
 from trainers.config import TrainConfig
 from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.runs.launch import launch
@@ -270,7 +273,7 @@ def test_a_finished_sweep_says_so_and_another_is_refused(swept: tuple[Path, list
     assert "this sweep is finished" in again.stdout
     assert (swept[0] / "ledger.jsonl").read_text() == before
     assert_refused(
-        call("sweep", *swept[1], "seed=7"), "another sweep than the one that is here: seed differ"
+        call("sweep", *swept[1], "seed=7"), "another sweep than the one in this folder: seed differ"
     )
     base = json.loads((swept[0] / "base.yaml").read_text())
     base["optimizer"]["weight_decay"] = 0.5

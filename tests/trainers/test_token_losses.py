@@ -1,4 +1,4 @@
-"""The chunked losses are what the whole logits give, and the weights of confused tokens what their formula says."""
+"""Chunked losses equal those of whole logits; weights of confused tokens follow their formula."""
 
 import pytest
 import torch

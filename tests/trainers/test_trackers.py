@@ -1,4 +1,7 @@
-"""Lines of metrics.jsonl reach TensorBoard, W&B and MLflow once each, however often the run is stopped, and no run depends on them."""
+"""Lines of metrics.jsonl reach TensorBoard, W&B and MLflow once, however often the run stops.
+
+No run depends on them.
+"""
 
 import json
 import struct
@@ -10,8 +13,8 @@ import pytest
 import torch
 
 from ocr.errors import UserError
-from tests.trainers.test_resume import Died, run_again
-from tests.trainers.tiny import tiny_config, tiny_context, tiny_task
+from tests.support.resuming import Died, run_again
+from tests.support.tiny import tiny_config, tiny_context, tiny_task
 from trainers.config import TrainConfig
 from trainers.loop import faults, trackers
 from trainers.loop.loop import fit
@@ -58,7 +61,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def numbers_of(metrics: str) -> dict[int, dict[str, float]]:
-    """What a tracker should hold: the numbers of each line, in the precision of TensorBoard's files."""
+    """Return the expected numbers of each line, in the precision of TensorBoard's files."""
     lines = [json.loads(line) for line in metrics.splitlines()]
     return {
         line["step"]: {
@@ -88,7 +91,7 @@ def events(run_dir: Path) -> Iterator[Any]:
 
 
 def shown_by_tensorboard(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
-    """Step and numbers, after the purges that sessions' starts ask for; twice where a step stands twice."""
+    """Return steps and numbers after the purges of sessions' starts; a repeated step twice."""
     shown: list[tuple[int, dict[str, float]]] = []
     for event in events(run_dir):
         if event.HasField("session_log"):
@@ -203,8 +206,8 @@ def test_a_tracker_that_fails_is_named_once_and_the_run_goes_on(
     run_again(config)
     (told,) = told_of_trackers(config.local_run_dir)
     assert (
-        told["text"]
-        == "report_to wandb failed, the run continues without it: ConnectionError: the server is gone"
+        told["text"] == "report_to wandb failed, the run continues without it: "
+        "ConnectionError: the server is gone"
     )
     assert told["step"] == 8
     assert (config.local_run_dir / "metrics.jsonl").read_text() == undisturbed
@@ -235,7 +238,8 @@ def test_a_missing_package_is_named_before_anything_is_written(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
         UserError,
-        match=r"wandb_that_nobody_has and mlruns not installed; pip install wandb_that_nobody_has mlruns",
+        match=r"wandb_that_nobody_has and mlruns not installed; "
+        r"pip install wandb_that_nobody_has mlruns",
     ):
         launch(
             tiny_config(tmp_path / "runs", report_to=["mlflow", "tensorboard", "wandb"]),
@@ -304,7 +308,7 @@ def test_wandb_offline_has_the_whole_run_in_one_folder(undisturbed: str, tmp_pat
 
 
 def history_of(file: Path) -> list[dict[str, Any]]:
-    """The logged lines of a W&B file: LevelDB's log format, blocks of 32 KiB with records of 7 bytes' head."""
+    """Return the logged lines of a W&B file: LevelDB's log, 32 KiB blocks, heads of 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, part, lines = file.read_bytes(), 7, b"", []

@@ -1,4 +1,7 @@
-"""Exports of a vision-language model: the gate finds what a merge can get wrong; what passes opens without our code, and for llama.cpp."""
+"""Exports of a vision-language model: the gate finds the mistakes that a merge can make.
+
+Bundles that pass open without our code, and in llama.cpp.
+"""
 
 import json
 import os
@@ -22,7 +25,7 @@ from ocr.images import open_image
 from ocr.recognizers.factory import load
 from ocr.settings import load_settings
 from tests.support.commands import PROJECT, assert_refused, call
-from tests.trainers.tiny import train_here
+from tests.support.tiny import train_here
 from trainers.config import TrainConfig
 from trainers.families.export_gate import GateFailed
 from trainers.families.vlm import export as vlm
@@ -148,7 +151,7 @@ def test_plain_peft_and_plain_transformers_give_our_logits(run_dir: Path, tmp_pa
 
 
 def scaled(share: float, only: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Merges as a faulty one would: with so much of the adapter, in layers whose name has `only`."""
+    """Merge wrongly: with a share of the adapter, in layers whose name has `only`."""
 
     def planted(merge: Callable[..., Any]) -> Callable[..., Any]:
         def faulty(task: Any) -> nn.Module:
@@ -331,14 +334,15 @@ def test_the_converter_is_run_twice_and_its_last_words_are_told(
     (tmp_path / gguf.CONVERTER).write_text("import no_such_package\n")
     with pytest.raises(
         UserError,
-        match=r"exit status 1, its last line: ModuleNotFoundError.*no_such_package.*requirements\.txt",
+        match=r"exit status 1, its last line: "
+        r"ModuleNotFoundError.*no_such_package.*requirements\.txt",
     ):
         gguf.convert(tmp_path, merged, tmp_path / "m.gguf", "bfloat16", is_projector=False)
 
 
 @pytest.mark.skipif(
     "LIPI_LLAMA_CPP" not in os.environ,
-    reason="LIPI_LLAMA_CPP names no llama.cpp checkout (docs/results.md says how one was had from PyPI)",
+    reason="LIPI_LLAMA_CPP names no llama.cpp checkout (docs/results.md: one from PyPI)",
 )
 def test_llama_cpp_reads_what_we_read(run_dir: Path, tmp_path: Path) -> None:
     exported = export_run(
@@ -372,7 +376,7 @@ def test_the_hub_gets_a_token_from_the_environment_and_no_file_has_it(run_dir: P
 
 
 def test_a_ctc_run_has_nothing_to_merge(tmp_path: Path) -> None:
-    from tests.trainers.tiny import tiny_config
+    from tests.support.tiny import tiny_config
 
     torch.set_num_threads(1)
     launch(tiny_config(tmp_path, train={"max_steps": 2}), train_here, "the command")

@@ -1,4 +1,4 @@
-"""The four ways to go on that failed for the Odia run, each to the last bit, on the tiny vision-language model."""
+"""Four ways to resume that failed for the Odia run, exact to the last bit, on the tiny model."""
 
 import shutil
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ocr.errors import UserError
-from tests.trainers.test_resume import assert_equal_at, run_again
-from tests.trainers.tiny import tiny_context, tiny_task, tiny_vlm_config, train_here
-from tests.trainers.together import fit_together
+from tests.support.resuming import assert_equal_at, run_again
+from tests.support.tiny import tiny_context, tiny_task, tiny_vlm_config, train_here
+from tests.support.together import fit_together
 from trainers.config import TrainConfig
 from trainers.loop.checkpoint import directory_of, evaluations, verify_hashes
 from trainers.loop.engines.engine import MOST_OVERFLOWS, LossScale, NotFiniteError
@@ -75,9 +75,10 @@ def test_resuming_from_a_checkpoint_changes_no_bit(kind: str, tmp_path: Path) ->
 def test_nine_tenths_of_the_8_bit_optimizers_state_are_bytes(tmp_path: Path) -> None:
     config = tiny_vlm_config(tmp_path, lora={"rank": 64}, optimizer={"name": "adamw_8bit"})
     run_again(config, stop_after=2)
+    checkpoint = verify_hashes(directory_of(config.local_run_dir, 2))
     tensors = [
         t
-        for state in verify_hashes(directory_of(config.local_run_dir, 2)).optimizer()["state"].values()
+        for state in checkpoint.optimizer()["state"].values()
         for t in state.values()
         if isinstance(t, torch.Tensor)
     ]
@@ -150,7 +151,7 @@ def test_more_workers_change_no_more_than_rounding(tmp_path: Path) -> None:
     fit(alone, tiny_task(alone), tiny_context(alone))
     fit_together(together)
     ours, theirs = (
-        verify_hashes(directory_of(config.local_run_dir, 4)).weights() for config in (alone, together)
+        verify_hashes(directory_of(each.local_run_dir, 4)).weights() for each in (alone, together)
     )
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
 

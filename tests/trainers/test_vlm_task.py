@@ -1,4 +1,4 @@
-"""Batches and losses of the vision-language task: exact masks, no cut images, little padding, and what each sample weighs."""
+"""Batches and losses of the vision-language task: exact masks, whole images, little padding."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ocr.dataset.read import Dataset
-from tests.trainers.tiny import tiny_task, tiny_vlm_config
+from tests.support.tiny import tiny_task, tiny_vlm_config
 from trainers.families.task import EvaluationSums
 from trainers.families.vlm.task import VlmTask
 from trainers.loop.batches import micro_batches_of
@@ -35,11 +35,9 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> VlmTask:
 def test_the_unmasked_labels_are_the_transcription_and_its_end(task: VlmTask) -> None:
     micro_batch = micro_batches_of(plan_of(task.config, task.widths), 0, 0, 1)[0]
     batch = task.batch(micro_batch, 0)
-    for row, answers, index in zip(batch.ids_BT, batch.answers_BT, micro_batch.samples, strict=True):
-        assert (
-            task.base.tokenizer.decode(row[answers])
-            == task.train.texts[index] + "<|im_end|>"
-        )
+    rows = zip(batch.ids_BT, batch.answers_BT, micro_batch.samples, strict=True)
+    for row, answers, index in rows:
+        assert task.base.tokenizer.decode(row[answers]) == task.train.texts[index] + "<|im_end|>"
         assert int((row == task.fitting.prompt.image_token).sum()) > 0
 
 

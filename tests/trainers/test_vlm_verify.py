@@ -10,7 +10,7 @@ import pytest
 from ocr.errors import UserError
 from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.settings import TinyVlmSettings
-from tests.trainers.tiny import tiny_vlm_config
+from tests.support.tiny import tiny_vlm_config
 from trainers.config import TrainConfig
 from trainers.families.splits import Splits
 from trainers.families.vlm.preflight import preflight
@@ -50,7 +50,7 @@ def config(tmp_path: Path, folder: Path, **changes: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _no_base_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.trainers import tiny
+    from tests.support import tiny
 
     monkeypatch.setitem(tiny.TINY_VLM, "model", {})
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from tests.trainers.test_resume import assert_same
-from tests.trainers.tiny import tiny_config, tiny_context, tiny_task
-from tests.trainers.together import fit_together
+from tests.support.resuming import assert_same
+from tests.support.tiny import tiny_config, tiny_context, tiny_task
+from tests.support.together import fit_together
 from trainers.config import TrainConfig
 from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.loop.loop import fit

@@ -1,7 +1,7 @@
 """The training loop, without Ray: restore, then steps, each settled before the next.
 
 Settling a step logs, saves and evaluates it as far as due. A run is a function of its config and
-its step: sample order, random draws and learning rate are computed from the step. A checkpoint and
+its step: sample order, random numbers and learning rate follow from the step. A checkpoint and
 its step's number are all that resuming takes. (Over 300 lines, because every method of `Loop` works
 on the same state.)
 """

@@ -52,15 +52,15 @@ class Retrained:
     """A finished retraining, as verdict.json has it."""
 
     output: Path
-    found: dict[str, Any]
+    values: dict[str, Any]
 
     def __str__(self) -> str:
-        found, bundle = self.found, shown(self.output / "bundle")
-        verdict = found["verdict"]
+        values, bundle = self.values, shown(self.output / "bundle")
+        verdict = values["verdict"]
         next_step = f"; serve it: python ray_jobs/deploy.py {bundle}"
         return (
-            f"{verdict}: {'; '.join(found['why'])}\n"
-            f"{found['candidate']}: {verdict}, {bundle}{'' if verdict == REFUSED else next_step}"
+            f"{verdict}: {'; '.join(values['why'])}\n"
+            f"{values['candidate']}: {verdict}, {bundle}{'' if verdict == REFUSED else next_step}"
         )
 
 
@@ -180,8 +180,8 @@ class _Retraining:
     @property
     def _name(self) -> str:
         """The candidate's name: base-odia → base-odia-r1 → base-odia-r2."""
-        found = re.fullmatch(r"(.*)-r(\d+)", self.bundle.name)
-        return f"{found[1]}-r{int(found[2]) + 1}" if found else f"{self.bundle.name}-r1"
+        repeated = re.fullmatch(r"(.*)-r(\d+)", self.bundle.name)
+        return f"{repeated[1]}-r{int(repeated[2]) + 1}" if repeated else f"{self.bundle.name}-r1"
 
     def _way(self, parts: list[list[int]], held_out: bool) -> str:
         if held_out:
@@ -276,7 +276,7 @@ class _Retraining:
         print(f"part {part[0]} of {part[1]}: {phase}", flush=True)
 
     def _finished(self, verdict: Verdict, made: Bundle, seconds: float) -> Retrained:
-        found = {
+        values = {
             **verdict.as_json(),
             "candidate": f"{made.name}@{made.sha256[:12]}",
             "of": f"{self.bundle.name}@{self.bundle.sha256[:12]}",
@@ -285,5 +285,5 @@ class _Retraining:
             "seconds": round(seconds, 1),
             "command": self.command,
         }
-        write_json(self.output / VERDICT_FILE, found)
-        return Retrained(self.output, found)
+        write_json(self.output / VERDICT_FILE, values)
+        return Retrained(self.output, values)

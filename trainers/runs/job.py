@@ -1,4 +1,4 @@
-"""What a run's processes pass to one another: the opened data of a run, and the job of a worker."""
+"""The opened data of a run, and the job that its launcher hands to each worker."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -157,7 +157,8 @@ class SweepConfig(Settings):
     scheduler: Literal["fifo", "asha"] = Setting(
         "fifo",
         on_resume="refuse",
-        description="Scheduler. fifo: every trial to its end; asha: early stopping by successive halving",
+        description="Scheduler. fifo: every trial to its end; asha: early stopping by "
+        "successive halving",
     )
     asha: AshaSettings = Setting(
         AshaSettings(), on_resume="refuse", description="Early stopping (scheduler=asha)"

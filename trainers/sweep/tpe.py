@@ -32,7 +32,7 @@ def suggested(sweep: SweepConfig, ledger: Ledger, number: int) -> dict[str, Valu
         {key: _distribution(where) for key, where in sweep.space.items() if not where.times}
     )
     return with_multiples(
-        sweep, {key: _value(sweep.space[key], found) for key, found in asked.params.items()}
+        sweep, {key: _value(sweep.space[key], value) for key, value in asked.params.items()}
     )
 
 
@@ -86,10 +86,10 @@ def _distribution(where: Range) -> BaseDistribution:
     return FloatDistribution(*bounds, log=where.log_uniform is not None)
 
 
-def _value(where: Range, found: int | float) -> Value:
+def _value(where: Range, number: int | float) -> Value:
     if where.choice is not None:
-        return where.choice[int(found)]
-    return rounded(found) if isinstance(found, float) else found
+        return where.choice[int(number)]
+    return rounded(number) if isinstance(number, float) else number
 
 
 def _param(where: Range, value: Any) -> Any:

@@ -40,7 +40,7 @@ _AUGMENTED_HEIGHT = 2  # in heights of the network's lines
 class CtcBatch:
     """One micro-batch: ink [B, C, H, W], widths [B] in columns, targets and their lengths [B].
 
-    The targets of all samples stand in a row, [S].
+    The targets of all samples are concatenated, [S].
     """
 
     ink_BCHW: Tensor

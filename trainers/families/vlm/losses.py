@@ -71,9 +71,9 @@ class _Chunked(torch.autograd.Function):
             with torch.set_grad_enabled(wanted):
                 own = hidden.detach().float().requires_grad_(wanted)
                 logits = F.linear(own.to(head_VH.dtype), head_VH)
-                found = losses_of(logits, targets, settings)
-                gradients += torch.autograd.grad(found.sum(), own) if wanted else ()
-            losses.append(found.detach())
+                token_losses_N = losses_of(logits, targets, settings)
+                gradients += torch.autograd.grad(token_losses_N.sum(), own) if wanted else ()
+            losses.append(token_losses_N.detach())
             likeliest.append(logits.detach().argmax(1))
         ctx.save_for_backward(torch.cat(gradients) if gradients else hidden_NH.new_zeros(0))
         ctx.dtype = hidden_NH.dtype

@@ -29,7 +29,7 @@ def usable_samples(config: TrainConfig, train: Trained, validation: Dataset) -> 
             raise ImageRefused(
                 f"{data.location}: sample {data.ids[index]}",
                 "no image under ZeRO-3",
-                "its workers pass every layer together",
+                "its workers run every layer together",
             )
         if not trains and not data.image_bytes(index):
             raise ImageRefused(

@@ -36,7 +36,7 @@ from trainers.families.vlm.samples import Fitting
 class VlmBatch:
     """One micro-batch, padded on the right: token ids [B, T] and which of them are answers [B, T].
 
-    Images are uint8, [3, H, W] each, each with the key of its random draws.
+    Images are uint8, [3, H, W] each, each with the key of its random numbers.
     """
 
     ids_BT: Tensor

@@ -178,7 +178,7 @@ class Engine(ABC):
         """
 
     def _losses(self, micro_batch: MicroBatch, batch: Any) -> Losses:
-        """Return a micro-batch's losses, every random draw keyed by step and index."""
+        """Return a micro-batch's losses, every random number keyed by step and index."""
         torch.manual_seed(key_of(self.seed, micro_batch.step, micro_batch.index))
         with torch.autocast(
             self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None
