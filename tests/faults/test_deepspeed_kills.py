@@ -10,12 +10,9 @@ import torch
 import yaml
 
 from ocr.settings import load_settings
-from tests.faults.test_vlm_kills import WORDS as VLM_WORDS
-from tests.faults.test_vlm_kills import assert_equal_to
 from tests.support.commands import PROJECT, call, start
-from tests.trainers.test_on_ray import wait_for
-from tests.trainers.test_resume import assert_equal_at
-from tests.trainers.together import fit_together
+from tests.support.resuming import VLM_WORDS, assert_equal_at, assert_vlm_equal_to, wait_for
+from tests.support.together import fit_together
 from trainers.config import TrainConfig
 from trainers.loop.checkpoint import directory_of
 
@@ -65,7 +62,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Pa
 
 def assert_same_run(family: str, golden: Path, run_dir: Path) -> None:
     if family == "vlm":
-        assert_equal_to(golden, run_dir)
+        assert_vlm_equal_to(golden, run_dir)
     else:
         assert_equal_at(STEPS, run_dir, golden)
         assert (run_dir / "metrics.jsonl").read_text() == (golden / "metrics.jsonl").read_text()

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.support.commands import PROJECT, environment
-from tests.trainers.test_on_ray import wait_for
+from tests.support.resuming import wait_for
 from trainers.loop.checkpoint import directory_of
 
 RAY = str(Path(sys.executable).parent / "ray")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from tests.support.commands import call, start
-from tests.trainers.test_on_ray import TINY_YAML, assert_equal_to, wait_for
-from tests.trainers.tiny import tiny_config, tiny_context, tiny_task
-from tests.trainers.together import fit_together
+from tests.support.resuming import TINY_YAML, assert_equal_to, wait_for
+from tests.support.tiny import tiny_config, tiny_context, tiny_task
+from tests.support.together import fit_together
 from trainers.loop.checkpoint import directory_of
 from trainers.loop.loop import fit
 

@@ -14,8 +14,8 @@ import pytest
 
 from ocr.settings import load_settings
 from tests.support.commands import PROJECT, call, start
-from trainers.sweep.ledger import Ledger
 from trainers.sweep.decider import stages
+from trainers.sweep.ledger import Ledger
 from trainers.sweep.settings import SweepConfig
 
 SWEEP: dict[str, Any] = {

@@ -12,34 +12,12 @@ import torch
 
 from ocr.settings import load_settings
 from tests.support.commands import PROJECT, call, start
-from tests.trainers.test_on_ray import wait_for
-from tests.trainers.test_resume import assert_equal_at
-from tests.trainers.together import fit_together
+from tests.support.resuming import VLM_WORDS, assert_vlm_equal_to, wait_for
+from tests.support.together import fit_together
 from trainers.config import TrainConfig
-from trainers.loop.checkpoint import directory_of, evaluations
+from trainers.loop.checkpoint import directory_of
 
 CONFIG = "configs/tiny_vlm.yaml"
-STEPS = 12
-WORDS = [
-    f"train.max_steps={STEPS}",
-    "train.save_steps=3",
-    "train.eval_steps=6",
-    "train.save_total_limit=20",
-    "train.micro_batch_size=4",
-    "data.max_validation_samples=8",
-    "model.base_steps=0",
-    "model.gradient_checkpointing=true",
-    "lora.rank=64",
-    "lora.dropout=0.1",
-    "loss.focal_gamma=2.0",
-    "loss.focal_alpha=0.25",
-    "loss.label_smoothing=0.1",
-    "loss.confusion_weight=2.0",
-    "kornia.strength=1.0",
-    "workers=2",
-    "threads_per_worker=1",
-    "precision=fp32",
-]
 OPTIMIZERS = ["adamw", "adamw_8bit"]
 
 
@@ -49,7 +27,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     runs = {}
     for optimizer in OPTIMIZERS:
         words = [
-            *WORDS,
+            *VLM_WORDS,
             f"optimizer.name={optimizer}",
             f"storage_path={tmp_path_factory.mktemp(optimizer)}",
         ]
@@ -57,12 +35,6 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         fit_together(config)
         runs[optimizer] = config.local_run_dir
     return runs
-
-
-def assert_equal_to(golden: Path, run_dir: Path) -> None:
-    assert_equal_at(STEPS, run_dir, golden)
-    assert (run_dir / "metrics.jsonl").read_text() == (golden / "metrics.jsonl").read_text()
-    assert evaluations(run_dir) == evaluations(golden)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -78,25 +50,25 @@ def test_sigkill_of_a_worker_changes_no_bit(
     done = call(
         "train",
         CONFIG,
-        *WORDS,
+        *VLM_WORDS,
         f"optimizer.name={optimizer}",
         f"storage_path={tmp_path}",
         LIPI_KILL_AT=f"{point}:{marker}",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert marker.exists()
-    assert_equal_to(golden[optimizer], tmp_path / "tiny-vlm")
+    assert_vlm_equal_to(golden[optimizer], tmp_path / "tiny-vlm")
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_sigkill_of_the_driver_and_the_same_command_again_change_no_bit(
     optimizer: str, golden: dict[str, Path], tmp_path: Path
 ) -> None:
-    words = (CONFIG, *WORDS, f"optimizer.name={optimizer}", f"storage_path={tmp_path}")
+    words = (CONFIG, *VLM_WORDS, f"optimizer.name={optimizer}", f"storage_path={tmp_path}")
     driver = start("train", *words)
     wait_for(directory_of(tmp_path / "tiny-vlm", 3))
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
     done = call("train", *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_equal_to(golden[optimizer], tmp_path / "tiny-vlm")
+    assert_vlm_equal_to(golden[optimizer], tmp_path / "tiny-vlm")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from tests.gpu.phase import Found, Setup
-from tests.trainers.tiny import tiny_config, tiny_context, tiny_vlm_config
+from tests.support.tiny import tiny_config, tiny_context, tiny_vlm_config
 from trainers.config import TrainConfig
 from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.loop.loop import fit

@@ -17,7 +17,9 @@ FACES = {
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a page: text, region, top left corner, and whether it is turned clockwise by a quarter."""
+    """A line of a page: text, region, top left corner, and whether it is turned clockwise by a
+    quarter.
+    """
 
     id: str
     region: str
@@ -123,8 +125,10 @@ def page_xml(page: Page) -> str:
     regions = "".join(region(id) for id in page.document_order if id not in dict(page.inside))
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15">'
-        f'<Metadata/><Page imageFilename="{page.name.upper()}.PNG" imageWidth="{page.size[0]}" imageHeight="{page.size[1]}">'
-        f'<ReadingOrder><OrderedGroup id="ro">{order}</OrderedGroup></ReadingOrder>{regions}</Page></PcGts>\n'
+        f'<Metadata/><Page imageFilename="{page.name.upper()}.PNG" imageWidth="{page.size[0]}" '
+        f'imageHeight="{page.size[1]}">'
+        "<ReadingOrder><OrderedGroup "
+        f'id="ro">{order}</OrderedGroup></ReadingOrder>{regions}</Page></PcGts>\n'
     )
 
 
@@ -153,7 +157,9 @@ def alto(page: Page, unit: str, per_px: int) -> str:
         f'<?xml version="1.0" encoding="UTF-8"?>\n<alto xmlns="http://www.loc.gov/standards/alto/ns-v4#"><Description><MeasurementUnit>{unit}</MeasurementUnit>'
         f"<sourceImageInformation><fileName>C:\\scans\\{page.name}.png</fileName></sourceImageInformation></Description>"
         f'<ReadingOrder><OrderedGroup ID="ro">{order}</OrderedGroup></ReadingOrder>'
-        f'<Layout><Page ID="p" WIDTH="{page.size[0] * per_px}" HEIGHT="{page.size[1] * per_px}"><PrintSpace><ComposedBlock ID="c">{blocks}</ComposedBlock></PrintSpace></Page></Layout></alto>\n'
+        f'<Layout><Page ID="p" WIDTH="{page.size[0] * per_px}" '
+        f'HEIGHT="{page.size[1] * per_px}"><PrintSpace><ComposedBlock '
+        f'ID="c">{blocks}</ComposedBlock></PrintSpace></Page></Layout></alto>\n'
     )
 
 

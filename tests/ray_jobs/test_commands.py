@@ -16,7 +16,7 @@ from ocr.dataset.build import build
 from ocr.dataset.config import PrepareConfig
 from ocr.settings import parse_settings
 from tests.support.commands import PROJECT, assert_refused, call
-from tests.trainers.tiny import tiny_config, train_here
+from tests.support.tiny import tiny_config, train_here
 from trainers.runs.launch import launch
 
 TINY_YAML = "configs/tiny.yaml"

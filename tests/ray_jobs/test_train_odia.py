@@ -14,7 +14,7 @@ from ocr.files import write_json
 from ocr.settings import load_settings
 from ray_jobs import train_odia
 from tests.support.commands import PROJECT, assert_refused, call
-from tests.trainers.tiny import tiny_vlm_config
+from tests.support.tiny import tiny_vlm_config
 from trainers import ray_cluster
 from trainers.config import TrainConfig
 from trainers.ray_cluster import uses_gpu

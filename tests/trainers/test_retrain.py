@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.tiny import train_here
 from ocr.bundle import open_bundle
 from ocr.dataset.read import Dataset
 from ocr.evaluation import Evaluation, Line, compare
 from ocr.images import encode_image, open_image
 from ocr.recognizers.factory import load
 from ocr.retraining import BETTER, REFUSED, UNSURE, RetrainConfig
+from tests.support.tiny import train_here
 from trainers.retrain.gate import decide
 from trainers.retrain.run import divided, retrain
 
