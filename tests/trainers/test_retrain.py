@@ -119,18 +119,21 @@ def test_parts_are_alike_and_tear_no_page_apart(groups: list[str], parts: int) -
         assert max(map(len, found)) - min(map(len, found)) <= 1
 
 
+def twelve_corrections(folder: Path) -> Path:
+    data = Dataset.open("odia_words", "validation")
+    folder.mkdir()
+    for index in range(12):
+        image = encode_image(open_image(data.image_bytes(index)))
+        (folder / f"{index:02}.png").write_bytes(image)
+        text = json.dumps({"corrected_text": data.texts[index]}, ensure_ascii=False)
+        (folder / f"{index:02}.json").write_text(text)
+    return folder
+
+
 def test_it_ends_with_a_verdict_and_a_bundle_that_can_be_trained_further(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, corrections = Dataset.open("odia_words", "validation"), tmp_path / "corrections"
-    corrections.mkdir()
-    for index in range(12):
-        (corrections / f"{index:02}.png").write_bytes(
-            encode_image(open_image(data.image_bytes(index)))
-        )
-        (corrections / f"{index:02}.json").write_text(
-            json.dumps({"corrected_text": data.texts[index]}, ensure_ascii=False)
-        )
+    corrections = twelve_corrections(tmp_path / "corrections")
     values = {
         "bundle": "odia",
         "corrections": str(corrections),

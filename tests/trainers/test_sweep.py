@@ -113,6 +113,9 @@ def test_every_mistake_of_a_space_is_told_at_once() -> None:
         "space.workers: belongs to a trial's slot",
     ):
         assert any(part in line for line in found), (part, found)
+
+
+def test_every_mistake_of_a_range_is_told_at_once() -> None:
     with pytest.raises(UserError) as caught:
         sweep_of(
             metric="cer",
@@ -126,7 +129,7 @@ def test_every_mistake_of_a_space_is_told_at_once() -> None:
     for part in (
         "4 mistakes",
         "the range [2.0, 1.0] is empty",
-        "found uniform, choice",
+        "got uniform, choice",
         "has no logarithm",
         "got 'cer'",
     ):

@@ -143,11 +143,8 @@ def test_pages_shrunk_to_stamps_and_texts_too_long_are_told(drawn: Path, tmp_pat
     build(
         parse_settings(PrepareConfig, {"output": str(tmp_path / "set"), "sources": sources}, "test")
     )
-    data = {
-        "train": str(tmp_path / "set"),
-        "max_train_samples": None,
-        "max_validation_samples": None,
-    }
+    all_of_it = {"max_train_samples": None, "max_validation_samples": None}
+    data = {"train": str(tmp_path / "set"), **all_of_it}
     with pytest.raises(UserError, match=r"NOT  image sizes .* 900 → 96 px"):
         preflight_of(
             config(
