@@ -111,7 +111,7 @@ def test_the_drawing_process_ends_with_the_one_that_started_it(texts: str) -> No
         f"settings = parse_settings(SyntheticSettings, {source(texts)!r}, 't')\n"
         "process = RenderProcess()\n"
         "process.render([Request(settings, 'ଘର', 0, 1)])\n"
-        "print(drawer._process.pid, flush=True); os.kill(os.getpid(), 9)"
+        "print(process._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     pid = int(ended.stdout)
