@@ -111,12 +111,15 @@ def page_xml(page: Page) -> str:
 
     def line(one: Line) -> str:
         other = '<TextEquiv index="1"><Unicode>not this</Unicode></TextEquiv>'
-        return f'<TextLine id="{one.id}">{points(one.box)}{other}<TextEquiv index="0" conf="0.9"><Unicode>{one.text}</Unicode></TextEquiv></TextLine>'
+        text = f'<TextEquiv index="0" conf="0.9"><Unicode>{one.text}</Unicode></TextEquiv>'
+        return f'<TextLine id="{one.id}">{points(one.box)}{other}{text}</TextLine>'
 
     def region(id: str) -> str:
         turned = ' orientation="-90"' if page.of(id)[0].turned else ""
         inner = "".join(region(child) for child, parent in page.inside if parent == id)
-        return f'<TextRegion id="{id}"{turned}>{points(page.box(id))}{inner}{"".join(map(line, page.of(id)))}</TextRegion>'
+        lines = "".join(map(line, page.of(id)))
+        outline = points(page.box(id))
+        return f'<TextRegion id="{id}"{turned}>{outline}{inner}{lines}</TextRegion>'
 
     order = "".join(
         f'<RegionRefIndexed index="{place}" regionRef="{id}"/>'
@@ -147,7 +150,8 @@ def alto(page: Page, unit: str, per_px: int) -> str:
 
     def block(id: str) -> str:
         turned = ' ROTATION="-90"' if page.of(id)[0].turned else ""
-        return f'<TextBlock ID="{id}"{turned} {place(page.box(id))}>{"".join(map(line, page.of(id)))}</TextBlock>'
+        lines = "".join(map(line, page.of(id)))
+        return f'<TextBlock ID="{id}"{turned} {place(page.box(id))}>{lines}</TextBlock>'
 
     order = "".join(
         f'<ElementRef ID="ref{place}" REF="{id}"/>' for place, id in enumerate(page.reading_order)
@@ -168,7 +172,8 @@ def detection(page: Page) -> str:
         first = 1 if line.turned else 0  # the first corner is the upper left one of the writing
         return corners(line.box)[first:] + corners(line.box)[:first]
 
-    return f"{page.name}.png\t{json.dumps([{'transcription': line.text, 'points': points(line)} for line in page.lines], ensure_ascii=False)}\n"
+    boxes = [{"transcription": line.text, "points": points(line)} for line in page.lines]
+    return f"{page.name}.png\t{json.dumps(boxes, ensure_ascii=False)}\n"
 
 
 def write(path: str, content: str | bytes) -> None:
