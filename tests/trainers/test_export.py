@@ -160,7 +160,7 @@ def test_an_average_is_the_mean_of_the_checkpoints(run_dir: Path, tmp_path: Path
         exported.bundle.weights()["direct.weight"], (first + second) / 2, atol=1e-7
     )
     assert averaged([{"n": torch.tensor(3)}, {"n": torch.tensor(5)}])["n"] == 5
-    with pytest.raises(UserError, match=r"average=9 of=best: 3 such checkpoints"):
+    with pytest.raises(UserError, match=r"average=9 of=best: found 3 such checkpoints"):
         export_run(run_dir, ["average=9"])
 
 
