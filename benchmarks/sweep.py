@@ -88,7 +88,7 @@ def alone(folder: Path) -> float:
     code = (
         "import sys, time, torch; from pathlib import Path; from ocr.settings import "
         "load_settings; from trainers.config import TrainConfig\n"
-        "from trainers.runs.job import Data; from trainers.runs.launch import train_only; from trainers.loop.loop import fit; "
+        "from trainers.runs.launch import train_only; from trainers.loop.loop import fit; "
         "from trainers import on_ray; from trainers.loop.workers import Workers\n"
         "def here(job, data):\n"
         "    torch.set_num_threads(1)\n"
