@@ -1,6 +1,7 @@
 """Clutter around a text leaves it readable: lines above and below, rules, stamps, show-through."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,17 +78,7 @@ def test_a_rule_under_the_text_runs_below_the_baseline_solid_or_dotted() -> None
 
 
 def test_a_rule_follows_a_tilted_line() -> None:
-    tilted = Layout(
-        np.eye(2),
-        np.array([-20.0, -32.0]),
-        1.0,
-        200,
-        48,
-        48,
-        (20.0, 12.0, 180.0, 36.0),
-        slope=0.05,
-        baseline=32.0,
-    )
+    tilted = replace(LEVEL, slope=0.05)
     ink = Rule("under", 0.1, 0.5, 0.05, 1.0).coverage(tilted)
     assert ink[:, 180].argmax() - ink[:, 20].argmax() == pytest.approx(0.05 * 160, abs=1)
 

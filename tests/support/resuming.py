@@ -1,13 +1,16 @@
 """Runs that are stopped, killed and resumed: how tests repeat them and compare their bits."""
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from tests.support.tiny import tiny_context, tiny_task
 from trainers.config import TrainConfig
+from trainers.loop import faults
 from trainers.loop.checkpoint import directory_of, evaluations, verify_hashes
 from trainers.loop.loop import fit
 
@@ -36,6 +39,20 @@ VLM_WORDS = [
 
 class Died(Exception):
     """The process died, as far as a test within one process can tell."""
+
+
+def die_at(point: str, step: int, config: TrainConfig, patch: pytest.MonkeyPatch) -> None:
+    """Run until this process dies at a point, as far as one process can."""
+
+    def die(name: str, at: int, rank: int = 0) -> None:
+        if (name, at) == (point, step):
+            raise Died
+
+    with patch.context() as patched:
+        patched.setattr(faults, "point", die)
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)  # a dead process cleans nothing up
+        with pytest.raises(Died):
+            run_again(config)
 
 
 def run_again(config: TrainConfig, **more: Any) -> None:

@@ -1,6 +1,5 @@
 """A run that is stopped and continued is the run that never stopped, to the last bit."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,8 @@ import pytest
 import torch
 
 from ocr.recognizers.ctc.settings import CrnnSettings, MobileNetSettings, SvtrSettings
-from tests.support.resuming import Died, assert_equal_at, run_again
+from tests.support.resuming import assert_equal_at, die_at, run_again
 from tests.support.tiny import tiny_config, tiny_context, tiny_task
-from trainers.loop import faults
 from trainers.loop.checkpoint import directory_of
 from trainers.loop.loop import fit
 
@@ -77,15 +75,7 @@ def test_a_death_between_checkpoints_changes_no_bit(
     step: int, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config(tmp_path)
-
-    def die(name: str, at: int, rank: int = 0) -> None:
-        if (name, at) == ("step", step):
-            raise Died
-
-    with monkeypatch.context() as patched:
-        patched.setattr(faults, "point", die)
-        with pytest.raises(Died):
-            run_again(config)
+    die_at("step", step, config, monkeypatch)
     run_again(config)
     assert_finished_like(config.local_run_dir, golden)
 
@@ -97,16 +87,7 @@ def test_a_death_inside_a_checkpoint_changes_no_bit(
     point: str, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config(tmp_path)
-
-    def die(name: str, at: int, rank: int = 0) -> None:
-        if (name, at) == (point, 24):
-            raise Died
-
-    with monkeypatch.context() as patched:
-        patched.setattr(faults, "point", die)
-        patched.setattr(shutil, "rmtree", lambda *_, **__: None)  # a dead process cleans nothing up
-        with pytest.raises(Died):
-            run_again(config)
+    die_at(point, 24, config, monkeypatch)
     assert directory_of(config.local_run_dir, 24).exists() == (point == "before_evaluation")
     run_again(config)
     assert_finished_like(config.local_run_dir, golden)

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from ocr.errors import UserError
-from tests.support.resuming import Died, run_again
+from tests.support.resuming import die_at, run_again
 from tests.support.tiny import tiny_config, tiny_context, tiny_task
 from trainers.config import TrainConfig
-from trainers.loop import faults, trackers
+from trainers.loop import trackers
 from trainers.loop.loop import fit
 from trainers.loop.trackers import Reported, Trackers
 from trainers.runs.job import Job
@@ -132,15 +132,7 @@ def test_what_a_dead_run_had_sent_after_its_checkpoint_is_purged(
     step: int, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config(tmp_path, train=SHORT, report_to=["tensorboard"])
-
-    def die(name: str, at: int, rank: int = 0) -> None:
-        if (name, at) == ("step", step):
-            raise Died
-
-    with monkeypatch.context() as patched:
-        patched.setattr(faults, "point", die)
-        with pytest.raises(Died):
-            run_again(config)
+    die_at("step", step, config, monkeypatch)
     newest = max((config.local_run_dir / "tensorboard").iterdir())
     newest.write_bytes(newest.read_bytes()[:-3])  # and the last event was not whole
     run_again(config)
