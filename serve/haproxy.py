@@ -4,7 +4,7 @@ Ray Serve writes HAProxy's configuration and starts the binary that RAY_SERVE_HA
 names. That is this file, which amends the configuration and then becomes HAProxy. Ray reads these
 settings when it is imported, so it is not imported here.
 
-After an update of Ray, check: the names of the 20 variables below, the lines of the generated
+After an update of Ray, check: the names of the 22 variables below, the lines of the generated
 haproxy.cfg that `amended` rewrites (tests/serve/test_front.py holds both against ray==2.60.0).
 """
 
@@ -22,7 +22,8 @@ from serve.config import LimitSettings
 
 # requests up to this size are retried where a replica died; reading changes nothing
 _RETRIED_BYTES = 128 * 1024
-_PORTS = 50  # of an endpoint's replicas
+_PORTS = 50  # of an endpoint: replicas from the first on, its own services from the last on
+_RESERVED: list[socket.socket] = []  # kept open
 _QUEUE_MS = 20  # that a request waits for a replica with room before it is answered 503
 _ERRORS = {
     408: ("body_too_slow", "the request did not arrive in time"),
@@ -64,7 +65,8 @@ def _starter(binary: str, folder: Path, limits: LimitSettings) -> str:
 
 
 def _variables(folder: Path, start: Path) -> dict[str, str]:
-    ports = _replica_ports()
+    first = _reserved_ports()
+    last = first + _PORTS - 1
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
@@ -77,8 +79,11 @@ def _variables(folder: Path, start: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(last),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(last - 1),
+        # HAProxy's backup while no replica is up: shared, it answers with another endpoint's model
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(last - 2),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(last - 3),
         # a dead HAProxy is replaced after three failed checks in a row
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
@@ -86,8 +91,8 @@ def _variables(folder: Path, start: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_RETRIED_BYTES),
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "40",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports + _PORTS - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last - 4),
     }
 
 
@@ -129,12 +134,20 @@ def _error(status: int, code: str, message: str) -> str:
     return "\r\n".join([f"HTTP/1.1 {status} {name}", *headers, "", body])
 
 
-def _replica_ports() -> int:
-    """Return the first of 50 ports that no other endpoint on this machine uses.
+def _reserved_ports() -> int:
+    """Return the first of 50 ports, reserved for as long as this process lives.
 
-    Ray binds ports so that two endpoints may share one, and each would get the other's requests.
+    Ray binds ports so that two endpoints on one machine may share one, and each would get the
+    other's requests. The reservation is an abstract Unix socket: it ends with the process.
     """
     for first in range(30000, 31000, _PORTS):
+        reservation = socket.socket(socket.AF_UNIX)
+        try:
+            reservation.bind(f"\0lipi-serve-ports-{first}")
+        except OSError:
+            reservation.close()
+            continue
+        _RESERVED.append(reservation)
         if all(_is_free(port) for port in range(first, first + _PORTS)):
             return first
     return 30000
@@ -147,12 +160,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

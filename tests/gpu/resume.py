@@ -61,7 +61,7 @@ def _fit(config: TrainConfig, setup: Setup, stop_after: int | None = None) -> Pa
     """Train in this process as a Ray worker would; gives the run directory."""
     torch.set_num_threads(1)
     run = tiny_context(config)
-    job = Job(config, run.run_dir, run.run, 1, 1)
+    job = Job(config, run.run_dir, run.run_id, 1, 1)
     task, place = task_and_context(setup.device, job, 1, Workers())
     torch.manual_seed(torch.seed())  # a resumed process has another state of the global generator
     fit(config, task, place, stop_after)

@@ -114,7 +114,7 @@ def test_an_unfinished_run_is_continued_whatever_the_machine(
     run_of("compact", tmp_path, "odia-ctc", saved_at=1000)
     assert chosen(tmp_path) == (
         "odia_ctc.yaml",
-        f"its run is not finished and goes on ({tmp_path / 'odia-ctc'})",
+        f"its run is unfinished and resumes ({tmp_path / 'odia-ctc'})",
     )
     monkeypatch.setenv("LIPI_ACCELERATOR", "cpu")
     run_of("vlm", tmp_path, "odia-vlm", saved_at=2000)

@@ -310,7 +310,7 @@ def test_a_4_bit_run_is_merged_into_the_whole_base_and_reads_as_its_adapter_does
 def test_a_checkout_of_llama_cpp_is_asked_for(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"format=gguf needs export\.llama_cpp=FOLDER"):
         export_run(run_dir, ["format=gguf"])
-    with pytest.raises(UserError, match=r"no convert_hf_to_gguf\.py there"):
+    with pytest.raises(UserError, match=r"no convert_hf_to_gguf\.py in this folder"):
         export_run(run_dir, ["format=gguf", f"export.llama_cpp={tmp_path}"])
 
 
@@ -382,7 +382,7 @@ def test_a_ctc_run_has_nothing_to_merge(tmp_path: Path) -> None:
     launch(tiny_config(tmp_path, train={"max_steps": 2}), train_here, "the command")
     with pytest.raises(
         UserError,
-        match=r"format=merged: for vision-language models; model\.kind=compact has no adapter",
+        match=r"expected one of bundle or onnx for model\.kind=compact, which has no adapter",
     ):
         export_run(tmp_path / "tiny", ["format=merged"])
     card = ModelCard.load(tmp_path / "tiny" / "bundle" / "README.md")
