@@ -109,13 +109,15 @@ def encode_image(
     return buffer.getvalue()
 
 
-def scale_to_height(pixels: Pixels, height_px: int, max_width_px: int | None = None) -> Pixels:
-    """Scale to `height_px`, keeping the aspect; at least one column wide.
+def scale_to_height(
+    pixels: Pixels, height_px: int, max_width_px: int | None = None, stretch: float = 1.0
+) -> Pixels:
+    """Scale to `height_px`, keeping the aspect times `stretch`; at least one column wide.
 
     An image that would be wider than `max_width_px` is squeezed to that width.
     """
     height, width = pixels.shape[:2]
-    scaled_px = max(1, round(width * height_px / height))
+    scaled_px = max(1, round(width * stretch * height_px / height))
     size = (scaled_px if max_width_px is None else min(scaled_px, max_width_px), height_px)
     if size == (width, height):
         return pixels

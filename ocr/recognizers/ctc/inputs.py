@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr.images import Pixels, scale_to_height, to_ink, trim_rows
+from ocr.line_crop import crop_to_line
 from ocr.recognizers.ctc.settings import NetworkSettings
 
 MARGIN_PX = 4
@@ -34,7 +35,8 @@ def as_line(pixels: Pixels, settings: NetworkSettings) -> Pixels:
     max_width_px = (
         None if settings.fixed_width_px is None else settings.fixed_width_px - 2 * MARGIN_PX
     )
-    return scale_to_height(trim_rows(pixels), settings.height_px, max_width_px)
+    rows = crop_to_line(pixels) if settings.crop == "line" else trim_rows(pixels)
+    return scale_to_height(rows, settings.height_px, max_width_px, settings.stretch)
 
 
 def collate(

@@ -33,6 +33,19 @@ class WritingSettings(Settings):
     use_space_char: bool = Setting(
         False, on_resume="refuse", description="The space is an entry of the dictionary"
     )
+    crop: Literal["ink", "line"] = Setting(
+        "ink",
+        on_resume="refuse",
+        description="Rows that fill the input's height. ink: all with ink; line: those of the "
+        "text, without slivers of neighbouring lines",
+    )
+    stretch: float = Setting(
+        1.0,
+        ge=0.5,
+        le=3,
+        on_resume="refuse",
+        description="Factor on a line's width; more than 1 gives more outputs per character",
+    )
 
     @property
     def fixed_width_px(self) -> int | None:

@@ -111,7 +111,8 @@ def _width_to_learn(
     """
     where = f"{data.location}: sample {data.ids[index]}"
     width, height = image_size(data.image_bytes(index), where=where)
-    columns = input_width(max(1, round(width * config.ctc.height_px / height)), config.ctc)
+    scaled_px = width * config.ctc.stretch * config.ctc.height_px / height
+    columns = input_width(max(1, round(scaled_px)), config.ctc)
     needed = outputs_needed(alphabet.encode(data.texts[index])) if learn else 0
     given = config.ctc.outputs(columns)
     if needed > given:

@@ -32,7 +32,14 @@ from trainers.families.task import EvaluationSums, Losses, MicroBatch
 _LINES_IN_MEMORY_BYTES = 512 * 1024 * 1024
 _READ_AT_ONCE = 256
 # settings of model that do not change the network's layers
-_NOT_THE_NETWORK = ("alphabet", "character_dict_path", "use_space_char", "dropout")
+_NOT_THE_NETWORK = (
+    "alphabet",
+    "character_dict_path",
+    "use_space_char",
+    "dropout",
+    "crop",
+    "stretch",
+)
 _AUGMENTED_HEIGHT = 2  # in heights of the network's lines
 
 
