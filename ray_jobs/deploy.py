@@ -18,7 +18,7 @@ DEFAULTS = command.PROJECT / "configs" / "serve.yaml"
 
 
 def main(arguments: Namespace) -> None:
-    """Serve until told to stop."""
+    """Serve until stopped."""
     config = command.in_storage(
         load_settings(
             ServeConfig, arguments.config, [f"bundle={arguments.bundle}", *arguments.overrides]

@@ -9,7 +9,7 @@ Each phase is a process with a time limit of its own, so a crash or a hang costs
 appear as they are measured, and stand in `$OUT/gpu.json` (`runs/gpu/gpu.json` without OUT) with the
 chip, driver, versions and commit. Exit status: 0 all good, 1 a row is red, 2 the command is wrong.
 
-On a lent machine that has torch but not the project's other packages, in this order:
+On a machine that has torch but not the project's other packages, in this order:
 
     here    ../shared/hooks/device/pack.sh     writes .device/1.tar.xz (Ray) and .device/2.tar.xz
     call 1  carry .device/1.tar.xz
