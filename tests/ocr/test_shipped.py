@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ocr.bundle import SHIPPED, open_bundle, shipped_names
@@ -78,3 +79,14 @@ def test_reading_with_a_base_needs_no_torch(tmp_path: Path) -> None:
     )
     text, torch_was_imported = done.stdout.strip().split("\n")
     assert text and torch_was_imported == "False"
+
+
+@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_an_image_without_ink_reads_as_nothing_with_confidence_zero(name: str, grey: int) -> None:
+    blank = np.full((40, 200), grey, np.uint8)
+    faint = blank ^ (np.arange(200, dtype=np.uint8) % 2)  # noise of one grey level
+    words, _ = rendered(name)
+    nothing, also_nothing, text = load(Path(name)).read([blank, faint, words[0]])  # type: ignore[list-item]
+    assert (nothing.text, nothing.confidence) == ("", 0.0) == (also_nothing.text, 0.0)
+    assert text.text and text.confidence > 0

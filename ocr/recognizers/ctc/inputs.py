@@ -13,6 +13,7 @@ from ocr.line_crop import crop_to_line
 from ocr.recognizers.ctc.settings import NetworkSettings
 
 MARGIN_PX = 4
+_LEAST_INK = 0.25  # of 1: 8 grey levels
 
 
 def input_width(width_px: int, settings: NetworkSettings) -> int:
@@ -37,6 +38,11 @@ def as_line(pixels: Pixels, settings: NetworkSettings) -> Pixels:
     )
     rows = crop_to_line(pixels) if settings.crop == "line" else trim_rows(pixels)
     return scale_to_height(rows, settings.height_px, max_width_px, settings.stretch)
+
+
+def has_ink(line: Pixels) -> bool:
+    """Return whether any pixel differs from the background by more than noise of 8 grey levels."""
+    return float(to_ink(line).max()) > _LEAST_INK
 
 
 def collate(

@@ -13,7 +13,7 @@ from ocr.errors import UserError
 from ocr.images import Pixels
 from ocr.recognizers.ctc.calibration import Calibration
 from ocr.recognizers.ctc.decoding import Decoder, Floats, Ints, log_likelihoods, log_softmax
-from ocr.recognizers.ctc.inputs import as_line, collate
+from ocr.recognizers.ctc.inputs import as_line, collate, has_ink
 from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
 from ocr.recognizers.ctc.settings import NETWORK_SETTINGS, DecodingSettings, NetworkSettings
@@ -23,6 +23,7 @@ from ocr.settings import parse_settings
 
 READ_BATCH = 32
 # widest image of a batch, in widths of the narrowest: padding costs as much as reading
+NOTHING = Reading("", 0.0)  # of an image without ink
 _WIDEST = 2.0
 
 
@@ -68,7 +69,10 @@ class CtcRecognizer:
             results.update(
                 zip(chosen, self._read_batch([lines[i] for i in chosen], wanted), strict=True)
             )
-        return [results[index] for index in range(len(lines))]
+        return [
+            results[index] if has_ink(line) else (NOTHING, results[index][1])
+            for index, line in enumerate(lines)
+        ]
 
     def _read_batch(
         self, lines: Sequence[Pixels], references: Sequence[str] | None
