@@ -64,6 +64,14 @@ class Bundle:
             )
         return (self.path / name).read_bytes()
 
+    def files(self) -> dict[str, bytes]:
+        """Return every file by name but for the description and the manifest."""
+        return {
+            file.name: file.read_bytes()
+            for file in self.path.iterdir()
+            if file.is_file() and file.name not in (MANIFEST, DESCRIPTION)
+        }
+
     def weights(self) -> "dict[str, Tensor]":
         """Return the torch backend's tensors by name."""
         from safetensors.torch import load

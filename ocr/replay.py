@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ocr.bundle import DESCRIPTION, MANIFEST, Bundle, open_bundle, write_bundle
+from ocr.bundle import Bundle, open_bundle, write_bundle
 from ocr.dataset.arrow_cache import COLUMNS
 from ocr.dataset.read import EMBEDDED, Dataset
 from ocr.errors import UserError
@@ -83,11 +83,6 @@ def rows_file(dataset: Dataset, chosen: Sequence[int]) -> bytes:
 
 def with_replay(bundle: Bundle, path: Path, files: dict[str, bytes]) -> Bundle:
     """Write the bundle again, at `path`, with these samples in it."""
-    others = {
-        file.name: file.read_bytes()
-        for file in bundle.path.iterdir()
-        if file.is_file() and file.name not in (*MOST, MANIFEST, DESCRIPTION)
-    }
-    made = replace(bundle, path=path)
-    write_bundle(made, {**others, **files})
+    others = {name: content for name, content in bundle.files().items() if name not in MOST}
+    write_bundle(replace(bundle, path=path), {**others, **files})
     return open_bundle(path)

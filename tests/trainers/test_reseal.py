@@ -17,19 +17,14 @@ def small(tmp_path: Path) -> Path:
     """The Bangla recogniser with few samples and int8 alone, so that measuring is quick."""
     from dataclasses import replace
 
-    from ocr.bundle import DESCRIPTION, MANIFEST, write_bundle
+    from ocr.bundle import write_bundle
 
     bundle = open_bundle(SHIPPED / "bangla")
     data = Dataset.open(str(bundle.path), "validation")
-    files = {
-        file.name: file.read_bytes()
-        for file in bundle.path.iterdir()
-        if file.name not in (MANIFEST, DESCRIPTION, VALIDATION)
-    }
     folder = tmp_path / "bangla"
     backends = {"onnx-int8": bundle.backends["onnx-int8"]}
     made = replace(bundle, path=folder, backends=backends)
-    write_bundle(made, {**files, VALIDATION: few(data, 60)})
+    write_bundle(made, {**bundle.files(), VALIDATION: few(data, 60)})
     return folder
 
 

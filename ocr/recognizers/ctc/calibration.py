@@ -90,6 +90,14 @@ def reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reliabil
     )
 
 
+def fitted_with_error(
+    probabilities: Sequence[float], right: Sequence[bool]
+) -> tuple[Calibration, Reliability]:
+    """Return the calibration of all readings, and its reliability, measured by cross-fitting."""
+    honest = reliability(cross_fitted(probabilities, right), right)
+    return Calibration.fitted(probabilities, right), honest
+
+
 def cross_fitted(probabilities: Sequence[float], right: Sequence[bool]) -> list[float]:
     """Return each reading's confidence by a calibration fitted on the other half.
 

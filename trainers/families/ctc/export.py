@@ -19,7 +19,7 @@ from ocr.bundle import ENTRIES, LANGUAGE_MODEL, LEXICON, WEIGHTS, Bundle, weight
 from ocr.dictionary import Dictionary
 from ocr.evaluation import Evaluation, evaluate
 from ocr.images import open_image
-from ocr.recognizers.ctc.calibration import Calibration, Reliability, cross_fitted, reliability
+from ocr.recognizers.ctc.calibration import Reliability, fitted_with_error
 from ocr.recognizers.ctc.decoding import Decoder
 from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
@@ -71,8 +71,8 @@ def _calibrated(decoder: Decoder, reference: Evaluation) -> tuple[Decoder, Relia
     """Return the decoder with confidences fitted to the readings, and their cross-fitted error."""
     confidences = [line.confidence for line in reference.lines]
     right = [line.reading == line.reference for line in reference.lines]
-    decoder = replace(decoder, calibration=Calibration.fitted(confidences, right))
-    return decoder, reliability(cross_fitted(confidences, right), right)
+    calibration, trust = fitted_with_error(confidences, right)
+    return replace(decoder, calibration=calibration), trust
 
 
 def _read_by_each_backend(

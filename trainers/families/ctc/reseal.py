@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from ocr.bundle import DESCRIPTION, MANIFEST, Bundle, open_bundle, write_bundle
+from ocr.bundle import Bundle, open_bundle, write_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, evaluate
-from ocr.recognizers.ctc.calibration import Calibration, cross_fitted, reliability
+from ocr.recognizers.ctc.calibration import Calibration, fitted_with_error
 from ocr.recognizers.factory import load
 from ocr.replay import VALIDATION
 from ocr.settings import parse_settings
@@ -44,22 +44,21 @@ def reseal(bundle: Bundle, path: Path, changes: Mapping[str, Any]) -> Bundle:
     default = measured[bundle.default_backend("cpu")]
     confidences = [line.confidence for line in default.lines]
     right = [line.reading == line.reference for line in default.lines]
-    error = reliability(cross_fitted(confidences, right), right).expected_error
-    calibration = asdict(Calibration.fitted(confidences, right))
+    calibration, trust = fitted_with_error(confidences, right)
     card = {
         **bundle.card,
         "judged_samples": default.counts.samples,
-        "confidence": {"expected_calibration_error": error},
+        "confidence": {"expected_calibration_error": trust.expected_error},
     }
     made = replace(
         bundle,
         path=path,
         model=model,
         backends={backend: found.counts.cer for backend, found in measured.items()},
-        decoding={**bundle.decoding, "calibration": calibration},
+        decoding={**bundle.decoding, "calibration": asdict(calibration)},
         card=card,
     )
-    write_bundle(made, {**_files(bundle), MODEL_CARD: card_text(made).encode()})
+    write_bundle(made, {**bundle.files(), MODEL_CARD: card_text(made).encode()})
     return open_bundle(path)
 
 
@@ -67,21 +66,13 @@ def _measure(bundle: Bundle, path: Path) -> dict[str, Evaluation]:
     """Evaluate every backend of a bundle that is written for it and removed again."""
     data = Dataset.open(str(bundle.path), "validation")
     unchecked = replace(bundle, path=path.with_name(f"{path.name}.unchecked"))
-    write_bundle(unchecked, _files(bundle))
+    write_bundle(unchecked, bundle.files())
     try:
         return {
             backend: evaluate(load(unchecked.path, backend), data) for backend in bundle.backends
         }
     finally:
         shutil.rmtree(unchecked.path)
-
-
-def _files(bundle: Bundle) -> dict[str, bytes]:
-    return {
-        file.name: file.read_bytes()
-        for file in bundle.path.iterdir()
-        if file.is_file() and file.name not in (MANIFEST, DESCRIPTION)
-    }
 
 
 def main(words: Sequence[str]) -> None:
