@@ -62,6 +62,14 @@ ARCHIVES = PROJECT / ".device"
 MOST_TRAVELLING_BYTES = 60_000_000  # of 64 MiB, for one call
 LIBRARIES = ("torch", "transformers", "peft", "ray", "deepspeed", "bitsandbytes", "kornia")
 TRACEBACK_LINES = 25
+OF_LAUNCHERS = [
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+]
 KILL_SECONDS = 10  # kept of the limit, to end a phase that hangs
 
 
@@ -157,10 +165,12 @@ def run(phase: Phase, limit_s: float, words: Sequence[str]) -> Iterator[Row]:
     command = [sys.executable, "-m", "tests.gpu.phase", phase.module, *words]
     more = {"OMP_NUM_THREADS": "1"} if "--rehearse" in words else {}
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # a shell that a launcher started says it is one process of several; a phase is alone
+    alone = {key: value for key, value in os.environ.items() if key not in OF_LAUNCHERS}
     process = subprocess.Popen(
         command,
         cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more},
+        env={**alone, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -23,7 +23,7 @@ FAULTY = [
 
 def test_the_rehearsal_is_green(tmp_path: Path) -> None:
     command = [sys.executable, "tests/gpu/check.py", "--rehearse"]
-    env = environment(OUT=str(tmp_path))
+    env = environment(OUT=str(tmp_path), LOCAL_RANK="0")  # a launcher's, or of DeepSpeed before
     done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "gpu.json").read_text())
