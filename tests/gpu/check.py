@@ -62,14 +62,7 @@ ARCHIVES = PROJECT / ".device"
 MOST_TRAVELLING_BYTES = 60_000_000  # of 64 MiB, for one call
 LIBRARIES = ("torch", "transformers", "peft", "ray", "deepspeed", "bitsandbytes", "kornia")
 TRACEBACK_LINES = 25
-OF_LAUNCHERS = [
-    "RANK",
-    "LOCAL_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-]
+OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 KILL_SECONDS = 10  # kept of the limit, to end a phase that hangs
 
 
