@@ -6,10 +6,14 @@ STAMP := .venv/.installed
 
 FONT_PACKAGES := @fontsource-variable/anek-odia@5.3.0 @fontsource/baloo-bhaina-2@5.2.8 @fontsource/noto-sans-oriya@5.3.0
 
-MORE_BENGALI := hind-siliguri baloo-da-2 atma mina tiro-bangla noto-serif-bengali
-MORE_THAI := sarabun prompt kanit mitr niramit mali itim sriracha trirong taviraj chakra-petch bai-jamjuree
-SERIF := faces/.npm/fontsource-variable-noto-serif-oriya-5.3.0/package/files/noto-serif-oriya-oriya-wght-normal.woff2
+MORE_BENGALI := hind-siliguri@5.3.0 baloo-da-2@5.3.0 atma@5.3.0 mina@5.3.0 tiro-bangla@5.3.0 noto-serif-bengali@5.3.0 galada@5.2.8
+MORE_THAI := $(addsuffix @5.3.0,sarabun prompt kanit mitr niramit mali itim sriracha trirong taviraj chakra-petch bai-jamjuree) \
+  $(addsuffix @5.3.0,anuphan pattaya chonburi noto-sans-thai-looped pridi fahkwang ibm-plex-sans-thai maitree koho) \
+  $(addsuffix @5.2.8,k2d kodchasan athiti) krub@5.2.7
+NOTO_SERIF := faces/.npm/fontsource-variable-noto-serif-oriya-5.3.0/package/files/noto-serif-oriya
+ANEK_BANGLA := faces/.npm/fontsource-variable-anek-bangla-5.3.0/package/files/anek-bangla
 ANEK := fonts/.npm/fontsource-variable-anek-odia-5.3.0/package/files/anek-odia-oriya-standard-normal.woff2
+CONVERT := $(BIN)/python -m ocr.rendering.fonts convert
 
 .PHONY: setup train test lint faults gpu benchmarks requirements fonts faces
 
@@ -60,12 +64,25 @@ fonts: setup
 	for wdth in 75 100 125; do for wght in 200 400 600 800; do \
 	  $(BIN)/python -m ocr.rendering.fonts convert $(ANEK) fonts/anek-odia-$$wdth-$$wght.ttf --family "Anek Odia" --axes wght=$$wght,wdth=$$wdth || exit 2; done; done
 
-# more fonts for configs/words/ and configs/bases/, from npm into faces/ (not committed)
+# more fonts for configs/words/ and configs/bases/, from npm and PyPI into faces/ (not committed)
 faces: fonts
-	mkdir -p faces/.npm
-	cd faces/.npm && npm pack --silent @fontsource-variable/noto-serif-oriya@5.3.0 $(foreach name,$(MORE_BENGALI) $(MORE_THAI),@fontsource/$(name)@5.3.0)
+	mkdir -p faces/.npm faces/.pypi faces/thai faces/oriya
+	cd faces/.npm && npm pack --silent $(foreach name,noto-serif-oriya anek-bangla,@fontsource-variable/$(name)@5.3.0) $(foreach name,$(MORE_BENGALI) $(MORE_THAI),@fontsource/$(name))
 	cd faces/.npm && for f in *.tgz; do mkdir -p $${f%.tgz} && tar xzf $$f -C $${f%.tgz}; done
 	for subset in bengali thai; do for f in faces/.npm/*/package/files/*-$$subset-[3-8]00-normal.woff2; do \
-	  $(BIN)/python -m ocr.rendering.fonts convert $$f faces/$$subset/$$(basename $$f -normal.woff2).ttf || exit 2; done; done
+	  latin=$$(echo $$f | sed s/-$$subset-/-latin-/); \
+	  $(CONVERT) $$f faces/$$subset/$$(basename $$f -normal.woff2).ttf $$(test -f $$latin && echo --latin $$latin) || exit 2; done; done
 	for wght in 400 500 600 700; do \
-	  $(BIN)/python -m ocr.rendering.fonts convert $(SERIF) faces/oriya/noto-serif-oriya-$$wght.ttf --family "Noto Serif Oriya" --axes wght=$$wght || exit 2; done
+	  $(CONVERT) $(NOTO_SERIF)-oriya-wght-normal.woff2 faces/oriya/noto-serif-oriya-$$wght.ttf --latin $(NOTO_SERIF)-latin-wght-normal.woff2 --family "Noto Serif Oriya" --axes wght=$$wght || exit 2; done
+	for wdth in 75 100 125; do for wght in 200 400 600 800; do \
+	  $(CONVERT) $(ANEK_BANGLA)-bengali-standard-normal.woff2 faces/bengali/anek-bangla-$$wdth-$$wght.ttf --latin $(ANEK_BANGLA)-latin-standard-normal.woff2 --family "Anek Bangla" --axes wght=$$wght,wdth=$$wdth || exit 2; done; done
+	for weight in 400 500 600 700 800; do f=fonts/.npm/fontsource-baloo-bhaina-2-5.2.8/package/files/baloo-bhaina-2; \
+	  $(CONVERT) $$f-oriya-$$weight-normal.woff2 faces/oriya/baloo-bhaina-2-latin-$$weight.ttf --latin $$f-latin-$$weight-normal.woff2 || exit 2; done
+	for weight in 100 300 400 500 700 900; do f=fonts/.npm/fontsource-noto-sans-oriya-5.3.0/package/files/noto-sans-oriya; \
+	  $(CONVERT) $$f-oriya-$$weight-normal.woff2 faces/oriya/noto-sans-oriya-latin-$$weight.ttf --latin $$f-latin-$$weight-normal.woff2 || exit 2; done
+	for wdth in 75 100 125; do for wght in 200 400 600 800; do \
+	  $(CONVERT) $(ANEK) faces/oriya/anek-odia-latin-$$wdth-$$wght.ttf --latin $(subst -oriya-,-latin-,$(ANEK)) --family "Anek Odia" --axes wght=$$wght,wdth=$$wdth || exit 2; done; done
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps -d faces/.pypi odoo-addon-l10n-th-fonts==18.0.1.0.0.2 bengali-captcha==0.1.2
+	cd faces/.pypi && for f in *.whl; do $(CURDIR)/$(BIN)/python -m zipfile -e $$f .; done
+	find faces/.pypi -name 'THSarabun*.ttf' -exec cp {} faces/thai/ \;
+	find faces/.pypi -name sole.ttf -exec cp {} faces/bengali/ \;

@@ -49,9 +49,9 @@ class Neighbour:
     start: float
 
     @classmethod
-    def sampled(cls, draws: Draws, line: str) -> "Neighbour":
+    def sampled(cls, draws: Draws, line: str, room: tuple[float, float]) -> "Neighbour":
         """Return a neighbour with more room than a tight crop would leave it."""
-        return cls(line, draws.uniform(0.04, 0.26), draws.uniform(0.3, 1.0), draws.uniform())
+        return cls(line, draws.within(room), draws.uniform(0.3, 1.0), draws.uniform())
 
     def piece(
         self, font: Font, size_px: int, own: Sequence[Piece], layout: Layout, above: bool
@@ -278,10 +278,6 @@ def choose_clutter(
     Pieces of other lines show texts of the same list, as far as the same font has their letters.
     """
 
-    def chosen(kind: str, share: float) -> Draws | None:
-        draws = Draws(settings.seed, text, index, kind) if share else None
-        return draws if draws and draws.uniform() < share else None
-
     def line(draws: Draws) -> str:
         other = texts[draws.below(len(texts))].partition("\n")[0]
         return (
@@ -289,20 +285,17 @@ def choose_clutter(
             or text.partition("\n")[0]
         )
 
-    neighbours, rules = (
-        chosen("neighbours", settings.neighbour_share),
-        chosen("rules", settings.rule_share),
-    )
-    stamp, behind = (
-        chosen("stamp", settings.stamp_share),
-        chosen("show-through", settings.show_through_share),
-    )
+    keyed = Draws(settings.seed, text, index)
+    neighbours = keyed.chosen("neighbours", settings.neighbour_share)
+    rules = keyed.chosen("rules", settings.rule_share)
+    stamp = keyed.chosen("stamp", settings.stamp_share)
+    behind = keyed.chosen("show-through", settings.show_through_share)
     which = neighbours.below(3) if neighbours else 0  # both, above, below
     return Clutter(
-        above=Neighbour.sampled(neighbours, line(neighbours))
+        above=Neighbour.sampled(neighbours, line(neighbours), settings.neighbour_room)
         if neighbours and which != 2
         else None,
-        below=Neighbour.sampled(neighbours, line(neighbours))
+        below=Neighbour.sampled(neighbours, line(neighbours), settings.neighbour_room)
         if neighbours and which != 1
         else None,
         rules=Rule.all_sampled(rules) if rules else (),

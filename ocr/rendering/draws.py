@@ -9,6 +9,7 @@ class Draws:
     """Uniform numbers keyed by (seed, text, index …), used in a fixed order."""
 
     def __init__(self, *key: object) -> None:
+        self._key = key
         self._values = iter(text_generator(*key).random(_DRAWS).tolist())
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
@@ -22,3 +23,8 @@ class Draws:
     def below(self, count: int) -> int:
         """Return the next number as an index in [0, count)."""
         return int(self.uniform(0, count))
+
+    def chosen(self, kind: str, share: float) -> "Draws | None":
+        """Return numbers of their own for a kind of effect, for a share of the keys; else None."""
+        draws = Draws(*self._key, kind) if share else None
+        return draws if draws and draws.uniform() < share else None

@@ -2,11 +2,13 @@
 
 Every refusal has its reason.
 `python -m ocr.rendering.fonts check Oriya [FAMILY|FILE|FOLDER …]` prints the check of each font;
-`python -m ocr.rendering.fonts convert IN.woff2 OUT.ttf [--family NAME] [--axes wght=400,wdth=75]`
-unpacks a web font.
+`python -m ocr.rendering.fonts convert IN.woff2 OUT.ttf [--latin LATIN.woff2] [--family NAME]
+[--axes wght=400,wdth=75]` unpacks a web font. Web fonts come cut by script: `--latin` adds the
+Latin letters, digits and punctuation of the same face.
 """
 
 import argparse
+import io
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -74,12 +76,27 @@ def _pattern_of(script: Script) -> str:
 
 
 def convert(
-    source: Path, target: Path, family: str | None = None, axes: dict[str, float] | None = None
+    source: Path,
+    target: Path,
+    family: str | None = None,
+    axes: dict[str, float] | None = None,
+    latin: Path | None = None,
 ) -> None:
     """Unpack a WOFF2 file to TrueType, named after the target file.
 
-    `axes` fixes the values of its variable axes.
+    `axes` fixes the values of its variable axes. The characters of `latin`, another cut of the same
+    face, are added. UserError when a file is no font.
     """
+    font = _unpacked(source, axes)
+    family = family or typographic_family(font) or target.stem
+    if latin is not None:
+        font = _merged(font, _unpacked(latin, axes))
+    _rename(font, family, target.stem)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    font.save(target)
+
+
+def _unpacked(source: Path, axes: dict[str, float] | None) -> TTFont:
     try:
         font = open_font(source, lazy=False)
     except (OSError, TTLibError, ImportError) as problem:
@@ -89,9 +106,19 @@ def convert(
 
         font = instancer.instantiateVariableFont(font, axes)
     font.flavor = None
-    _rename(font, family or typographic_family(font) or target.stem, target.stem)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    font.save(target)
+    return font
+
+
+def _merged(*fonts: TTFont) -> TTFont:
+    """Return one font with the characters and the shaping of all; the first's where both do."""
+    from fontTools.merge import Merger
+
+    files = []
+    for font in fonts:
+        files.append(io.BytesIO())
+        font.save(files[-1])
+        files[-1].seek(0)
+    return Merger().merge(files)
 
 
 def _family_of(path: Path) -> str:
@@ -161,6 +188,7 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     converting = verbs.add_parser("convert")
     converting.add_argument("source", type=Path)
     converting.add_argument("target", type=Path)
+    converting.add_argument("--latin", type=Path, help="the same face's Latin cut")
     converting.add_argument("--family")
     converting.add_argument("--axes", default="", help="such as wght=400,wdth=75")
     checking = verbs.add_parser("check")
@@ -175,7 +203,7 @@ def _main(arguments: Sequence[str] | None = None) -> int:
                     part.partition("=") for part in options.axes.split(",") if part
                 )
             }
-            convert(options.source, options.target, options.family, axes)
+            convert(options.source, options.target, options.family, axes, options.latin)
         else:
             require_shaping()
             print(

@@ -44,6 +44,18 @@ def shaped(font: Font, size_px: int, text: str) -> Piece:
     return Piece(ink, left, top)
 
 
+def spread(font: Font, size_px: int, parts: tuple[str, str], gap_px: int, dotted: bool) -> Piece:
+    """Return a line of two parts with a gap between them, which dots may lead across."""
+    first, second = (shaped(font, size_px, part) for part in parts)
+    pieces = [first, second.moved(first.right + gap_px - second.left, 0)]
+    dots = max(0, int(gap_px / max(1.0, font.at(size_px).getlength("."))) - 1)
+    if dotted and dots and ord(".") in font.characters:
+        leader = shaped(font, size_px, "." * dots)
+        pieces.append(leader.moved(first.right + (gap_px - leader.right) // 2, 0))
+    ink, (left, top) = composed(pieces)
+    return Piece(ink, left, top)
+
+
 def bounds(pieces: Sequence[Piece]) -> tuple[int, int, int, int]:
     """Return left, top, right and bottom of the pieces, with one clear pixel around them."""
     left, top = min(piece.left for piece in pieces), min(piece.top for piece in pieces)

@@ -12,7 +12,8 @@ from ocr.keyed import fixed_generator
 from ocr.rendering.clutter import Clutter
 from ocr.rendering.draws import Draws
 from ocr.rendering.font import Font
-from ocr.rendering.ink import Layout, Piece, bounds, composed, shaped
+from ocr.rendering.ink import Layout, Piece, bounds, composed, shaped, spread
+from ocr.rendering.scan import scanned
 from ocr.rendering.scripts import script_named
 from ocr.sources.settings import SyntheticSettings
 
@@ -28,6 +29,8 @@ def render(
 
     One affine warp, clutter, then blur, paper, noise and polarity.
     """
+    if draws.chosen("clean", settings.clean_share):
+        settings = _clean(settings)
     height_px = settings.height_px[0] + draws.below(
         settings.height_px[1] - settings.height_px[0] + 1
     )
@@ -44,7 +47,14 @@ def render(
     grey += _crop(_noise(), grey.shape, draws) * draws.within(settings.noise)
     if draws.uniform() < settings.inverted_share:
         np.subtract(255, grey, out=grey)
-    return np.clip(grey, 0, 255, out=grey).astype(np.uint8)
+    return scanned(grey, settings, draws)
+
+
+@lru_cache(maxsize=64)
+def _clean(settings: SyntheticSettings) -> SyntheticSettings:
+    """Return the settings of a page as a laser printer leaves it: upright, sharp, black."""
+    none = dict.fromkeys(("blur_px", "noise", "texture", "rotation_degrees", "shear"), (0.0, 0.0))
+    return settings.model_copy(update={**none, "contrast": (0.75, 1.0), "paper_grey": (225, 255)})
 
 
 def _warped_ink(
@@ -73,7 +83,7 @@ def _warped_ink(
     line_top, line_bottom = _line_box(font, size_px, settings.script)
     pitch_px = round(_LINE_PITCH * (line_bottom - line_top))
     own = [
-        shaped(font, size_px, line).moved(0, number * pitch_px)
+        _line(font, size_px, line, settings, draws).moved(0, number * pitch_px)
         for number, line in enumerate(text.split("\n"))
     ]
     layout = _fitted(own, pitch_px, turn, (line_box, line_top, line_bottom), margins, height_px)
@@ -85,6 +95,17 @@ def _warped_ink(
         Image.Resampling.BILINEAR,
     )
     return clutter.over(ink, font, size_px, layout)
+
+
+def _line(font: Font, size_px: int, text: str, settings: SyntheticSettings, draws: Draws) -> Piece:
+    """Return the ink of one line; a share of lines with a space as wide as a tab or dotted."""
+    gap = draws.chosen("gap", settings.gap_share) if " " in text else None
+    if gap is None:
+        return shaped(font, size_px, text)
+    spaces = [place for place, character in enumerate(text) if character == " "]
+    place = spaces[gap.below(len(spaces))]
+    width_px = round(gap.uniform(1, 10) * size_px * 0.6)
+    return spread(font, size_px, (text[:place], text[place + 1 :]), width_px, gap.uniform() < 0.3)
 
 
 def _fitted(

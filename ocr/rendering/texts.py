@@ -1,13 +1,16 @@
 """Texts of the synthetic source: words, lines or paragraphs of text files, in a fixed order."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import gzip
+import lzma
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import regex
 
-from ocr.errors import UserError
+from ocr.errors import UserError, first_line
 from ocr.keyed import digest_of, share_of
 from ocr.linting import KINDS, lint
+from ocr.rendering.forms import Forms
 from ocr.rendering.scripts import JOINERS, Script, script_named
 from ocr.sources.settings import SyntheticSettings
 from ocr.text import normalise
@@ -16,6 +19,9 @@ from ocr.text import normalise
 _WORD_SALT = "lipi: which words"
 # Thai vowels stay beside their consonant
 _UNCUT = regex.compile(r"[\u0e40-\u0e44]?\X[\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46]*")
+_LATIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_SHIPPED, SHIPPED_TEXTS = "shipped:", Path(__file__).parents[1] / "assets" / "texts"
+_UNPACKED: dict[str, Callable[[bytes], bytes]] = {".xz": lzma.decompress, ".gz": gzip.decompress}
 _BESIDE_LETTERS = frozenset(" 0123456789.,;:?!'\"()[]/%+-–—‘’“”…")
 
 
@@ -44,13 +50,44 @@ def _lines(settings: SyntheticSettings) -> list[str]:
             f"lines {settings.length[0]} to {settings.length[1]} characters long, "
             f"hashed into [{low}, {high})"
         )
-    return _dealt(texts)[: settings.count]
+    return _mixed(_dealt(texts), script, settings)
+
+
+def _mixed(lines: list[str], script: Script, settings: SyntheticSettings) -> list[str]:
+    """Return `count` lines at most, with the shares of forms and of single words among them."""
+    forms, words = (
+        round(share * settings.count) for share in (settings.form_share, settings.word_share)
+    )
+    texts = lines[: max(0, settings.count - forms - words)]
+    if forms:
+        drawn = Forms(script, lines, settings.length[1])
+        numbered = (normalise(drawn.line(settings.seed, index)) for index in range(2 * forms))
+        texts += [text for text in numbered if _is_sound(text)][:forms]
+    if words:
+        texts += [_some_words(line) for line in lines[-words:]]
+    return _dealt_each(texts) if forms or words else texts
+
+
+def _some_words(line: str) -> str:
+    words = line.split(" ")
+    first = _between((0, len(words) - 1), "first word", line)
+    return " ".join(words[first : first + _between((1, 3), "words", line)])
+
+
+def _dealt_each(texts: Sequence[str]) -> list[str]:
+    """Return the texts in a fixed order, repeated ones as often as they are given."""
+    return [
+        text
+        for _, text in sorted(
+            (digest_of(text, str(index), size=8), text) for index, text in enumerate(texts) if text
+        )
+    ]
 
 
 def _paragraphs(path: Path, script: Script, settings: SyntheticSettings) -> Iterator[str]:
     lines: list[str] = []
     for line in _packed(path, settings):
-        if not _is_line(line, script):
+        if not _is_line(line, script, settings.latin_share):
             lines = []
             continue
         lines.append(line)
@@ -89,10 +126,16 @@ def _between(bounds: tuple[int, int], *key: str) -> int:
     return bounds[0] + number % (bounds[1] - bounds[0] + 1)
 
 
-def _is_line(line: str, script: Script) -> bool:
-    """Return whether a line is letters of the script, digits and punctuation, in sound order."""
+def _is_line(line: str, script: Script, latin_share: float) -> bool:
+    """Return whether a line is letters of the script, digits and punctuation, in sound order.
+
+    At most `latin_share` of its letters may be Latin.
+    """
     letters = "".join(character for character in line if character not in _BESIDE_LETTERS)
-    return bool(letters) and script.holds(letters) and _is_sound(line)
+    own = "".join(character for character in letters if character not in _LATIN)
+    if len(letters) - len(own) > latin_share * len(letters):
+        return False
+    return bool(own) and script.holds(own) and _is_sound(line)
 
 
 def _words(settings: SyntheticSettings) -> list[str]:
@@ -192,9 +235,13 @@ def _is_sound(text: str) -> bool:
 
 
 def _read(path: Path) -> str:
+    path = Path(str(path).replace(_SHIPPED, f"{SHIPPED_TEXTS}/", 1))
     try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as problem:
+        content = path.read_bytes()
+        if path.suffix in _UNPACKED:
+            content = _UNPACKED[path.suffix](content)
+        return content.decode("utf-8-sig", errors="replace")
+    except (OSError, EOFError, lzma.LZMAError) as problem:
         raise UserError(
-            f"{path}: {problem.strerror}; `texts` names word lists or running text"
+            f"{path}: {first_line(problem)}; `texts` names word lists or running text"
         ) from None

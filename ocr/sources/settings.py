@@ -288,7 +288,10 @@ class SyntheticSettings(SourceSettings):
     texts: tuple[str, ...] = Setting(
         (),
         on_resume="refuse",
-        description="Word lists or running text in UTF-8, cut at white space",
+        description=(
+            "Word lists or running text in UTF-8, cut at white space; may be compressed "
+            "(.xz, .gz); shipped:NAME: a file of ocr/assets/texts"
+        ),
     )
     dictionary: str | None = Setting(
         None,
@@ -333,6 +336,30 @@ class SyntheticSettings(SourceSettings):
         0.0,
         on_resume="refuse",
         description="Share of images that show a number in the script's digits",
+        ge=0,
+        le=1,
+    )
+    form_share: float = Setting(
+        0.0,
+        on_resume="refuse",
+        description=(
+            "Share of lines as forms have them: list numbers, dates, sums, telephone numbers "
+            "and Latin words between phrases of the texts"
+        ),
+        ge=0,
+        le=1,
+    )
+    word_share: float = Setting(
+        0.0,
+        on_resume="refuse",
+        description="Share of lines that are one to three words of the texts",
+        ge=0,
+        le=1,
+    )
+    latin_share: float = Setting(
+        0.0,
+        on_resume="refuse",
+        description="Most Latin letters that a line may have, of its letters; 0: none",
         ge=0,
         le=1,
     )
@@ -417,6 +444,11 @@ class SyntheticSettings(SourceSettings):
         ge=0,
         le=1,
     )
+    neighbour_room: Range = Setting(
+        (0.04, 0.26),
+        on_resume="refuse",
+        description="Room for a line above or below, as shares of the height",
+    )
     rule_share: float = Setting(
         0.0,
         on_resume="refuse",
@@ -435,6 +467,48 @@ class SyntheticSettings(SourceSettings):
         0.0,
         on_resume="refuse",
         description="Share of images with faint mirrored text from the back of the page",
+        ge=0,
+        le=1,
+    )
+    gap_share: float = Setting(
+        0.0,
+        on_resume="refuse",
+        description="Share of lines with a wide gap or dotted leaders in place of a space",
+        ge=0,
+        le=1,
+    )
+    clean_share: float = Setting(
+        0.0,
+        on_resume="refuse",
+        description="Share of images without blur, noise, shading, rotation or slant",
+        ge=0,
+        le=1,
+    )
+    bilevel_share: float = Setting(
+        0.0,
+        on_resume="refuse",
+        description="Share of images thresholded to black and white, strokes broken or filled",
+        ge=0,
+        le=1,
+    )
+    fade_share: float = Setting(
+        0.0,
+        on_resume="refuse",
+        description="Share of images with paler stretches along the line",
+        ge=0,
+        le=1,
+    )
+    jpeg_share: float = Setting(
+        0.0,
+        on_resume="refuse",
+        description="Share of images with the traces of JPEG, quality 30 to 80",
+        ge=0,
+        le=1,
+    )
+    pattern_share: float = Setting(
+        0.0,
+        on_resume="refuse",
+        description="Share of images with soft shapes behind the text",
         ge=0,
         le=1,
     )

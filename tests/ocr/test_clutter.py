@@ -45,7 +45,9 @@ def test_less_than_half_of_a_neighbour_shows_and_none_of_it_in_the_text(
 ) -> None:
     own = [shaped(font, SIZE_PX, "ଓଡ଼ିଶା")]
     for key in TRIES:
-        piece = Neighbour.sampled(Draws(key), "ପ୍ରଧାନମନ୍ତ୍ରୀ").piece(font, SIZE_PX, own, LEVEL, above)
+        piece = Neighbour.sampled(Draws(key), "ପ୍ରଧାନମନ୍ତ୍ରୀ", (0.04, 0.5)).piece(
+            font, SIZE_PX, own, LEVEL, above
+        )
         # the layout leaves 12 px clear on both sides
         top_edge, bottom_edge = (
             own[0].top - 1 - 12,

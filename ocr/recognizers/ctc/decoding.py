@@ -27,6 +27,7 @@ Ints = NDArray[np.int64]
 # less likely classes of a column do not extend a beam: three times as fast as -9, with the same
 # errors
 _LEAST_LOG_PROB = -6.0
+_MOST_CLASSES = 16  # tried in a column; the reading of a network that has learnt nothing is bounded
 _SURE_BLANK = math.log(0.999)  # columns so sure of the blank extend no beam
 _NEVER = -math.inf
 
@@ -184,6 +185,9 @@ class Decoder:
         """
         beams: dict[tuple[int, ...], _Beam] = {(): _Beam(0.0, _NEVER, "", 0.0)}
         likely = log_probs_TK > _LEAST_LOG_PROB
+        if log_probs_TK.shape[1] > _MOST_CLASSES:  # of a column that says nothing, only some
+            last = np.partition(log_probs_TK, -_MOST_CLASSES)[:, -_MOST_CLASSES, None]
+            likely &= log_probs_TK >= last
         for column, likely_K in zip(log_probs_TK.tolist(), likely, strict=True):
             classes = (
                 []
