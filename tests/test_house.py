@@ -119,6 +119,11 @@ def test_every_path_that_the_design_page_names_exists() -> None:
     assert [path for path in sorted(named) if not (PROJECT / path).exists()] == []
 
 
+def test_every_config_needs_the_checkout_alone() -> None:
+    outside = [path.name for path in CONFIGS if "../" in path.read_text(encoding="utf-8")]
+    assert CONFIGS and outside == []
+
+
 @pytest.mark.parametrize("package", [*MAY_IMPORT, "tests", "benchmarks"])
 def test_no_function_is_longer_than_a_screen(package: str) -> None:
     kinds, too_long = (ast.FunctionDef, ast.AsyncFunctionDef), []

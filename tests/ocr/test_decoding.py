@@ -1,5 +1,6 @@
 """Decoding: likelihoods are torch's CTC loss, the beam finds the best text."""
 
+import gzip
 import itertools
 import math
 
@@ -111,6 +112,42 @@ def test_a_language_model_comes_back_from_its_file() -> None:
     assert (
         again.counts == model.counts and again.order == 4 and again.to_bytes() == model.to_bytes()
     )
+
+
+def test_digits_are_one_character_for_the_language_model() -> None:
+    model = CharacterModel.trained(["ข้อ 1.", "ข้อ 2.", "ข้อ ๒."] * 5, order=4)
+    assert model.log_prob("ข้อ ", "9") == model.log_prob("ข้อ ", "๒") > math.log(0.05)
+    assert model.log_prob("ข้อ 7", ".") == model.log_prob("ข้อ ๑", ".") > math.log(0.5)
+    digits = [model.log_prob("ข้อ ", digit) for digit in "0123456789"]
+    assert sum(map(math.exp, digits)) > 0.5
+    again = CharacterModel.from_bytes(model.to_bytes())
+    assert again.one_digit and again.log_prob("ข้อ ", "3") == digits[0]
+    assert again.with_texts(["๕"]).one_digit
+
+
+def test_a_language_model_from_before_keeps_its_digits_apart() -> None:
+    content = gzip.compress(b"2\n1\t3\n2\t1\n\x02\t4\n\x021\t3\n\x022\t1")
+    model = CharacterModel.from_bytes(content)
+    assert not model.one_digit and model.log_prob("", "1") > model.log_prob("", "2")
+    assert gzip.decompress(model.to_bytes()).startswith(b"2\n")
+
+
+def test_a_column_that_says_nothing_extends_few_beams() -> None:
+    alphabet, settings = (
+        Alphabet(tuple(map(chr, range(97, 97 + 120)))),
+        DecodingSettings(method="beam"),
+    )
+    tried = set[tuple[str, str]]()
+
+    class Counting(CharacterModel):
+        def log_prob(self, context: str, character: str) -> float:
+            tried.add((context, character))
+            return 0.0
+
+    hopeless = np.full((6, 1, 121), -math.log(121), np.float32)
+    hopeless[:, 0, 40] += 0.1
+    Decoder(alphabet, settings, Counting(1, {})).read(hopeless, np.array([6]))
+    assert 0 < len(tried) <= 6 * settings.beam_width * 16 + settings.beam_width
 
 
 def test_new_texts_join_a_language_model_and_weigh_half_of_it() -> None:

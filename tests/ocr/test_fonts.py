@@ -101,6 +101,25 @@ def test_a_web_font_is_unpacked_under_its_new_name(tmp_path) -> None:  # type: i
     assert check_font(font, SCRIPTS["Oriya"]).reason == ""
 
 
+def test_the_latin_cut_of_a_face_joins_its_other_cut(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from fontTools.subset import Subsetter
+    from fontTools.ttLib import TTFont
+
+    families = {"odia": "Noto Sans Oriya", "latin": "Noto Sans"}
+    for name, codes in {"odia": range(0xB00, 0xB80), "latin": range(0x20, 0x7F)}.items():
+        font = TTFont(font_of(families[name], "Oriya").path)
+        subsetter = Subsetter()
+        subsetter.populate(unicodes=codes)
+        subsetter.subset(font)
+        font.flavor = "woff2"
+        font.save(tmp_path / f"{name}.woff2")
+    files = [str(tmp_path / f"{name}") for name in ("odia.woff2", "joined.ttf", "latin.woff2")]
+    assert _main(["convert", *files[:2], "--latin", files[2]]) == 0
+    (joined,) = find_fonts(SCRIPTS["Oriya"], [files[1]])
+    assert check_font(joined, SCRIPTS["Oriya"]).reason == ""
+    assert {ord("A"), ord("7"), ord("/"), 0x0B15} <= joined.characters
+
+
 def test_a_file_that_is_no_font_is_a_users_mistake(tmp_path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "broken.ttf").write_bytes(b"not a font")
     assert _main(["convert", str(tmp_path / "broken.ttf"), str(tmp_path / "out.ttf")]) == 2

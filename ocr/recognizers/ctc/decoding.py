@@ -185,9 +185,8 @@ class Decoder:
         """
         beams: dict[tuple[int, ...], _Beam] = {(): _Beam(0.0, _NEVER, "", 0.0)}
         likely = log_probs_TK > _LEAST_LOG_PROB
-        if log_probs_TK.shape[1] > _MOST_CLASSES:  # of a column that says nothing, only some
-            last = np.partition(log_probs_TK, -_MOST_CLASSES)[:, -_MOST_CLASSES, None]
-            likely &= log_probs_TK >= last
+        for column in np.flatnonzero(likely.sum(1) > _MOST_CLASSES):  # one that says nothing
+            likely[column, np.argsort(-log_probs_TK[column], kind="stable")[_MOST_CLASSES:]] = False
         for column, likely_K in zip(log_probs_TK.tolist(), likely, strict=True):
             classes = (
                 []
