@@ -9,8 +9,12 @@ import contextlib
 import difflib
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +32,8 @@ from ocr.files import locked, read_json, replaced_folder, sync
 from ocr.sources.settings import SourceSettings
 
 MapUnits = Callable[[Callable[[Work], int], Sequence[Work]], Iterator[int]]
+_WORTH_PROCESSES = 6  # units: a process takes seconds to start
+_TOLD_SECONDS = 30
 _VERSION = 2  # version of a part's content; another one makes parts again
 
 
@@ -51,6 +57,18 @@ def in_this_process(work: Callable[[Work], int], works: Sequence[Work]) -> Itera
     yield from map(work, works)
 
 
+def in_processes(work: Callable[[Work], int], works: Sequence[Work]) -> Iterator[int]:
+    """Yield the results of the units, done by a process on each core; few units by this one."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    if cores == 1 or len(works) < _WORTH_PROCESSES:
+        yield from in_this_process(work, works)
+        return
+    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from (done.result() for done in as_completed([pool.submit(work, w) for w in works]))
+
+
 def build(config: PrepareConfig, map_units: MapUnits = in_this_process) -> Summary:
     """Read every source, keep the good samples, write the folder.
 
@@ -64,12 +82,22 @@ def build(config: PrepareConfig, map_units: MapUnits = in_this_process) -> Summa
     works = _planned(config)
     with _staging(config, output) as staging:
         work = partial(make_part, config, staging)
-        with tqdm(unit=" samples", desc="prepare", mininterval=1.0, disable=None) as progress:
-            for count in map_units(work, works):
-                progress.update(count)
+        _follow(map_units(work, works))
         summary = _written(config, output, staging, works)
         shutil.rmtree(staging)
     return summary
+
+
+def _follow(counts: Iterator[int]) -> None:
+    """Show how many samples are done: a bar on a terminal, else a line every half minute."""
+    done, told = 0, time.monotonic()
+    with tqdm(unit=" samples", desc="prepare", mininterval=1.0, disable=None) as progress:
+        for count in counts:
+            progress.update(count)
+            done += count
+            if progress.disable and time.monotonic() - told > _TOLD_SECONDS:
+                told = time.monotonic()
+                print(f"prepare: {done:,} samples", flush=True)
 
 
 def signature(config: PrepareConfig) -> str:

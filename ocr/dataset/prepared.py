@@ -6,7 +6,7 @@ Prepared sources are kept under a hash of their content.
 from collections.abc import Sequence
 from pathlib import Path
 
-from ocr.dataset.build import build, signature
+from ocr.dataset.build import build, in_processes, signature
 from ocr.dataset.config import PrepareConfig
 from ocr.dataset.read import Dataset
 from ocr.files import cache_dir, locked, read_json
@@ -118,7 +118,7 @@ def _prepared(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_suffix(".lock")):
         if not (folder / "dataset.json").is_file():
-            report = build(config.model_copy(update={"output": str(folder)}))
+            report = build(config.model_copy(update={"output": str(folder)}), in_processes)
             if seed == 0:
                 print(report, flush=True)
     return folder

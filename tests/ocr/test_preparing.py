@@ -27,6 +27,7 @@ from ocr.degrade import degraded
 from ocr.errors import UserError
 from ocr.images import encode_image, open_image
 from ocr.sample import Sample
+from ocr.sources.unit import Unit
 
 
 def picture(number: int, changed: int = 0) -> bytes:
@@ -475,6 +476,39 @@ def test_training_takes_sources_and_prepares_them_once(
     monkeypatch.undo()
     train, validation = open_splits(sources, sources, 0.3, 0.01)
     assert len(train) == len(validation) == 40
+
+
+def test_processes_make_the_bytes_of_one_process_and_a_log_shows_how_far_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(building, "_WORTH_PROCESSES", 2)
+    monkeypatch.setattr(building, "_TOLD_SECONDS", 0)
+    sources = [
+        pairs(
+            tmp_path / f"in{number}", [(f"p{i}", picture(9 * number + i), "ଓଡ଼ିଶା") for i in range(9)]
+        )
+        for number in range(4)
+    ]
+    made = {}
+    for name, by in (("one", building.in_this_process), ("many", building.in_processes)):
+        output = tmp_path / name
+        build(PrepareConfig.model_validate({"output": str(output), "sources": sources}), by)
+        made[name] = {
+            file.name: file.read_bytes() for file in output.iterdir() if file.suffix == ".parquet"
+        }
+    assert made["one"] == made["many"] and made["one"]
+    assert "prepare: 36 samples" in capsys.readouterr().out
+
+
+def refused(work: building.Work) -> int:
+    raise UserError(f"unit {work.number} cannot be read")
+
+
+def test_a_mistake_in_another_process_reaches_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "_WORTH_PROCESSES", 1)
+    works = [building.Work(number, 0, Unit("rows")) for number in range(3)]
+    with pytest.raises(UserError, match="unit . cannot be read"):
+        list(building.in_processes(refused, works))
 
 
 def test_only_a_data_set_of_ours_and_nothing_else_is_replaced(tmp_path: Path) -> None:
