@@ -154,7 +154,8 @@ def script_named(name: str) -> Script:
             f"script: {name}: Unicode has no script of that name; such as "
             f"{', '.join(SCRIPTS)}, Devanagari, Tamil, Khmer"
         ) from None
-    letters = "".join(pattern.findall("".join(map(chr, range(0x30000)))))[:40]
-    return Script(
-        name, "", "", "", ("fonts-noto-core", "fonts-noto-extra"), "0123456789", (), letters
-    )
+    everything = "".join(map(chr, range(0x30000)))
+    letters = "".join(pattern.findall(everything))[:40]
+    digits = "".join(regex.findall(rf"[\p{{Script={name}}}&&\p{{Nd}}]", everything, regex.V1))
+    packages = ("fonts-noto-core", "fonts-noto-extra")
+    return Script(name, "", "", "", packages, digits[:10] or "0123456789", (), letters)
