@@ -14,10 +14,10 @@ from ray_jobs import command
 
 def main(arguments: Namespace) -> int:
     """Read every image; return 2 where one was refused, each named."""
-    from ocr.file_reading import read_files
+    from ocr.file_reading import DOUBTFUL, read_files
     from ocr.recognizers.factory import load_all
 
-    refused = 0
+    refused, doubtful = 0, list[tuple[float, Path]]()
     alone = len(arguments.images) == 1 and arguments.images[0].is_file()
     for path, reading in read_files(load_all(arguments.bundle), arguments.images):
         if isinstance(reading, Exception):
@@ -25,6 +25,16 @@ def main(arguments: Namespace) -> int:
             print(f"error: {reading}", file=sys.stderr)
         else:
             print(reading.text if alone else f"{path}\t{reading.text}")
+            if reading.confidence < DOUBTFUL:
+                doubtful.append((reading.confidence, path))
+    if doubtful:
+        confidence, path = min(doubtful)
+        print(
+            f"warning: {len(doubtful)} of the texts hardly right (confidence under {DOUBTFUL:g}; "
+            f"least {confidence:.2f}: {path}); an image of handwriting, another script, no text, "
+            "or more than one line?",
+            file=sys.stderr,
+        )
     return 2 if refused else 0
 
 

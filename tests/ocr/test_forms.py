@@ -51,7 +51,8 @@ def test_a_script_without_a_vocabulary_has_forms_too() -> None:
     forms = Forms(script_named("Tamil"), ["தமிழ் மொழி"], 60)
     assert any("தமிழ்" in forms.line(1, index) for index in range(50))
     assert "Tamil" not in VOCABULARIES
-    assert script_named("Tamil").digits == "௦௧௨௩௪௫௬௭௮௯" and script_named("Greek").digits == "0123456789"
+    assert script_named("Tamil").digits == "௦௧௨௩௪௫௬௭௮௯"
+    assert script_named("Greek").digits == "0123456789"
 
 
 def test_numbers_in_thai_words() -> None:

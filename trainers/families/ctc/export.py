@@ -42,7 +42,9 @@ def export_bundle(task: CtcTask, path: Path, card: Mapping[str, Any]) -> Exporte
     settings = task.config.export
     if settings.half_weights:
         _round_weights(task)
+    _say(f"the bundle's files and decoding, from {len(task.train_texts):,} training texts")
     decoder, files = _decoder(task), _files(task)
+    _say(f"{len(task.validation):,} validation samples, read by the trained network")
     live = CtcRecognizer(task.recognizer.backend, decoder, task.config.ctc, task.config.run_name)
     reference = evaluate(live, task.validation_data, task.validation)
     decoder, trust = _calibrated(decoder, reference)
@@ -67,6 +69,10 @@ def export_bundle(task: CtcTask, path: Path, card: Mapping[str, Any]) -> Exporte
     return Exported(bundle, read[bundle.default_backend("cpu")], trust, greedy)
 
 
+def _say(doing: str) -> None:
+    print(f"export: {doing}", flush=True)
+
+
 def _calibrated(decoder: Decoder, reference: Evaluation) -> tuple[Decoder, Reliability]:
     """Return the decoder with confidences fitted to the readings, and their cross-fitted error."""
     confidences = [line.confidence for line in reference.lines]
@@ -84,11 +90,13 @@ def _read_by_each_backend(
     unknown: dict[str, float] = {backend: math.nan for backend in backends}
     unchecked = _bundle(task, unchecked_path, decoder, unknown, card)
     write_bundle(unchecked, files)
+    read: dict[str, Evaluation] = {}
     try:
-        return {
-            backend: evaluate(load(unchecked.path, backend), task.validation_data, task.validation)
-            for backend in backends
-        }
+        for backend in backends:
+            _say(f"the same samples, read by the bundle with {backend}")
+            recognizer = load(unchecked.path, backend)
+            read[backend] = evaluate(recognizer, task.validation_data, task.validation)
+        return read
     finally:
         shutil.rmtree(unchecked.path)
 
