@@ -59,7 +59,7 @@ import psutil
 
 PROJECT = Path(__file__).parent.parent.parent
 ARCHIVES = PROJECT / ".device"
-MOST_TRAVELLING_BYTES = 60_000_000  # of 64 MiB, for one call
+MOST_TRAVELLING_BYTES = 66_000_000  # of 64 MiB, for one call
 LIBRARIES = ("torch", "transformers", "peft", "ray", "deepspeed", "bitsandbytes", "kornia")
 TRACEBACK_LINES = 25
 OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
