@@ -58,7 +58,7 @@ def adapted(model: nn.Module, base: Base, lora: LoraSettings) -> nn.Module:
 
 def layers_of(lora: LoraSettings) -> dict[str, str]:
     """Return, for each of `lora.parts`, the expression of whole names that its layers match."""
-    patterns = {part: TARGETS[part] for part in lora.parts}
+    patterns: dict[str, str] = {part: TARGETS[part] for part in lora.parts}
     if lora.target_modules is None:
         return patterns
     wanted = "|".join(map(re.escape, lora.target_modules))
