@@ -4,6 +4,7 @@ from typing import Annotated
 
 import pydantic
 
+from ocr.dataset.config import DivisionSettings
 from ocr.settings import Setting, Settings
 from ocr.sources.settings import Source
 
@@ -35,6 +36,9 @@ class DataSettings(Settings):
         lt=1,
         on_resume="refuse",
         description="Share of samples for validation, of sources in `train` with split=auto",
+    )
+    split: DivisionSettings = Setting(
+        DivisionSettings(), on_resume="refuse", description="Division of sources into splits"
     )
     min_samples: int = Setting(
         1,
@@ -68,3 +72,12 @@ class DataSettings(Settings):
         on_resume="refuse",
         description="Number of samples used, from the start of the validation split; null: all",
     )
+
+    @pydantic.model_validator(mode="after")
+    def _something_to_divide(self) -> "DataSettings":
+        if isinstance(self.train, str) and self.split != DivisionSettings():
+            raise ValueError(
+                f"split: without effect on {self.train}, which is divided already; "
+                "leave it out, or name sources in `train`"
+            )
+        return self
