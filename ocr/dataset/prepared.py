@@ -75,31 +75,36 @@ def _divided(
     ):
         return folder
 
-    def distance(prepared: Path) -> float:
-        share = _kept(prepared)[0]
-        return abs(share - validation_ratio) if 0 < share < 1 else 1.0
-
     tried = [folder]
-    while distance(tried[-1]) > validation_ratio / 2 and len(tried) < _SPLITS_TRIED:
-        other = division.model_copy(update={"seed": division.seed + len(tried)})
+    for number in range(1, _SPLITS_TRIED):
+        if _distance(tried[-1], validation_ratio) <= validation_ratio / 2:
+            break
+        other = division.model_copy(update={"seed": division.seed + number})
         tried.append(_prepared(sources, validation_ratio, max_skipped, other, is_again=True))
-    best = min(tried, key=distance)
-    if distance(best) == 1.0 and division.by == DivisionSettings().by:
-        print(
+    best = min(tried, key=lambda each: _distance(each, validation_ratio))
+    if _distance(best, validation_ratio) == 1.0 and division.by == DivisionSettings().by:
+        _say(
             f"{folder}: by {division.by[0]} one split would be empty, so the samples are divided "
-            "by their texts; the CER of pages that training has not seen will be higher",
-            flush=True,
+            "by their texts; the CER of pages that training has not seen will be higher"
         )
         by_text = division.model_copy(update={"by": ("text",)})
         return _divided(sources, validation_ratio, max_skipped, by_text)
     if best != folder:
-        share, count = _kept(best)
-        print(
-            f"{best}: divided again, {round(share * count)} of {count} samples for "
-            f"validation, because the first division was far from {validation_ratio:g}",
-            flush=True,
+        _say(
+            f"{best}: divided again, because the first division was far from {validation_ratio:g}: "
+            f"now {_kept(best)[0]:.0%} of the samples are for validation"
         )
     return best
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _distance(prepared: Path, validation_ratio: float) -> float:
+    """Return how far a division is from the ratio; 1 where a split is empty, the farthest."""
+    share = _kept(prepared)[0]
+    return abs(share - validation_ratio) if 0 < share < 1 else 1.0
 
 
 def _kept(folder: Path) -> tuple[float, int]:
@@ -152,7 +157,7 @@ def _prepared(
         if not (folder / "dataset.json").is_file():
             report = _built(config.model_copy(update={"output": str(folder)}))
             if not is_again:
-                print(report, flush=True)
+                _say(str(report))
     return folder
 
 
