@@ -49,10 +49,10 @@ benchmarks: setup
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/learning.py
 
-# requirements.txt from pyproject.toml; +cpu marks a local build that PyPI does not have
+# requirements.txt from pyproject.toml, without the path of this checkout; +cpu marks a local build that PyPI does not have
 requirements: setup
 	$(BIN)/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.txt pyproject.toml
-	sed -i 's/+cpu$$//' requirements.txt
+	sed -i -e 's/+cpu$$//' -e '/^lipi-ocr @ file/,+1d' requirements.txt
 
 # fonts of configs/data/odia_words.yaml that Debian does not have, from npm into fonts/ (not committed)
 fonts: setup

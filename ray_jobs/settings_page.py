@@ -41,7 +41,6 @@ Settings stand in a YAML file as nested groups and on the command line as `group
 | `LIPI_STORAGE` | – | Folder that every node mounts; a relative `storage_path` lies under it |
 | `LIPI_CACHE` | `~/.cache/lipi` | Folder for what can be made again: data sets, the tiny base |
 | `LIPI_ACCELERATOR` | – | `gpu` or `cpu`: what the cluster has, or will have once it scales up |
-| `LIPI_EFS` | – | For cluster.yaml: the EFS file system that all nodes mount |
 | `LIPI_NICE` | 0 | Niceness of training workers, for training beside an endpoint |
 | `LIPI_KILL_AT` | – | For tests: `point:step:rank:marker` at which a process kills itself |
 | `LIPI_LLAMA_CPP` | – | For tests: a checkout of llama.cpp to export with |

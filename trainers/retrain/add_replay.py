@@ -20,13 +20,15 @@ from trainers.config import TrainConfig
 
 # share of rendered samples: some fonts lack a character, which of few samples is a larger share
 _MAX_SKIPPED = 0.1
+_HIGHEST_PX = 52  # of a rendered line: a network's height and a little, for small files
+_MOST_RENDERED = 1000  # lines are ten times as wide as words
 
 
 def files_of(config: TrainConfig) -> dict[str, bytes]:
     """Return the two files for a bundle, from a config's sources or the data set that it names."""
     if isinstance(config.data.train, str):
         return replay_files(config.data.train)
-    sources = _fewer(config.data.train, "train", MOST[TRAIN])
+    sources = _fewer(config.data.train, "train", min(MOST[TRAIN], _MOST_RENDERED))
     sources = _fewer(sources, "validation", MOST[VALIDATION])
     train, validation = open_splits(
         sources, None, config.data.validation_ratio, _MAX_SKIPPED, config.data.split
@@ -51,8 +53,15 @@ def _fewer(sources: Sequence[SourceSettings], split: str, most: int) -> tuple[So
         if not isinstance(source, SyntheticSettings) or not is_rendered(source):
             return source
         count = max(1, int(source.count * share))
+        low, high = source.height_px
+        heights = (min(low, _HIGHEST_PX), min(high, _HIGHEST_PX))
         return source.model_copy(
-            update={"on_the_fly": False, "image_format": "webp", "count": count}
+            update={
+                "on_the_fly": False,
+                "image_format": "webp",
+                "count": count,
+                "height_px": heights,
+            }
         )
 
     return tuple(map(fewer, sources))
