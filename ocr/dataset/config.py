@@ -43,6 +43,30 @@ class SplitSettings(Settings):
     )
 
 
+class DivisionSettings(Settings):
+    """The division of sources of `data.train` with split=auto, by the config of a run."""
+
+    by: tuple[str, ...] = Setting(
+        SplitSettings().by,
+        min_length=1,
+        on_resume="refuse",
+        description="Facts that decide the split, coarsest first, such as [writer, page, text]; "
+        "none of them may be in both splits",
+    )
+    on_leak: Literal["fail", "drop_from_train"] = Setting(
+        SplitSettings().on_leak,
+        on_resume="refuse",
+        description="What to do when both splits have the same image, or the same value of a fact "
+        "of `by`",
+    )
+    seed: int = Setting(
+        SplitSettings().seed,
+        ge=0,
+        on_resume="refuse",
+        description="First seed of the division; of few samples the next nine are tried too",
+    )
+
+
 class ImageSettings(Settings):
     """Limits on images, checked before a pixel is decoded; images beyond them are skipped."""
 

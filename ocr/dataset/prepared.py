@@ -6,9 +6,10 @@ Prepared sources are kept under a hash of their content.
 from collections.abc import Sequence
 from pathlib import Path
 
-from ocr.dataset.build import build, in_processes, signature
-from ocr.dataset.config import PrepareConfig
+from ocr.dataset.build import Summary, build, in_processes, signature
+from ocr.dataset.config import DivisionSettings, PrepareConfig
 from ocr.dataset.read import Dataset
+from ocr.errors import UserError
 from ocr.files import cache_dir, locked, read_json
 from ocr.sources.settings import SourceSettings
 
@@ -17,7 +18,11 @@ _SPLITS_TRIED, _FEW = 10, 1000  # most seeds tried; most samples for which more 
 
 
 def open_splits(
-    train: Data, validation: Data | None, validation_ratio: float, max_skipped: float
+    train: Data,
+    validation: Data | None,
+    validation_ratio: float,
+    max_skipped: float,
+    division: DivisionSettings = DivisionSettings(),  # noqa: B008  (frozen)
 ) -> tuple[Dataset, Dataset]:
     """Open both splits of a folder or of sources, preparing new or changed sources.
 
@@ -25,7 +30,11 @@ def open_splits(
     otherwise themselves. UserError as by `build` and `Dataset.open`.
     """
     if validation is None:
-        folder = train if isinstance(train, str) else _divided(train, validation_ratio, max_skipped)
+        folder = (
+            train
+            if isinstance(train, str)
+            else _divided(train, validation_ratio, max_skipped, division)
+        )
         return Dataset.open(folder, "train"), Dataset.open(folder, "validation")
     folders = [
         data
@@ -47,14 +56,18 @@ def open_training(data: Data, max_skipped: float) -> Dataset:
 
 
 def _divided(
-    sources: Sequence[SourceSettings], validation_ratio: float, max_skipped: float
+    sources: Sequence[SourceSettings],
+    validation_ratio: float,
+    max_skipped: float,
+    division: DivisionSettings,
 ) -> Path:
     """Return the prepared folder, divided by the first seed that comes near the ratio.
 
     A dozen samples may all fall into one split. Of few samples ten seeds are tried, and the nearest
-    is used where none comes near.
+    that leaves no split empty is used where none comes near. Samples of one page are divided by
+    their texts.
     """
-    folder = _prepared(sources, validation_ratio, max_skipped)
+    folder = _prepared(sources, validation_ratio, max_skipped, division)
     if (
         validation_ratio == 0
         or all(source.split != "auto" for source in sources)
@@ -62,21 +75,36 @@ def _divided(
     ):
         return folder
 
-    def distance(prepared: Path) -> float:
-        return abs(_kept(prepared)[0] - validation_ratio)
-
     tried = [folder]
-    while distance(tried[-1]) > validation_ratio / 2 and len(tried) < _SPLITS_TRIED:
-        tried.append(_prepared(sources, validation_ratio, max_skipped, seed=len(tried)))
-    best = min(tried, key=distance)
+    for number in range(1, _SPLITS_TRIED):
+        if _distance(tried[-1], validation_ratio) <= validation_ratio / 2:
+            break
+        other = division.model_copy(update={"seed": division.seed + number})
+        tried.append(_prepared(sources, validation_ratio, max_skipped, other, is_again=True))
+    best = min(tried, key=lambda each: _distance(each, validation_ratio))
+    if _distance(best, validation_ratio) == 1.0 and division.by == DivisionSettings().by:
+        _say(
+            f"{folder}: by {division.by[0]} one split would be empty, so the samples are divided "
+            "by their texts; the CER of pages that training has not seen will be higher"
+        )
+        by_text = division.model_copy(update={"by": ("text",)})
+        return _divided(sources, validation_ratio, max_skipped, by_text)
     if best != folder:
-        share, count = _kept(best)
-        print(
-            f"{best}: divided again, {round(share * count)} of {count} samples for "
-            f"validation, because the first division was far from {validation_ratio:g}",
-            flush=True,
+        _say(
+            f"{best}: divided again, because the first division was far from {validation_ratio:g}: "
+            f"now {_kept(best)[0]:.0%} of the samples are for validation"
         )
     return best
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _distance(prepared: Path, validation_ratio: float) -> float:
+    """Return how far a division is from the ratio; 1 where a split is empty, the farthest."""
+    share = _kept(prepared)[0]
+    return abs(share - validation_ratio) if 0 < share < 1 else 1.0
 
 
 def _kept(folder: Path) -> tuple[float, int]:
@@ -100,25 +128,44 @@ def describe_data(data: Data) -> str:
 
 
 def _prepared(
-    sources: Sequence[SourceSettings], validation_ratio: float, max_skipped: float, seed: int = 0
+    sources: Sequence[SourceSettings],
+    validation_ratio: float,
+    max_skipped: float,
+    division: DivisionSettings = DivisionSettings(),  # noqa: B008  (frozen)
+    is_again: bool = False,
 ) -> Path:
     """Return the folder in LIPI_CACHE of these sources as their files are now.
 
-    Processes of one node wait for one another.
+    Processes of one node wait for one another. `is_again`: without the report, which was printed.
     """
-    split = {"validation_ratio": validation_ratio, "seed": seed}
     values = {
         "output": "unnamed",
         "sources": [source.model_dump() for source in sources],
-        "split": split,
+        "split": {
+            "validation_ratio": validation_ratio,
+            **division.model_dump(exclude_defaults=True),
+        },
         "max_skipped": max_skipped,
     }
     config = PrepareConfig.model_validate(values)
-    folder = cache_dir() / "datasets" / signature(config)[:32]
+    name = signature(config)[:32]  # which on_leak is not part of
+    if division.on_leak != DivisionSettings().on_leak:
+        name += f"-{division.on_leak}"
+    folder = cache_dir() / "datasets" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_suffix(".lock")):
         if not (folder / "dataset.json").is_file():
-            report = build(config.model_copy(update={"output": str(folder)}), in_processes)
-            if seed == 0:
-                print(report, flush=True)
+            report = _built(config.model_copy(update={"output": str(folder)}))
+            if not is_again:
+                _say(str(report))
     return folder
+
+
+def _built(config: PrepareConfig) -> Summary:
+    """Build the data set, and name settings of `split` in errors as a run's config has them."""
+    try:
+        return build(config, in_processes)
+    except UserError as problem:
+        if "split." not in str(problem):
+            raise
+        raise UserError(f"{problem} (in the config of a run, split is data.split)") from None

@@ -2,6 +2,7 @@
 
 import bisect
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,17 @@ EMBEDDED = {
     name: Path(__file__).parent.parent / "assets" / "datasets" / name
     for name in ("odia_words", "odia_few_words", "odia_few_words_base")
 }
+_ON_HUB = r"[\w.-]+/[\w.-]+"  # OWNER/NAME
+_OF_HUGGING_FACE = re.compile(
+    r"dataset_dict\.json|dataset_info\.json|state\.json|metadata\.(?:csv|jsonl)|data"
+    r"|.*\.arrow|(?:train|validation|test)-.*\.parquet"
+)
+
+
+def _as_source(path: str) -> str:
+    """Return how to name a Hugging Face data set in a config, as the end of a message."""
+    source = f"[{{format: huggingface, path: {path}}}]"
+    return f"; is it a Hugging Face data set? That is a source: 'data.train={source}'"
 
 
 class Dataset:
@@ -47,16 +59,19 @@ class Dataset:
             raise UserError(f"{folder}: cannot be listed: {problem}") from None
         names = sorted(info.base_name for info in infos)
         if not names:
+            on_hub = _as_source(folder) if re.fullmatch(_ON_HUB, folder) else ""
             raise UserError(
                 f"{folder}: no such data set; make it with ray_jobs/prepare.py, or use an "
-                f"embedded one: {', '.join(EMBEDDED)}"
+                f"embedded one: {', '.join(EMBEDDED)}{on_hub}"
             )
         if f"{split}.parquet" not in names:
             parquet_files = (
                 ", ".join(name for name in names if name.endswith(".parquet")) or "no parquet file"
             )
+            foreign = _as_source(folder) if any(map(_OF_HUGGING_FACE.fullmatch, names)) else ""
             raise UserError(
                 f"{folder}/{split}.parquet: missing or empty; the folder has {parquet_files}"
+                f"{foreign}"
             )
         return cls(f"{folder}/{split}.parquet")
 

@@ -189,6 +189,21 @@ def test_reading_names_what_is_wrong(tmp_path: Path) -> None:
         Dataset.open(tmp_path, "train")
 
 
+def test_a_hugging_face_data_set_is_told_from_a_prepared_one(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    source = r"'data\.train=\[\{format: huggingface, path: "
+    saved = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["ଘର"]})})
+    saved.save_to_disk(tmp_path / "saved")
+    with pytest.raises(UserError, match=rf"{source}{tmp_path}/saved\}}\]'"):
+        Dataset.open(tmp_path / "saved", "train")
+    with pytest.raises(UserError, match=rf"no such data set.*{source}unsloth/LaTeX_OCR\}}\]'"):
+        Dataset.open("unsloth/LaTeX_OCR", "train")
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(UserError) as plain:
+        Dataset.open(tmp_path, "train")
+    assert "Hugging Face" not in str(plain.value)
+
+
 def test_an_empty_split_is_a_users_mistake(tmp_path: Path) -> None:
     labels(tmp_path / "in", [("a.png", png(1), "a")])
     build(config(tmp_path, split={"validation_ratio": 0.0}))

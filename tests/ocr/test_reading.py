@@ -150,6 +150,18 @@ def bundle_at(path: Path, reader: CtcRecognizer) -> None:
     )
 
 
+def test_the_corrections_systems_network_has_the_size_that_is_set() -> None:
+    def sizes(settings: CrnnSettings) -> dict[str, tuple[int, ...]]:
+        state = build_network(settings, 65).state_dict()
+        return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+    usual, small = sizes(CrnnSettings()), sizes(CrnnSettings(hidden_size=32, num_layers=1))
+    assert usual["lstm.forwards.1.weight_ih_l0"] == (4 * 256, 2 * 256)
+    assert small["lstm.forwards.0.weight_hh_l0"] == (4 * 32, 32)
+    assert small["classes.weight"][1] == 2 * 32
+    assert "lstm.forwards.1.weight_ih_l0" not in small
+
+
 def test_a_bundle_reads_what_its_network_reads(tmp_path: Path, words: list[Pixels]) -> None:
     reader = recognizer("compact")
     bundle_at(tmp_path / "bundle", reader)

@@ -8,7 +8,7 @@ from ocr.dataset.config import PrepareConfig
 from ocr.errors import UserError
 from ocr.settings import changed_settings, load_settings, parse_settings
 from tests.support.tiny import TINY, tiny_config
-from trainers.config import TrainConfig
+from trainers.config import LoopSettings, TrainConfig
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -83,6 +83,13 @@ def test_a_merge_key_is_no_duplicate_key(tmp_path: Path) -> None:
 def test_exactly_one_length_is_needed() -> None:
     with pytest.raises(UserError, match="exactly one of max_steps, num_epochs and max_minutes"):
         parse_settings(TrainConfig, {**TINY, "train": {"max_steps": 4, "max_minutes": 1}}, "x")
+
+
+def test_no_patience_is_off_and_less_than_none_is_a_mistake() -> None:
+    values = {"max_steps": 1, "early_stopping_patience": 0}
+    assert parse_settings(LoopSettings, values, "test").early_stopping_patience is None
+    with pytest.raises(UserError, match=r"early_stopping_patience: .* got -1"):
+        parse_settings(LoopSettings, values | {"early_stopping_patience": -1}, "test")
 
 
 def test_changed_settings_carry_their_rule(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import open_image
 from ocr.recognizers.factory import load
-from ocr.recognizers.vlm.adapter import ADAPTER, read_adapter
+from ocr.recognizers.vlm.adapter import ADAPTER, adapted, read_adapter
 from ocr.recognizers.vlm.base_model import Base
 from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.inputs import Patching, Prompt, fitted_size, grid, patches, resized
@@ -28,6 +28,7 @@ from ocr.recognizers.vlm.reading import VlmRecognizer, _Loop
 from ocr.recognizers.vlm.settings import (
     GenerationSettings,
     ImageSettings,
+    LoraSettings,
     TinyVlmSettings,
     VlmSettings,
 )
@@ -253,6 +254,53 @@ def test_keys_of_an_older_layout_are_an_error_and_not_a_warning(
 
     with pytest.raises(UserError, match="an adapter of another shape"):
         load(resealed(bundle, tmp_path / "renamed", rename))
+
+
+def adapted_layers(lora: LoraSettings) -> list[str]:
+    """The names of the layers that get an adapter."""
+    settings = TinyVlmSettings(base_steps=0)
+    base = find_base(settings)
+    model = adapted(base.load(settings, torch.float32, "cpu"), base, lora)
+    return [name.removesuffix(".lora_A") for name, _ in model.named_modules() if ".lora_A" in name]
+
+
+def test_layers_can_be_chosen_by_name() -> None:
+    everything = {name.rpartition(".")[2] for name in adapted_layers(LoraSettings())}
+    assert {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj"} < everything
+    chosen = adapted_layers(LoraSettings(target_modules=("q_proj", "v_proj")))
+    named = [name for name in chosen if not name.endswith(".default")]
+    assert {name.rpartition(".")[2] for name in named} == {"q_proj", "v_proj"}
+    assert len({name.rpartition(".self_attn")[0] for name in named}) * 2 == len(named)
+
+
+@pytest.mark.parametrize(
+    ("parts", "names", "message"),
+    [
+        (["language"], ["q_proj", "query"], r"lora\.target_modules: .* has no layer query in "),
+        (["language", "vision"], ["q_proj"], r"lora\.parts: .* that belong to vision"),
+    ],
+)
+def test_a_name_that_no_layer_has_is_refused(
+    parts: list[str], names: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        adapted_layers(LoraSettings.model_validate({"parts": parts, "target_modules": names}))
+
+
+def test_a_bundle_of_chosen_layers_opens_and_others_say_nothing_of_them(
+    bundle: Path, tmp_path: Path
+) -> None:
+    from tests.support.tiny import tiny_vlm_config, train_here
+    from trainers.runs.launch import launch
+
+    lora = {"parts": ["language"], "target_modules": ["q_proj", "v_proj"]}
+    config = tiny_vlm_config(tmp_path, train={"max_steps": 2}, lora=lora)
+    chosen = launch(config, train_here, "test").run_dir / "bundle"
+    assert all(".q_proj." in name or ".v_proj." in name for name in read_adapter(chosen))
+    assert isinstance(load(chosen), VlmRecognizer)
+    sealed = [json.loads((each / "bundle.json").read_text()) for each in (chosen, bundle)]
+    assert sealed[0]["model"]["lora"]["target_modules"] == ["q_proj", "v_proj"]
+    assert "target_modules" not in sealed[1]["model"]["lora"]
 
 
 def test_another_base_is_refused(bundle: Path, tmp_path: Path) -> None:

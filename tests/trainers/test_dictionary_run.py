@@ -12,8 +12,11 @@ from ocr.bundle import open_bundle
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, Line
 from ocr.recognizers.factory import load
+from ocr.settings import load_settings
+from ocr.sources.settings import PaddleSettings
 from tests.support.tiny import tiny_config, train_here
 from trainers.config import TrainConfig
+from trainers.runs.identity import identity
 from trainers.runs.job import Data
 from trainers.runs.launch import launch
 
@@ -80,6 +83,34 @@ def test_a_label_that_the_dictionary_cannot_spell_is_named(tmp_path: Path) -> No
     )
     with pytest.raises(UserError, match=r"no entry spells .*U\+0E48 THAI CHARACTER MAI EK"):
         Data.open(short)
+
+
+@pytest.mark.parametrize("name", ["dev", "main", "prod"])
+def test_a_config_names_the_dictionary_once(name: str) -> None:
+    path, mine = Path(f"configs/thai/{name}.yaml"), "data.character_dict_path=my_dict.txt"
+    words = [mine, "data.max_text_length=1", "decoding.method=closed", "data.use_space_char=false"]
+    config = load_settings(TrainConfig, path, words)
+    assert (config.ctc.character_dict_path, config.ctc.use_space_char) == ("my_dict.txt", False)
+    for sources in (config.data.train, config.data.validation):
+        (source,) = sources
+        assert isinstance(source, PaddleSettings)
+        assert source.character_dict_path == "my_dict.txt"
+        assert (source.use_space_char, source.max_text_length) == (False, 1)
+    again = load_settings(TrainConfig, path, [*words, "data.train.0.max_text_length=9"])
+    assert again.data.train[0].max_text_length == 9, "its own is the source's"
+
+
+def test_a_run_is_the_same_however_its_dictionary_was_named(tmp_path: Path) -> None:
+    source = {"format": "paddle", "path": "labels.txt"}
+    own = {"character_dict_path": "d.txt", "use_space_char": True}
+    shared = tiny_config(tmp_path, data={"train": [source], **own})
+    apart = tiny_config(tmp_path, data={"train": [source | own]}, model=own)
+    assert identity(shared, {}) == identity(apart, {})
+    assert shared.data.train == apart.data.train
+    # a prepared folder in place of label files keeps the dictionary of the network
+    words = ["data.train=odia_words", "data.validation=null"]
+    folder = load_settings(TrainConfig, Path("configs/thai/dev.yaml"), words)
+    assert folder.ctc.character_dict_path == "configs/thai/th_dict.txt"
 
 
 def test_closed_decoding_needs_a_dictionary(tmp_path: Path) -> None:

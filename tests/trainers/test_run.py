@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from ocr.errors import UserError
 from ocr.settings import Setting
 from tests.support.tiny import tiny_config
 from trainers.config import TrainConfig
@@ -31,6 +34,18 @@ def test_another_network_seed_or_data_is_another_run(tmp_path: Path) -> None:
     ]
     assert all(identity(other, DATA) != identity(config, DATA) for other in others)
     assert identity(config, {**DATA, "train": "c"}) != identity(config, DATA)
+
+
+def test_how_sources_were_divided_counts_by_the_data_that_came_of_it(tmp_path: Path) -> None:
+    sources = [{"format": "corrections", "path": str(tmp_path)}]
+    by_page, by_text = (
+        tiny_config(tmp_path, data={"train": sources, "split": {"by": [fact]}})
+        for fact in ("page", "text")
+    )
+    assert identity(by_page, DATA) == identity(by_text, DATA)
+    assert identity(by_page, DATA) != identity(by_text, {**DATA, "validation": "c"})
+    with pytest.raises(UserError, match=r"data: split: without effect on odia_words"):
+        tiny_config(tmp_path, data={"split": {"by": ["text"]}})
 
 
 def test_a_kind_counts_even_where_it_is_the_default_of_its_settings(tmp_path: Path) -> None:

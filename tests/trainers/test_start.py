@@ -1,5 +1,6 @@
 """Starting from another network's weights: alphabets, replay, and lengths given in passes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from ocr.bundle import open_bundle
 from ocr.errors import UserError
+from ocr.recognizers.ctc.settings import CrnnSettings
 from tests.support.tiny import tiny_config, tiny_context, train_here
 from trainers.config import TrainConfig
 from trainers.loop.batches import Plan
@@ -73,6 +75,24 @@ def test_another_network_is_refused_with_what_to_set(base: Path, tmp_path: Path)
         UserError, match=r"model\.size differs\); set model\.kind=compact model\.size=small"
     ):
         data.task(other, "cpu")
+
+
+def test_a_bundle_that_is_older_than_a_setting_has_its_default(tmp_path: Path) -> None:
+    from ocr.files import sha256_of, write_json
+
+    crnn = {"model": CrnnSettings(), "max_skipped": 1.0}
+    config = tiny_config(tmp_path / "old", train=SHORT | {"max_steps": 1}, **crnn)
+    bundle = launch(config, train_here, "the command").run_dir / "bundle"
+    description = json.loads((bundle / "bundle.json").read_text())
+    del description["model"]["hidden_size"], description["model"]["num_layers"]
+    write_json(bundle / "bundle.json", description)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    write_json(bundle / "manifest.json", {name: sha256_of(bundle / name) for name in manifest})
+    like = from_base(bundle, tmp_path, "union", **crnn)
+    Data.open(like).task(like, "cpu")
+    other = from_base(bundle, tmp_path, "union", **crnn | {"model": CrnnSettings(hidden_size=8)})
+    with pytest.raises(UserError, match=r"\(model\.hidden_size differs.* model\.hidden_size=256"):
+        Data.open(other).task(other, "cpu")
 
 
 def test_fewer_samples_than_needed_are_refused(base: Path, tmp_path: Path) -> None:

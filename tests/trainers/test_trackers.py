@@ -32,6 +32,19 @@ SHORT = {
 }
 
 
+@pytest.mark.parametrize(
+    ("given", "trackers"),
+    [("wandb", ("wandb",)), ("none", ()), (["mlflow", "wandb"], ("mlflow", "wandb"))],
+)
+def test_one_tracker_needs_no_list(given: Any, trackers: tuple[str, ...], tmp_path: Path) -> None:
+    assert tiny_config(tmp_path, report_to=given).report_to == trackers
+
+
+def test_a_tracker_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Input should be 'tensorboard', 'wandb' or 'mlflow'"):
+        tiny_config(tmp_path, report_to="comet")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> None:
     torch.set_num_threads(1)

@@ -5,6 +5,7 @@ Bundles that pass open without our code, and in llama.cpp.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -373,6 +374,17 @@ def test_the_hub_gets_a_token_from_the_environment_and_no_file_has_it(run_dir: P
         file for file in run_dir.rglob("*") if file.is_file() and b"hf_secret" in file.read_bytes()
     ]
     assert_refused(call("export", run_dir, "format=hub"), "format=hub needs repo_id=OWNER/NAME")
+
+
+def test_a_vision_language_model_has_no_onnx(tmp_path: Path) -> None:
+    """The config alone decides, before data or checkpoints are opened."""
+    shutil.copy(PROJECT / "configs" / "tiny_vlm.yaml", tmp_path / "config.yaml")
+    assert_refused(
+        call("export", tmp_path, "format=onnx"),
+        "format=onnx is for CTC networks, and this run has model.kind=tiny_vlm; "
+        "for a CPU export format=gguf",
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_a_ctc_run_has_nothing_to_merge(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What does not fit is told before training, all of it at once."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,16 @@ def test_a_base_that_fits_has_a_table_of_what_was_found(drawn: Path, tmp_path: P
     assert "NOT" not in table
     assert "lora.parts: merger" in table
     assert "0 of 360 refused" in table
+
+
+def test_a_layer_that_the_base_lacks_is_in_the_table(drawn: Path, tmp_path: Path) -> None:
+    lora = {"parts": ["language"], "target_modules": ["q_proj", "v_proj"]}
+    table = preflight_of(config(tmp_path, drawn, lora=lora))
+    assert re.search(r"ok +lora\.target_modules +q_proj, v_proj", table), table
+    with pytest.raises(UserError, match=r"NOT  lora\.target_modules +q_proj, v_projection"):
+        preflight_of(
+            config(tmp_path, drawn, lora=lora | {"target_modules": ["q_proj", "v_projection"]})
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Every setting of a training run; one YAML file is one `TrainConfig`. No torch, no ray here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,7 +22,7 @@ from ocr.recognizers.vlm.settings import (
     VlmSettings,
 )
 from ocr.settings import Setting, Settings, read_yaml, settings_from
-from trainers.config.data import DataSettings
+from trainers.config.data import DataSettings, with_shared_dictionary
 from trainers.config.deepspeed import DeepSpeedSettings, contradictions
 from trainers.config.export import ExportSettings
 from trainers.config.kornia import KorniaSettings
@@ -153,8 +153,8 @@ class TrainConfig(Settings):
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Setting(
         (),
         on_resume="free",
-        description="Trackers that get the lines of metrics.jsonl too: tensorboard, in the run's "
-        "folder; wandb and mlflow once they are installed",
+        description="Trackers that get the lines of metrics.jsonl too, one or a list: tensorboard, "
+        "in the run's folder; wandb and mlflow once they are installed; none: no tracker",
     )
     list_samples: bool | Literal["only"] = Setting(
         False,
@@ -168,6 +168,19 @@ class TrainConfig(Settings):
         description="Whether to train without first checking that base, processor, adapter and "
         "data fit (vlm)",
     )
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _one_dictionary(cls, values: Any) -> Any:
+        return with_shared_dictionary(values) if isinstance(values, Mapping) else values
+
+    @pydantic.field_validator("report_to", mode="before")
+    @classmethod
+    def _one_tracker(cls, value: Any) -> Any:
+        """Accept one name as a list of one, and none as an empty list."""
+        if isinstance(value, str):
+            return [] if value == "none" else [value]
+        return value
 
     @pydantic.model_validator(mode="after")
     def _closed_decoding_has_entries(self) -> "TrainConfig":

@@ -11,9 +11,9 @@ class ExportRequest(Settings):
     format: Literal["bundle", "onnx", "merged", "gguf", "hub"] = Setting(
         "bundle",
         on_resume="free",
-        description="Form. bundle: the run's backends; onnx: both ONNX ones too; merged: base and "
-        "adapter as one model; gguf: for llama.cpp (export.llama_cpp); hub: upload to the Hugging "
-        "Face hub",
+        description="Form. bundle: the run's backends; onnx: both ONNX ones too (ctc); merged: "
+        "base and adapter as one model (vlm); gguf: for llama.cpp (vlm, export.llama_cpp); hub: "
+        "upload to the Hugging Face hub",
     )
     output: str | None = Setting(
         None,

@@ -1,6 +1,6 @@
 """Settings of the training loop, the optimizer, the loss and the augmentation of lines."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
@@ -83,7 +83,7 @@ class LoopSettings(Settings):
         None,
         ge=1,
         on_resume="free",
-        description="Evaluations without a better one after which the run stops; null: never",
+        description="Evaluations without a better one after which the run stops; null, or 0: never",
     )
     early_stopping_threshold: float = Setting(
         0.0,
@@ -112,6 +112,11 @@ class LoopSettings(Settings):
         on_resume="refuse",
         description="Whether samples.jsonl lists the sample ids of every step",
     )
+
+    @pydantic.field_validator("early_stopping_patience", mode="before")
+    @classmethod
+    def _zero_is_never(cls, value: Any) -> Any:
+        return None if value == 0 else value
 
     @pydantic.model_validator(mode="after")
     def _one_length(self) -> "LoopSettings":

@@ -21,7 +21,11 @@ class Splits:
     def _own(self) -> tuple[Dataset, Dataset]:
         data = self.config.data
         return open_splits(
-            data.train, data.validation, data.validation_ratio, self.config.max_skipped
+            data.train,
+            data.validation,
+            data.validation_ratio,
+            self.config.max_skipped,
+            data.split,
         )
 
     @property

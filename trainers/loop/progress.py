@@ -61,9 +61,15 @@ class Progress:
 
     def _say_step(self, line: dict[str, Any]) -> None:
         loss = f"{line['loss']:.3f}" if line.get("loss") is not None else "–"
-        text = f"step {line['step']:>6,}  loss {loss}  {self._speed:,.0f} samples/s"
+        epoch = f"epoch {line['epoch']:.2f}  " if "epoch" in line else ""
+        text = f"step {line['step']:>6,}  {epoch}loss {loss}  {self._speed:,.0f} samples/s"
+        if "train_cer_teacher_forced" in line:
+            text += f"  training CER {line['train_cer_teacher_forced']:.2%} (teacher-forced)"
         if "eval_cer" in line:
-            self._say(f"{text}  CER {line['eval_cer']:.2%}")
+            self._say(
+                f"{text}  validation loss {line['eval_loss']:.3f}  CER {line['eval_cer']:.2%}  "
+                f"exact {line['eval_exact_match']:.1%}"
+            )
         elif self._bar.disable:
             self._say(text)
         else:

@@ -30,7 +30,9 @@ def files_of(config: TrainConfig) -> dict[str, bytes]:
         return replay_files(config.data.train)
     sources = _fewer(config.data.train, "train", min(MOST[TRAIN], _MOST_RENDERED))
     sources = _fewer(sources, "validation", MOST[VALIDATION])
-    train, validation = open_splits(sources, None, config.data.validation_ratio, _MAX_SKIPPED)
+    train, validation = open_splits(
+        sources, None, config.data.validation_ratio, _MAX_SKIPPED, config.data.split
+    )
     return {TRAIN: few(train, MOST[TRAIN]), VALIDATION: few(validation, MOST[VALIDATION])}
 
 

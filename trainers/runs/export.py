@@ -37,7 +37,7 @@ def export_run(run_dir: Path, overrides: Sequence[str]) -> Exported:
         raise UserError("format=hub needs repo_id=OWNER/NAME")
     config = _config(run_dir, [word for word in overrides if word not in own])
     if request.format == "onnx":
-        config = _with_onnx(config)
+        config = _with_onnx(config, run_dir)
     chosen = _checkpoints(config, run_dir, request)
     data = Data.open(config)
     task = finishing_task(config, data, run_dir)
@@ -68,8 +68,16 @@ def _target(run_dir: Path, request: ExportRequest) -> Path:
     return run_dir / (form if request.average == 1 else f"{form}-average{request.average}")
 
 
-def _with_onnx(config: TrainConfig) -> TrainConfig:
-    """Return the config with both ONNX backends besides the run's own."""
+def _with_onnx(config: TrainConfig, run_dir: Path) -> TrainConfig:
+    """Return the config with both ONNX backends besides the run's own.
+
+    UserError for a vision-language model, which has none.
+    """
+    if config.family == "vlm":
+        raise UserError(
+            f"{run_dir}: format=onnx is for CTC networks, and this run has "
+            f"model.kind={config.model.kind}; for a CPU export format=gguf, which llama.cpp reads"
+        )
     backends = tuple(dict.fromkeys((*config.export.backends, "onnx-fp32", "onnx-int8")))
     export = config.export.model_copy(update={"backends": backends})
     return config.model_copy(update={"export": export})

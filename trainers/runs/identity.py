@@ -16,6 +16,9 @@ _WHERE_DATA_LIES = (
     "data.train",
     "data.validation",
     "data.validation_ratio",
+    "data.split.by",
+    "data.split.on_leak",
+    "data.split.seed",
     "data.replay",
     "train.init_from",
 )

@@ -23,8 +23,9 @@ class CrnnNetwork(CtcNetwork):
             nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(sizes)
         )
         self.dropout = Dropout(settings.dropout)
-        self.lstm = BiLstm(256 * settings.height_px // 8, 256, layers=2, dropout=settings.dropout)
-        self.classes = nn.Linear(2 * 256, classes)
+        hidden, layers = settings.hidden_size, settings.num_layers
+        self.lstm = BiLstm(256 * settings.height_px // 8, hidden, layers, settings.dropout)
+        self.classes = nn.Linear(2 * hidden, classes)
 
     def forward(self, ink_BCHW: Tensor, widths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and output lengths, as CtcNetwork.forward defines them."""

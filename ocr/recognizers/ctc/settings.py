@@ -93,6 +93,16 @@ class CrnnSettings(WritingSettings):
     height_px: Literal[32] = Setting(
         32, on_resume="refuse", description="Height that every image is scaled to, in pixels"
     )
+    hidden_size: int = Setting(
+        256,
+        ge=1,
+        le=2048,
+        on_resume="refuse",
+        description="Hidden units of each direction of each BiLSTM layer",
+    )
+    num_layers: int = Setting(
+        2, ge=1, le=8, on_resume="refuse", description="Number of BiLSTM layers"
+    )
     dropout: float = Setting(
         0.3,
         ge=0,

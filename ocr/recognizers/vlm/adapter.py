@@ -6,7 +6,7 @@ An adapter that does not fit is refused; nothing is ignored.
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +39,59 @@ def adapted(model: nn.Module, base: Base, lora: LoraSettings) -> nn.Module:
     """
     from peft import LoraConfig, get_peft_model
 
+    patterns = layers_of(lora)
     names = [name for name, _ in model.named_modules()]
-    unmatched = [
-        part for part in lora.parts if not any(re.fullmatch(TARGETS[part], name) for name in names)
-    ]
-    if unmatched:
-        raise UserError(
-            f"lora.parts: {base.name} has no layer of the names that belong to "
-            f"{', '.join(unmatched)}"
-        )
+    _require_layers(names, patterns, lora, base.name)
     options: dict[str, Any] = {
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "use_rslora": lora.use_rslora,
         "use_dora": lora.use_dora,
     }
-    made = LoraConfig(
-        r=lora.rank, target_modules="|".join(TARGETS[part] for part in lora.parts), **options
-    )
+    made = LoraConfig(r=lora.rank, target_modules="|".join(patterns.values()), **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # from transformers to peft
         peft_model = get_peft_model(model, made)
     peft_model.peft_config["default"].base_model_name_or_path = base.name
     return peft_model
+
+
+def layers_of(lora: LoraSettings) -> dict[str, str]:
+    """Return, for each of `lora.parts`, the expression of whole names that its layers match."""
+    patterns: dict[str, str] = {part: TARGETS[part] for part in lora.parts}
+    if lora.target_modules is None:
+        return patterns
+    wanted = "|".join(map(re.escape, lora.target_modules))
+    return {part: rf"(?=.*\.(?:{wanted})$){pattern}" for part, pattern in patterns.items()}
+
+
+def layer_names(names: Iterable[str], lora: LoraSettings) -> set[str]:
+    """Return the last parts of the names of all linear layers in `lora.parts`."""
+    return {
+        name.rpartition(".")[2]
+        for name in names
+        if any(re.fullmatch(TARGETS[part], name) for part in lora.parts)
+    }
+
+
+def _require_layers(
+    names: Sequence[str], patterns: Mapping[str, str], lora: LoraSettings, base: str
+) -> None:
+    """Raise UserError where a part, or a name of `lora.target_modules`, matches no layer."""
+    if unknown := sorted(set(lora.target_modules or ()) - layer_names(names, lora)):
+        raise UserError(
+            f"lora.target_modules: {base} has no layer {', '.join(unknown)} in "
+            f"{', '.join(lora.parts)}; known: {', '.join(sorted(layer_names(names, lora)))}"
+        )
+    unmatched = [
+        part
+        for part, pattern in patterns.items()
+        if not any(re.fullmatch(pattern, name) for name in names)
+    ]
+    if unmatched:
+        raise UserError(
+            f"lora.parts: {base} has no layer of the names that belong to {', '.join(unmatched)}"
+        )
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
@@ -82,7 +112,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise UserError(
             f"{where}: an adapter of another shape ({', '.join(differing[:3])}{more} differ); "
-            "set lora.rank and lora.parts as it was trained"
+            "set lora.rank, lora.parts and lora.target_modules as it was trained"
         )
     set_peft_model_state_dict(model, dict(weights))
 

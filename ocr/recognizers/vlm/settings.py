@@ -194,6 +194,15 @@ class LoraSettings(Settings):
             "of the merger between them"
         ),
     )
+    target_modules: tuple[str, ...] | None = Setting(
+        None,
+        min_length=1,
+        on_resume="refuse",
+        description=(
+            "Names of the linear layers in `parts` that get an adapter, such as "
+            "[q_proj, v_proj]; null: all of them"
+        ),
+    )
     use_rslora: bool = Setting(
         False, on_resume="refuse", description="Scale by alpha / √rank (Kalajdzievski 2023)"
     )

@@ -18,7 +18,7 @@ from ocr.recognizers.ctc.decoding import Decoder
 from ocr.recognizers.ctc.inputs import as_line, collate, input_width
 from ocr.recognizers.ctc.layers import MicroBatchNorm
 from ocr.recognizers.ctc.networks import TorchBackend, build_network
-from ocr.recognizers.ctc.reading import CtcRecognizer
+from ocr.recognizers.ctc.reading import CtcRecognizer, network_settings
 from ocr.scoring import Counts, score
 from ocr.settings import resolved
 from trainers.config import TrainConfig
@@ -173,7 +173,11 @@ class CtcTask:
                 state[name].copy_(tensor)
 
     def _require_like_network(self, bundle: Bundle, path: str) -> None:
-        ours, theirs = resolved(self.config.ctc), dict(bundle.model)
+        # parsed, so that a setting that is newer than the bundle has its default
+        ours, theirs = (
+            resolved(network)
+            for network in (self.config.ctc, network_settings(dict(bundle.model), path))
+        )
         differing = [
             key
             for key in {**theirs, **ours}

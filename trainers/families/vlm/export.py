@@ -50,7 +50,7 @@ def export_adapter(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Export
     model = {
         **resolved(task.config.vlm),
         "dtype": task.dtype,
-        "lora": resolved(task.config.lora),
+        "lora": task.config.lora.model_dump(mode="json", exclude_none=True),
         "base_sha256": task.base.sha256,
     }
     written = {

@@ -14,7 +14,8 @@ import torch
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError, first_line
 from ocr.images import ImageRefused, image_size
-from ocr.recognizers.vlm.base_model import ARCHITECTURES, TARGETS, Base
+from ocr.recognizers.vlm.adapter import layer_names, layers_of
+from ocr.recognizers.vlm.base_model import ARCHITECTURES, Base
 from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.inputs import fitted_size
 from trainers.config import TrainConfig
@@ -144,9 +145,13 @@ def _of_adapter(base: Base, config: TrainConfig) -> Iterator[Row]:
         yield Row("network", "one that transformers can build", first_line(problem), False)
         return
     names = [name for name, _ in model.named_modules()]
-    for part in config.lora.parts:
-        matched = sum(bool(re.fullmatch(TARGETS[part], name)) for name in names)
+    for part, pattern in layers_of(config.lora).items():
+        matched = sum(bool(re.fullmatch(pattern, name)) for name in names)
         yield Row(f"lora.parts: {part}", "some layers", f"{matched} layers", matched > 0)
+    if wanted := config.lora.target_modules:
+        known = layer_names(names, config.lora)
+        expected = f"some of {', '.join(sorted(known))}"
+        yield Row("lora.target_modules", expected, ", ".join(wanted), set(wanted) <= known)
 
 
 def _of_data(config: TrainConfig, base: Base, train: Dataset) -> Iterator[Row]:
