@@ -10,7 +10,7 @@ from ocr.recognizers.recognizer import Recognizer
 from ocr.sample import Reading
 
 _AT_ONCE = 256
-DOUBTFUL = 0.1  # confidences below it are told: docs/results.md has those of wrong readings
+DOUBTFUL = 0.2  # least confidence that is not warned of: docs/results.md has what is below it
 
 
 def read_files(
