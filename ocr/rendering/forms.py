@@ -15,7 +15,8 @@ from ocr.rendering.form_words import LATIN_WORDS, VOCABULARIES, Vocabulary
 from ocr.rendering.scripts import Script
 
 _ASCII = "0123456789"
-_CLUSTERS = regex.compile(r"[\u0e40-\u0e44]?\X[\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46]*")
+# a grapheme cluster; Thai vowels stay beside their consonant
+UNCUT = regex.compile(r"[\u0e40-\u0e44]?\X[\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46]*")
 
 
 class Forms:
@@ -55,7 +56,7 @@ class Forms:
             lambda: f"{self._item(random)} {phrase(40)} {random.integers(1, 400)}",
             lambda: f"{self._label(random)} {self._code(random)} {phrase(30)}",
             lambda: f"{phrase(24)} {self._latin(random)} {phrase(24)}",
-            lambda: f"{_of(random, self.words.titles)}{phrase(14)} {phrase(16)}",
+            lambda: f"{_of(random, self.words.titles or ('',))}{phrase(14)} {phrase(16)}",
             lambda: f"{phrase(20)}, {phrase(20)}-{phrase(12)}/{phrase(8)}",
             lambda: f"“{phrase(30)}” {_of(random, ('!', '?', '...', ';', '.'))}",
             lambda: " ".join(number() for _ in range(random.integers(2, 6))),
@@ -68,7 +69,7 @@ class Forms:
         if " " in line and random.random() < 0.5:
             line = line.split(" ", 1)[1]
         text = ""
-        for cluster in _CLUSTERS.findall(line):
+        for cluster in UNCUT.findall(line):
             if len(text) + len(cluster) > wanted:
                 break
             text += cluster

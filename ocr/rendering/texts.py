@@ -10,17 +10,15 @@ import regex
 from ocr.errors import UserError, first_line
 from ocr.keyed import digest_of, share_of
 from ocr.linting import KINDS, lint
-from ocr.rendering.forms import Forms
+from ocr.rendering.forms import UNCUT, Forms
 from ocr.rendering.scripts import JOINERS, Script, script_named
+from ocr.sources.files import located
 from ocr.sources.settings import SyntheticSettings
 from ocr.text import normalise
 
 # one salt for all sources, so that disjoint ranges never share a word
 _WORD_SALT = "lipi: which words"
-# Thai vowels stay beside their consonant
-_UNCUT = regex.compile(r"[\u0e40-\u0e44]?\X[\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46]*")
 _LATIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-_SHIPPED, SHIPPED_TEXTS = "shipped:", Path(__file__).parents[1] / "assets" / "texts"
 _UNPACKED: dict[str, Callable[[bytes], bytes]] = {".xz": lzma.decompress, ".gz": gzip.decompress}
 _BESIDE_LETTERS = frozenset(" 0123456789.,;:?!'\"()[]/%+-–—‘’“”…")
 
@@ -36,7 +34,9 @@ def _lines(settings: SyntheticSettings) -> list[str]:
     Each line is as long as a keyed number in `length`; lines are chosen by their hash.
     """
     script = script_named(settings.script)
-    joined = {text for path in settings.texts for text in _paragraphs(Path(path), script, settings)}
+    joined = {
+        text for path in settings.texts for text in _paragraphs(located(path), script, settings)
+    }
     low, high = settings.word_hash_range
     texts = [
         text
@@ -112,7 +112,7 @@ def _packed(path: Path, settings: SyntheticSettings) -> Iterator[str]:
         if len(line) >= settings.length[0]:
             yield line
         line, wanted = "", _between(settings.length, "length", token)
-        for unit in _UNCUT.findall(normalise(token)):
+        for unit in UNCUT.findall(normalise(token)):
             if len(line) + len(unit) > wanted:
                 yield line
                 line = ""
@@ -144,7 +144,7 @@ def _words(settings: SyntheticSettings) -> list[str]:
     They are in the order of their hash. UserError when there are none.
     """
     script = script_named(settings.script)
-    tokens = {word for path in settings.texts for word in _tokens(Path(path))}
+    tokens = {word for path in settings.texts for word in _tokens(located(path))}
     fitting = {
         word
         for word in tokens
@@ -235,7 +235,6 @@ def _is_sound(text: str) -> bool:
 
 
 def _read(path: Path) -> str:
-    path = Path(str(path).replace(_SHIPPED, f"{SHIPPED_TEXTS}/", 1))
     try:
         content = path.read_bytes()
         if path.suffix in _UNPACKED:

@@ -8,7 +8,7 @@ packages.
 
 import gettext
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import regex
@@ -32,5 +32,15 @@ def strings(folder: Path) -> Iterator[str]:
     yield from sorted(lines - {""})
 
 
+def _main(arguments: Sequence[str]) -> int:
+    found = list(strings(Path(arguments[0]))) if len(arguments) == 1 else []
+    if not found:
+        where = f"{arguments[0]}: no .mo file with translations below it; " if arguments else ""
+        print(f"{where}python -m ocr.rendering.translations FOLDER > strings.txt", file=sys.stderr)
+        return 2
+    print(*found, sep="\n")
+    return 0
+
+
 if __name__ == "__main__":
-    print(*strings(Path(sys.argv[1])), sep="\n")
+    sys.exit(_main(sys.argv[1:]))

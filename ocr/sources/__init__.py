@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocr.sample import Sample, Skip
+from ocr.sources.files import located
 from ocr.sources.unit import Unit
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ def paths_of(settings: "SourceSettings") -> Iterator[Path]:
     for setting in _HOLDS_FILES:
         value = getattr(settings, setting, None)
         yield from (
-            Path(path)
+            located(path)
             for path in ([value] if isinstance(value, str) else value or ())
-            if Path(path).exists()
+            if located(path).exists()
         )
 
 

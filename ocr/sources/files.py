@@ -11,6 +11,13 @@ from ocr.sample import Sample, Skip
 from ocr.sources.unit import Unit, in_rows
 
 MAX_FILE_BYTES = 512_000_000
+SHIPPED_TEXTS = Path(__file__).parents[1] / "assets" / "texts"
+_SHIPPED = "shipped:"
+
+
+def located(name: str) -> Path:
+    """Return the path that a setting names; `shipped:NAME` is a file of ocr/assets/texts."""
+    return SHIPPED_TEXTS / name.removeprefix(_SHIPPED) if name.startswith(_SHIPPED) else Path(name)
 
 
 class FileRefused(Exception):

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from ocr.errors import UserError
+from ocr.rendering import translations
 from ocr.rendering.form_words import VOCABULARIES, thai_number
 from ocr.rendering.forms import Forms
 from ocr.rendering.scripts import SCRIPTS, script_named
-from ocr.rendering.texts import SHIPPED_TEXTS, select_texts
+from ocr.rendering.texts import select_texts
+from ocr.sources import files_of
+from ocr.sources.files import SHIPPED_TEXTS
 from ocr.sources.settings import SyntheticSettings
 
 PHRASES = {
@@ -49,7 +52,8 @@ def is_latin(letter: str) -> bool:
 
 def test_a_script_without_a_vocabulary_has_forms_too() -> None:
     forms = Forms(script_named("Tamil"), ["தமிழ் மொழி"], 60)
-    assert any("தமிழ்" in forms.line(1, index) for index in range(50))
+    lines = [forms.line(1, index) for index in range(500)]
+    assert any("தமிழ்" in line for line in lines) and any("௫" in line for line in lines)
     assert "Tamil" not in VOCABULARIES
     assert script_named("Tamil").digits == "௦௧௨௩௪௫௬௭௮௯"
     assert script_named("Greek").digits == "0123456789"
@@ -104,6 +108,19 @@ def test_every_shipped_text_can_be_rendered(name: str) -> None:
     script = {"odia": "Oriya", "bangla": "Bengali", "thai": "Thai"}[name.partition("/")[0]]
     found = select_texts(settings(texts=[f"shipped:{name}"], script=script, level="word", count=50))
     assert len(found) == 50
+
+
+def test_a_shipped_text_is_a_file_that_the_samples_depend_on() -> None:
+    shipped = SHIPPED_TEXTS / "thai" / "langdata.training_text.txt.xz"
+    assert list(files_of(settings())) == [shipped] and shipped.is_file()
+
+
+def test_translations_without_a_catalogue_are_a_users_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in ([], [str(tmp_path)], [str(tmp_path / "none")]):
+        assert translations._main(arguments) == 2
+        assert "translations FOLDER > strings.txt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
