@@ -28,3 +28,7 @@ class Draws:
         """Return numbers of their own for a kind of effect, for a share of the keys; else None."""
         draws = Draws(*self._key, kind) if share else None
         return draws if draws and draws.uniform() < share else None
+
+    def of(self, part: object) -> "Draws":
+        """Return numbers of their own for a part of what the key names, such as a line."""
+        return Draws(*self._key, part)

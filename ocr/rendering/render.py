@@ -13,6 +13,7 @@ from ocr.rendering.clutter import Clutter
 from ocr.rendering.draws import Draws
 from ocr.rendering.font import Font
 from ocr.rendering.ink import Layout, Piece, bounds, composed, shaped, spread
+from ocr.rendering.pen import written
 from ocr.rendering.scan import scanned
 from ocr.rendering.scripts import script_named
 from ocr.sources.settings import SyntheticSettings
@@ -83,7 +84,7 @@ def _warped_ink(
     line_top, line_bottom = _line_box(font, size_px, settings.script)
     pitch_px = round(_LINE_PITCH * (line_bottom - line_top))
     own = [
-        _line(font, size_px, line, settings, draws).moved(0, number * pitch_px)
+        _line(font, size_px, line, settings, draws, number).moved(0, number * pitch_px)
         for number, line in enumerate(text.split("\n"))
     ]
     layout = _fitted(own, pitch_px, turn, (line_box, line_top, line_bottom), margins, height_px)
@@ -97,15 +98,23 @@ def _warped_ink(
     return clutter.over(ink, font, size_px, layout)
 
 
-def _line(font: Font, size_px: int, text: str, settings: SyntheticSettings, draws: Draws) -> Piece:
-    """Return the ink of one line; a share of lines with a space as wide as a tab or dotted."""
+def _line(
+    font: Font, size_px: int, text: str, settings: SyntheticSettings, draws: Draws, number: int
+) -> Piece:
+    """Return the ink of line `number`; a share of lines has a gap, of images is as if written."""
     gap = draws.chosen("gap", settings.gap_share) if " " in text else None
-    if gap is None:
-        return shaped(font, size_px, text)
+    piece = _with_gap(font, size_px, text, gap) if gap else shaped(font, size_px, text)
+    pen = draws.chosen("pen", settings.pen_share)
+    return written(piece, size_px, pen.of(number)) if pen else piece
+
+
+def _with_gap(font: Font, size_px: int, text: str, draws: Draws) -> Piece:
+    """Return the ink of a line with a space as wide as a tab, or dotted."""
     spaces = [place for place, character in enumerate(text) if character == " "]
-    place = spaces[gap.below(len(spaces))]
-    width_px = round(gap.uniform(1, 10) * size_px * 0.6)
-    return spread(font, size_px, (text[:place], text[place + 1 :]), width_px, gap.uniform() < 0.3)
+    place = spaces[draws.below(len(spaces))]
+    width_px = round(draws.uniform(1, 10) * size_px * 0.6)
+    parts = text[:place], text[place + 1 :]
+    return spread(font, size_px, parts, width_px, draws.uniform() < 0.3)
 
 
 def _fitted(

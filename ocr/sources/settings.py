@@ -512,6 +512,15 @@ class SyntheticSettings(SourceSettings):
         ge=0,
         le=1,
     )
+    pen_share: float = Setting(
+        0.0,
+        on_resume="refuse",
+        description=(
+            "Share of images as if written: strokes of a pen, no headline, letters that sway"
+        ),
+        ge=0,
+        le=1,
+    )
     image_format: Literal["webp", "png"] = Setting(
         "webp", on_resume="refuse", description="Encoding of the images"
     )

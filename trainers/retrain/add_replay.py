@@ -2,7 +2,7 @@
 
 A prepared data set:
     python -m trainers.retrain.add_replay runs/odia-ctc/bundle data/my_lines
-The config of its run, whose sources are rendered anew, as many samples as a bundle may hold:
+The config of its run, whose sources are rendered anew, as few and as small as a repository likes:
     python -m trainers.retrain.add_replay ocr/assets/recognisers/thai configs/bases/thai.yaml
 """
 
@@ -21,15 +21,15 @@ from trainers.config import TrainConfig
 # share of rendered samples: some fonts lack a character, which of few samples is a larger share
 _MAX_SKIPPED = 0.1
 _HIGHEST_PX = 52  # of a rendered line: a network's height and a little, for small files
-_MOST_RENDERED = 1000  # lines are ten times as wide as words
+_MOST_RENDERED = {TRAIN: 700, VALIDATION: 400}  # lines are ten times as wide as words
 
 
 def files_of(config: TrainConfig) -> dict[str, bytes]:
     """Return the two files for a bundle, from a config's sources or the data set that it names."""
     if isinstance(config.data.train, str):
         return replay_files(config.data.train)
-    sources = _fewer(config.data.train, "train", min(MOST[TRAIN], _MOST_RENDERED))
-    sources = _fewer(sources, "validation", MOST[VALIDATION])
+    sources = _fewer(config.data.train, "train", _MOST_RENDERED[TRAIN])
+    sources = _fewer(sources, "validation", _MOST_RENDERED[VALIDATION])
     train, validation = open_splits(
         sources, None, config.data.validation_ratio, _MAX_SKIPPED, config.data.split
     )
