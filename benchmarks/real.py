@@ -2,13 +2,15 @@
 tesseract-ocr-ori, -ben, -tha).
 
   python benchmarks/real.py [--data ../shared/data] [--bundle SCRIPT=PATH …] [--half choose]
-      [--details]
+      [--details] [--stacked]
 
 The folders hold images x.png or x.jpg, each with its text in x.gt.txt; every image is given to both
 as it comes. `--half choose` reads the documents that recipes are chosen by, `--half report` the
 others: a document is in one half whole, and texts of the reported half that the other half has too
 are counted apart ("unseen" leaves them out). `--details` adds the digits alone, the lines by
 length, a 95 % interval (1,000 draws of documents) and how confident right and wrong lines are.
+`--stacked` puts the lines of a document under each other on white paper and reads the page, whose
+lines have to be found first; slivers of neighbours that the line images have are on the page too.
 """
 
 import argparse
@@ -24,10 +26,12 @@ import numpy as np
 import tesseract
 from PIL import Image
 
-from ocr.images import open_image
+from ocr.images import Pixels, open_image
 from ocr.keyed import fixed_generator, share_of
+from ocr.pages import cut_lines, lines_for
 from ocr.recognizers.factory import load
-from ocr.recognizers.recognizer import Reading
+from ocr.recognizers.recognizer import Recognizer
+from ocr.sample import Reading
 from ocr.scoring import Counts, confusions, score, score_all
 from ocr.text import normalise
 
@@ -93,6 +97,33 @@ def lines_of(folder: Path) -> list[Line]:
         Line(image, normalise(image.with_suffix("").with_suffix(".gt.txt").read_text("utf-8")))
         for image in images
     ]
+
+
+def stacked(lines: Sequence[Line]) -> Pixels:
+    """One page [H, W] of a document's line images, on white, half a line apart."""
+    images = [open_image(line.image, "L") for line in lines]
+    gap = int(statistics.median(image.shape[0] for image in images)) // 2
+    width = max(image.shape[1] for image in images) + 2 * gap
+    page = np.full((gap + sum(image.shape[0] + gap for image in images), width), 255, np.uint8)
+    top = gap
+    for image in images:
+        page[top : top + image.shape[0], gap : gap + image.shape[1]] = image
+        top += image.shape[0] + gap
+    return page
+
+
+def print_stacked(lines: Sequence[Line], recognizer: Recognizer) -> None:
+    """A row for the pages that the documents' lines make, with spaces for line ends."""
+    documents: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        documents[line.document].append(line)
+    pairs = []
+    for members in documents.values():
+        page = stacked(members)
+        crops = cut_lines(page, lines_for(recognizer, page))
+        found = [reading.text for reading in recognizer.read(crops)]
+        pairs.append((" ".join(line.text for line in members), " ".join(filter(None, found))))
+    print(f"| … stacked into pages | {len(pairs)} | {rates(pairs)} | | |", flush=True)
 
 
 def rates(pairs: Sequence[tuple[str, str]]) -> str:
@@ -170,6 +201,7 @@ def main() -> None:
     parser.add_argument("--half", choices=HALVES, default="all")
     parser.add_argument("--sets", nargs="*", default=[real.folder for real in SETS])
     parser.add_argument("--details", action="store_true")
+    parser.add_argument("--stacked", action="store_true", help="also as pages")
     parser.add_argument("--ours", action="store_true", help="without Tesseract")
     options = parser.parse_args()
     bundles = dict(word.split("=", 1) for word in options.bundle)
@@ -193,6 +225,8 @@ def main() -> None:
         read = [reading.text for reading in ours]
         columns = [rates(list(zip(texts, found, strict=True))) for found in (read, theirs) if found]
         print(f"| {real.folder} | {len(lines)} | {' | '.join(columns)} |", flush=True)
+        if options.stacked:
+            print_stacked(lines, recognizer)
         if options.details:
             print_details(lines, others, ours, theirs)
 
