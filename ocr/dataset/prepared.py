@@ -14,7 +14,8 @@ from ocr.files import cache_dir, locked, read_json
 from ocr.sources.settings import SourceSettings
 
 Data = str | Sequence[SourceSettings]
-_SPLITS_TRIED, _FEW = 10, 1000  # most seeds tried; most samples for which more than one is tried
+_SPLITS_TRIED = 10
+_FEW = 1000  # more samples are divided anew only where a split is empty
 
 
 def open_splits(
@@ -63,16 +64,14 @@ def _divided(
 ) -> Path:
     """Return the prepared folder, divided by the first seed that comes near the ratio.
 
-    A dozen samples may all fall into one split. Of few samples ten seeds are tried, and the nearest
-    that leaves no split empty is used where none comes near. Samples of one page are divided by
-    their texts.
+    A dozen samples may all fall into one split, and so may the samples of two large pages. Of few
+    samples, and where a split is empty, ten seeds are tried, and the nearest that leaves no split
+    empty is used where none comes near. Samples of one page are divided by their texts.
     """
     folder = _prepared(sources, validation_ratio, max_skipped, division)
-    if (
-        validation_ratio == 0
-        or all(source.split != "auto" for source in sources)
-        or _kept(folder)[1] > _FEW
-    ):
+    if validation_ratio == 0 or all(source.split != "auto" for source in sources):
+        return folder
+    if _kept(folder)[1] > _FEW and _distance(folder, validation_ratio) < 1.0:
         return folder
 
     tried = [folder]

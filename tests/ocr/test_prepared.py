@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ocr.dataset import prepared
 from ocr.dataset.config import DivisionSettings
 from ocr.dataset.prepared import open_splits
 from ocr.errors import UserError
@@ -44,10 +45,16 @@ def of_pages(count: int) -> list[dict[str, Any]]:
     return [{"corrected_text": f"ଘର {n}", "page": f"scan{n % count}"} for n in range(14)]
 
 
+@pytest.mark.parametrize("few", [prepared._FEW, 5])
 @pytest.mark.parametrize("pages", [1, 2, 3])
 def test_samples_of_few_pages_have_two_splits(
-    pages: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pages: int,
+    few: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(prepared, "_FEW", few)  # with 5, fourteen samples are many
     train, validation = open_splits(corrections(tmp_path, of_pages(pages)), None, 0.2, 0.01)
     assert len(train) + len(validation) == 14
     assert len(train) and len(validation)
