@@ -38,15 +38,9 @@ def plan(settings: PaddleSettings) -> list[Unit]:
     dictionary = _dictionary(settings)
     for oddity in dictionary.oddities if dictionary else ():
         print(oddity, flush=True)
-    try:
-        if dictionary and settings.labels == "recognition":
-            _report_missing(dictionary, settings)
-        count = sum(1 for _ in _lines(labels))
-    except OSError as problem:
-        raise UserError(
-            f"{labels}: {problem.strerror}; `path` names a PaddleOCR label file, one "
-            "`path<TAB>text` a line"
-        ) from None
+    if dictionary and settings.labels == "recognition":
+        _report_missing(dictionary, settings)
+    count = sum(1 for _ in _lines(labels))
     return (
         in_rows("", count, rows=_PAGES_PER_UNIT)
         if settings.labels == "detection"
@@ -95,13 +89,22 @@ def files(settings: PaddleSettings) -> Iterator[Path]:
 
 
 def _lines(labels: Path) -> Iterator[bytes]:
-    """Yield lines as they are; of an extremely long line only the beginning is held."""
-    with open(labels, "rb") as file:
-        while line := file.readline(_LONGEST_LINE_BYTES):
-            rest = line
-            while not rest.endswith(b"\n") and (rest := file.readline(_LONGEST_LINE_BYTES)):
-                pass
-            yield line
+    """Yield lines as they are; of an extremely long line only the beginning is held.
+
+    UserError when the file cannot be read.
+    """
+    try:
+        with open(labels, "rb") as file:
+            while line := file.readline(_LONGEST_LINE_BYTES):
+                rest = line
+                while not rest.endswith(b"\n") and (rest := file.readline(_LONGEST_LINE_BYTES)):
+                    pass
+                yield line
+    except OSError as problem:
+        raise UserError(
+            f"{labels}: {problem.strerror}; `path` names a PaddleOCR label file, one "
+            "`path<TAB>text` a line"
+        ) from None
 
 
 def _read_line(line: bytes, where: str, settings: PaddleSettings) -> Iterator[Sample | Skip]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from ocr.dataset import prepared
 from ocr.dataset.config import DivisionSettings
@@ -13,7 +14,7 @@ from ocr.dataset.prepared import open_splits
 from ocr.errors import UserError
 from ocr.images import encode_image
 from ocr.settings import parse_settings
-from ocr.sources.settings import CorrectionsSettings
+from ocr.sources.settings import CorrectionsSettings, Source, SourceSettings
 
 WORDS = ["ଘର", "ନଦୀ", "ଗଛ", "ଫୁଲ", "ପାଣି"]
 
@@ -86,3 +87,38 @@ def test_what_both_splits_share_is_an_error_or_left_out_as_the_config_says(tmp_p
             open_splits(sources, None, 0.4, 0.01, no_shared_text)
         train, validation = open_splits(sources, None, 0.4, 0.5, left_out)
         assert len(train) and not set(train.texts) & set(validation.texts)
+
+
+GONE: dict[str, dict[str, Any]] = {
+    "page": {"path": "gone"},
+    "alto": {"path": "gone"},
+    "paddle": {"path": "gone/labels.txt"},
+    "paddle, images": {"path": "gone/labels.txt", "images": "gone"},
+    "paddle, dictionary": {"path": "gone/labels.txt", "character_dict_path": "gone/dict.txt"},
+    "pairs": {"path": "gone"},
+    "corrections": {"path": "gone"},
+    "synthetic": {"texts": ["gone/words.txt"], "script": "Oriya", "count": 3},
+    "synthetic, font": {
+        "texts": ["gone/words.txt"],
+        "script": "Oriya",
+        "count": 3,
+        "fonts": ["gone/a.ttf"],
+    },
+}
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("name", GONE)
+def test_a_missing_file_is_one_message_in_every_format(
+    name: str, split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIPI_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "there"
+    folder.mkdir()
+    there: list[SourceSettings] = [*corrections(folder, of_pages(3))]
+    settings = {"format": name.partition(",")[0], **GONE[name]}
+    gone = [TypeAdapter(Source).validate_python(settings)]
+    train, validation = (gone, there) if split == "train" else (there, gone)
+    with pytest.raises(UserError, match="gone"):
+        open_splits(train, validation, 0.1, 0.01)
