@@ -73,7 +73,7 @@ def test_a_run_exports_all_that_the_training_panels_show(tmp_path: Path) -> None
         text=True,
     )
     try:
-        text = wait_for_all(wanted(True), lambda: scraped(f"http://127.0.0.1:{port}"), 60)
+        text = wait_for_all(wanted(True), lambda: scraped(f"http://127.0.0.1:{port}"), 240)
         time.sleep(4)  # gauges that one line in many sets stay, between their lines too
         again = scraped(f"http://127.0.0.1:{port}")
     finally:
@@ -96,7 +96,7 @@ def test_an_endpoint_exports_all_that_the_serving_panels_show(tmp_path: Path) ->
             f"{running.address}/v1/ocr", data=image, headers={"Content-Type": "image/webp"}
         )
         assert answered.ok
-        wait_for_all(wanted(False), lambda: scraped(running.address), 30)
+        wait_for_all(wanted(False), lambda: scraped(running.address), 120)
     assert len(wanted(False)) > 5
 
 

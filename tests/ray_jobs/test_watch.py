@@ -72,7 +72,7 @@ def test_lines_that_are_half_written_are_counted_and_no_error(run_dir: Path) -> 
         metrics.write('{"step": 21, "lo')
     assert status(run_dir).step == whole.step
     assert status(run_dir).unreadable == 1
-    assert "1 lines of the logs" in shown(run_dir)
+    assert "1 in metrics.jsonl and timings.jsonl" in shown(run_dir)
 
 
 def test_a_run_that_has_logged_nothing_yet_is_shown(tmp_path: Path) -> None:

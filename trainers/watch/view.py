@@ -18,7 +18,7 @@ from trainers.watch.files import RunFiles
 from trainers.watch.status import Status, status_of
 
 _BARS = "▁▂▃▄▅▆▇█"
-_POLL_SECONDS = 1.0
+_POLL_SECONDS, _REST = 1.0, 20.0
 _CURVE_COLUMNS = 40
 
 
@@ -33,10 +33,14 @@ def watch(run_dir: Path, once: bool = False, console: Console | None = None) -> 
         console.print(view(status))
         return
     with Live(view(status), console=console, auto_refresh=False) as live:
+        pause = _POLL_SECONDS
         while status.is_live:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(pause)
+            began = time.perf_counter()
             status = status_of(files, time.time())
             live.update(view(status), refresh=True)
+            # training has the machine: long logs are read less often
+            pause = max(_POLL_SECONDS, _REST * (time.perf_counter() - began))
 
 
 def view(status: Status) -> RenderableType:
@@ -70,7 +74,7 @@ def _rows(status: Status) -> list[tuple[str, RenderableType]]:
     if status.last_event:
         rows.append(("last event", Text(status.last_event, style="yellow")))
     if status.unreadable:
-        rows.append(("unreadable", Text(f"{status.unreadable} lines of the logs")))
+        rows.append(("unreadable", Text(f"{status.unreadable} in metrics.jsonl and timings.jsonl")))
     return rows
 
 
