@@ -21,6 +21,7 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 import psutil
 import ray.train
+import ray.util.metrics
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
@@ -32,6 +33,7 @@ from trainers.config import TrainConfig
 from trainers.families.task import Task
 from trainers.loop.checkpoint import Checkpoint
 from trainers.loop.engines.engine import NotFiniteError
+from trainers.loop.exported import Exported
 from trainers.loop.lease import LostLease
 from trainers.loop.loop import fit
 from trainers.loop.progress import Progress
@@ -166,14 +168,16 @@ def _fit(job: Job, threads: int, workers: Workers) -> None:
     first = devices[0] if isinstance(devices, list) else devices
     task, context = task_and_context(str(first), job, threads, workers)
     began_at = time.time()
-    fit(
-        job.config,
-        task,
-        context,
-        on_evaluation=lambda result, checkpoint: _report_to_ray(
-            {**result, "began_at": began_at}, checkpoint
-        ),
-    )
+    with Exported(job.config.run_name, job.run_dir, ray.util.metrics.Gauge) as exported:
+        fit(
+            job.config,
+            task,
+            context,
+            on_evaluation=lambda result, checkpoint: _report_to_ray(
+                {**result, "began_at": began_at}, checkpoint
+            ),
+            on_line=exported.line,
+        )
 
 
 def task_and_context(

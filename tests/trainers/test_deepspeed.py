@@ -153,6 +153,57 @@ def test_offloaded_state_and_half_precision_are_the_other_engines_too(
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("bits", "optimizer"),
+    [("load_in_4bit", "adamw"), ("load_in_4bit", "adamw_8bit"), ("load_in_8bit", "adamw")],
+)
+def test_zero_2_trains_on_a_quantised_base_and_a_stop_changes_no_bit(
+    bits: str, optimizer: str, tmp_path: Path
+) -> None:
+    """QLoRA: the frozen base is whole on every worker, the adapter's state is divided."""
+
+    def quantised(name: str, stage: int, max_steps: int = STEPS) -> TrainConfig:
+        return tiny_vlm_config(
+            tmp_path / name,
+            train={**TRAIN, "max_steps": max_steps},
+            optimizer={**CALM, "name": optimizer},
+            model={bits: True},
+            **(zero(stage) if stage else {}),
+        )
+
+    reference, through = run(quantised("reference", 0)), run(quantised("through", 2))
+    for key in ("loss", "eval_loss"):  # blocks of the 8-bit state are cut elsewhere
+        near = pytest.approx(series(reference, key), rel=1e-5 if optimizer == "adamw" else 1e-3)
+        assert series(through, key) == near, key
+    stopped = quantised("stopped", 2)
+    for step in (3, 4, STEPS):
+        run(stopped, step)
+        assert_equal_at(step, stopped.local_run_dir, through) if step % 2 == 0 else None
+    if optimizer == "adamw_8bit":
+        held = verify_hashes(directory_of(through, STEPS)).optimizer()["state"]["zero_parts"]
+        assert held[0][0]["state1"].dtype == torch.uint8
+        with pytest.raises(UserError, match=r"resume with engine=deepspeed, or start a new run"):
+            run(quantised("through", 0, STEPS + 1))
+
+
+def test_the_8_bit_state_of_two_workers_continues_with_two_alone(tmp_path: Path) -> None:
+    def eight(name: str, workers: int, max_steps: int = 4) -> TrainConfig:
+        return tiny_vlm_config(
+            tmp_path / name,
+            train={**TRAIN, "max_steps": max_steps},
+            optimizer={**CALM, "name": "adamw_8bit"},
+            workers=workers,
+            **zero(2),
+        )
+
+    through = run(eight("through", 2))
+    for step in (2, None):
+        stopped = run(eight("stopped", 2), step)
+    assert_equal_at(4, stopped, through)
+    with pytest.raises(UserError, match=r"the parts of 2 workers, this run has 1; set workers=2"):
+        run(eight("through", 1, max_steps=5))
+
+
 def test_a_rate_that_explodes_stops_before_the_step(tmp_path: Path) -> None:
     config = tiny_config(
         tmp_path, train=TRAIN, optimizer={"learning_rate": 1e20, "warmup_steps": 0}, **zero(1)
@@ -192,8 +243,15 @@ def test_everything_that_does_not_go_together_is_told_at_once(tmp_path: Path) ->
     assert "fp16 is set by precision here" in told
     assert "gradient_clipping is 1.0, this run's is 5.0; write auto" in told
     assert "train_micro_batch_size_per_gpu is 7, this run's is 5" in told
-    with pytest.raises(UserError, match="on a quantised base"):
-        tiny_vlm_config(tmp_path, model={"load_in_4bit": True}, **zero(1))
+    with pytest.raises(UserError, match="a quantised base under zero3"):
+        tiny_vlm_config(tmp_path, model={"load_in_4bit": True}, **zero(3))
+    eight = {"name": "adamw_8bit"}
+    with pytest.raises(UserError, match="adamw_8bit under zero3, whose checkpoints gather"):
+        tiny_vlm_config(tmp_path, optimizer=eight, **zero(3))
+    offloaded = zero(2)
+    offloaded["deepspeed"]["offload_optimizer"] = "cpu"
+    with pytest.raises(UserError, match="adamw_8bit and an offloaded optimizer"):
+        tiny_vlm_config(tmp_path, optimizer=eight, **offloaded)
     with pytest.raises(
         UserError, match=r"needs deepspeed\.config, such as configs/deepspeed/zero2\.json"
     ):

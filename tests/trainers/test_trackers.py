@@ -119,6 +119,7 @@ def shown_by_tensorboard(run_dir: Path) -> list[tuple[int, dict[str, float]]]:
 def assert_each_step_once(run_dir: Path, metrics: str) -> None:
     shown = shown_by_tensorboard(run_dir)
     assert [step for step, _ in shown] == sorted({step for step, _ in shown})
+    assert f"tensorboard --logdir {run_dir}/tensorboard" in (run_dir / "timings.jsonl").read_text()
     assert dict(shown) == numbers_of(metrics)
 
 

@@ -154,7 +154,8 @@ class TrainConfig(Settings):
         (),
         on_resume="free",
         description="Trackers that get the lines of metrics.jsonl too, one or a list: tensorboard, "
-        "in the run's folder; wandb and mlflow once they are installed; none: no tracker",
+        "in the run's folder (to look: pip install tensorboard; tensorboard --logdir runs/NAME); "
+        "wandb and mlflow once they are installed; none: no tracker",
     )
     list_samples: bool | Literal["only"] = Setting(
         False,

@@ -33,7 +33,8 @@ _OURS = {
 }
 ALLOWED = """
   all_reduce: adamw, adam, adamw_8bit, paged_adamw_8bit, paged_adamw_32bit, on any base
-  deepspeed: adamw, on a base or weights in float32, bfloat16 or float16"""
+  deepspeed, zero1 and zero2: adamw, adamw_8bit, on any base
+  deepspeed, zero3: adamw, on a base or weights in float32, bfloat16 or float16"""
 
 
 class DeepSpeedSettings(Settings):
@@ -64,6 +65,13 @@ class DeepSpeedSettings(Settings):
         return int((self.config or {}).get("zero_optimization", {}).get("stage", 0))
 
     @property
+    def offloads_optimizer(self) -> bool:
+        """Whether the CPU's memory or a disk holds the optimizer's state."""
+        given = (self.config or {}).get("zero_optimization", {}).get("offload_optimizer", AUTO)
+        device = self.offload_optimizer if given == AUTO else (given or {}).get("device", "none")
+        return bool(device != "none")
+
+    @property
     def summary(self) -> str:
         """A line with the stage and a hash of the settings that may change a last bit."""
         digest = hashlib.sha256(
@@ -82,10 +90,8 @@ def contradictions(
     if settings.config is None:
         yield "engine=deepspeed needs deepspeed.config, such as configs/deepspeed/zero2.json"
         return
-    quantised = base is not None and base.quantised
-    if optimizer.name != "adamw" or quantised:
-        found = f"optimizer.name={optimizer.name}" + (" on a quantised base" if quantised else "")
-        yield f"engine=deepspeed does not go with {found}; what goes together:{ALLOWED}"
+    if refused := _refused(settings, optimizer, base):
+        yield f"engine=deepspeed does not go with {refused}; what goes together:{ALLOWED}"
     if base is not None and base.device_map:
         yield "engine=deepspeed places the model itself; leave model.device_map out"
     if settings.stage not in (1, 2, 3):
@@ -102,6 +108,26 @@ def contradictions(
             yield f"deepspeed.config: {key} is {given}, this run's is {value}; write auto"
 
 
+def _refused(
+    settings: DeepSpeedSettings,
+    optimizer: OptimizerSettings,
+    base: VlmSettings | TinyVlmSettings | None,
+) -> str:
+    """Return what DeepSpeed cannot do with this stage, and why; empty for nothing.
+
+    Stages 1 and 2 leave the frozen base whole on every worker, so it may be quantised.
+    """
+    if optimizer.name not in ("adamw", "adamw_8bit"):
+        return f"optimizer.name={optimizer.name}"
+    if settings.stage == 3 and base is not None and base.quantised:
+        return "a quantised base under zero3, which divides weights and knows no quantised ones"
+    if optimizer.name == "adamw_8bit" and settings.stage == 3:
+        return "optimizer.name=adamw_8bit under zero3, whose checkpoints gather fp32 moments"
+    if optimizer.name == "adamw_8bit" and settings.offloads_optimizer:
+        return "optimizer.name=adamw_8bit and an offloaded optimizer; use adamw, or do not offload"
+    return ""
+
+
 def filled(
     settings: DeepSpeedSettings, train: LoopSettings, optimizer: OptimizerSettings
 ) -> dict[str, Any]:
@@ -112,8 +138,12 @@ def filled(
     zero = values["zero_optimization"]
     if zero.get("offload_optimizer", AUTO) == AUTO:
         zero["offload_optimizer"] = {"device": settings.offload_optimizer, "pin_memory": False}
-    # torch's own AdamW steps on the CPU too, without a compiler
-    return {**values, "zero_force_ds_cpu_optimizer": False}
+    # torch's own AdamW steps on the CPU too, without a compiler; the 8-bit one is "untested" there
+    return {
+        **values,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": optimizer.name == "adamw_8bit",
+    }
 
 
 def _from_ours(train: LoopSettings, optimizer: OptimizerSettings) -> Mapping[str, Any]:

@@ -12,6 +12,8 @@ into a file that nobody reads.
 import json
 import os
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,8 +28,15 @@ class Logs:
     `metrics` holds the lines of metrics.jsonl.
     """
 
-    def __init__(self, run_dir: Path, metrics: str, step: int, log_samples: bool) -> None:
-        self.metrics = metrics
+    def __init__(
+        self,
+        run_dir: Path,
+        metrics: str,
+        step: int,
+        log_samples: bool,
+        on_line: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.metrics, self._on_line = metrics, on_line
         self._metrics = _replace(run_dir / "metrics.jsonl", metrics)
         self._timings = _open_to_append(run_dir / "timings.jsonl")
         self._samples = (
@@ -36,6 +45,10 @@ class Logs:
             else None
         )
         self._trackers: Trackers | None = None
+        began_at = _first_time(run_dir / "timings.jsonl")
+        if began_at is None:
+            self.write_timing({"step": step, "event": "start"})
+        self._began_at = began_at or time.time()
 
     def report(self, reported: Reported) -> None:
         """Send the lines of metrics.jsonl, restored and coming, to the run's trackers too."""
@@ -48,6 +61,8 @@ class Logs:
         _append(self._metrics, line)
         if self._trackers:
             self._trackers.send(record)
+        if self._on_line:
+            self._on_line(record)
 
     def write_timing(self, record: dict[str, Any]) -> None:
         """Append one line to timings.jsonl, with the time of day."""
@@ -55,6 +70,12 @@ class Logs:
             self._timings,
             json.dumps({"time": round(time.time(), 3), **record}, ensure_ascii=False) + "\n",
         )
+        if self._on_line:
+            self._on_line(record)
+
+    def wall_seconds(self) -> float:
+        """Return the seconds since the run's first line of timings.jsonl, pauses included."""
+        return max(1e-3, time.time() - self._began_at)
 
     def write_samples(self, step: int, ids: list[str]) -> None:
         """Append the samples of one step to the ledger."""
@@ -89,6 +110,16 @@ def _replace(path: Path, content: str) -> TextIO:
 
 def _open_to_append(path: Path) -> TextIO:
     return open(path, "a", encoding="utf-8")  # closed by Logs.close
+
+
+def _first_time(timings: Path) -> float | None:
+    """Return when the run's first timed line was written; None where there is none."""
+    if timings.is_file():
+        with open(timings, "rb") as lines:
+            for row in lines:
+                with suppress(ValueError, TypeError, KeyError):  # a line that was cut
+                    return float(json.loads(row)["time"])
+    return None
 
 
 def _ledger_until(path: Path, step: int) -> str:

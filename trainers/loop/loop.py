@@ -47,6 +47,7 @@ from trainers.loop.trackers import Reported
 WARMUP_STEPS_OF_TIMING, TIMED_STEPS = 5, 20
 
 OnEvaluation = Callable[[dict[str, Any], Checkpoint | None], None]
+OnLine = Callable[[dict[str, Any]], None]
 
 
 def fit(
@@ -55,13 +56,15 @@ def fit(
     context: RunContext,
     stop_after: int | None = None,
     on_evaluation: OnEvaluation | None = None,
+    on_line: OnLine | None = None,
 ) -> TrainState:
     """Train from the run directory's newest checkpoint to the end, or to the step `stop_after`.
 
     Stopping writes a checkpoint. Every worker calls `fit` with the same arguments but
-    `context.workers`. Raises UserError (DamagedCheckpoint, NotFiniteError …).
+    `context.workers`. The first worker calls `on_line` with each line of its logs. Raises UserError
+    (DamagedCheckpoint, NotFiniteError …).
     """
-    with closing(Loop(config, task, context, on_evaluation)) as loop:
+    with closing(Loop(config, task, context, on_evaluation, on_line)) as loop:
         loop.restore()
         loop.settle(restored=True)
         with closing(loop.coming_batches(stop_after)) as coming:
@@ -82,6 +85,7 @@ class Loop:
         task: Task,
         context: RunContext,
         on_evaluation: OnEvaluation | None,
+        on_line: OnLine | None = None,
     ) -> None:
         self.plan = plan_of(config, task.widths, task.replayed)
         self.config = in_steps(config, self.plan)
@@ -94,7 +98,7 @@ class Loop:
             self.writer = Writer.claim(context.run_dir, context.attempt)
         self.saver = CheckpointThread(self._publish)
         self.logs: Logs | None = None  # the first worker's, from `restore` on
-        self._on_evaluation = on_evaluation
+        self._on_evaluation, self._on_line = on_evaluation, on_line
         self._latest: Checkpoint | None = None
         self._timed: list[float] = []
         self._length_is_new = False
@@ -133,7 +137,9 @@ class Loop:
     def _open_logs(self, checkpoint: Checkpoint | None) -> None:
         run_dir, run_id = self.context.run_dir, self.context.run_id
         metrics = checkpoint.metrics() if checkpoint else ""
-        self.logs = Logs(run_dir, metrics, self.state.step, self.config.train.log_samples)
+        self.logs = Logs(
+            run_dir, metrics, self.state.step, self.config.train.log_samples, self._on_line
+        )
         last_step = checkpoint.step if checkpoint else -1
         self.logs.report(Reported(self.config, run_dir, run_id, last_step))
 
@@ -154,6 +160,7 @@ class Loop:
         result = self.engine.take_step(micro_batches, batches, rate)
         seconds = self.clock.end_step(result.samples)
         state.step += 1
+        state.step_seconds += self.clock.last_step
         state.samples += result.samples
         state.loss_sum += result.loss * result.weight
         state.loss_weight += result.weight
@@ -280,7 +287,8 @@ class Loop:
         }
         state.loss_sum = state.loss_weight = 0.0
         if self.logs:
-            self.logs.write_timing({"step": state.step, **self.clock.speeds()})
+            goodput = min(1.0, round(state.step_seconds / self.logs.wall_seconds(), 4))
+            self.logs.write_timing({"step": state.step, **self.clock.speeds(), "goodput": goodput})
 
     def _save(self) -> None:
         """Copy everything to the CPU and let the first worker's thread write it.
@@ -356,6 +364,7 @@ class Clock:
         self._started = self._waiting_since = self._step_began = time.perf_counter()
         self._waited = self._stepped = 0.0
         self._samples = 0
+        self.last_step = 0.0  # seconds, its wait for batches left out
 
     def start_waiting(self) -> None:
         """Note that the loop waits for the next batches from now on."""
@@ -369,7 +378,8 @@ class Clock:
     def end_step(self, samples: int) -> float:
         """Return the seconds of the step, its wait included."""
         now = time.perf_counter()
-        self._stepped += now - self._step_began
+        self.last_step = now - self._step_began
+        self._stepped += self.last_step
         self._samples += samples
         return now - self._waiting_since
 

@@ -37,7 +37,8 @@ class RunContext:
 class TrainState:
     """All that changes from step to step besides weights and optimizer; plain data.
 
-    Every checkpoint holds it.
+    Every checkpoint holds it. `step_seconds`: of the steps up to this one, waits for data and
+    steps that were lost and repeated left out.
     """
 
     step: int = 0
@@ -47,6 +48,7 @@ class TrainState:
     loss_weight: float = 0.0
     pending: dict[str, Any] | None = None
     training_seconds: float = 0.0
+    step_seconds: float = 0.0
     skipped_steps: int = 0
     loss_scale: dict[str, Any] | None = None
     resumed_at: list[dict[str, Any]] = field(default_factory=list)

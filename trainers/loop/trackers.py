@@ -9,6 +9,7 @@ WANDB_API_KEY, MLFLOW_TRACKING_URI … (Over 300 lines: three trackers and their
 import hashlib
 import json
 import os
+import shlex
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,6 +84,8 @@ class Trackers:
             os.environ.update({**_DEFAULTS, **os.environ})
             with self._surviving(name):
                 self._open[name] = _KINDS[name](reported)
+        if "tensorboard" in self._open:
+            log_event({"event": "viewer", "step": self._step, "text": _viewer(reported.run_dir)})
         for line in restored.splitlines() if self._open else ():
             self.send(json.loads(line))
 
@@ -115,6 +118,12 @@ class Trackers:
             why = first_line(problem) if str(problem).strip() else ""
             text = f"report_to {name} failed, the run continues without it: {kind}: {why}"
             self._log_event({"event": "tracker", "step": self._step, "text": text})
+
+
+def _viewer(run_dir: Path) -> str:
+    """Return how to look at the charts; the package that writes them has no viewer."""
+    first = "" if _is_installed("tensorboard") else "pip install tensorboard, then "
+    return f"charts: {first}tensorboard --logdir {shlex.quote(str(run_dir / 'tensorboard'))}"
 
 
 def require_packages(names: Sequence[str]) -> None:

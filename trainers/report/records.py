@@ -30,11 +30,14 @@ class Records:
 
 def read_records(path: Path) -> Records:
     """Return the lines of `path`; a missing file has none."""
-    if not path.is_file():
-        return Records(path.name)
-    rows = [row for row in path.read_bytes().splitlines() if row.strip()]
+    return records_of(path.name, path.read_bytes() if path.is_file() else b"")
+
+
+def records_of(name: str, content: bytes) -> Records:
+    """Return the lines of a file's content."""
+    rows = [row for row in content.splitlines() if row.strip()]
     lines = tuple(line for line in map(_parse, rows) if line is not None)
-    return Records(path.name, lines, len(rows) - len(lines))
+    return Records(name, lines, len(rows) - len(lines))
 
 
 def by_step(points: Points) -> Points:

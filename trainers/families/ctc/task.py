@@ -132,8 +132,12 @@ class CtcTask:
         return {}
 
     def example(self) -> dict[str, str]:
-        """Return no example: the report shows enough lines."""
-        return {}
+        """Return id, reference and present reading of the first validation sample."""
+        index = self.validation[0]
+        data, reference = self.validation_data, self.validation_data.texts[index]
+        image = self._open(data, index)
+        ((reading, _),) = self.recognizer.read_and_compare([image], [reference])
+        return {"id": data.ids[index], "reference": reference, "reading": reading.text}
 
     def evaluate(self, indices: Sequence[int]) -> EvaluationSums:
         """Return edit counts of these validation samples, and losses per character.

@@ -17,6 +17,7 @@ from torch import Tensor
 from trainers.config import TrainConfig
 from trainers.families.task import Losses, MicroBatch, Task
 from trainers.loop.engines.engine import Engine, copied, optimizer_of
+from trainers.loop.engines.zero_8bit import require_whole
 from trainers.loop.workers import Workers
 
 _SCALARS = 4  # loss, weight, samples, samples whose loss is not finite
@@ -46,6 +47,7 @@ class AllReduceEngine(Engine):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the state, with strides as `_normalise` makes those of gradients."""
+        require_whole(state)
         self.optimizer.load_state_dict(dict(state))
         for parameter, held in self.optimizer.state.items():
             for key, value in held.items():

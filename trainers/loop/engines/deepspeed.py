@@ -7,7 +7,8 @@ once by the sum of the weights of all workers, and reduced at once (`coalesce_gr
 same torch.optim.AdamW steps, each worker on its part.
 
 DeepSpeed's own checkpoints cannot change the number of workers (DeepSpeed#2898). Ours hold whole
-tensors in torch's own form, so a run resumes with any number of workers and with either engine.
+tensors in torch's own form, so a run resumes with any number of workers and with either engine. The
+8-bit optimizer's state is the exception (trainers/loop/engines/zero_8bit.py).
 """
 
 import logging
@@ -29,6 +30,7 @@ from trainers.config.deepspeed import filled
 from trainers.families.task import Losses, MicroBatch, Task
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.engines.engine import Engine, optimizer_of
+from trainers.loop.engines.zero_8bit import gathered, load_parts, require_whole
 from trainers.loop.workers import Workers
 
 T = TypeVar("T")
@@ -45,6 +47,7 @@ class DeepSpeedEngine(Engine):
         super().__init__(task, config, workers, device, precision)
         self.settings = filled(config.deepspeed, config.train, config.optimizer)
         self._divides_weights = self.reads_together = config.zero_stage == 3
+        self._is_8bit = config.optimizer.name == "adamw_8bit"
         _require_group()
         for parameter in task.network.parameters():
             parameter.data = parameter.data.contiguous()  # DeepSpeed sends them as rows of bytes
@@ -54,7 +57,8 @@ class DeepSpeedEngine(Engine):
             parameter for group in self.optimizer.param_groups for parameter in group["params"]
         ]
         self.engine = within(READY_SECONDS, self._initialised)
-        self._make_moments()
+        if not self._is_8bit:  # bitsandbytes makes its own in the first step
+            self._make_moments()
 
     def _initialised(self) -> Any:
         """Return DeepSpeed's own engine around the task's losses."""
@@ -94,9 +98,11 @@ class DeepSpeedEngine(Engine):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the moments in torch's form, gathered tensor by tensor."""
+        """Return the moments in torch's form, gathered tensor by tensor; of 8 bits, the parts."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
+        if self._is_8bit:
+            return self._parts_of_8bit()
         state: dict[int, dict[str, Tensor]] = {}
         for index, parameter in enumerate(self._in_order if self._steps else ()):
             moments = {
@@ -107,10 +113,20 @@ class DeepSpeedEngine(Engine):
         rate = self.optimizer.param_groups[0]["lr"]
         return {"state": state, "param_groups": [{**group, "lr": rate} for group in self._template]}
 
+    def _parts_of_8bit(self) -> dict[str, Any]:
+        flat = self.engine.optimizer.single_partition_of_fp32_groups
+        state = gathered(self.optimizer, flat, self.workers) if self._steps else {}
+        return {"state": state, "param_groups": self._template}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take this worker's part of whole moments."""
         if not state["state"]:
             return
+        if self._is_8bit:
+            flat = self.engine.optimizer.single_partition_of_fp32_groups
+            self._steps = load_parts(self.optimizer, flat, self.workers, state["state"])
+            return
+        require_whole(state)
         for index, parameter in enumerate(self._in_order):
             for key in _MOMENTS:
                 self._set_moment(parameter, key, state["state"][index][key].to(self.device))

@@ -1,0 +1,61 @@
+"""The files of a run, by name: all that watching reads.
+
+`RunFiles` is the only place that knows how a run is stored.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ocr.errors import UserError
+from trainers.report.records import Records, records_of
+
+_MARKS = ("config.yaml", "metrics.jsonl")  # the first file of a run, and the first one of its loop
+
+
+class RunFiles:
+    """The files of one run; a file that is missing, or half written, reads as empty."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Raise UserError where the folder is missing, or is not a run's."""
+        self.run_dir = run_dir
+        if not run_dir.is_dir():
+            raise UserError(f"{run_dir}: no such folder; expected a run, such as runs/odia-ctc")
+        if not any((run_dir / name).is_file() for name in _MARKS):
+            raise UserError(
+                f"{run_dir}: not a run (neither {' nor '.join(_MARKS)} in it); "
+                "expected a folder that train.py writes, such as runs/odia-ctc"
+            )
+
+    def content(self, name: str) -> bytes:
+        """Return the bytes of a file; empty where it is missing."""
+        try:
+            return (self.run_dir / name).read_bytes()
+        except OSError:  # missing, or pruned meanwhile
+            return b""
+
+    def named(self, pattern: str) -> list[str]:
+        """Return the sorted names of the run's files that match."""
+        return sorted(str(path.relative_to(self.run_dir)) for path in self.run_dir.glob(pattern))
+
+    def records(self, name: str) -> Records:
+        """Return the lines of a JSON-lines file."""
+        return records_of(name, self.content(name))
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Return a JSON object."""
+        try:
+            value = json.loads(self.content(name) or b"{}")
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def yaml(self, name: str) -> dict[str, Any]:
+        """Return a YAML mapping."""
+        try:
+            value = yaml.safe_load(self.content(name))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            return {}
+        return value if isinstance(value, dict) else {}
