@@ -2,11 +2,12 @@
 
   make faces && python benchmarks/recognisers.py [odia bangla thai] [--bundle SCRIPT=PATH …]
 
-Words: those that `configs/words/NAME.yaml` holds out, clean, in the face that it holds out. Lines:
-those that `configs/bases/NAME.yaml` holds out, in the face that it holds out, printed and scanned
-in simulation: blurred, thresholded, faded, compressed, with neighbours and rules (its settings say
-how often). By best path, with the language model, and by Tesseract; images per CPU second of one
-thread, the int8 model against Tesseract, start-up included in both.
+Words: those that `configs/words/NAME.yaml` holds out, in the face that it holds out, clean and as
+that config degrades them. Lines: those that `configs/bases/NAME.yaml` holds out, in the face that
+it holds out, printed and scanned in simulation: blurred, thresholded, faded, compressed, with
+neighbours and rules (its settings say how often). By best path, with the language model, and by
+Tesseract; images per CPU second of one thread, the int8 model against Tesseract, start-up included
+in both.
 """
 
 import argparse
@@ -32,16 +33,16 @@ from trainers.config import TrainConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
 LANGUAGES = {"odia": "ori", "bangla": "ben", "thai": "tha"}
-PAGE_MODES = {"words": 8, "lines": 7}
+KINDS = (("clean words", "words", 8), ("words", "words", 8), ("lines", "bases", 7))
 MAX_SKIPPED = 0.9  # the face that is held out may lack digits, Latin and punctuation
 
 
-def held_out(config: str) -> Dataset:
+def held_out(config: str, clean: bool) -> Dataset:
     """The validation split of a config, rendered where it is not yet."""
     train = load_settings(TrainConfig, PROJECT / config, []).data.train
     assert not isinstance(train, str)
     sources: Sequence[SourceSettings] = [
-        source.model_copy(update={"split": "train"})
+        source.model_copy(update={"split": "train", **({"clean_share": 1.0} if clean else {})})
         for source in train
         if source.split == "validation"
     ]
@@ -85,13 +86,13 @@ def main() -> None:
         "| images per CPU second, ours / Tesseract |\n|---|---|---|---|---|---|---|---|"
     )
     for name in options.names:
-        for kind, config in (("words", "words"), ("lines", "bases")):
-            data = held_out(f"configs/{config}/{name}.yaml")
+        for kind, config, page_mode in KINDS:
+            data = held_out(f"configs/{config}/{name}.yaml", kind.startswith("clean"))
             path = open_bundle(Path(bundles.get(name, name))).path
             reads = [
                 by_bundle(data, path, greedy=True),
                 by_bundle(data, path, greedy=False),
-                by_tesseract(data, LANGUAGES[name], PAGE_MODES[kind]),
+                by_tesseract(data, LANGUAGES[name], page_mode),
             ]
             best, ours, theirs = (
                 score_all(zip(data.texts, texts, strict=True)) for texts, _ in reads
