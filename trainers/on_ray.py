@@ -28,6 +28,7 @@ from ray.tune import Callback
 
 from ocr.errors import GivenUp, UserError, last_line
 from ocr.files import read_json, shown, write_json
+from ocr.ray_address import NoCluster
 from trainers.config import TrainConfig
 from trainers.families.task import Task
 from trainers.loop.checkpoint import Checkpoint
@@ -58,6 +59,10 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             ):
                 _train_once(job, threads_of(job, share), callbacks)
             return
+        except NoCluster as problem:
+            if failure:  # it was there before
+                raise _given_up(job, problem) from problem
+            raise
         except UserError:
             raise
         except WorkerGroupError as problem:  # Ray has already restarted the workers max_failures ×

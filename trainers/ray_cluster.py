@@ -16,7 +16,8 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 import ray
 
-from ocr.errors import UserError
+from ocr.errors import UserError, first_line
+from ocr.ray_address import NoCluster, require_cluster
 from trainers.config import TrainConfig
 
 _OBJECT_STORE_BYTES = 100_000_000  # no data of ours passes through it
@@ -27,7 +28,13 @@ def _start(cores: int | None = None) -> None:
     """Join the cluster of RAY_ADDRESS, or with `cores` start a local one."""
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if cores is None:
-        ray.init(**options)
+        require_cluster()
+        try:
+            ray.init(**options)
+        except (ConnectionError, ray.exceptions.AuthenticationError) as problem:
+            raise NoCluster(
+                f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {first_line(problem)}"
+            ) from None
         return
     ray.init(
         "local",
