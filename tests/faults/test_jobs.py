@@ -53,10 +53,23 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             [RAY, "get-auth-token", "--generate"], env=env, check=True, capture_output=True
         )
     subprocess.run(command, env=env, cwd=PROJECT, check=True, capture_output=True, timeout=120)
+    accept_jobs()
     yield path
     for process in psutil.process_iter(["cmdline"]):
         if any("/tmp/lipi-ray" in part or "6399" in part for part in process.info["cmdline"] or []):
             process.kill()
+
+
+def accept_jobs() -> None:
+    """Wait for the agent that starts jobs: on a busy machine it comes after `ray start` ends."""
+    nothing = [RAY, "job", "submit", "--address", "http://127.0.0.1:8399", "--", "true"]
+    env = environment(RAY_AUTH_MODE="token")
+    for _ in range(20):
+        done = subprocess.run(nothing, env=env, capture_output=True, text=True, timeout=120)
+        if "No available agent" not in done.stderr:
+            return
+        time.sleep(3)
+    raise AssertionError(done.stdout + done.stderr)
 
 
 def submit(

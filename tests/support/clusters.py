@@ -28,10 +28,14 @@ def is_free(port: int) -> bool:
 
 
 def kill_all_of(mark: str) -> None:
-    """SIGKILL every process that has this word in its environment: a cluster's, and no other's."""
+    """SIGKILL every process with this folder in its environment or a file of it open, no other's.
+
+    Ray's processes change their titles, which overwrites the environment that others see.
+    """
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and mark in process.environ().values():
+            used = [*process.environ().values(), *(file.path for file in process.open_files())]
+            if process.pid != os.getpid() and any(path.startswith(mark) for path in used):
                 process.kill()
         except psutil.Error:
             continue
@@ -87,3 +91,22 @@ def _in_bash(lines: list[str], env: dict[str, str]) -> "subprocess.CompletedProc
     return subprocess.run(
         command, env=env, cwd=PROJECT, capture_output=True, text=True, timeout=400
     )
+
+
+@contextmanager
+def cluster(port: int, *options: str, **more: str) -> Iterator[dict[str, str]]:
+    """A cluster of one node on ports of its own; yields the environment of its users."""
+    with fresh_home() as env:
+        start = [str(BIN / "ray"), "start", "--head", f"--port={port}", "--include-dashboard=false"]
+        ports = [f"--ray-client-server-port={port + 1}"]
+        env |= {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "240", **more}
+        done = subprocess.run(
+            [*start, *ports, *options],
+            env=env,
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_AUTH_MODE": "disabled"}
