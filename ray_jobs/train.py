@@ -15,12 +15,15 @@ def main(arguments: Namespace) -> None:
     """Train to the end of the run and print its final line."""
     config = command.in_storage(load_settings(TrainConfig, arguments.config, arguments.overrides))
     from trainers import on_ray
+    from trainers.finish_on_ray import finish
+    from trainers.ray_cluster import with_workers
     from trainers.runs.launch import checked_data, launch
 
+    config = with_workers(config)
     if config.list_samples == "only":
         print(checked_data(config).listing())
         return
-    print(launch(config, on_ray.train, command.this_command()))
+    print(launch(config, on_ray.train, command.this_command(), finish))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from ocr.ray_address import require_cluster
+
 _OBJECT_STORE_BYTES = 100_000_000  # only numbers travel through it
 UnitT = TypeVar("UnitT")
 
@@ -20,7 +22,8 @@ def as_ray_tasks(
     def map_units(work: Callable[[UnitT], int], units: Sequence[UnitT]) -> Iterator[int]:
         import ray
 
-        joined = "RAY_ADDRESS" in os.environ
+        joined = bool(os.environ.get("RAY_ADDRESS"))
+        require_cluster()
         ray.init(
             num_cpus=None if joined else workers,
             object_store_memory=None if joined else _OBJECT_STORE_BYTES,

@@ -21,6 +21,7 @@ import requests
 from ray import serve
 
 from ocr.errors import UserError
+from ocr.ray_address import require_cluster
 from serve.app import first_bundle
 from serve.config import ServeConfig
 from serve.deployment import APPLICATION, deployment
@@ -65,6 +66,7 @@ def _start_ray(config: ServeConfig) -> None:
     """Join the cluster of RAY_ADDRESS, else start a local one with its dashboard."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if os.environ.get("RAY_ADDRESS"):
+        require_cluster()
         ray.init(**quiet)
         return
     needed = int(config.autoscaling.max_replicas * config.num_cpus) + 1

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "ray_jobs": {"ray_jobs", "trainers", "serve", "ocr"},
 }
 MAY_KNOW_RAY = (
+    "trainers/finish_on_ray.py",
     "trainers/on_ray.py",
     "trainers/ray_cluster.py",
     "trainers/sweep/",

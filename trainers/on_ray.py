@@ -29,6 +29,7 @@ from ray.tune import Callback
 
 from ocr.errors import GivenUp, UserError, last_line
 from ocr.files import read_json, shown, write_json
+from ocr.ray_address import NoCluster
 from trainers.config import TrainConfig
 from trainers.families.task import Task
 from trainers.loop.checkpoint import Checkpoint
@@ -39,9 +40,10 @@ from trainers.loop.loop import fit
 from trainers.loop.progress import Progress
 from trainers.loop.run_state import RunContext
 from trainers.loop.workers import Workers
-from trainers.ray_cluster import connected, gpus_of_a_worker, uses_gpu
+from trainers.ray_cluster import connected, gpus_of_a_worker, require_places, uses_gpu
 from trainers.runs.identity import environment
 from trainers.runs.job import Data, Job
+from trainers.runs.places import needs
 
 _MEMORY_POLL_SECONDS = 5.0
 
@@ -60,6 +62,10 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             ):
                 _train_once(job, threads_of(job, share), callbacks)
             return
+        except NoCluster as problem:
+            if failure:  # it was there before
+                raise _given_up(job, problem) from problem
+            raise
         except UserError:
             raise
         except WorkerGroupError as problem:  # Ray has already restarted the workers max_failures ×
@@ -86,11 +92,13 @@ def threads_of(job: Job, share: int) -> int:
 
     They are given, else the checkpoint's (so that the resume is exact), else the worker's share.
     """
-    return job.config.threads_per_worker or job.threads_per_worker or share
+    return job.config.threads_asked or job.threads_per_worker or share
 
 
 def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
     use_gpu = uses_gpu(job.config)
+    wanted = needs(job.config, threads, gpus_of_a_worker(job.config) if use_gpu else 0)
+    require_places(job.config, wanted)
     ray_dir = job.run_dir / "ray"
     shutil.rmtree(ray_dir, ignore_errors=True)
     ray_dir.mkdir()
@@ -106,7 +114,7 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
             "started_in": str(Path.cwd()),
         },
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=_scaling(job.config, threads, use_gpu),
+        scaling_config=_scaling(job.config, wanted, use_gpu),
         run_config=RunConfig(
             name=name,
             storage_path=str(ray_dir),
@@ -126,12 +134,15 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
         raise RuntimeError("the workers returned without an outcome")
 
 
-def _scaling(config: TrainConfig, threads: int, use_gpu: bool) -> ScalingConfig:
-    resources: dict[str, float] = {"CPU": threads}
-    if use_gpu:
-        resources["GPU"] = gpus_of_a_worker(config)
+def _scaling(config: TrainConfig, wanted: dict[str, float], use_gpu: bool) -> ScalingConfig:
+    # Ray Train's own class has it, the one that its stubs name does not
+    labels: dict[str, Any] = {"label_selector": config.label_selector or None}
     return ScalingConfig(
-        num_workers=config.workers, use_gpu=use_gpu, resources_per_worker=resources
+        num_workers=config.worker_count,
+        use_gpu=use_gpu,
+        resources_per_worker=wanted,
+        accelerator_type=config.accelerator_type,
+        **labels,
     )
 
 

@@ -1,6 +1,6 @@
 """Ray's cluster: joined or started, asked for GPUs; the only place where its options are set.
 
-Ray is imported here, in trainers/on_ray.py and in trainers/sweep/ alone.
+Ray is imported here, in on_ray.py, finish_on_ray.py and trainers/sweep/ alone.
 """
 
 import logging
@@ -15,9 +15,12 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 import ray
+import torch
 
-from ocr.errors import UserError
+from ocr.errors import UserError, first_line
+from ocr.ray_address import NoCluster, require_cluster
 from trainers.config import TrainConfig
+from trainers.runs.places import Cluster, Node, automatic, idle_gpus, lacking
 
 _OBJECT_STORE_BYTES = 100_000_000  # no data of ours passes through it
 _SHARED_FOLDERS = ("/mnt", "/shared", "/efs", "/nfs")
@@ -27,7 +30,13 @@ def _start(cores: int | None = None) -> None:
     """Join the cluster of RAY_ADDRESS, or with `cores` start a local one."""
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if cores is None:
-        ray.init(**options)
+        require_cluster()
+        try:
+            ray.init(**options)
+        except (ConnectionError, ray.exceptions.AuthenticationError) as problem:
+            raise NoCluster(
+                f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {first_line(problem)}"
+            ) from None
         return
     ray.init(
         "local",
@@ -46,17 +55,17 @@ def connected(config: TrainConfig, waiting: int = 0) -> Iterator[int]:
     the job's), else a local one. A local one has an extra core for each process that only waits.
     """
     if ray.is_initialized():
-        yield config.threads_per_worker or 1
+        yield config.threads_asked or 1
         return
     joined = bool(os.environ.get("RAY_ADDRESS"))
     cores = os.cpu_count() or 1
-    needed = config.workers * (config.threads_per_worker or 1)
+    needed = config.worker_count * (config.threads_asked or 1)
     _start(None if joined else max(cores, needed) + waiting)
     try:
         _refuse_local_storage_on_many_nodes(config)
-        share = max(1, int(ray.cluster_resources().get("CPU", cores)) // config.workers)
-        here = min(share, cores) if joined else max(1, cores // config.workers)
-        yield config.threads_per_worker or here
+        share = max(1, int(ray.cluster_resources().get("CPU", cores)) // config.worker_count)
+        here = min(share, cores) if joined else max(1, cores // config.worker_count)
+        yield config.threads_asked or here
     finally:
         ray.shutdown()
 
@@ -83,6 +92,57 @@ def gpus_of_the_cluster() -> float:
         ray.shutdown()
 
 
+def cluster_now() -> Cluster:
+    """Return the nodes of the cluster that this process is connected to."""
+    nodes = [
+        Node(node["Resources"], node.get("Labels", {})) for node in ray.nodes() if node["Alive"]
+    ]
+    joined = bool(os.environ.get("RAY_ADDRESS"))
+    where = "the cluster" if joined else "this machine"
+    most = ray._private.state.state.get_max_resources_from_cluster_config() if joined else None
+    return Cluster(nodes, where, most)
+
+
+def with_workers(config: TrainConfig) -> TrainConfig:
+    """Return the config with a number where it says `workers: auto`, and print which and why.
+
+    Asks the cluster of RAY_ADDRESS, else this machine.
+    """
+    if config.workers != "auto":
+        return config
+    if os.environ.get("RAY_ADDRESS"):
+        _start()
+        try:
+            cluster = cluster_now()
+        finally:
+            ray.shutdown()
+    else:
+        here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+        cluster = Cluster([Node(here)], "this machine")
+    count, why = automatic(config, cluster)
+    print(f"workers=auto: {count}, since {why}", flush=True)
+    return config.model_copy(update={"workers": count})
+
+
+def require_places(config: TrainConfig, wanted: dict[str, float]) -> None:
+    """Print what the workers wait for, if anything.
+
+    Raises UserError where no node has it and none is said to come.
+    """
+    cluster = cluster_now()
+    if "GPU" in wanted and (line := idle_gpus(config, cluster, int(wanted["GPU"]))):
+        print(line, flush=True)
+    if not (lack := lacking(config, cluster, wanted)):
+        return
+    what, nobody_has_it = lack
+    if nobody_has_it and not cluster.most and os.environ.get("LIPI_ACCELERATOR") != "gpu":
+        raise UserError(
+            f"{what}; correct resources_per_worker, accelerator_type or label_selector, or add "
+            "such a node"
+        )
+    print(f"waiting for nodes: {what}", flush=True)
+
+
 def uses_gpu(config: TrainConfig) -> bool:
     """Return whether each worker gets a GPU; UserError where GPUs are needed and too few.
 
@@ -90,17 +150,19 @@ def uses_gpu(config: TrainConfig) -> bool:
     """
     count = ray.cluster_resources().get("GPU", 0)
     scales = bool(os.environ.get("RAY_ADDRESS")) and os.environ.get("LIPI_ACCELERATOR") == "gpu"
-    enough = count >= config.workers or scales
+    each = int(config.resources_per_worker.get("GPU", 1))
+    enough = count >= config.worker_count * each or scales
     if not enough and (config.device == "cuda" or config.needs_gpu):
         raise UserError(
-            f"device: {config.device}: expected {config.workers} GPUs, Ray has {count:g}; "
+            f"device: {config.device}: expected {config.worker_count * each} GPUs, "
+            f"Ray has {count:g}; "
             "set fewer workers, or device=cpu"
         )
-    return enough and config.device != "cpu"
+    return enough and each > 0 and config.device != "cpu"
 
 
 def gpus_of_a_worker(config: TrainConfig) -> int:
-    """Return 1; with model.device_map=auto the number of the machine that has most."""
-    if not config.spreads_over_gpus:
-        return 1
+    """Return resources_per_worker.GPU or 1; with model.device_map=auto a whole machine's GPUs."""
+    if not config.spreads_over_gpus or "GPU" in config.resources_per_worker:
+        return int(config.resources_per_worker.get("GPU", 1))
     return int(max(node["Resources"].get("GPU", 1) for node in ray.nodes() if node["Alive"]))

@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.support.commands import PROJECT, environment
-from tests.support.resuming import wait_for
+from tests.support.resuming import assert_equal_at, wait_for
 from trainers.loop.checkpoint import directory_of
 
 RAY = str(Path(sys.executable).parent / "ray")
@@ -53,10 +53,23 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             [RAY, "get-auth-token", "--generate"], env=env, check=True, capture_output=True
         )
     subprocess.run(command, env=env, cwd=PROJECT, check=True, capture_output=True, timeout=120)
+    accept_jobs()
     yield path
     for process in psutil.process_iter(["cmdline"]):
         if any("/tmp/lipi-ray" in part or "6399" in part for part in process.info["cmdline"] or []):
             process.kill()
+
+
+def accept_jobs() -> None:
+    """Wait for the agent that starts jobs: on a busy machine it comes after `ray start` ends."""
+    nothing = [RAY, "job", "submit", "--address", "http://127.0.0.1:8399", "--", "true"]
+    env = environment(RAY_AUTH_MODE="token")
+    for _ in range(20):
+        done = subprocess.run(nothing, env=env, capture_output=True, text=True, timeout=120)
+        if "No available agent" not in done.stderr:
+            return
+        time.sleep(3)
+    raise AssertionError(done.stdout + done.stderr)
 
 
 def submit(
@@ -117,13 +130,39 @@ def test_the_jobs_exit_status_is_the_runs(storage: Path) -> None:
     assert "did you mean 'max_steps'" in done.stdout + done.stderr
 
 
-def test_a_killed_job_driver_submitted_again_continues(storage: Path) -> None:
-    words = ("train.max_steps=60", "run_name=killed", *TINY)
+@pytest.fixture(scope="module")
+def undisturbed(storage: Path) -> Path:
+    """The run that the stopped ones must end as."""
+    done = submit("train.max_steps=60", "run_name=undisturbed", *TINY, working_dir=None)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return storage / "runs" / "undisturbed"
+
+
+def kill_the_driver() -> None:
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if "run_name=killed" in line and "ray_jobs/train_odia.py" in line:
+            os.kill(process.pid, signal.SIGKILL)
+
+
+def stop_the_job() -> None:
+    stop = [RAY, "job", "stop", "--address", "http://127.0.0.1:8399", "stopped"]
+    env = environment(RAY_AUTH_MODE="token")
+    subprocess.run(stop, env=env, check=True, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize(("name", "end"), [("killed", kill_the_driver), ("stopped", stop_the_job)])
+def test_a_job_that_ends_early_submitted_again_ends_with_the_same_weights(
+    name: str, end: Callable[[], None], storage: Path, undisturbed: Path
+) -> None:
+    words = ("train.max_steps=60", f"run_name={name}", *TINY)
     command = [
         RAY,
         "job",
         "submit",
         "--no-wait",
+        "--submission-id",
+        name,
         "--address",
         "http://127.0.0.1:8399",
         "--",
@@ -139,12 +178,10 @@ def test_a_killed_job_driver_submitted_again_continues(storage: Path) -> None:
         capture_output=True,
         timeout=120,
     )
-    wait_for(directory_of(storage / "runs" / "killed", 10), seconds=180)
-    for process in psutil.process_iter(["cmdline"]):
-        line = process.info["cmdline"] or []
-        if "run_name=killed" in line and "ray_jobs/train_odia.py" in line:
-            os.kill(process.pid, signal.SIGKILL)
+    wait_for(directory_of(storage / "runs" / name, 10), seconds=180)
+    end()
     time.sleep(5)
     done = submit(*words, working_dir=None)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "continues exactly, from step" in done.stdout
+    assert_equal_at(60, storage / "runs" / name, undisturbed)

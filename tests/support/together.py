@@ -17,14 +17,14 @@ def fit_together(config: TrainConfig, stop_after: int | None = None) -> None:
     """Train `config` with its number of workers, each a process of one thread."""
     with tempfile.TemporaryDirectory() as meeting:
         torch.multiprocessing.spawn(
-            _work, (config, stop_after, Path(meeting) / "store"), nprocs=config.workers
+            _work, (config, stop_after, Path(meeting) / "store"), nprocs=config.worker_count
         )
 
 
 def _work(rank: int, config: TrainConfig, stop_after: int | None, store: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=config.workers
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=config.worker_count
     )
     try:
         fit(config, tiny_task(config), tiny_context(config, Workers.here()), stop_after)

@@ -21,11 +21,12 @@ from ocr.recognizers.vlm.settings import (
     TinyVlmSettings,
     VlmSettings,
 )
-from ocr.settings import Setting, Settings, read_yaml, settings_from
+from ocr.settings import Setting, read_yaml, settings_from
 from trainers.config.data import DataSettings, with_shared_dictionary
 from trainers.config.deepspeed import DeepSpeedSettings, contradictions
 from trainers.config.export import ExportSettings
 from trainers.config.kornia import KorniaSettings
+from trainers.config.placement import PlacementSettings
 from trainers.config.training import AugmentSettings, LoopSettings, LossSettings, OptimizerSettings
 
 __all__ = [
@@ -53,7 +54,7 @@ FAMILY_GROUPS: dict[str, Family] = {
 }
 
 
-class TrainConfig(Settings):
+class TrainConfig(PlacementSettings):
     """One run: everything that determines its weights, and where it is stored."""
 
     renamed: ClassVar[dict[str, str]] = {
@@ -136,19 +137,6 @@ class TrainConfig(Settings):
         DeepSpeedSettings(),
         on_resume="rounding",
         description="How the run is divided among workers (engine=deepspeed)",
-    )
-    workers: int = Setting(1, ge=1, on_resume="rounding", description="Number of Ray Train workers")
-    threads_per_worker: int | None = Setting(
-        None,
-        ge=1,
-        on_resume="rounding",
-        description="Torch threads of each worker; null: its share of the cores",
-    )
-    max_failures: int = Setting(
-        3,
-        ge=0,
-        on_resume="free",
-        description="Number of failures of workers, or of Ray, after which the run still retries",
     )
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Setting(
         (),
@@ -238,8 +226,18 @@ class TrainConfig(Settings):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _gpus_for_the_device(self) -> "TrainConfig":
+        gpus = self.resources_per_worker.get("GPU")
+        if (self.device == "cuda" and gpus == 0) or (self.device == "cpu" and gpus):
+            raise ValueError(
+                f"device={self.device} contradicts resources_per_worker.GPU={gpus:g}; "
+                "leave one of them out"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _one_worker_for_a_device_map(self) -> "TrainConfig":
-        if self.spreads_over_gpus and self.workers > 1:
+        if self.spreads_over_gpus and self.workers not in (1, "auto"):
             raise ValueError(
                 "model.device_map=auto spreads one copy over all GPUs, "
                 f"so workers must be 1, found {self.workers}"

@@ -85,10 +85,10 @@ def _require_enough(config: TrainConfig, train: int, validation: int, reasons: s
             f"{describe_data(data.train)}: {train + validation} usable samples, fewer than "
             f"data.min_samples={data.min_samples}; collect more, or lower data.min_samples{reasons}"
         )
-    if train < config.workers:
+    if train < config.worker_count:
         raise UserError(
-            f"{describe_data(data.train)}: {train} training samples for {config.workers} workers; "
-            f"every worker needs at least one{reasons}"
+            f"{describe_data(data.train)}: {train} training samples for "
+            f"{config.worker_count} workers; every worker needs at least one{reasons}"
         )
     if not validation:
         raise UserError(

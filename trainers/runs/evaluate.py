@@ -20,8 +20,8 @@ from trainers.config import config_of_run
 from trainers.families.task import Task
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.checkpoint import Checkpoint, DamagedCheckpoint
+from trainers.runs.finish import finishing_task
 from trainers.runs.job import Data
-from trainers.runs.launch import finishing_task
 
 HEADER = (
     f"{'':<24}{'samples':>9}{'CER':>9}{'graphemes':>11}{'WER':>9}{'exact':>9}"

@@ -17,8 +17,8 @@ from trainers.families.export_gate import Exported
 from trainers.families.model_card import card_of
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.checkpoint import Checkpoint
+from trainers.runs.finish import finishing_task
 from trainers.runs.job import Data
-from trainers.runs.launch import finishing_task
 
 
 def export_run(run_dir: Path, overrides: Sequence[str]) -> Exported:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ocr.bundle import open_bundle
 from ocr.dataset.prepared import describe_data
 from ocr.errors import UserError
@@ -13,17 +15,20 @@ from ocr.files import read_json
 from ocr.keyed import generator
 from ocr.settings import resolved
 from trainers.config import TrainConfig
+from trainers.config.deepspeed import DeepSpeedSettings
 from trainers.families import family_of
 from trainers.families.export_gate import Exported
 from trainers.families.model_card import card_of
 from trainers.families.task import Task, UsableSamples
 from trainers.loop import checkpoint as checkpoints
+from trainers.loop import faults
 from trainers.loop.checkpoint import Checkpoint, DamagedCheckpoint
 from trainers.loop.run_state import EXACT, Evaluations, best_step
 from trainers.report.corrections_system import training_report
 from trainers.report.lines import ReportLine
 from trainers.report.page import write_report
 from trainers.report.records import median, read_records
+from trainers.runs.job import Data, Job
 
 SHOWN_LINES = 12
 
@@ -42,6 +47,29 @@ def is_reported(config: TrainConfig, run_dir: Path) -> bool:
     return bool(steps) and report.get("step") == steps[-1] and report.get("best_step") == best
 
 
+def finish_here(job: Job, command: str, data: Data | None = None) -> None:
+    """Export, read and report in this process; `data`: where it has been opened already."""
+    data = data or Data.of_job(job)
+    task = finishing_task(job.config, data, job.run_dir)
+    final_report(job.config, task, data.usable, job.run_dir, data.fingerprints, command)
+
+
+def finishing_task(config: TrainConfig, data: Data, run_dir: Path) -> Task:
+    """Return a network to read a run's checkpoints with, in the precision it was trained in.
+
+    A vision-language model is on a GPU where this process has one.
+    """
+    last = checkpoints.verify_hashes(
+        checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1])
+    )
+    wants_gpu = family_of(config).finishes_on_gpu and config.device != "cpu"
+    device = "cuda" if wants_gpu and torch.cuda.is_available() else "cpu"
+    # one process alone divides nothing
+    undivided = {"engine": "all_reduce", "deepspeed": DeepSpeedSettings()}
+    precision = last.state()["environment"]["precision"]
+    return data.task(config.model_copy(update=undivided), device, precision)
+
+
 def final_report(
     config: TrainConfig,
     task: Task,
@@ -58,6 +86,7 @@ def final_report(
     checkpoints.load_for_export(task.network, best.weights(), config.export.initial_share)
     card = card_of(task, [best.step], fingerprints, final=True)
     exported = family_of(config).export(task, run_dir / "bundle", card)
+    faults.point("before_report", last.step)
     report = {
         **_progress(config, last, best, len(task.train_ids), run_dir),
         **_measured(task, exported, evaluations, best.step),

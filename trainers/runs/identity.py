@@ -62,7 +62,7 @@ def environment(
     uses_deepspeed = config.engine == "deepspeed"
     libraries = (*_LIBRARIES, "deepspeed") if uses_deepspeed else _LIBRARIES
     return {
-        "workers": config.workers,
+        "workers": config.worker_count,
         "threads_per_worker": threads_per_worker,
         "device": device.partition(":")[0],
         "precision": precision,

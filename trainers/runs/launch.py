@@ -9,23 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from ocr.errors import UserError
 from ocr.files import read_json, shown, write_atomically, write_json
 from ocr.settings import changed_settings, resolved
 from trainers.config import TrainConfig, config_of_run
-from trainers.config.deepspeed import DeepSpeedSettings
 from trainers.families import family_of
 from trainers.families.splits import Splits
-from trainers.families.task import Task
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.checkpoint import Checkpoint
 from trainers.loop.lease import Lease
 from trainers.loop.run_state import TrainState, find, is_over, plan_of, planned_steps
 from trainers.loop.trackers import require_packages
-from trainers.runs.finish import final_report, is_reported
+from trainers.runs.finish import finish_here, is_reported
 from trainers.runs.gpus import require_gpu
 from trainers.runs.identity import identity, refused_changes
 from trainers.runs.job import Data, Job
@@ -49,9 +46,15 @@ class Outcome:
         )
 
 
-def launch(config: TrainConfig, train: Callable[[Job], None], command: str) -> Outcome:
+def launch(
+    config: TrainConfig,
+    train: Callable[[Job], None],
+    command: str,
+    finish: Callable[[Job, str], None] | None = None,
+) -> Outcome:
     """Train `config` to its end, or find it finished; the same command again resumes a stopped run.
 
+    `finish` exports and reports for a family that reads slowly without a GPU; None: done here.
     `config.storage_path` is absolute. Raises UserError before anything is written where a setting,
     the data or the directory is wrong.
     """
@@ -71,8 +74,12 @@ def launch(config: TrainConfig, train: Callable[[Job], None], command: str) -> O
                 flush=True,
             )
         if not is_reported(config, run_dir):
-            task = finishing_task(config, data, run_dir)
-            final_report(config, task, data.usable, run_dir, data.fingerprints, command)
+            usable, fingerprints = data.usable, data.fingerprints
+            job = Job(config, run_dir, run_id, lease.attempt, None, usable, fingerprints)
+            if finish and family_of(config).finishes_on_gpu:
+                finish(job, command)
+            else:
+                finish_here(job, command, data)
         return Outcome(run_dir, read_json(run_dir / "report.json"), was_finished)
 
 
@@ -113,22 +120,6 @@ def _train_rest(
     usable, fingerprints = data.usable, data.fingerprints
     train(Job(config, run_dir, run_id, lease.attempt, threads, usable, fingerprints))
     return True
-
-
-def finishing_task(config: TrainConfig, data: Data, run_dir: Path) -> Task:
-    """Return a network to read a run's checkpoints with, in the precision it was trained in.
-
-    A vision-language model is on a GPU where this process has one.
-    """
-    last = checkpoints.verify_hashes(
-        checkpoints.directory_of(run_dir, checkpoints.steps_of(run_dir)[-1])
-    )
-    wants_gpu = family_of(config).finishes_on_gpu and config.device != "cpu"
-    device = "cuda" if wants_gpu and torch.cuda.is_available() else "cpu"
-    # one process alone divides nothing
-    undivided = {"engine": "all_reduce", "deepspeed": DeepSpeedSettings()}
-    precision = last.state()["environment"]["precision"]
-    return data.task(config.model_copy(update=undivided), device, precision)
 
 
 def named(config: TrainConfig, data: Data) -> TrainConfig:

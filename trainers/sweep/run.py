@@ -65,7 +65,7 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
     wrong = list(space.mistakes(sweep, base))
     sweep_dir = sweep.local_dir
     _refuse_another(sweep, base, sweep_dir)
-    is_local, waiting = not os.environ.get("RAY_ADDRESS"), int(base.workers > 1)
+    is_local, waiting = not os.environ.get("RAY_ADDRESS"), int(base.worker_count > 1)
     if is_local:  # then its cores are known before Ray starts
         cores = {"CPU": (os.cpu_count() or 1) + waiting}
         wrong += _slots(sweep, base, cores, waiting, use_gpu=False)[1]
@@ -122,8 +122,8 @@ def _slots(
     for processes that only wait. GPUs that a scaling cluster does not show yet limit nothing.
     """
     threads = base.threads_per_worker or 1
-    cpus = float(threads) if base.workers == 1 else base.workers * threads + _DRIVER_CPUS
-    gpus = float(base.workers if use_gpu else 0)
+    cpus = float(threads) if base.worker_count == 1 else base.worker_count * threads + _DRIVER_CPUS
+    gpus = float(base.worker_count if use_gpu else 0)
     room = [resources.get("CPU", 1) / cpus]
     if gpus and resources.get("GPU"):
         room.append(resources["GPU"] / gpus)
@@ -132,8 +132,8 @@ def _slots(
     if not at_once:
         cores = resources.get("CPU", 0) - waiting
         lack.append(
-            f"workers={base.workers} threads_per_worker={threads}: a trial needs {cpus:g} cores "
-            f"and {gpus:g} GPUs, the cluster has {cores:g} cores and "
+            f"workers={base.worker_count} threads_per_worker={threads}: a trial needs "
+            f"{cpus:g} cores and {gpus:g} GPUs, the cluster has {cores:g} cores and "
             f"{resources.get('GPU', 0):g} GPUs"
         )
     return Slots(cpus, gpus, max(1, at_once), threads), lack
@@ -149,7 +149,7 @@ def _run_trials(
         return
     shutil.rmtree(ray_dir, ignore_errors=True)
     resources = {"CPU": _DRIVER_CPUS}
-    if base.workers == 1:
+    if base.worker_count == 1:
         resources = {"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})}
     trial = partial(
         run_trial,

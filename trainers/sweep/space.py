@@ -24,8 +24,9 @@ _DIGITS = 4  # of a random number: enough, and a table stays readable
 
 
 def base_of(sweep: SweepConfig) -> TrainConfig:
-    """Return the base config, with the sweep's overrides."""
-    return settings_from(TrainConfig, read_yaml(Path(sweep.base)), sweep.overrides, sweep.base)
+    """Return the base config, with the sweep's overrides; `workers: auto` is one worker a trial."""
+    base = settings_from(TrainConfig, read_yaml(Path(sweep.base)), sweep.overrides, sweep.base)
+    return base.model_copy(update={"workers": 1}) if base.workers == "auto" else base
 
 
 def trial_config(
@@ -103,6 +104,9 @@ def mistakes(sweep: SweepConfig, base: TrainConfig) -> Iterator[str]:
             "base: train.max_minutes gives every trial its own length; "
             "set train.max_steps or num_epochs"
         )
+    for key in ("resources_per_worker", "accelerator_type", "label_selector"):
+        if getattr(base, key):
+            yield f"base: {key}: a sweep places its trials itself; leave it out"
     if sweep.scheduler == "asha":
         yield from _bad_grace(sweep, base)
 

@@ -46,7 +46,7 @@ def run_trial(
         _report_again(config.local_run_dir, reporter)
         device = "cuda" if on_gpu else "cpu"
         here = partial(_train_here, device=device, reporter=reporter)
-        train_only(config, here if config.workers == 1 else _train_nested)
+        train_only(config, here if config.worker_count == 1 else _train_nested)
     except UserError as mistake:
         reporter.report_failure(str(mistake))
     except torch.OutOfMemoryError as problem:
