@@ -21,7 +21,7 @@ from trainers.config import TrainConfig
 # share of rendered samples: a face that is held out may lack Latin, digits and punctuation
 _MAX_SKIPPED = 0.5
 _HIGHEST_PX = 52  # of a rendered line: a network's height and a little, for small files
-_MOST_RENDERED = {TRAIN: 700, VALIDATION: 400}  # lines are ten times as wide as words
+_MOST_RENDERED = {TRAIN: 500, VALIDATION: 300}  # lines are ten times as wide as words
 
 
 def files_of(config: TrainConfig) -> dict[str, bytes]:
