@@ -7,7 +7,7 @@ validation.parquet   in a bundle: at most 1,500 samples on which it must not get
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,11 +59,11 @@ def replay_files(data: str) -> dict[str, bytes]:
     }
 
 
-def few(dataset: Dataset, most: int) -> bytes:
-    """Return at most `most` samples as a parquet file, in their order."""
-    chosen = np.arange(len(dataset))
-    if len(dataset) > most:
-        chosen = np.sort(fixed_generator(_KEY).permutation(len(dataset))[:most])
+def few(dataset: Dataset, most: int, without: Collection[str] = ()) -> bytes:
+    """Return at most `most` samples as a parquet file, in their order, none `without` texts."""
+    chosen = np.array([index for index, text in enumerate(dataset.texts) if text not in without])
+    if len(chosen) > most:
+        chosen = np.sort(chosen[fixed_generator(_KEY).permutation(len(chosen))[:most]])
     return rows_file(dataset, chosen.tolist())
 
 

@@ -157,6 +157,7 @@ def config_of(
         "train.eval_on_start=false",
         "train.logging_steps=1",
         f"device={setup.device}",
+        "workers=1",
         *RANDOM_READS,
         *setup.size((), ("generation.max_new_tokens=4", "precision=fp32")),
         *words,

@@ -33,7 +33,8 @@ def files_of(config: TrainConfig) -> dict[str, bytes]:
     train, validation = open_splits(
         sources, None, config.data.validation_ratio, _MAX_SKIPPED, config.data.split
     )
-    return {TRAIN: few(train, MOST[TRAIN]), VALIDATION: few(validation, MOST[VALIDATION])}
+    judged = set(validation.texts)  # rendered numbers may be in both
+    return {TRAIN: few(train, MOST[TRAIN], judged), VALIDATION: few(validation, MOST[VALIDATION])}
 
 
 def _fewer(sources: Sequence[SourceSettings], split: str, most: int) -> tuple[SourceSettings, ...]:
