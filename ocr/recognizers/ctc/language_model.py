@@ -55,7 +55,7 @@ class CharacterModel:
     def log_prob(self, context: str, character: str) -> float:
         """Return ln p(character | last `order` - 1 characters of the context); "" ends the text."""
         if self.one_digit:
-            context = _one_digit(context)
+            context = _one_digit(context[1 - self.order :] if self.order > 1 else "")
             if character.isdecimal():
                 return self._after(context, _DIGIT) - _LOG_TEN
         return self._after(context, character or _END)
