@@ -33,7 +33,8 @@ def files_of(config: TrainConfig) -> dict[str, bytes]:
     train, validation = open_splits(
         sources, None, config.data.validation_ratio, _MAX_SKIPPED, config.data.split
     )
-    judged = set(validation.texts)  # rendered numbers may be in both
+    closed = any(getattr(source, "level", "") == "character" for source in config.data.train)
+    judged = () if closed else set(validation.texts)  # forms may have drawn a number in both
     return {TRAIN: few(train, MOST[TRAIN], judged), VALIDATION: few(validation, MOST[VALIDATION])}
 
 
