@@ -5,6 +5,7 @@ Averages are means; a damaged file is refused.
 
 import re
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,14 @@ import torch
 from ocr.bundle import open_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
+from ocr.evaluation import Evaluation, Line
 from ocr.images import open_image
 from ocr.recognizers.ensemble import Ensemble
 from ocr.recognizers.factory import load, load_all
 from ocr.sample import Reading
 from tests.support.tiny import tiny_config, train_here
 from trainers.families.ctc import export as exporting
-from trainers.families.export_gate import GateFailed
+from trainers.families.export_gate import GateFailed, require_agreement
 from trainers.loop.checkpoint import directory_of, verify_hashes
 from trainers.runs.export import averaged, export_run
 from trainers.runs.launch import launch
@@ -109,6 +111,22 @@ def test_the_gate_keeps_a_backend_that_reads_otherwise(
     with pytest.raises(GateFailed, match=r"backend onnx-fp32: CER .* first on sample synthetic:2:"):
         export_run(run_dir, [f"output={tmp_path / 'bundle'}", ALL])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("wrong", "refused"), [(1, False), (2, False), (10, True), (50, True)])
+def test_the_gate_asks_no_more_than_the_samples_can_show(wrong: int, refused: bool) -> None:
+    """Of fifty short words, one letter read otherwise is 0.4 points, and chance."""
+
+    def read(otherwise: int) -> Evaluation:
+        return Evaluation(
+            tuple(
+                Line(i, f"synthetic:2:{i}", "ଶବ୍ଦ", "ଶବ୍" if i < otherwise else "ଶବ୍ଦ", 1.0)
+                for i in range(50)
+            )
+        )
+
+    with pytest.raises(GateFailed) if refused else nullcontext():
+        require_agreement("backend onnx-int8", read(wrong), read(0), 0.003)
 
 
 @pytest.mark.parametrize(

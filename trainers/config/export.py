@@ -53,8 +53,8 @@ class ExportSettings(Settings):
         ge=0,
         le=1,
         on_resume="free",
-        description="Largest difference of a backend's CER from the trained network's; beyond it "
-        "nothing is exported",
+        description="Largest difference of a backend's CER from the trained network's; beyond it, "
+        "where the samples are enough to show it, nothing is exported",
     )
     max_confidence_difference: float = Setting(
         0.03,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr.alphabet import BLANK, Alphabet
+from ocr.recognizers.ctc.beam import BeamSearch
 from ocr.recognizers.ctc.calibration import Calibration
 from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
@@ -24,11 +25,6 @@ from ocr.text import normalise
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-# less likely classes of a column do not extend a beam: three times as fast as -9, with the same
-# errors
-_LEAST_LOG_PROB = -6.0
-_MOST_CLASSES = 16  # tried in a column; the reading of a network that has learnt nothing is bounded
-_SURE_BLANK = math.log(0.999)  # columns so sure of the blank extend no beam
 _NEVER = -math.inf
 
 
@@ -100,27 +96,6 @@ def _with_blanks(targets: Sequence[Sequence[int]]) -> tuple[Ints, NDArray[np.boo
     return spelt_BS, may_skip_BS
 
 
-@dataclass(frozen=True, slots=True)
-class _Beam:
-    """A prefix: log probability of ending in a blank or in its last class, and language score."""
-
-    blank: float
-    letter: float
-    context: str
-    language: float
-
-    @property
-    def score(self) -> float:
-        return _add(self.blank, self.letter) + self.language
-
-
-def _add(a: float, b: float) -> float:
-    """Return log(exp(a) + exp(b))."""
-    if a < b:
-        a, b = b, a
-    return a if b == _NEVER else a + math.log1p(math.exp(b - a))
-
-
 @dataclass(frozen=True)
 class Decoder:
     """Decoding as a bundle seals it, for one alphabet.
@@ -157,9 +132,7 @@ class Decoder:
         if self.settings.method == "greedy":
             paths_BT = log_probs_TBK.argmax(2).T.tolist()
             return [greedy(path[:length]) for path, length in zip(paths_BT, lengths, strict=True)]
-        return [
-            self._beam_search(log_probs_TBK[:length, row]) for row, length in enumerate(lengths)
-        ]
+        return [self._beam.best(log_probs_TBK[:length, row]) for row, length in enumerate(lengths)]
 
     def _likeliest(self, log_probs_TK: Floats) -> list[int]:
         """Return the entry with the highest p(entry | image)."""
@@ -178,79 +151,17 @@ class Decoder:
     def _targets(self) -> list[list[int]]:
         return [self.alphabet.encode(entry) for entry in self.entries]
 
-    def _beam_search(self, log_probs_TK: Floats) -> list[int]:
-        """Return the best prefix of a beam search (Hannun et al. 2014, alg. 1).
-
-        Score: log p(prefix | image) + lm_weight × log p(prefix) + length_bonus × length.
-        """
-        beams: dict[tuple[int, ...], _Beam] = {(): _Beam(0.0, _NEVER, "", 0.0)}
-        likely = log_probs_TK > _LEAST_LOG_PROB
-        for column in np.flatnonzero(likely.sum(1) > _MOST_CLASSES):  # one that says nothing
-            likely[column, np.argsort(-log_probs_TK[column], kind="stable")[_MOST_CLASSES:]] = False
-        for column, likely_K in zip(log_probs_TK.tolist(), likely, strict=True):
-            classes = (
-                []
-                if column[BLANK] > _SURE_BLANK
-                else [int(k) for k in np.flatnonzero(likely_K) if k != BLANK]
-            )
-            beams = self._extended(beams, column, classes)
-            if len(beams) > self.settings.beam_width:
-                kept = sorted(beams, key=lambda prefix: -beams[prefix].score)[
-                    : self.settings.beam_width
-                ]
-                beams = {prefix: beams[prefix] for prefix in kept}
-        ended = {
-            prefix: beam.score + self._language_score(beam.context, "")
-            for prefix, beam in beams.items()
-        }
-        best = max(ended, key=lambda prefix: ended[prefix])
-        return list(best)
-
-    def _extended(
-        self, beams: dict[tuple[int, ...], _Beam], column: list[float], classes: list[int]
-    ) -> dict[tuple[int, ...], _Beam]:
-        grown: dict[tuple[int, ...], _Beam] = {}
-        for prefix, beam in beams.items():
-            total = _add(beam.blank, beam.letter)
-            stays = beam.letter + column[prefix[-1]] if prefix else _NEVER
-            _merge(grown, prefix, total + column[BLANK], stays, beam.context, beam.language)
-            for index in classes:
-                came = beam.blank if prefix and index == prefix[-1] else total
-                if came == _NEVER:
-                    continue
-                longer = (*prefix, index)
-                known = beams.get(longer) or grown.get(longer)
-                context, language = (
-                    (known.context, known.language) if known else self._after(beam, index)
-                )
-                _merge(grown, longer, _NEVER, came + column[index], context, language)
-        return grown
-
-    def _after(self, beam: _Beam, index: int) -> tuple[str, float]:
-        """Return context and language score of a beam with one more character."""
-        character = self.alphabet.characters[index - 1]
-        return beam.context + character, beam.language + self._language_score(
-            beam.context, character
-        ) + self.settings.length_bonus
+    @cached_property
+    def _beam(self) -> BeamSearch:
+        settings = self.settings
+        return BeamSearch(
+            self.alphabet.characters,
+            settings.beam_width,
+            settings.length_bonus,
+            self._language_score if self.language_model else None,
+        )
 
     def _language_score(self, context: str, character: str) -> float:
         """Return the language model's score of a character, or of the end of the text ("")."""
-        return (
-            self.settings.lm_weight * self.language_model.log_prob(context, character)
-            if self.language_model
-            else 0.0
-        )
-
-
-def _merge(
-    beams: dict[tuple[int, ...], _Beam],
-    prefix: tuple[int, ...],
-    blank: float,
-    letter: float,
-    context: str,
-    language: float,
-) -> None:
-    known = beams.get(prefix)
-    if known:
-        blank, letter = _add(known.blank, blank), _add(known.letter, letter)
-    beams[prefix] = _Beam(blank, letter, context, language)
+        assert self.language_model is not None
+        return self.settings.lm_weight * self.language_model.log_prob(context, character)

@@ -23,9 +23,7 @@ class CharacterModel:
 
     def __init__(self, order: int, counts: dict[str, int], one_digit: bool = False) -> None:
         self.order, self.counts, self.one_digit = order, counts, one_digit
-        self._log_prob_after = lru_cache(_REMEMBERED)(
-            lambda before, character: math.log(self._prob(before, character))
-        )
+        self._log_prob = lru_cache(_REMEMBERED)(self._log_prob_after)
 
     @classmethod
     def trained(
@@ -54,15 +52,14 @@ class CharacterModel:
 
     def log_prob(self, context: str, character: str) -> float:
         """Return ln p(character | last `order` - 1 characters of the context); "" ends the text."""
-        if self.one_digit:
-            context = _one_digit(context[1 - self.order :] if self.order > 1 else "")
-            if character.isdecimal():
-                return self._after(context, _DIGIT) - _LOG_TEN
-        return self._after(context, character or _END)
+        return self._log_prob(context[1 - self.order :] if self.order > 1 else "", character)
 
-    def _after(self, context: str, character: str) -> float:
-        before = (_START * (self.order - 1) + context)[1 - self.order :] if self.order > 1 else ""
-        return self._log_prob_after(before, character)
+    def _log_prob_after(self, context: str, character: str) -> float:
+        digit = self.one_digit and character.isdecimal()
+        if self.one_digit:
+            context, character = _one_digit(context), _DIGIT if digit else character
+        padded = (_START * (self.order - 1) + context)[1 - self.order :] if self.order > 1 else ""
+        return math.log(self._prob(padded, character or _END)) - (_LOG_TEN if digit else 0.0)
 
     def to_bytes(self) -> bytes:
         """Return gzipped UTF-8, equal for equal models: order, then n-gram TAB count.
