@@ -12,14 +12,19 @@ class NoCluster(UserError):
     """RAY_ADDRESS names a cluster, and none answers there."""
 
 
+def names_cluster() -> bool:
+    """Return whether RAY_ADDRESS is set and not `local`."""
+    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
+
+
 def require_cluster() -> bool:
     """Return whether RAY_ADDRESS names a cluster; NoCluster where nothing answers.
 
     False: it is not set, or is `local`.
     """
     address = os.environ.get("RAY_ADDRESS", "")
-    if address in ("", "local", "auto"):
-        return address == "auto"
+    if not names_cluster() or address == "auto":
+        return names_cluster()
     if address.startswith(("http://", "https://")):
         raise NoCluster(
             f"RAY_ADDRESS={address}: expected HOST:PORT, found the address that jobs are sent to; "

@@ -5,10 +5,10 @@ python ray_jobs/deploy.py runs/odia-ctc/bundle    # where it runs already: swap 
 curl --data-binary @line.png -H 'Content-Type: image/png' http://127.0.0.1:8000/v1/ocr
 """
 
-import os
 from argparse import Namespace
 from pathlib import Path
 
+from ocr.ray_address import names_cluster
 from ocr.settings import load_settings
 from ray_jobs import command
 from serve.config import ServeConfig
@@ -24,7 +24,7 @@ def main(arguments: Namespace) -> None:
             ServeConfig, arguments.config, [f"bundle={arguments.bundle}", *arguments.overrides]
         )
     )
-    if not os.environ.get("RAY_ADDRESS"):
+    if not names_cluster():
         use_haproxy(config.limits)  # before Ray Serve is imported, which reads its settings then
     from serve.deploy import deploy
 

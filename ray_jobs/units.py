@@ -1,13 +1,12 @@
 """Units of a data set as Ray tasks: the `map_units` of `ocr.dataset.build`."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from ocr.local_ray import start_local_ray
 from ocr.ray_address import require_cluster
 
-_OBJECT_STORE_BYTES = 100_000_000  # only numbers travel through it
 UnitT = TypeVar("UnitT")
 
 
@@ -22,14 +21,11 @@ def as_ray_tasks(
     def map_units(work: Callable[[UnitT], int], units: Sequence[UnitT]) -> Iterator[int]:
         import ray
 
-        joined = bool(os.environ.get("RAY_ADDRESS"))
-        require_cluster()
-        ray.init(
-            num_cpus=None if joined else workers,
-            object_store_memory=None if joined else _OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+        if require_cluster():
+            ray.init(**quiet)
+        else:
+            start_local_ray(num_cpus=workers, include_dashboard=False, **quiet)
         try:
             yield from _results(work, units, workers)
         finally:

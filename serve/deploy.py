@@ -21,14 +21,14 @@ import requests
 from ray import serve
 
 from ocr.errors import UserError
-from ocr.ray_address import require_cluster
+from ocr.local_ray import start_local_ray
+from ocr.ray_address import names_cluster, require_cluster
 from serve.app import first_bundle
 from serve.config import ServeConfig
 from serve.deployment import APPLICATION, deployment
 from serve.models import Models
 from serve.promotion import end_promoter, promoter
 
-_OBJECT_STORE_BYTES = 200_000_000
 _FINISH_S = 3.0
 
 
@@ -65,18 +65,16 @@ def deploy(config: ServeConfig) -> None:
 def _start_ray(config: ServeConfig) -> None:
     """Join the cluster of RAY_ADDRESS, else start a local one with its dashboard."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if os.environ.get("RAY_ADDRESS"):
+    if names_cluster():
         require_cluster()
         ray.init(**quiet)
         return
     needed = int(config.autoscaling.max_replicas * config.num_cpus) + 1
-    ray.init(
-        "local",
+    start_local_ray(
         num_cpus=max(os.cpu_count() or 1, needed),
         include_dashboard=True,  # its agent runs jobs: a retraining is one
         dashboard_host="127.0.0.1",
         dashboard_port=0,
-        object_store_memory=_OBJECT_STORE_BYTES,
         **quiet,
     )
 

@@ -21,16 +21,17 @@ DASHBOARD = json.loads((PROJECT / "configs/grafana/lipi.json").read_text())
 NAME = re.compile(r"\bray_\w+")
 # as `train.py configs/tiny.yaml`, in a Ray of its own that exports at a known port
 TRAIN = """
-import logging, sys, ray
+import logging, sys
 from pathlib import Path
+from ocr.local_ray import start_local_ray
 from ocr.settings import load_settings
 from trainers import on_ray
 from trainers.config import TrainConfig
 from trainers.runs.launch import launch
 port, storage, temporary = sys.argv[1:4]
-ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=100_000_000,
-         _metrics_export_port=int(port), _temp_dir=temporary, log_to_driver=False,
-         logging_level=logging.ERROR)
+start_local_ray(num_cpus=1, include_dashboard=False,
+                _metrics_export_port=int(port), _temp_dir=temporary, log_to_driver=False,
+                logging_level=logging.ERROR)
 words = [f"storage_path={storage}", "train.max_steps=20000", "train.num_epochs=null"]
 launch(load_settings(TrainConfig, Path("configs/tiny.yaml"), words), on_ray.train, "test")
 """

@@ -13,6 +13,7 @@ import torch
 
 from ocr.errors import GivenUp, last_line
 from ocr.files import shown
+from ocr.ray_address import names_cluster
 from trainers.on_ray import threads_of
 from trainers.ray_cluster import connected, gpus_of_a_worker, require_places, uses_gpu
 from trainers.runs.finish import finish_here
@@ -28,7 +29,7 @@ def finish(job: Job, command: str) -> None:
     Without RAY_ADDRESS the driver's machine is the only one, so the driver does it. A task whose
     process dies is retried `max_failures` times, then GivenUp. Results are files of the run.
     """
-    if not os.environ.get("RAY_ADDRESS"):
+    if not names_cluster():
         finish_here(job, command)
         return
     one = job.config.model_copy(update={"workers": 1})

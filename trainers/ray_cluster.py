@@ -18,11 +18,11 @@ import ray
 import torch
 
 from ocr.errors import UserError, first_line
-from ocr.ray_address import NoCluster, require_cluster
+from ocr.local_ray import start_local_ray
+from ocr.ray_address import NoCluster, names_cluster, require_cluster
 from trainers.config import TrainConfig
 from trainers.runs.places import Cluster, Node, automatic, idle_gpus, lacking
 
-_OBJECT_STORE_BYTES = 100_000_000  # no data of ours passes through it
 _SHARED_FOLDERS = ("/mnt", "/shared", "/efs", "/nfs")
 
 
@@ -38,13 +38,7 @@ def _start(cores: int | None = None) -> None:
                 f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {first_line(problem)}"
             ) from None
         return
-    ray.init(
-        "local",
-        num_cpus=cores,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        **options,
-    )
+    start_local_ray(num_cpus=cores, include_dashboard=False, **options)
 
 
 @contextmanager
@@ -57,7 +51,7 @@ def connected(config: TrainConfig, waiting: int = 0) -> Iterator[int]:
     if ray.is_initialized():
         yield config.threads_asked or 1
         return
-    joined = bool(os.environ.get("RAY_ADDRESS"))
+    joined = names_cluster()
     cores = os.cpu_count() or 1
     needed = config.worker_count * (config.threads_asked or 1)
     _start(None if joined else max(cores, needed) + waiting)
@@ -97,7 +91,7 @@ def cluster_now() -> Cluster:
     nodes = [
         Node(node["Resources"], node.get("Labels", {})) for node in ray.nodes() if node["Alive"]
     ]
-    joined = bool(os.environ.get("RAY_ADDRESS"))
+    joined = names_cluster()
     where = "the cluster" if joined else "this machine"
     most = ray._private.state.state.get_max_resources_from_cluster_config() if joined else None
     return Cluster(nodes, where, most)
@@ -110,7 +104,7 @@ def with_workers(config: TrainConfig) -> TrainConfig:
     """
     if config.workers != "auto":
         return config
-    if os.environ.get("RAY_ADDRESS"):
+    if names_cluster():
         _start()
         try:
             cluster = cluster_now()
@@ -149,7 +143,7 @@ def uses_gpu(config: TrainConfig) -> bool:
     A cluster that scales (LIPI_ACCELERATOR=gpu) is asked for GPUs that it does not show yet.
     """
     count = ray.cluster_resources().get("GPU", 0)
-    scales = bool(os.environ.get("RAY_ADDRESS")) and os.environ.get("LIPI_ACCELERATOR") == "gpu"
+    scales = names_cluster() and os.environ.get("LIPI_ACCELERATOR") == "gpu"
     each = int(config.resources_per_worker.get("GPU", 1))
     enough = count >= config.worker_count * each or scales
     if not enough and (config.device == "cuda" or config.needs_gpu):

@@ -45,6 +45,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "--port=6399",
         "--dashboard-host=127.0.0.1",
         "--dashboard-port=8399",
+        "--dashboard-agent-listen-port=0",
         f"--temp-dir={temp}",
         "--num-cpus=2",
     ]
@@ -53,15 +54,18 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             [RAY, "get-auth-token", "--generate"], env=env, check=True, capture_output=True
         )
     subprocess.run(command, env=env, cwd=PROJECT, check=True, capture_output=True, timeout=120)
-    accept_jobs()
-    yield path
-    for process in psutil.process_iter(["cmdline"]):
-        if any("/tmp/lipi-ray" in part or "6399" in part for part in process.info["cmdline"] or []):
-            process.kill()
+    try:
+        accept_jobs()
+        yield path
+    finally:
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if any("/tmp/lipi-ray" in word or "6399" in word for word in words):
+                process.kill()
 
 
 def accept_jobs() -> None:
-    """Wait for the agent that starts jobs: on a busy machine it comes after `ray start` ends."""
+    """Wait for the agent that starts jobs: it comes after `ray start` ends."""
     nothing = [RAY, "job", "submit", "--address", "http://127.0.0.1:8399", "--", "true"]
     env = environment(RAY_AUTH_MODE="token")
     for _ in range(20):

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ocr.errors import UserError
+from ocr.ray_address import names_cluster
 from ocr.recognizers.vlm.settings import VlmSettings
 from trainers.config import TrainConfig
 
@@ -21,7 +22,8 @@ def find_gpu() -> tuple[bool, str]:
         if accelerator not in ("gpu", "cpu"):
             raise UserError(f"LIPI_ACCELERATOR: expected gpu or cpu, got {accelerator!r}")
         return accelerator == "gpu", f"LIPI_ACCELERATOR={accelerator}"
-    if address := os.environ.get("RAY_ADDRESS"):
+    if names_cluster():
+        address = os.environ["RAY_ADDRESS"]
         from trainers.ray_cluster import gpus_of_the_cluster
 
         count = gpus_of_the_cluster()

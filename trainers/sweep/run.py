@@ -25,6 +25,7 @@ from ray import tune
 
 from ocr.errors import UserError
 from ocr.files import replaced_folder, shown, write_json
+from ocr.ray_address import names_cluster
 from ocr.settings import changed_settings, load_settings, resolved
 from trainers.config import TrainConfig, config_of_run
 from trainers.loop.lease import Lease
@@ -65,7 +66,7 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
     wrong = list(space.mistakes(sweep, base))
     sweep_dir = sweep.local_dir
     _refuse_another(sweep, base, sweep_dir)
-    is_local, waiting = not os.environ.get("RAY_ADDRESS"), int(base.worker_count > 1)
+    is_local, waiting = not names_cluster(), int(base.worker_count > 1)
     if is_local:  # then its cores are known before Ray starts
         cores = {"CPU": (os.cpu_count() or 1) + waiting}
         wrong += _slots(sweep, base, cores, waiting, use_gpu=False)[1]
