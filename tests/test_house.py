@@ -30,6 +30,7 @@ MAY_KNOW_RAY = (
     "trainers/finish_on_ray.py",
     "trainers/on_ray.py",
     "trainers/ray_cluster.py",
+    "trainers/ray_network.py",
     "ocr/local_ray.py",
     "trainers/sweep/",
     "serve/",

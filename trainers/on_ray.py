@@ -24,7 +24,7 @@ import ray.train
 import ray.util.metrics
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchTrainer, get_device
 from ray.tune import Callback
 
 from ocr.errors import GivenUp, UserError, last_line
@@ -41,6 +41,7 @@ from trainers.loop.progress import Progress
 from trainers.loop.run_state import RunContext
 from trainers.loop.workers import Workers
 from trainers.ray_cluster import connected, gpus_of_a_worker, require_places, uses_gpu
+from trainers.ray_network import RaysNetwork
 from trainers.runs.identity import environment
 from trainers.runs.job import Data, Job
 from trainers.runs.places import needs
@@ -113,7 +114,7 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
             "outcome": str(outcome),
             "started_in": str(Path.cwd()),
         },
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        torch_config=RaysNetwork(backend="nccl" if use_gpu else "gloo"),
         scaling_config=_scaling(job.config, wanted, use_gpu),
         run_config=RunConfig(
             name=name,
