@@ -28,6 +28,7 @@ from ocr.bundle import open_bundle
 from ocr.images import open_image
 from ocr.recognizers.factory import load
 from ocr.recognizers.recognizer import Recognizer
+from ocr.replay import replay_of
 from ocr.scoring import Counts, score_all
 from ocr.settings import load_settings
 from ocr.text import normalise
@@ -182,16 +183,13 @@ def main() -> None:
     parser.add_argument(
         "--bases", default="", help="folder of bundles by set; default: the bases that ship"
     )
-    parser.add_argument(
-        "--replay", default="runs/base-{set}/bundle", help="a bundle whose data set is replayed"
-    )
     options = parser.parse_args()
     for name in options.sets:
         base, lines = (
             (f"{options.bases}/{name}" if options.bases else name),
             lines_of(options.data / FOLDERS[name]),
         )
-        replay = str(open_bundle(PROJECT / options.replay.format(set=name)).card["data"])
+        replay = replay_of(open_bundle(Path(base)), None)
         found: dict[tuple[int, str], list[tuple[Counts, float]]] = {}
         before = []
         for seed in range(options.seeds):
