@@ -1,4 +1,4 @@
-"""The two exceptions that a script prints without a traceback, and the lines of other errors."""
+"""The exceptions that a script prints without a traceback, and the lines of other errors."""
 
 
 class UserError(ValueError):
@@ -13,6 +13,10 @@ class GivenUp(RuntimeError):
 
     Checkpoints are intact, so the same command resumes.
     """
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM), and its run is saved; scripts end with 143."""
 
 
 def first_line(problem: BaseException | str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from ocr.errors import GivenUp, UserError
+from ocr.errors import GivenUp, Terminated, UserError
 from ocr.files import read_json
 from ocr.retraining import RetrainConfig
 from ocr.settings import Settings, load_settings, read_yaml
@@ -31,8 +31,9 @@ def run(
 ) -> NoReturn:
     """Parse the arguments, call `main`, exit.
 
-    Exit status: 0 done (or the status that `main` returns), 2 a user's mistake in one message, 1
-    and a traceback for anything else. With `settings`, `--settings [GROUP]` lists them.
+    Exit status: 0 done (or the status that `main` returns), 2 a user's mistake in one message, 130
+    and 143 ended by Ctrl-C and SIGTERM, 1 and a traceback for anything else. With `settings`,
+    `--settings [GROUP]` lists them.
     """
     parser = _parser(about, settings, arguments)
     asked = settings and "--settings" in sys.argv[1:]
@@ -49,9 +50,9 @@ def run(
     except GivenUp as end:
         print(f"error: {end}", file=sys.stderr)
         status = 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         print("interrupted; run the same command to resume", file=sys.stderr)
-        status = 130
+        status = 143 if isinstance(end, Terminated) else 130
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     sys.exit(status or 0)

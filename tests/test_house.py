@@ -31,6 +31,8 @@ MAY_KNOW_RAY = (
     "trainers/on_ray.py",
     "trainers/ray_cluster.py",
     "trainers/ray_network.py",
+    "trainers/ray_notices.py",
+    "trainers/ray_waiting.py",
     "ocr/local_ray.py",
     "trainers/sweep/",
     "serve/",

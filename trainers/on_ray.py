@@ -13,6 +13,8 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +39,14 @@ from trainers.loop.engines.engine import NotFiniteError
 from trainers.loop.exported import Exported
 from trainers.loop.lease import LostLease
 from trainers.loop.loop import fit
+from trainers.loop.notices import Notices
 from trainers.loop.progress import Progress
 from trainers.loop.run_state import RunContext
 from trainers.loop.workers import Workers
 from trainers.ray_cluster import connected, gpus_of_a_worker, require_places, uses_gpu
 from trainers.ray_network import RaysNetwork
+from trainers.ray_notices import Ending, RayNotices
+from trainers.ray_waiting import Waiting, run_checked
 from trainers.runs.identity import environment
 from trainers.runs.job import Data, Job
 from trainers.runs.places import needs
@@ -124,8 +129,10 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
         ),
     )
     result: dict[str, Any] = {}
+    waiting = Waiting(job.config, job.run_id, wanted)
     try:
-        trainer.fit()
+        with Ending(job.run_id) as ending:
+            run_checked(trainer.fit, (ending.check, waiting.check))
     finally:
         if outcome.is_file():
             result = read_json(outcome)
@@ -180,11 +187,15 @@ def _fit(job: Job, threads: int, workers: Workers) -> None:
     first = devices[0] if isinstance(devices, list) else devices
     task, context = task_and_context(str(first), job, threads, workers)
     began_at = time.time()
-    with Exported(job.config.run_name, job.run_dir, ray.util.metrics.Gauge) as exported:
+    nodes = set(workers.gather(ray.get_runtime_context().get_node_id()))
+    with (
+        Exported(job.config.run_name, job.run_dir, ray.util.metrics.Gauge) as exported,
+        RayNotices(job.run_id, nodes) if workers.first else nullcontext(Notices()) as notices,
+    ):
         fit(
             job.config,
             task,
-            context,
+            replace(context, notices=notices),
             on_evaluation=lambda result, checkpoint: _report_to_ray(
                 {**result, "began_at": began_at}, checkpoint
             ),

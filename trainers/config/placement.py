@@ -46,6 +46,13 @@ class PlacementSettings(Settings):
         description="Labels of nodes that may have workers, such as {ray.io/region: us-east-1}; "
         "values also as !value, in(a, b) or !in(a, b)",
     )
+    wait_minutes: float | None = Setting(
+        1440.0,
+        gt=0,
+        on_resume="free",
+        description="Most minutes that a run waits for nodes that can have its workers; null: no "
+        "limit. The same command goes on later",
+    )
     max_failures: int = Setting(
         3,
         ge=0,

@@ -28,6 +28,7 @@ from trainers.loop.engines import engine_for
 from trainers.loop.engines.engine import Engine, LossScale, NotFiniteError, StepResult
 from trainers.loop.lease import Writer
 from trainers.loop.logs import Logs
+from trainers.loop.notices import HALT, NOTHING
 from trainers.loop.run_state import (
     EXACT,
     Evaluations,
@@ -71,6 +72,7 @@ def fit(
             for micro_batches, batches in coming:
                 loop.take_step(micro_batches, batches)
                 loop.settle(stopping=loop.state.step == stop_after)
+                loop.halt_if_asked()
                 if loop.is_over:
                     break
         return loop.state
@@ -102,6 +104,7 @@ class Loop:
         self._latest: Checkpoint | None = None
         self._timed: list[float] = []
         self._length_is_new = False
+        self._notice = NOTHING  # the one of the step just taken
         self.clock = Clock()
 
     @property
@@ -157,7 +160,9 @@ class Loop:
         self.clock.begin_step()
         faults.point("step", state.step + 1, self.workers.rank)
         rate = learning_rate(self.config.optimizer, state.step, state.max_steps)
-        result = self.engine.take_step(micro_batches, batches, rate)
+        asked = self.context.notices.asked() if self.workers.first else NOTHING
+        result = self.engine.take_step(micro_batches, batches, rate, asked)
+        self._notice = result.notice
         seconds = self.clock.end_step(result.samples)
         state.step += 1
         state.step_seconds += self.clock.last_step
@@ -178,6 +183,7 @@ class Loop:
         evaluates = self._is_evaluation_due and state.step not in self.evaluations
         if not state.step and evaluates:
             self._save_start()
+        stopping = stopping or self._notice != NOTHING
         if state.step and not restored and (self._is_save_due or stopping):
             self._save()
         if evaluates:
@@ -186,6 +192,19 @@ class Loop:
             record, state.pending = {**state.pending, **self.evaluations.get(state.step, {})}, None
             if self.logs:
                 self.logs.write_metrics(record)
+        self.clock.start_waiting()
+
+    def halt_if_asked(self) -> None:
+        """After HALT: the checkpoint is on the disk, and no step is taken for a while."""
+        if self._notice != HALT:
+            return
+        self.saver.wait()
+        notices = self.context.notices
+        if self.workers.first:
+            self._log_event("halt", f"step {self.state.step:,} is saved; no step is taken now")
+            notices.saved(self.state.step)
+        seconds = self.workers.from_first(notices.seconds_to_halt())
+        time.sleep(seconds)
         self.clock.start_waiting()
 
     def close(self) -> None:

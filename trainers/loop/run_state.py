@@ -11,6 +11,7 @@ from trainers.config import TrainConfig
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.batches import Plan
 from trainers.loop.checkpoint import Checkpoint
+from trainers.loop.notices import Notices
 from trainers.loop.workers import Workers
 
 EXACT = "exact"
@@ -31,6 +32,7 @@ class RunContext:
     workers: Workers = field(default_factory=Workers)
     device: str = "cpu"
     precision: str = "fp32"
+    notices: Notices = field(default_factory=Notices)
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from trainers.loop.engines.engine import Engine, copied, optimizer_of
 from trainers.loop.engines.zero_8bit import require_whole
 from trainers.loop.workers import Workers
 
-_SCALARS = 4  # loss, weight, samples, samples whose loss is not finite
+_SCALARS = 5  # loss, weight, samples, samples whose loss is not finite, notice
 
 
 class AllReduceEngine(Engine):

@@ -19,6 +19,7 @@ from ocr.keyed import key_of
 from trainers.config import OptimizerSettings, TrainConfig
 from trainers.families.task import Losses, MicroBatch, Task
 from trainers.loop import checkpoint as checkpoints
+from trainers.loop.notices import NOTHING
 from trainers.loop.workers import Workers
 
 MOST_OVERFLOWS, STEPS_TO_GROW = 20, 2000
@@ -33,7 +34,7 @@ class StepResult:
     """One optimizer step over all workers: mean loss, its weight, samples, and gradient norm.
 
     The norm is the one before clipping. `overflow`: the half-precision gradient was not finite and
-    no weight was changed; the loss is then 0, with weight 0.
+    no weight was changed; the loss is then 0, with weight 0. `notice`: the first worker's.
     """
 
     loss: float
@@ -41,6 +42,7 @@ class StepResult:
     samples: int
     grad_norm: float
     overflow: bool = False
+    notice: float = NOTHING
 
 
 @dataclass(slots=True)
@@ -107,7 +109,11 @@ class Engine(ABC):
         ]
 
     def take_step(
-        self, micro_batches: Sequence[MicroBatch], batches: Sequence[Any], rate: float
+        self,
+        micro_batches: Sequence[MicroBatch],
+        batches: Sequence[Any],
+        rate: float,
+        notice: float = NOTHING,
     ) -> StepResult:
         """Take one optimizer step over all workers' micro-batches.
 
@@ -120,8 +126,8 @@ class Engine(ABC):
                 if micro_batch.weight:
                     mine.add(micro_batch, losses)
             bad = mine.not_finite
-            statistics, (loss, weight, samples, all_bad) = self._all_reduce(
-                [mine.loss, mine.weight, float(mine.samples), float(len(bad))]
+            statistics, (loss, weight, samples, all_bad, notice) = self._all_reduce(
+                [mine.loss, mine.weight, float(mine.samples), float(len(bad)), notice]
             )
             if all_bad and not self.scale:
                 self._stop_together("loss", micro_batches, bad)
@@ -135,9 +141,9 @@ class Engine(ABC):
         if self.scale:
             self.scale.learn(finite)
         if not finite:
-            return self._forget_step(round(samples))
+            return self._forget_step(round(samples), notice)
         self.task.absorb(statistics)
-        return StepResult(loss / weight, weight, round(samples), grad_norm)
+        return StepResult(loss / weight, weight, round(samples), grad_norm, notice=notice)
 
     def weights(self) -> dict[str, Tensor]:
         """Return all that training changes, whole, on the CPU; every worker calls it."""
@@ -189,10 +195,10 @@ class Engine(ABC):
         """Return the scalar that the backward pass starts from."""
         return sums_B.sum() * micro_batch.weight * (self.scale.value if self.scale else 1.0)
 
-    def _forget_step(self, samples: int) -> StepResult:
+    def _forget_step(self, samples: int, notice: float) -> StepResult:
         for sums in self.task.statistics():
             sums.zero_()
-        return StepResult(0.0, 0.0, samples, 0.0, overflow=True)
+        return StepResult(0.0, 0.0, samples, 0.0, overflow=True, notice=notice)
 
     def _stop_together(
         self, what: str, micro_batches: Sequence[MicroBatch], mine: Sequence[int]
