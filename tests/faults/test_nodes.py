@@ -4,7 +4,6 @@ The run goes on to the same bits; with a notice, no step is taken twice.
 """
 
 import re
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,9 +44,10 @@ def all_there(cluster: Nodes) -> Iterator[None]:
     cluster.wait_alive(len(cluster.nodes))
 
 
-def job(cluster: Nodes, name: str, save_steps: int = 10) -> list[str]:
+def job(cluster: Nodes, name: str, save_steps: int = 10, *options: str) -> list[str]:
     words = [f"run_name={name}", f"train.max_steps={STEPS}", f"train.save_steps={save_steps}"]
-    return cluster.submit(*TRAIN, *words, "train.eval_steps=100", "train.logging_steps=1")
+    words += ["train.eval_steps=100", "train.logging_steps=1"]
+    return cluster.submit(*TRAIN, *words, options=options)
 
 
 def at_step(run_dir: Path, step: int, seconds: float = 120) -> None:
@@ -115,11 +115,12 @@ OWN_ID = (
 
 def test_a_stopped_job_costs_no_step(cluster: Nodes, undisturbed: Path) -> None:
     run_dir = cluster.shared / "runs" / "stopped"
-    running = cluster.head.start(*job(cluster, "stopped", save_steps=1000))
+    running = cluster.head.start(*job(cluster, "stopped", 1000, "--submission-id=stopped"))
     at_step(run_dir, 20)
-    assert cluster.head.send(signal.SIGTERM, "ray_jobs/train.py", "run_name=stopped")
+    stop = cluster.head.run("ray", "job", "stop", "stopped")
+    assert stop.returncode == 0, stop.stdout
     said, _ = running.communicate(timeout=100)
-    assert running.returncode != 0 and re.search(r"checkpoint of step \d+ is saved", said), said
+    assert re.search(r"checkpoint of step \d+ is saved", said), said
     again = cluster.head.run(*job(cluster, "stopped", save_steps=1000))
     assert again.returncode == 0 and "continues exactly, from step" in again.stdout, again.stdout
     assert steps_repeated(run_dir) == 0

@@ -107,7 +107,7 @@ class Node:
 
     def kill(self) -> None:
         """End every process of the node at once, as a machine that loses its power."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError, IndexError):  # it is off
             os.kill(self._inner(), signal.SIGKILL)
         self.init.wait(30)
 
@@ -125,8 +125,11 @@ class Node:
 
     def processes(self, *words: str) -> list[int]:
         """Return the ids, as this machine sees them, of the node's processes with these words."""
-        space = os.readlink(f"/proc/{self._inner()}/ns/pid")
-        found = []
+        found: list[int] = []
+        try:
+            space = os.readlink(f"/proc/{self._inner()}/ns/pid")
+        except (FileNotFoundError, IndexError):  # it is off
+            return found
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 pid = int(entry.name)
