@@ -32,6 +32,7 @@ MAY_KNOW_RAY = (
     "trainers/ray_cluster.py",
     "trainers/ray_network.py",
     "trainers/ray_notices.py",
+    "trainers/ray_preflight.py",
     "trainers/ray_waiting.py",
     "ocr/local_ray.py",
     "trainers/sweep/",

@@ -8,6 +8,7 @@ Ray's snapshot nor its checkpoint manager can lose a run.
 import json
 import os
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -47,7 +48,7 @@ from trainers.ray_cluster import connected, gpus_of_a_worker, require_places, us
 from trainers.ray_network import RaysNetwork
 from trainers.ray_notices import Ending, RayNotices
 from trainers.ray_waiting import Waiting, run_checked
-from trainers.runs.identity import environment
+from trainers.runs.identity import environment, hardware
 from trainers.runs.job import Data, Job
 from trainers.runs.places import needs
 
@@ -160,6 +161,10 @@ def _train_worker(setup: dict[str, Any]) -> None:
     A user's mistake goes into the outcome file, since Ray would restart a worker that raises.
     """
     job, outcome = setup["job"], Path(setup["outcome"])
+    if not job.run_dir.is_dir():  # of a node that came after the preflight
+        raise FileNotFoundError(
+            f"{socket.gethostname()}: {job.run_dir} is not there; this node does not share it"
+        )
     if outcome.is_file():
         return
     if Path(setup["started_in"]).is_dir():  # Ray starts workers in another folder
@@ -219,7 +224,7 @@ def task_and_context(
         job.run_dir,
         job.run_id,
         job.attempt,
-        environment(config, threads, device, precision),
+        environment(config, threads, device, precision, workers.gather(hardware(device))),
         workers,
         device,
         precision,

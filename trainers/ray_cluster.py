@@ -21,9 +21,8 @@ from ocr.errors import UserError, first_line
 from ocr.local_ray import start_local_ray
 from ocr.ray_address import NoCluster, names_cluster, require_cluster
 from trainers.config import TrainConfig
+from trainers.ray_preflight import preflight
 from trainers.runs.places import Cluster, Node, automatic, idle_gpus, lacking
-
-_SHARED_FOLDERS = ("/mnt", "/shared", "/efs", "/nfs")
 
 
 def _start(cores: int | None = None) -> None:
@@ -56,23 +55,13 @@ def connected(config: TrainConfig, waiting: int = 0) -> Iterator[int]:
     needed = config.worker_count * (config.threads_asked or 1)
     _start(None if joined else max(cores, needed) + waiting)
     try:
-        _refuse_local_storage_on_many_nodes(config)
+        if joined:
+            preflight(Path(config.storage_path))
         share = max(1, int(ray.cluster_resources().get("CPU", cores)) // config.worker_count)
         here = min(share, cores) if joined else max(1, cores // config.worker_count)
         yield config.threads_asked or here
     finally:
         ray.shutdown()
-
-
-def _refuse_local_storage_on_many_nodes(config: TrainConfig) -> None:
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    storage = Path(config.storage_path)
-    shared = any(storage.is_relative_to(folder) for folder in _SHARED_FOLDERS)
-    if len(nodes) > 1 and not shared:
-        raise UserError(
-            f"storage_path {storage}: {len(nodes)} nodes cannot share a local folder; "
-            "name one under /mnt that all of them mount"
-        )
 
 
 def gpus_of_the_cluster() -> float:

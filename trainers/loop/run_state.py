@@ -142,10 +142,14 @@ def find(run_dir: Path, run_id: str) -> tuple[Checkpoint | None, list[str]]:
 
 
 def exactness(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Return `exact`, or `equal to rounding, because workers 4 → 2`."""
+    """Return `exact`, or `equal to rounding, because workers 4 → 2`.
+
+    Checkpoints of earlier versions do not say their hardware; it counts as equal.
+    """
+    unknown = {"hardware"} - (before.keys() & now.keys())
     differing = [
         f"{key.replace('_', ' ')} {before.get(key)} → {now.get(key)}"
         for key in {**before, **now}
-        if before.get(key) != now.get(key)
+        if before.get(key) != now.get(key) and key not in unknown
     ]
     return f"equal to rounding, because {', '.join(differing)}" if differing else EXACT

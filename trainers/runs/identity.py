@@ -2,8 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import platform
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from ocr.settings import flattened, given_settings
@@ -55,10 +58,48 @@ def refused_changes(old: TrainConfig, new: TrainConfig, changed: dict[str, str])
     ]
 
 
+def hardware(device: str) -> str:
+    """Return what of this process's machine decides the last bit: another processor sums otherwise.
+
+    A CPU by its vendor and the instructions that torch and oneDNN use, a GPU by its name and the
+    versions of CUDA, cuDNN and NCCL.
+    """
+    import torch
+
+    if device.partition(":")[0] == "cuda":
+        nccl = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        name = torch.cuda.get_device_name(device)
+        return f"{name}, CUDA {torch.version.cuda}, cuDNN {cudnn}, NCCL {nccl}"
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
+    words = (_cpu_vendor(), torch.backends.cpu.get_cpu_capability(), most)
+    return " ".join(word for word in words if word)
+
+
+def _joined(machines: Sequence[str]) -> str:
+    return " + ".join(machines) if len(set(machines)) > 1 else machines[0]
+
+
+def _cpu_vendor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    vendors = [line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")]
+    return vendors[0] if vendors else platform.machine()
+
+
 def environment(
-    config: TrainConfig, threads_per_worker: int, device: str, precision: str
+    config: TrainConfig,
+    threads_per_worker: int,
+    device: str,
+    precision: str,
+    machines: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return all that determines the last bit besides config and step."""
+    """Return all that determines the last bit besides config and step.
+
+    `machines`: the `hardware` of every worker, in rank order.
+    """
     uses_deepspeed = config.engine == "deepspeed"
     libraries = (*_LIBRARIES, "deepspeed") if uses_deepspeed else _LIBRARIES
     return {
@@ -69,4 +110,5 @@ def environment(
         "deterministic": config.deterministic,
         "engine": config.deepspeed.summary if uses_deepspeed else config.engine,
         **{library: version(library) for library in libraries},
+        **({"hardware": _joined(machines)} if machines else {}),
     }
