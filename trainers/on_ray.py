@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,15 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune import Callback
 
 from ocr.errors import GivenUp, UserError, last_line
-from ocr.files import read_json, shown, write_json
+from ocr.files import read_object, shown, write_json
+from ocr.json_lines import LineFile
 from ocr.ray_address import NoCluster
 from trainers.config import TrainConfig
 from trainers.families.task import Task
 from trainers.loop.checkpoint import Checkpoint
 from trainers.loop.engines.engine import NotFiniteError
 from trainers.loop.exported import Exported
-from trainers.loop.lease import LostLease
+from trainers.loop.lease import LostLease, OldGroup, require_latest
 from trainers.loop.loop import fit
 from trainers.loop.progress import Progress
 from trainers.loop.run_state import RunContext
@@ -100,6 +102,7 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
     wanted = needs(job.config, threads, gpus_of_a_worker(job.config) if use_gpu else 0)
     require_places(job.config, wanted)
     ray_dir = job.run_dir / "ray"
+    require_latest(job.run_dir, job.attempt)  # else the folder is another attempt's
     shutil.rmtree(ray_dir, ignore_errors=True)
     ray_dir.mkdir()
     # Ray resumes silently from an equal name
@@ -126,8 +129,9 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
     try:
         trainer.fit()
     finally:
-        if outcome.is_file():
-            result = read_json(outcome)
+        result = read_object(outcome) or {}
+        if "lost" in result:
+            raise LostLease(result["lost"])
         if "error" in result:
             raise UserError(result["error"])
     if not result:
@@ -149,7 +153,8 @@ def _scaling(config: TrainConfig, wanted: dict[str, float], use_gpu: bool) -> Sc
 def _train_worker(setup: dict[str, Any]) -> None:
     """Train, in each Ray Train worker.
 
-    A user's mistake goes into the outcome file, since Ray would restart a worker that raises.
+    A user's mistake, or the loss of the run to another attempt, goes into the outcome file, since
+    Ray would restart a worker that raises.
     """
     job, outcome = setup["job"], Path(setup["outcome"])
     if outcome.is_file():
@@ -163,8 +168,13 @@ def _train_worker(setup: dict[str, Any]) -> None:
         _fit(job, setup["threads"], workers)
         if workers.first:
             write_json(outcome, {"finished": True})
-    except LostLease:
+    except OldGroup:
         raise
+    except LostLease as loss:
+        outcome.parent.mkdir(parents=True, exist_ok=True)  # the other attempt has removed it
+        write_json(outcome, {"lost": str(loss)})
+        if workers.world > 1:
+            raise  # as below
     except UserError as mistake:
         is_shared = isinstance(mistake, NotFiniteError)  # raised by all workers together
         if workers.first or not is_shared:
@@ -247,13 +257,14 @@ def _report_to_ray(metrics: dict[str, Any], checkpoint: Checkpoint | None) -> No
 
 
 class _MemoryWatch:
-    """Writes the peak memory of this process and its children, Ray included, to timings.jsonl.
+    """Writes the peak memory of this process and its children, Ray included, to memory.jsonl.
 
-    Memory is PSS, so shared pages count once.
+    Memory is PSS, so shared pages count once. timings.jsonl is the first worker's, perhaps of
+    another host.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._file, self._peak, self._stopped = run_dir / "timings.jsonl", 0, threading.Event()
+        self._path, self._peak, self._stopped = run_dir / "memory.jsonl", 0, threading.Event()
         self._thread = threading.Thread(target=self._watch, name="lipi-memory", daemon=True)
 
     def __enter__(self) -> "_MemoryWatch":
@@ -270,8 +281,8 @@ class _MemoryWatch:
             used = sum(map(_pss, processes))
             if used > self._peak * 1.02:
                 self._peak = used
-                with open(self._file, "a", encoding="utf-8") as file:
-                    file.write(json.dumps({"step": 0, "memory_mib": round(used / 2**20)}) + "\n")
+                with suppress(OSError), closing(LineFile(self._path)) as file:  # a full disk
+                    file.write({"step": 0, "memory_mib": round(used / 2**20)})
 
 
 def _pss(process: psutil.Process) -> int:
