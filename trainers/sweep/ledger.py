@@ -6,6 +6,7 @@ removed.
 """
 
 import json
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
@@ -48,10 +49,13 @@ def id_of(number: int) -> str:
 
 
 class Ledger:
-    """Reads the lines of a sweep, and appends; every line is on the disk before it counts."""
+    """Reads the lines of a sweep, and appends; every line is on the disk before it counts.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `require` raises where another process writes the ledger now.
+    """
+
+    def __init__(self, path: Path, require: Callable[[], None] = lambda: None) -> None:
+        self.path, self._require = path, require
         self.trials: dict[str, Trial] = {}
         self.decided: list[tuple[str, int]] = []  # (trial, step) of the evaluations, as they came
         lines = read_lines(path)
@@ -95,6 +99,7 @@ class Ledger:
         self._append({"trial": id, "status": "waiting", "reason": ""})
 
     def _append(self, line: dict[str, Any]) -> None:
+        self._require()
         with closing(LineFile(self.path)) as file:
             file.write(line)
             file.sync()

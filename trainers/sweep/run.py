@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 # a sweep resumes from its ledger, not from Tune's own snapshots
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
@@ -81,7 +82,7 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
             lease = SweepLease(sweep_dir, held.attempt)
             write_json(sweep_dir / SETTINGS, resolved(sweep))  # JSON is YAML
             write_json(sweep_dir / BASE, resolved(base))
-            ledger = Ledger(sweep_dir / "ledger.jsonl")
+            ledger = Ledger(sweep_dir / "ledger.jsonl", held.require)
             steps = planned_steps(base, plan_of(base, data.usable.widths, data.usable.replayed))
             assert steps is not None
             _run_trials(sweep, base, ledger, slots, steps, lease)
@@ -162,18 +163,6 @@ def _run_trials(
         print(f"{shown(sweep_dir)}: this sweep is finished; raise trials to continue", flush=True)
         return
     shutil.rmtree(ray_dir, ignore_errors=True)
-    resources = {"CPU": _DRIVER_CPUS}
-    if base.worker_count == 1:
-        resources = {"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})}
-    trial = partial(
-        run_trial,
-        base=base,
-        folder=sweep_dir / "trials",
-        threads=slots.threads,
-        on_gpu=slots.gpus > 0,
-        started_in=Path.cwd(),
-        sweep=lease,
-    )
     tune_config = tune.TuneConfig(
         search_alg=Suggestions(sweep, ledger, decider),
         scheduler=decider,
@@ -187,9 +176,8 @@ def _run_trials(
         failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
         verbose=0,
     )
-    tune.Tuner(
-        tune.with_resources(trial, resources), tune_config=tune_config, run_config=run_config
-    ).fit()
+    trial = _trainable(base, sweep_dir, slots, lease)
+    tune.Tuner(trial, tune_config=tune_config, run_config=run_config).fit()
     shutil.rmtree(ray_dir, ignore_errors=True)
     decider.progress.close()
     if decider.gave_up:
@@ -197,6 +185,23 @@ def _run_trials(
     if decider.troubles:
         listed = "".join(f"\n  {trouble}" for trouble in decider.troubles)
         raise GivenUp(f"{shown(sweep_dir)}: trials are left; run the same command again:{listed}")
+
+
+def _trainable(base: TrainConfig, sweep_dir: Path, slots: Slots, lease: SweepLease) -> Any:
+    """Return what Tune calls with each suggestion, with the resources that it reserves."""
+    resources = {"CPU": _DRIVER_CPUS}
+    if base.worker_count == 1:
+        resources = {"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})}
+    trial = partial(
+        run_trial,
+        base=base,
+        folder=sweep_dir / "trials",
+        threads=slots.threads,
+        on_gpu=slots.gpus > 0,
+        started_in=Path.cwd(),
+        sweep=lease,
+    )
+    return tune.with_resources(trial, resources)
 
 
 def _retry_failed(sweep: SweepConfig, ledger: Ledger) -> None:
