@@ -108,13 +108,13 @@ def written_yaml(settings: Settings) -> bytes:
 
 
 def require_whole(path: Path) -> None:
-    """Raise UserError where a file of `written_yaml` is empty or torn.
+    """Raise UserError where a file of `written_yaml`, which can be read, is torn.
 
-    A file of an earlier version has no marks; it ends with a newline.
+    A file of an earlier version has no marks; it ends with a newline, or is JSON.
     """
     content = path.read_bytes()
-    is_marked = content.startswith(b"---")
-    if not content.endswith(b"\n...\n" if is_marked else b"\n"):
+    end = b"\n...\n" if content.startswith(b"---") else b"\n"
+    if not content.endswith(end) and not content.startswith(b"{"):
         raise UserError(f"{path}: damaged: its last lines are missing ({len(content):,} bytes)")
 
 

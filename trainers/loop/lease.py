@@ -48,6 +48,10 @@ class SweepLease:
     folder: Path
     attempt: int
 
+    def require(self) -> None:
+        """Raise LostLease where another process has taken the sweep over."""
+        require_latest(self.folder, self.attempt)
+
 
 class Lease:
     """The driver's claim on a run directory, as a context manager.
@@ -106,7 +110,7 @@ class Lease:
 
     def _is_free(self, unchanged: Unchanged) -> bool:
         if self._sweep:
-            require_latest(self._sweep.folder, self._sweep.attempt)
+            self._sweep.require()
             return True
         content, held = _content(self._file), read_object(self._file) or {}
         if content is None or held.get("released"):

@@ -6,7 +6,6 @@ removed.
 """
 
 import json
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from ocr.files import write_atomically
 from ocr.json_lines import LineFile, Lines, read_lines, skipped
+from trainers.loop.lease import SweepLease
 from trainers.sweep.settings import Value
 
 Status = Literal["waiting", "finished", "stopped", "failed", "out of budget"]
@@ -51,11 +51,11 @@ def id_of(number: int) -> str:
 class Ledger:
     """Reads the lines of a sweep, and appends; every line is on the disk before it counts.
 
-    `require` raises where another process writes the ledger now.
+    With a `lease`, `LostLease` where another process writes the ledger now.
     """
 
-    def __init__(self, path: Path, require: Callable[[], None] = lambda: None) -> None:
-        self.path, self._require = path, require
+    def __init__(self, path: Path, lease: SweepLease | None = None) -> None:
+        self.path, self._lease = path, lease
         self.trials: dict[str, Trial] = {}
         self.decided: list[tuple[str, int]] = []  # (trial, step) of the evaluations, as they came
         lines = read_lines(path)
@@ -99,7 +99,8 @@ class Ledger:
         self._append({"trial": id, "status": "waiting", "reason": ""})
 
     def _append(self, line: dict[str, Any]) -> None:
-        self._require()
+        if self._lease:
+            self._lease.require()
         with closing(LineFile(self.path)) as file:
             file.write(line)
             file.sync()

@@ -82,7 +82,7 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
             lease = SweepLease(sweep_dir, held.attempt)
             write_json(sweep_dir / SETTINGS, resolved(sweep))  # JSON is YAML
             write_json(sweep_dir / BASE, resolved(base))
-            ledger = Ledger(sweep_dir / "ledger.jsonl", held.require)
+            ledger = Ledger(sweep_dir / "ledger.jsonl", lease)
             steps = planned_steps(base, plan_of(base, data.usable.widths, data.usable.replayed))
             assert steps is not None
             _run_trials(sweep, base, ledger, slots, steps, lease)
