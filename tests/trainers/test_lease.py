@@ -6,6 +6,7 @@ Another host is a `Process` of another boot; its lease is real, with times of a 
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -68,6 +69,32 @@ def test_a_living_run_of_another_host_is_seen_to_renew_and_refused(tmp_path: Pat
         with refused, quick(tmp_path):
             pass
         theirs.require()
+
+
+def test_a_run_in_another_container_is_refused_while_it_lives_and_taken_over_after_its_death(
+    tmp_path: Path,
+) -> None:
+    """A container has its own host name and process numbers, but the boot of its machine."""
+    code = (
+        "import socket, time\nfrom pathlib import Path\nfrom ocr.lock_files import Times\n"
+        "from trainers.loop.lease import Lease\nsocket.sethostname('nodec')\n"
+        f"with Lease(Path({str(tmp_path)!r}), times=Times(renew=0.05)):\n"
+        "    print('held', flush=True)\n    time.sleep(60)"
+    )
+    alone = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    command = [*alone, sys.executable, "-c", code]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert other.stdout
+    if other.stdout.readline() != "held\n":
+        pytest.skip(f"no containers here: {other.communicate()[1].strip()}")
+    try:
+        with pytest.raises(HeldLease, match="process 1 on nodec, which has just"), quick(tmp_path):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with quick(tmp_path) as lease:  # process 1 lives here, but it is another one
+        assert lease.attempt == 2
 
 
 def test_a_lease_that_is_released_meanwhile_is_not_waited_out(tmp_path: Path) -> None:
