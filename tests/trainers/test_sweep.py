@@ -19,9 +19,9 @@ from ocr.files import write_json
 from ocr.json_lines import lines_of, read_lines
 from ocr.processes import Process
 from ocr.settings import load_settings, parse_settings
-from tests.support.commands import PROJECT, assert_refused, call
+from tests.support.commands import PROJECT, assert_refused, call, start
 from tests.support.disks import fill, small_disk
-from tests.support.resuming import assert_same
+from tests.support.resuming import assert_same, wait_for
 from tests.support.tiny import train_here
 from trainers.config import TrainConfig
 from trainers.loop.checkpoint import directory_of, verify_hashes
@@ -376,6 +376,31 @@ def test_failed_trials_are_tried_again_where_asked_for_whoever_holds_their_folde
         (folder / name).write_text('{"sweep_name": "ti')
         assert_refused(call("sweep", *words), name, "restore the file")
         shutil.copy(tmp_path / name, folder / name)
+
+
+@pytest.mark.parametrize("max_failures", [3, 0])
+def test_a_trial_that_loses_its_folder_is_not_over(max_failures: int, tmp_path: Path) -> None:
+    file, folder = tmp_path / "sweep.yaml", tmp_path / "tiny" / "trials" / "t000"
+    overrides = ["train.max_steps=200", "train.eval_steps=100", "train.save_steps=5"]
+    file.write_text(json.dumps({**TINY, "trials": 1, "overrides": overrides}))
+    words = (file, f"storage_path={tmp_path}", f"max_failures={max_failures}")
+    driver = start("sweep", *words)
+    wait_for(directory_of(folder, 5))
+    write_json(folder / "lease.json", {"attempt": 99, "released": True})
+    out, error = driver.communicate(timeout=300)
+    ledger = Ledger(tmp_path / "tiny" / "ledger.jsonl")
+    if max_failures:
+        assert driver.returncode == 0, out + error
+    else:
+        assert driver.returncode == 1, out + error
+        assert "trials are left; run the same command again:\n  t000: " in error
+        assert "attempt 99 has taken this run over" in error
+        assert ledger.trials["t000"].status == "waiting"
+        again = call("sweep", *words)
+        assert again.returncode == 0, again.stdout + again.stderr
+    ledger = Ledger(tmp_path / "tiny" / "ledger.jsonl")
+    assert (ledger.trials["t000"].status, ledger.trials["t000"].reason) == ("finished", "")
+    assert json.loads((folder / "writer.json").read_text())["attempt"] == 100
 
 
 def test_a_share_of_failures_too_high_ends_the_sweep_with_the_reasons(tmp_path: Path) -> None:
