@@ -1,5 +1,6 @@
 """Files and folders that are either whole or missing, the hashes that prove it, and locks."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -10,6 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from ocr.lock_files import lock_file
+
+# NFS and Lustre that are mounted without locks, and folders of NFS, which cannot be opened to write
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 
 
 def sha256_of(path: Path) -> str:
@@ -49,6 +55,18 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None where it is missing, empty or damaged.
+
+    OSError where the disk or the network fails, which says nothing about the file.
+    """
+    try:
+        value = read_json(path)
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `path` when the block ends without an error.
@@ -78,14 +96,29 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the operating system's lock on a file (made where missing) or a folder.
 
-    The lock ends with the process. With `wait=False` BlockingIOError where another holds it.
+    The lock ends with the process. With `wait=False` BlockingIOError where another holds it. Where
+    the file system has no locks, a file beside it is the lock.
     """
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
+        if _flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)):
+            yield
+        else:
+            with lock_file(path.with_name(f"{path.name}.held"), wait):
+                yield
     finally:
         os.close(descriptor)
+
+
+def _flock(descriptor: int, how: int) -> bool:
+    """Lock, and return whether the file system can."""
+    try:
+        fcntl.flock(descriptor, how)
+    except OSError as problem:
+        if problem.errno in _NO_LOCKS:
+            return False
+        raise
+    return True
 
 
 def cache_dir() -> Path:

@@ -96,6 +96,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def written_yaml(settings: Settings) -> bytes:
+    """Return every setting as YAML with marks at both ends, so that a torn file is told from it."""
+    return yaml.safe_dump(
+        resolved(settings),
+        allow_unicode=True,
+        sort_keys=False,
+        explicit_start=True,
+        explicit_end=True,
+    ).encode()
+
+
+def require_whole(path: Path) -> None:
+    """Raise UserError where a file of `written_yaml`, which can be read, is torn.
+
+    A file of an earlier version has no marks; it ends with a newline, or is JSON.
+    """
+    content = path.read_bytes()
+    end = b"\n...\n" if content.startswith(b"---") else b"\n"
+    if not content.endswith(end) and not content.startswith(b"{"):
+        raise UserError(f"{path}: damaged: its last lines are missing ({len(content):,} bytes)")
+
+
 def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str) -> SettingsT:
     """Validate plain values; `where` opens every message."""
     try:

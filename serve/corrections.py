@@ -8,6 +8,7 @@ corrections/HASH.json    written last, and only with it the correction counts; a
 
 import hashlib
 import json
+import logging
 import threading
 import time
 import unicodedata
@@ -31,6 +32,7 @@ from serve.payloads import decoded
 from serve.store import Store, stamp
 
 FOLDER = "corrections"
+_log = logging.getLogger("ray.serve")
 MAX_CHARACTERS = 2_000
 _UNPRINTABLE = ("Cc", "Cs", "Co", "Cn")  # Unicode categories
 
@@ -143,7 +145,8 @@ class Corrections:
         return True
 
     def _record(self, file: str) -> dict[str, Any]:
-        return dict(json.loads(self._store.get(f"{FOLDER}/{file}") or b"{}"))
+        """Return a correction's record; empty where it is missing or damaged."""
+        return self._store.object(f"{FOLDER}/{file}") or {}
 
     def records(self) -> dict[str, dict[str, Any]]:
         """Return all records by name; unchanged files are not read again."""
@@ -186,14 +189,22 @@ class Corrections:
         }
 
     def snapshot(self, folder: Path) -> None:
-        """Copy all corrections into a folder of this machine, whole or not at all."""
+        """Copy all corrections into a folder of this machine, whole or not at all.
+
+        Those whose image is lost are left out and counted in the log.
+        """
+        lost = []
         with replaced_folder(folder) as making:
             for name, record in self.records().items():
                 image = self._store.get(f"{FOLDER}/{name}.png")
-                assert image is not None, f"{name}: a correction without its image"
+                if image is None:
+                    lost.append(name)
+                    continue
                 (making / f"{name}.png").write_bytes(image)
                 content = json.dumps(record, ensure_ascii=False)
                 (making / f"{name}.json").write_text(content, encoding="utf-8")
+        if lost:
+            _log.warning("%d corrections left out, images missing: %s", len(lost), lost[:5])
 
 
 def _text_of(index: int, text: str) -> str:

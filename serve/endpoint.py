@@ -17,7 +17,7 @@ from serve.auth import require_key
 from serve.batching import BatchingReader, Read
 from serve.config import ServeConfig
 from serve.corrections import Corrections
-from serve.errors import Refused
+from serve.errors import Refused, as_unstored
 from serve.forwarding import forwarded
 from serve.metrics import Metrics
 from serve.models import Loaded, Models
@@ -33,6 +33,7 @@ from serve.payloads import (
 )
 from serve.retraining import Retrainings
 from serve.routes import CHAT, OCR, is_open, routes
+from serve.store import StorageError
 
 _UNREAD = (401, 408, 413)  # answers that do not wait for the rest of the body
 _log = logging.getLogger("ray.serve")
@@ -119,6 +120,8 @@ class Endpoint:
             return await forwarded(self._app, request, body)
         except Refused as refused:
             return refused.response()
+        except StorageError as problem:
+            return as_unstored(problem).response()
         except UserError as problem:
             return Refused(400, "bad_request", str(problem)).response()
         except TimeoutError:

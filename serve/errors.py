@@ -5,6 +5,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from ocr.images import ImageRefused
+from serve.store import StorageError, StorageFull
 
 
 class Refused(Exception):
@@ -32,3 +33,10 @@ class Refused(Exception):
 def as_refused(problem: ImageRefused) -> Refused:
     """Return the 422 for an image that cannot be read."""
     return Refused(422, problem.reason.replace(" ", "_"), f"{problem.reason}: {problem.detail}")
+
+
+def as_unstored(problem: StorageError) -> Refused:
+    """Return the answer to a request that may be sent again once the storage can be written."""
+    if isinstance(problem, StorageFull):
+        return Refused(507, "storage_full", str(problem), retry_after_s=60)
+    return Refused(503, "storage", str(problem), retry_after_s=5)

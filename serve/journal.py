@@ -23,7 +23,7 @@ class Journal:
         self._store = store
 
     def append(self, **entry: Any) -> str:
-        """Add an entry; return its id, which sorts by time."""
+        """Add an entry; return its id, which sorts after every earlier one."""
         return self._store.append(FOLDER, entry)
 
     def entries(self) -> list[Entry]:
@@ -61,12 +61,16 @@ class Journal:
         self._store.put(f"loaded/{promotion}/{replica}.json", content)
 
     def reports(self, promotion: str) -> dict[str, str | None]:
-        """Return by replica None where the promoted bundle is loaded, else why not."""
+        """Return by replica None where the promoted bundle is loaded, else why not.
+
+        A damaged report counts as none.
+        """
         folder = f"loaded/{promotion}"
-        contents = {name: self._store.get(f"{folder}/{name}") for name in self._store.names(folder)}
+        found = {name: self._store.object(f"{folder}/{name}") for name in self._store.names(folder)}
         return {
-            name.removesuffix(".json"): json.loads(content or b"{}").get("why")
-            for name, content in contents.items()
+            name.removesuffix(".json"): report["why"]
+            for name, report in found.items()
+            if report and "why" in report
         }
 
     def _last_live(self, entries: list[Entry] | None) -> Entry:

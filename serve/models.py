@@ -3,7 +3,7 @@
 models/NAME@HASH/        a bundle; the name ends with a part of its content's hash
 """
 
-import json
+import logging
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -16,12 +16,14 @@ from PIL import Image, ImageDraw
 
 from ocr.bundle import MANIFEST, Bundle, open_bundle
 from ocr.errors import UserError
+from ocr.files import locked
 from ocr.images import Pixels
 from ocr.recognizers.factory import load_all
 from ocr.recognizers.recognizer import Recognizer
 from serve.journal import Journal
 from serve.store import Store
 
+_log = logging.getLogger("ray.serve")
 _CANARIES = (("0123456789", 40), ("lipi", 24), ("a longer line of text, as wide as lines are", 32))
 
 
@@ -62,11 +64,10 @@ class Models:
         """
         if "/" in id or id not in self.store.folders("models"):
             raise self._unknown(id)
-        local = Path(f"{self.store.root}/models/{id}")
-        folder = local if self.store.is_local else self._fetched(id)
-        bundle = open_bundle(folder)
-        if _id_of(bundle) != id:
-            raise UserError(f"{folder}: holds {_id_of(bundle)}; add that bundle under its own id")
+        if not self.store.is_local:
+            return self._fetched(id)
+        folder = Path(f"{self.store.root}/models/{id}")
+        _require_is(folder, id)
         return folder
 
     def load(self, bundle: str, backend: str | None, device: str) -> Loaded:
@@ -78,7 +79,7 @@ class Models:
 
     def card(self, id: str) -> dict[str, Any]:
         """Return a bundle's family, the CER of each backend, and its training data."""
-        description = json.loads(self.store.get(f"models/{id}/bundle.json") or b"{}")
+        description = self.store.object(f"models/{id}/bundle.json") or {}
         return {
             "family": description.get("family"),
             "cer": description.get("backends", {}),
@@ -117,15 +118,41 @@ class Models:
         return id
 
     def _fetched(self, id: str) -> Path:
+        """Return this machine's copy of a bundle in a bucket, fetched once and verified.
+
+        Replicas of one machine wait for the first; a damaged copy is fetched again.
+        """
         folder = Path(tempfile.gettempdir()) / "lipi-models" / id
-        if not (folder / MANIFEST).is_file():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            making = Path(tempfile.mkdtemp(dir=folder.parent))
-            remote, local = f"{self.store.root}/models/{id}", pyarrow.fs.LocalFileSystem()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent / f".{id}.lock"):
+            try:
+                _require_is(folder, id)
+            except UserError as problem:
+                if folder.exists():
+                    _log.warning("%s; fetched again", problem)
+                self._fetch(id, folder)
+        return folder
+
+    def _fetch(self, id: str, folder: Path) -> None:
+        making = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
+        remote, local = f"{self.store.root}/models/{id}", pyarrow.fs.LocalFileSystem()
+        try:
             pyarrow.fs.copy_files(remote, str(making), self.store.files, local)
+            try:
+                _require_is(making, id)
+            except UserError as problem:
+                raise UserError(f"{self.store.location}/models/{id}: {problem}") from None
             shutil.rmtree(folder, ignore_errors=True)
             making.rename(folder)
-        return folder
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+
+
+def _require_is(folder: Path, id: str) -> None:
+    """Raise UserError unless the folder holds this bundle, every file as it was written."""
+    bundle = open_bundle(folder)
+    if _id_of(bundle) != id:
+        raise UserError(f"{folder}: holds {_id_of(bundle)}; add that bundle under its own id")
 
 
 def require_reads(recognizer: Recognizer, bundle: str) -> None:

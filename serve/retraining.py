@@ -6,16 +6,17 @@ retrain/ID/corrections/ (a snapshot), attempts.json (Ray's jobs), log.txt, run/ 
 verdict.json, bundle/)
 """
 
-import json
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from ocr.files import read_json, write_json
+from ocr.files import read_object, write_json
+from ocr.json_lines import read_lines
 from ocr.retraining import BETTER, MIN_CORRECTIONS, PROGRESS_FILE, USER_MISTAKE, VERDICT_FILE
 from serve.corrections import Corrections
 from serve.errors import Refused
@@ -129,14 +130,14 @@ class Retrainings:
     def advance(self, asked: Entry) -> None:
         """Start a pending retraining, or again where its job died; note its outcome if any."""
         folder = self._folder(asked["id"])
-        attempts = _json(folder / "attempts.json").get("jobs", [])
         client = JobSubmissionClient(ray.get_runtime_context().gcs_address)
+        jobs = {job.submission_id: job for job in client.list_jobs()}
+        attempts = _attempts(asked["id"], folder, jobs)
         if attempts:
-            jobs = {job.submission_id: job for job in client.list_jobs()}
             job = jobs.get(attempts[-1])
             if job is not None and job.status in _BUSY:
                 return
-            if (folder / "run" / VERDICT_FILE).is_file():
+            if _json(folder / "run" / VERDICT_FILE):
                 self._finish(asked, folder)
                 return
             # a job that Ray does not know died with an earlier Ray
@@ -158,7 +159,7 @@ class Retrainings:
         script, bundle = _PROJECT / "ray_jobs" / "retrain.py", self._models.path(asked["bundle"])
         command = [sys.executable, str(script), str(bundle), str(folder / "corrections")]
         whole = shlex.join([*command, f"storage_path={folder}", "output=run", *words])
-        job = f"lipi-retrain-{asked['id']}-{len(attempts) + 1}"
+        job = f"{_job_name(asked['id'])}{len(attempts) + 1}"
         # before the job is submitted, so that no job runs unknown
         write_json(folder / "attempts.json", {"jobs": [*attempts, job]})
         client.submit_job(
@@ -168,7 +169,7 @@ class Retrainings:
         )
 
     def _finish(self, asked: Entry, folder: Path) -> None:
-        verdict = read_json(folder / "run" / VERDICT_FILE)
+        verdict = _json(folder / "run" / VERDICT_FILE)
         candidate = self._models.add(str(folder / "run" / "bundle"))
         until = max(_json(file)["timestamp"] for file in (folder / "corrections").glob("*.json"))
         facts = {"verdict": verdict["verdict"], "trained_until": until}
@@ -187,11 +188,23 @@ def _status(outcome: Entry | None, folder: Path) -> str:
     return "running" if (folder / "attempts.json").is_file() else "waiting"
 
 
+def _job_name(id: str) -> str:
+    return f"lipi-retrain-{id}-"
+
+
+def _attempts(id: str, folder: Path, jobs: Collection[Any]) -> list[str]:
+    """Return the jobs of a retraining in their order; those Ray knows where the file is damaged."""
+    noted = _json(folder / "attempts.json").get("jobs")
+    name = _job_name(id)
+    known = [str(job) for job in jobs if str(job).startswith(name)]
+    return noted or sorted(known, key=lambda job: int(job.removeprefix(name)))
+
+
 def _json(file: Path) -> dict[str, Any]:
-    """Return a file's content; empty where it is not written yet."""
+    """Return a file's content; empty where it is not written yet, or damaged."""
     try:
-        return dict(read_json(file))
-    except (OSError, ValueError):
+        return read_object(file) or {}
+    except OSError:
         return {}
 
 
@@ -207,9 +220,8 @@ def _progress(run: Path) -> float:
 
 def _share_of_run(run: Path, progress: dict[str, Any]) -> float:
     try:
-        metrics = (run / progress["run"] / "metrics.jsonl").read_text(encoding="utf-8")
-        lines = metrics.splitlines()
-        last = json.loads(lines[-1]) if lines else {"step": 0, "epoch": 0.0}
+        lines = read_lines(run / progress["run"] / "metrics.jsonl").values
+        last = lines[-1] if lines else {"step": 0, "epoch": 0.0}
         if progress["num_epochs"]:
             return float(last["epoch"] / progress["num_epochs"])
         return float(last["step"] / progress["max_steps"])

@@ -29,7 +29,7 @@ _READ_ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal} for status in (400, 401, 408, 413, 415, 422, 503, 504)
 }
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal} for status in (400, 401, 404, 409, 413, 422)
+    status: {"model": Refusal} for status in (400, 401, 404, 409, 413, 422, 503, 507)
 }
 _KEY_ERROR: dict[int | str, dict[str, Any]] = {401: {"model": Refusal}}
 _WEB = Path(__file__).parent / "web"

@@ -10,7 +10,6 @@ import os
 import shutil
 import socket
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ from typing import Any
 # a report waits for this poll; read when ray.train is imported
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
-import psutil
 import ray.train
 import ray.util.metrics
 import torch
@@ -31,14 +29,14 @@ from ray.train.torch import TorchTrainer, get_device
 from ray.tune import Callback
 
 from ocr.errors import GivenUp, UserError, last_line
-from ocr.files import read_json, shown, write_json
+from ocr.files import read_object, shown, write_json
 from ocr.ray_address import NoCluster
 from trainers.config import TrainConfig
 from trainers.families.task import Task
 from trainers.loop.checkpoint import Checkpoint
 from trainers.loop.engines.engine import NotFiniteError
 from trainers.loop.exported import Exported
-from trainers.loop.lease import LostLease
+from trainers.loop.lease import LostLease, OldGroup, require_latest
 from trainers.loop.loop import fit
 from trainers.loop.notices import Notices
 from trainers.loop.progress import Progress
@@ -50,9 +48,8 @@ from trainers.ray_notices import Ending, RayNotices
 from trainers.ray_waiting import Waiting, run_checked
 from trainers.runs.identity import environment, hardware
 from trainers.runs.job import Data, Job
+from trainers.runs.memory import MemoryWatch
 from trainers.runs.places import needs
-
-_MEMORY_POLL_SECONDS = 5.0
 
 
 def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
@@ -65,7 +62,7 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             with (
                 connected(job.config) as share,
                 Progress(job.run_dir, job.config.train.max_steps),
-                _MemoryWatch(job.run_dir),
+                MemoryWatch(job.run_dir),
             ):
                 _train_once(job, threads_of(job, share), callbacks)
             return
@@ -107,6 +104,7 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
     wanted = needs(job.config, threads, gpus_of_a_worker(job.config) if use_gpu else 0)
     require_places(job.config, wanted)
     ray_dir = job.run_dir / "ray"
+    require_latest(job.run_dir, job.attempt)  # else the folder is another attempt's
     shutil.rmtree(ray_dir, ignore_errors=True)
     ray_dir.mkdir()
     # Ray resumes silently from an equal name
@@ -135,8 +133,9 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
         with Ending(job.run_id) as ending:
             run_checked(trainer.fit, (ending.check, waiting.check))
     finally:
-        if outcome.is_file():
-            result = read_json(outcome)
+        result = read_object(outcome) or {}
+        if "lost" in result:
+            raise LostLease(result["lost"])
         if "error" in result:
             raise UserError(result["error"])
     if not result:
@@ -158,7 +157,8 @@ def _scaling(config: TrainConfig, wanted: dict[str, float], use_gpu: bool) -> Sc
 def _train_worker(setup: dict[str, Any]) -> None:
     """Train, in each Ray Train worker.
 
-    A user's mistake goes into the outcome file, since Ray would restart a worker that raises.
+    A user's mistake, or the loss of the run to another attempt, goes into the outcome file, since
+    Ray would restart a worker that raises.
     """
     job, outcome = setup["job"], Path(setup["outcome"])
     if not job.run_dir.is_dir():  # of a node that came after the preflight
@@ -176,8 +176,13 @@ def _train_worker(setup: dict[str, Any]) -> None:
         _fit(job, setup["threads"], workers)
         if workers.first:
             write_json(outcome, {"finished": True})
-    except LostLease:
+    except OldGroup:
         raise
+    except LostLease as loss:
+        outcome.parent.mkdir(parents=True, exist_ok=True)  # the other attempt has removed it
+        write_json(outcome, {"lost": str(loss)})
+        if workers.world > 1:
+            raise  # as below
     except UserError as mistake:
         is_shared = isinstance(mistake, NotFiniteError)  # raised by all workers together
         if workers.first or not is_shared:
@@ -261,38 +266,3 @@ def _report_to_ray(metrics: dict[str, Any], checkpoint: Checkpoint | None) -> No
             (Path(folder) / "pointer.json").write_text(json.dumps(about))
             pointer = ray.train.Checkpoint.from_directory(folder)
         ray.train.report(metrics, checkpoint=pointer)
-
-
-class _MemoryWatch:
-    """Writes the peak memory of this process and its children, Ray included, to timings.jsonl.
-
-    Memory is PSS, so shared pages count once.
-    """
-
-    def __init__(self, run_dir: Path) -> None:
-        self._file, self._peak, self._stopped = run_dir / "timings.jsonl", 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="lipi-memory", daemon=True)
-
-    def __enter__(self) -> "_MemoryWatch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stopped.wait(_MEMORY_POLL_SECONDS):
-            processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-            used = sum(map(_pss, processes))
-            if used > self._peak * 1.02:
-                self._peak = used
-                with open(self._file, "a", encoding="utf-8") as file:
-                    file.write(json.dumps({"step": 0, "memory_mib": round(used / 2**20)}) + "\n")
-
-
-def _pss(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except (psutil.Error, AttributeError):  # gone meanwhile, or not Linux
-        return 0

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ocr.dataset.fingerprint import Fingerprint
 from ocr.errors import UserError
-from ocr.files import cache_dir, locked, read_json, sync, write_json
+from ocr.files import cache_dir, locked, read_object, sync, write_json
 
 COLUMNS = ("id", "image", "text", "level", "group", "source")
 _FINEVISION = ("id", "images", "texts", "level", "group", "source")
@@ -38,12 +38,18 @@ def cached(location: str) -> tuple[Path, str]:
     name = location if "://" in location else Path(path).resolve()
     stamp = f"{name}\x1f{info.size}\x1f{info.mtime_ns}"
     target = cache_dir() / "arrow" / f"{hashlib.sha256(stamp.encode()).hexdigest()[:32]}.arrow"
-    if not target.exists():
+    if not _fingerprint(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.with_suffix(".lock")):  # other processes of this node wait
-            if not target.exists():
+            if not _fingerprint(target):
                 _make(files, path, location, target)
-    return target, str(read_json(target.with_suffix(".json"))["fingerprint"])
+    return target, _fingerprint(target)
+
+
+def _fingerprint(target: Path) -> str:
+    """Return the fingerprint beside an Arrow file; empty where one of the two is not whole."""
+    values = read_object(target.with_suffix(".json")) if target.exists() else None
+    return str((values or {}).get("fingerprint", ""))
 
 
 def filesystem(location: str) -> tuple[Any, str]:

@@ -21,7 +21,7 @@ from PIL import Image
 from ocr import sources
 from ocr.dataset.config import ImageSettings, PrepareConfig, SplitSettings
 from ocr.degrade import degraded
-from ocr.files import read_json, sync, write_json
+from ocr.files import read_json, read_object, sync, write_json
 from ocr.images import ImageRefused, Pixels, encode_image, open_image, scale_to_fit
 from ocr.keyed import digest_of, share_of
 from ocr.limits import ImageLimits
@@ -74,7 +74,7 @@ class Work:
 def make_part(config: PrepareConfig, folder: Path, work: Work) -> int:
     """Read one unit and write its part, unless it exists; return the count of samples and skips."""
     file = work.file(folder)
-    if not file.exists():
+    if not file.exists() or read_object(file.with_suffix(".json")) is None:
         notes = _Notes()
         temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         try:

@@ -3,6 +3,7 @@
 Prepared sources are kept under a hash of their content.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ocr.dataset.build import Summary, build, in_processes, signature
 from ocr.dataset.config import DivisionSettings, PrepareConfig
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
-from ocr.files import cache_dir, locked, read_json
+from ocr.files import cache_dir, locked, read_json, read_object
 from ocr.sources.settings import SourceSettings
 
 Data = str | Sequence[SourceSettings]
@@ -153,7 +154,8 @@ def _prepared(
     folder = cache_dir() / "datasets" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_suffix(".lock")):
-        if not (folder / "dataset.json").is_file():
+        if read_object(folder / "dataset.json") is None:
+            shutil.rmtree(folder, ignore_errors=True)  # damaged: in the cache, so made again
             report = _built(config.model_copy(update={"output": str(folder)}))
             if not is_again:
                 _say(str(report))

@@ -115,7 +115,14 @@ class Dataset:
         if files.get_file_info(path).type != pyarrow.fs.FileType.File:
             return {}
         with files.open_input_stream(path) as stream:
-            return dict(json.loads(stream.read()))
+            content = bytes(stream.read())
+        try:
+            return dict(json.loads(content))
+        except (ValueError, TypeError):
+            raise UserError(
+                f"{path}: damaged ({len(content):,} bytes that are no JSON object); "
+                "make the data set again with ray_jobs/prepare.py"
+            ) from None
 
     def _value(self, column: str, index: int) -> Any:
         number = bisect.bisect_right(self._starts, index) - 1

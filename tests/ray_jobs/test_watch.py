@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from rich.console import Console
 
 from ocr.errors import UserError
+from ocr.processes import Process
 from tests.support.commands import assert_refused, call, start
 from tests.support.resuming import TINY_YAML, wait_for
 from tests.support.tiny import tiny_config, tiny_context, tiny_task
@@ -63,6 +65,17 @@ def test_a_silent_run_is_not_called_live(run_dir: Path) -> None:
     silent = status(run_dir, now + STALE_SECONDS + 30)
     assert silent.state == "no sign of life for 90 s; the same command resumes it"
     assert not silent.is_live and silent.eta_seconds is None
+    lease.unlink()
+
+
+def test_a_run_of_this_machine_is_live_as_long_as_its_process(run_dir: Path) -> None:
+    lease, me = run_dir / "lease.json", Process.current()
+    lease.write_text(json.dumps({**me.as_json(), "renewed_at": 0.0}))  # whatever the clock says
+    assert status(run_dir).state == f"under way on {me.host}, process {me.pid}"
+    gone = replace(me, started="1")
+    lease.write_text(json.dumps({**gone.as_json(), "renewed_at": time.time()}))
+    assert status(run_dir).state == f"process {me.pid} has ended; the same command resumes it"
+    assert not status(run_dir).is_live
     lease.unlink()
 
 

@@ -20,7 +20,6 @@ from trainers.config import TrainConfig
 from trainers.loop.batches import Plan, micro_batches_of
 from trainers.loop.checkpoint import directory_of, steps_of
 from trainers.loop.engines.engine import NotFiniteError
-from trainers.loop.lease import Lease, LostLease, Writer
 from trainers.loop.loop import fit
 from trainers.loop.schedule import learning_rate
 from trainers.runs.job import Job
@@ -272,30 +271,6 @@ def test_a_second_run_on_the_directory_refuses(run_dir: Path) -> None:
         other.wait()
         other.stdout.close()
     launch(config_at(run_dir), never, "the command")  # its process is gone, so its lease is too
-
-
-def test_a_lease_of_another_host_ends_after_a_minute(run_dir: Path) -> None:
-    import time
-
-    held = {"attempt": 7, "host": "elsewhere", "pid": 1, "pid_started": 0.0}
-    write_json(run_dir / "lease.json", {**held, "renewed_at": time.time() - 5})
-    with pytest.raises(UserError, match="elsewhere"), Lease(run_dir):
-        pass
-    write_json(run_dir / "lease.json", {**held, "renewed_at": time.time() - 61})
-    with Lease(run_dir) as lease:
-        assert lease.attempt == 8
-
-
-def test_a_writer_of_an_older_attempt_or_group_never_publishes(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path)
-    place = tiny_context(config)
-    old = Writer.claim(place.run_dir, 1)
-    new = Writer.claim(place.run_dir, 1)
-    new.require()
-    with pytest.raises(LostLease):
-        old.require()
-    with Lease(place.run_dir), pytest.raises(LostLease, match="attempt 1 has taken"):
-        Writer(place.run_dir, 0, new.token).require()
 
 
 def test_minutes_become_steps_once(tmp_path: Path) -> None:

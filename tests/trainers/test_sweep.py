@@ -3,7 +3,11 @@
 A sweep ends with a config that train.py takes.
 """
 
+import contextlib
 import json
+import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +15,17 @@ import pytest
 import torch
 
 from ocr.errors import UserError
+from ocr.files import write_json
+from ocr.json_lines import lines_of, read_lines
+from ocr.processes import Process
 from ocr.settings import load_settings, parse_settings
-from tests.support.commands import PROJECT, assert_refused, call
-from tests.support.resuming import assert_same
+from tests.support.commands import PROJECT, assert_refused, call, start
+from tests.support.disks import fill, small_disk
+from tests.support.resuming import assert_same, wait_for
 from tests.support.tiny import train_here
 from trainers.config import TrainConfig
 from trainers.loop.checkpoint import directory_of, verify_hashes
+from trainers.loop.lease import Lease, LostLease, SweepLease
 from trainers.runs.launch import launch
 from trainers.sweep.decider import Decider, stages
 from trainers.sweep.ledger import Ledger
@@ -165,6 +174,60 @@ def test_a_torn_line_is_dropped_and_what_is_heard_twice_counts_once(tmp_path: Pa
     assert path.read_text().count("\n") == 6
 
 
+def test_a_ledger_cut_at_any_byte_is_read_repaired_and_written_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger_with(path, {"t000": [0.9, 0.8], "t001": [0.7]}, sweep_of()).end("t000", "finished")
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        lines = lines_of(whole[:length])
+        Ledger(path).add("t009", {})
+        assert ("skipped 1 unreadable line" in capsys.readouterr().out) == bool(lines.unreadable)
+        assert read_lines(path).values == (*lines.values, {"trial": "t009", "values": {}})
+        assert read_lines(path).unreadable == 0
+
+
+def test_a_torn_line_within_a_ledger_costs_that_line_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger_with(path, {"t000": [0.9], "t001": [0.7], "t002": [0.5]}, sweep_of())
+    rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([rows[0], rows[1][:9], *rows[2:]]))  # t001's values, glued to t002's
+    ledger = Ledger(path)
+    assert list(ledger.trials) == ["t000"]
+    assert ledger.next_number() == 1
+    assert "skipped 3 unreadable lines" in capsys.readouterr().out  # two evaluations without trials
+
+
+def test_a_ledger_on_a_full_disk_loses_no_line_before_and_goes_on_with_room(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        ledger, number = Ledger(disk / "ledger.jsonl"), 0
+        filler = fill(disk, leave=4096)
+        with contextlib.suppress(OSError):
+            for number in range(1000):
+                ledger.add(f"t{number:03}", {"loss.focal_gamma": 1.0})
+        assert 0 < number < 999
+        filler.unlink()
+        ledger.add("t999", {})
+        found = list(Ledger(disk / "ledger.jsonl").trials)
+        assert found == [*(f"t{each:03}" for each in range(number)), "t999"]
+
+
+def test_an_ousted_sweep_writes_no_line(tmp_path: Path) -> None:
+    with Lease(tmp_path) as lease:
+        ledger = Ledger(tmp_path / "ledger.jsonl", SweepLease(tmp_path, lease.attempt))
+        ledger.add("t000", {})
+        write_json(tmp_path / "lease.json", {"attempt": lease.attempt + 1})
+        with pytest.raises(LostLease):
+            ledger.add("t001", {})
+    assert list(Ledger(tmp_path / "ledger.jsonl").trials) == ["t000"]
+
+
 def test_rungs_filled_from_the_ledger_are_those_that_were(tmp_path: Path) -> None:
     sweep = sweep_of(scheduler="asha", asha={"grace_steps": 2, "reduction_factor": 2})
     values = {
@@ -282,6 +345,62 @@ def test_a_finished_sweep_says_so_and_another_is_refused(swept: tuple[Path, list
     base["optimizer"]["weight_decay"] = 0.5
     (swept[0] / "base.yaml").write_text(json.dumps(base))
     assert_refused(call("sweep", *swept[1]), "base: optimizer.weight_decay differ")
+
+
+def test_failed_trials_are_tried_again_where_asked_for_whoever_holds_their_folders(
+    tmp_path: Path,
+) -> None:
+    file, folder = tmp_path / "sweep.yaml", tmp_path / "tiny"
+    file.write_text(json.dumps({**TINY, "trials": 2}))
+    words = (file, f"storage_path={tmp_path}")
+    (folder / "trials" / "t001").mkdir(parents=True)
+    node = replace(Process.current(), host="nodeb", boot="the boot of node B").as_json()
+    dead = {"attempt": 3, **node, "renewed_at": time.time() + 3600}
+    write_json(folder / "trials" / "t001" / "lease.json", dead)
+    first = call("sweep", *words)
+    assert first.returncode == 0 and "✗" not in first.stdout, first.stdout + first.stderr
+    ledger = Ledger(folder / "ledger.jsonl")
+    ledger.end("t000", "failed", "its node died")
+    again = call("sweep", *words)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "t000: failed; retry_failed=true tries again" in again.stdout
+    assert Ledger(folder / "ledger.jsonl").trials["t000"].status == "failed"
+    retried = call("sweep", *words, "retry_failed=true")
+    assert retried.returncode == 0, retried.stdout + retried.stderr
+    assert [each.status for each in Ledger(folder / "ledger.jsonl").trials.values()] == [
+        "finished",
+        "finished",
+    ]
+    for name in ("sweep_config.yaml", "base.yaml"):
+        shutil.copy(folder / name, tmp_path / name)
+        (folder / name).write_text('{"sweep_name": "ti')
+        assert_refused(call("sweep", *words), name, "restore the file")
+        shutil.copy(tmp_path / name, folder / name)
+
+
+@pytest.mark.parametrize("max_failures", [3, 0])
+def test_a_trial_that_loses_its_folder_is_not_over(max_failures: int, tmp_path: Path) -> None:
+    file, folder = tmp_path / "sweep.yaml", tmp_path / "tiny" / "trials" / "t000"
+    overrides = ["train.max_steps=200", "train.eval_steps=100", "train.save_steps=5"]
+    file.write_text(json.dumps({**TINY, "trials": 1, "overrides": overrides}))
+    words = (file, f"storage_path={tmp_path}", f"max_failures={max_failures}")
+    driver = start("sweep", *words)
+    wait_for(directory_of(folder, 5))
+    write_json(folder / "lease.json", {"attempt": 99, "released": True})
+    out, error = driver.communicate(timeout=300)
+    ledger = Ledger(tmp_path / "tiny" / "ledger.jsonl")
+    if max_failures:
+        assert driver.returncode == 0, out + error
+    else:
+        assert driver.returncode == 1, out + error
+        assert "trials are left; run the same command again:\n  t000: " in error
+        assert "attempt 99 has taken this run over" in error
+        assert ledger.trials["t000"].status == "waiting"
+        again = call("sweep", *words)
+        assert again.returncode == 0, again.stdout + again.stderr
+    ledger = Ledger(tmp_path / "tiny" / "ledger.jsonl")
+    assert (ledger.trials["t000"].status, ledger.trials["t000"].reason) == ("finished", "")
+    assert json.loads((folder / "writer.json").read_text())["attempt"] == 100
 
 
 def test_a_share_of_failures_too_high_ends_the_sweep_with_the_reasons(tmp_path: Path) -> None:

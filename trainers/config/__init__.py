@@ -21,12 +21,13 @@ from ocr.recognizers.vlm.settings import (
     TinyVlmSettings,
     VlmSettings,
 )
-from ocr.settings import Setting, read_yaml, settings_from
+from ocr.settings import Setting, settings_from
 from trainers.config.data import DataSettings, with_shared_dictionary
 from trainers.config.deepspeed import DeepSpeedSettings, contradictions
 from trainers.config.export import ExportSettings
 from trainers.config.kornia import KorniaSettings
 from trainers.config.placement import PlacementSettings
+from trainers.config.stored import stored_values
 from trainers.config.training import AugmentSettings, LoopSettings, LossSettings, OptimizerSettings
 
 __all__ = [
@@ -287,6 +288,6 @@ def config_of_run(file: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
     Settings that were renamed since are read under their old names.
     """
-    written: dict[str, Any] = read_yaml(file)
+    written = stored_values(file)
     values = {TrainConfig.renamed.get(key, key): value for key, value in written.items()}
     return settings_from(TrainConfig, values, overrides, str(file))

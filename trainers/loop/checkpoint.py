@@ -245,8 +245,11 @@ def steps_of(run_dir: Path) -> list[int]:
     )
 
 
-def newest_good(run_dir: Path, run_id: str) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint that verifies (None without any), and newer ones' problems."""
+def newest_good(run_dir: Path, run_id: str | None) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint that verifies (None without any), and newer ones' problems.
+
+    `run_id`: that of the run; None takes any.
+    """
     damaged: list[str] = []
     for step in reversed(steps_of(run_dir)):
         try:

@@ -1,74 +1,162 @@
 """The right to write into a run directory: one driver at a time, and its latest group of workers.
 
-lease.json    {attempt, host, pid, pid_started, renewed_at}: the driver's, renewed every 10 s
+lease.json    {attempt, the driver's process, renewed_at}: renewed every 10 s
 writer.json   {attempt, token}: the worker that publishes checkpoints; a newer group overwrites it
+
+A lease whose process this host can see ends with that process. Any other lease is stale once the
+file has not changed for a minute of this process's own clock: no two clocks are compared.
 """
 
-import os
-import socket
+import errno
 import threading
 import time
 import uuid
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from ocr.errors import UserError
-from ocr.files import locked, read_json, write_json
+from ocr.files import locked, read_object, write_json
+from ocr.lock_files import TIMES, Times, Unchanged
+from ocr.processes import Process
 
-RENEW_SECONDS, STALE_SECONDS = 10.0, 60.0
+STALE_SECONDS = TIMES.stale
+_RETRY_SECONDS = 1.0
+_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-class LostLease(UserError):
+class LeaseTrouble(UserError):
+    """Another process is at work in the directory: says nothing about the run itself."""
+
+
+class HeldLease(LeaseTrouble):
+    """A run that another process is at work on."""
+
+
+class LostLease(LeaseTrouble):
     """A run that another process has taken over; this process must not write into it any more."""
+
+
+class OldGroup(LostLease):
+    """A group of workers that the same attempt has replaced; the attempt goes on without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepLease:
+    """The lease of a sweep, which takes over the directories of its trials from anyone at once."""
+
+    folder: Path
+    attempt: int
+
+    def require(self) -> None:
+        """Raise LostLease where another process has taken the sweep over."""
+        require_latest(self.folder, self.attempt)
 
 
 class Lease:
     """The driver's claim on a run directory, as a context manager.
 
-    Raises UserError while another driver holds it.
+    It waits for a lease of another host until that is released or stale. Raises HeldLease where the
+    other process runs on this host, or renews its lease meanwhile; LostLease where `sweep` is not
+    the sweep's latest.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        sweep: SweepLease | None = None,
+        me: Process | None = None,
+        times: Times = TIMES,
+    ) -> None:
         self.run_dir, self.attempt = run_dir, 0
+        self._sweep, self._me, self._times = sweep, me or Process.current(), times
         self._file, self._stopped = run_dir / "lease.json", threading.Event()
         self._thread = threading.Thread(target=self._renew_for_ever, name="lipi-lease", daemon=True)
 
     def __enter__(self) -> "Lease":
-        with locked(self.run_dir / ".lease.lock"):
-            held = _read(self._file)
-            if held and _is_live(held):
-                raise UserError(
-                    f"{self.run_dir}: another run is at work here (process {held['pid']} on "
-                    f"{held['host']}); wait for it, stop it, or choose another run_name"
-                )
-            self.attempt = int(held.get("attempt", 0)) + 1
-            self._write()
+        unchanged = Unchanged()
+        while not self._take(unchanged):
+            time.sleep(self._times.poll)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._thread.join()
-        if _read(self._file).get("attempt") == self.attempt:
-            write_json(self._file, {"attempt": self.attempt, "released": True})
+        with suppress(OSError), _lock(self.run_dir):  # not released, it is stale in a minute
+            if self._is_mine():
+                write_json(self._file, {"attempt": self.attempt, "released": True})
+
+    def require(self) -> None:
+        """Raise LostLease where another process has taken the run over."""
+        require_latest(self.run_dir, self.attempt)
+
+    def _take(self, unchanged: Unchanged) -> bool:
+        """Take the lease, and return True, unless its holder may still live on another host."""
+        try:
+            with _lock(self.run_dir):
+                if not self._is_free(unchanged):
+                    return False
+                self.attempt = _newest_attempt(self.run_dir) + 1
+                self._write()
+                return True
+        except OSError as problem:
+            if problem.errno not in _TO_MEND:
+                raise
+            raise UserError(
+                f"{self._file}: cannot be written: {problem.strerror}; make room on the disk and "
+                "the folder writable, then run the same command again"
+            ) from problem
+
+    def _is_free(self, unchanged: Unchanged) -> bool:
+        if self._sweep:
+            self._sweep.require()
+            return True
+        content, held = _content(self._file), read_object(self._file) or {}
+        if content is None or held.get("released"):
+            return True
+        process = Process.from_json(held)
+        if process and process.is_visible_to(self._me):
+            if process.is_running():
+                raise HeldLease(_held(self.run_dir, str(process)))
+            return True
+        who = f"process {held.get('pid', 'unknown')} on {held.get('host', 'an unknown host')}"
+        is_first, seconds = unchanged.changes < 0, unchanged.seconds(content)
+        if unchanged.changes > 0:
+            raise HeldLease(_held(self.run_dir, f"{who}, which has just renewed its lease"))
+        is_stale = seconds >= self._times.stale
+        if is_stale:
+            _say(f"{self.run_dir}: {who} is silent; this process takes the run over")
+        elif is_first:
+            most = f"at most {self._times.stale:g} s without a sign of life"
+            _say(f"{self.run_dir}: held by {who}; waiting for its end, {most}")
+        return is_stale
+
+    def _is_mine(self) -> bool:
+        """Return whether no other attempt is in the file; a damaged one is written anew."""
+        held = read_object(self._file)
+        return held is None or held.get("attempt") == self.attempt
 
     def _write(self) -> None:
-        process = psutil.Process()
-        who = {
-            "host": socket.gethostname(),
-            "pid": process.pid,
-            "pid_started": process.create_time(),
-        }
-        write_json(self._file, {"attempt": self.attempt, **who, "renewed_at": time.time()})
+        write_json(
+            self._file,
+            {"attempt": self.attempt, **self._me.as_json(), "renewed_at": time.time()},
+        )
 
     def _renew_for_ever(self) -> None:
-        while not self._stopped.wait(RENEW_SECONDS):
-            if _read(self._file).get("attempt") != self.attempt:
-                return  # taken over; the writer's own check stops this run
-            self._write()
+        pause, is_told = self._times.renew, False
+        while not self._stopped.wait(pause):
+            try:
+                with _lock(self.run_dir):
+                    if not self._is_mine():
+                        return  # taken over; the writer's own check stops this run
+                    self._write()
+                pause, is_told = self._times.renew, False
+            except OSError as problem:
+                pause = min(_RETRY_SECONDS, self._times.renew)
+                if not is_told:
+                    _say(f"{self._file}: not renewed ({problem}); trying again every second")
+                is_told = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,43 +169,63 @@ class Writer:
 
     @classmethod
     def claim(cls, run_dir: Path, attempt: int) -> "Writer":
-        """Become the writer; the writer before is refused from now on."""
+        """Become the writer; the writer before is refused from now on.
+
+        Raises LostLease where a newer attempt has taken the run over.
+        """
         writer = cls(run_dir, attempt, uuid.uuid4().hex)
-        write_json(run_dir / "writer.json", {"attempt": attempt, "token": writer.token})
+        with _lock(run_dir):
+            require_latest(run_dir, attempt)
+            write_json(run_dir / "writer.json", {"attempt": attempt, "token": writer.token})
         return writer
 
     def require(self) -> None:
         """Raise LostLease unless this is still the writer and its driver's attempt the latest."""
-        latest = _read(self.run_dir / "lease.json").get("attempt", self.attempt)
-        if latest != self.attempt or _read(self.run_dir / "writer.json").get("token") != self.token:
-            raise LostLease(
-                f"{self.run_dir}: attempt {latest} has taken this run over; "
-                f"attempt {self.attempt} writes nothing more"
+        require_latest(self.run_dir, self.attempt)
+        written = read_object(self.run_dir / "writer.json")
+        if written is None:  # the next group of workers writes it anew
+            raise RuntimeError(f"{self.run_dir / 'writer.json'}: missing or damaged")
+        if written.get("token") != self.token:
+            raise OldGroup(
+                f"{self.run_dir}: newer workers of attempt {self.attempt} have taken over; "
+                "these write nothing more"
             )
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return dict(read_json(file))
-    except FileNotFoundError:
-        return {}
-
-
-def _is_live(held: dict[str, Any]) -> bool:
-    if held.get("released"):
-        return False
-    if held["host"] == socket.gethostname():
-        return _is_running(int(held["pid"]), float(held["pid_started"]))
-    return time.time() - float(held["renewed_at"]) < STALE_SECONDS
-
-
-def _is_running(pid: int, started: float) -> bool:
-    if pid == os.getpid():
-        return True
-    try:
-        process = psutil.Process(pid)
-        return bool(
-            abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+def require_latest(run_dir: Path, attempt: int) -> None:
+    """Raise LostLease where another attempt holds, or held, the run's lease after this one."""
+    held = read_object(run_dir / "lease.json") or {}
+    latest = held.get("attempt", attempt)  # its driver writes a damaged file anew
+    if latest != attempt or _newest_attempt(run_dir) > attempt:
+        raise LostLease(
+            f"{run_dir}: attempt {max(latest, _newest_attempt(run_dir))} has taken this run over; "
+            f"attempt {attempt} writes nothing more"
         )
-    except psutil.NoSuchProcess:
-        return False
+
+
+def _newest_attempt(run_dir: Path) -> int:
+    """Return the highest attempt in both files, since one of them may be damaged."""
+    found = (read_object(run_dir / name) or {} for name in ("lease.json", "writer.json"))
+    return max(int(values.get("attempt", 0)) for values in found)
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _held(run_dir: Path, who: str) -> str:
+    return (
+        f"{run_dir}: another run is at work here ({who}); wait for it, stop it, or choose another "
+        "run_name"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _lock(run_dir: Path) -> AbstractContextManager[None]:
+    return locked(run_dir / ".lease.lock")

@@ -5,20 +5,21 @@
     samples.jsonl   the ids of every step (train.log_samples); cut back to the checkpoint's step
     timings.jsonl   speeds, waits and events as they happened; never cut back
 
-Files are replaced on resume, not truncated. A process of an older attempt that still lives writes
+Each has this one writer; the driver's memory watch has memory.jsonl for itself. Files are replaced
+on resume, not truncated. A process of an older attempt that still lives writes
 into a file that nobody reads.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ocr.errors import UserError
 from ocr.files import write_atomically
+from ocr.json_lines import LineFile, read_lines
 from trainers.loop.trackers import Reported, Trackers
 
 
@@ -38,7 +39,7 @@ class Logs:
     ) -> None:
         self.metrics, self._on_line = metrics, on_line
         self._metrics = _replace(run_dir / "metrics.jsonl", metrics)
-        self._timings = _open_to_append(run_dir / "timings.jsonl")
+        self._timings = LineFile(run_dir / "timings.jsonl")
         self._samples = (
             _replace(run_dir / "samples.jsonl", _ledger_until(run_dir / "samples.jsonl", step))
             if log_samples
@@ -56,9 +57,8 @@ class Logs:
 
     def write_metrics(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        line = json.dumps(record) + "\n"
-        self.metrics += line
-        _append(self._metrics, line)
+        self.metrics += json.dumps(record, ensure_ascii=False) + "\n"
+        self._metrics.write(record)
         if self._trackers:
             self._trackers.send(record)
         if self._on_line:
@@ -66,10 +66,7 @@ class Logs:
 
     def write_timing(self, record: dict[str, Any]) -> None:
         """Append one line to timings.jsonl, with the time of day."""
-        _append(
-            self._timings,
-            json.dumps({"time": round(time.time(), 3), **record}, ensure_ascii=False) + "\n",
-        )
+        self._timings.write({"time": round(time.time(), 3), **record})
         if self._on_line:
             self._on_line(record)
 
@@ -80,14 +77,12 @@ class Logs:
     def write_samples(self, step: int, ids: list[str]) -> None:
         """Append the samples of one step to the ledger."""
         if self._samples:
-            _append(
-                self._samples, json.dumps({"step": step, "samples": ids}, ensure_ascii=False) + "\n"
-            )
+            self._samples.write({"step": step, "samples": ids})
 
     def sync(self) -> None:
         """Push samples.jsonl to the disk, so that it is never behind a checkpoint."""
         if self._samples:
-            os.fsync(self._samples.fileno())
+            self._samples.sync()
 
     def close(self) -> None:
         """Close trackers and files."""
@@ -98,18 +93,9 @@ class Logs:
                 file.close()
 
 
-def _append(file: TextIO, line: str) -> None:
-    file.write(line)
-    file.flush()
-
-
-def _replace(path: Path, content: str) -> TextIO:
+def _replace(path: Path, content: str) -> LineFile:
     write_atomically(path, content.encode())
-    return _open_to_append(path)
-
-
-def _open_to_append(path: Path) -> TextIO:
-    return open(path, "a", encoding="utf-8")  # closed by Logs.close
+    return LineFile(path)
 
 
 def _first_time(timings: Path) -> float | None:
@@ -124,16 +110,10 @@ def _first_time(timings: Path) -> float | None:
 
 def _ledger_until(path: Path, step: int) -> str:
     """Return the lines of steps 1 … step; UserError where one is missing."""
-    lines = (
-        path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
-        if path.is_file() and step
-        else []
-    )
-    if len(lines) < step or any(
-        json.loads(line)["step"] != number for number, line in enumerate(lines, start=1)
-    ):
+    lines = read_lines(path).values[:step] if step else ()
+    if [line.get("step") for line in lines] != list(range(1, step + 1)):
         raise UserError(
             f"{path}: expected every step up to {step}, the checkpoint's; "
             "restore the file or set train.log_samples=false"
         )
-    return "".join(lines)
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

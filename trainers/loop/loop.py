@@ -14,10 +14,8 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-import yaml
-
-from ocr.files import read_json, write_json
-from ocr.settings import resolved
+from ocr.files import read_object, write_json
+from ocr.settings import written_yaml
 from trainers.config import TrainConfig
 from trainers.families.task import EvaluationSums, MicroBatch, Task
 from trainers.loop import checkpoint as checkpoints
@@ -90,7 +88,7 @@ class Loop:
         on_line: OnLine | None = None,
     ) -> None:
         self.plan = plan_of(config, task.widths, task.replayed)
-        self.config = in_steps(config, self.plan)
+        self.config, self._config_yaml = in_steps(config, self.plan), written_yaml(config).decode()
         self.task, self.context, self.workers = task, context, context.workers
         self.engine: Engine  # from `restore` on
         self.state = TrainState(max_steps=planned_steps(config, self.plan))
@@ -327,9 +325,10 @@ class Loop:
         if self.logs:
             self.logs.sync()
             plain = {"train": asdict(state), "environment": self.context.environment}
-            config_yaml = yaml.safe_dump(resolved(self.config), allow_unicode=True, sort_keys=False)
             self.saver.save(
-                Snapshot(state.step, weights, optimizer, plain, config_yaml, self.logs.metrics)
+                Snapshot(
+                    state.step, weights, optimizer, plain, self._config_yaml, self.logs.metrics
+                )
             )
             self._log_seconds("checkpoint", began)
 
@@ -338,7 +337,7 @@ class Loop:
         assert self.writer
         run_dir, run_id = self.context.run_dir, self.context.run_id
         self._latest = checkpoints.write_checkpoint(run_dir, run_id, snapshot, self.writer)
-        record = read_json(run_dir / "run.json")
+        record = read_object(run_dir / "run.json") or {"run": run_id}
         write_json(run_dir / "run.json", {**record, "last_published": snapshot.step})
         best = best_step(self.config, self.evaluations)
         keep = [] if best is None else [best]

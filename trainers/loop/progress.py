@@ -1,13 +1,14 @@
 """The progress of a run, read from its log files, as a progress bar or as plain lines."""
 
-import json
+import os
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from ocr.json_lines import lines_of, skipped
 
 _POLL_SECONDS = 0.5
 
@@ -15,15 +16,15 @@ _POLL_SECONDS = 0.5
 class Progress:
     """Follows metrics.jsonl and timings.jsonl of a run while the `with` block runs.
 
-    `max_steps` is None until it is known.
+    `max_steps` is None until it is known. Torn lines are skipped and counted.
     """
 
     def __init__(self, run_dir: Path, max_steps: int | None) -> None:
         self._metrics = _Tail(run_dir / "metrics.jsonl")
         self._timings = _Tail(run_dir / "timings.jsonl")
-        self._shown_step = max((line["step"] for line in self._metrics.new()), default=-1)
+        self._shown_step = max((_step_of(line) for line in self._metrics.new()), default=-1)
         self._speed = 0.0
-        list(self._timings.new())
+        self._timings.new()
         self._bar = tqdm(
             total=max_steps,
             initial=max(0, self._shown_step),
@@ -49,12 +50,16 @@ class Progress:
             self._show()
 
     def _show(self) -> None:
-        for line in self._timings.new():
+        timings, metrics = self._timings.new(), self._metrics.new()
+        for tail in (self._timings, self._metrics):
+            if notice := tail.notice():
+                self._say(notice)
+        for line in timings:
             self._speed = line.get("samples_per_second", self._speed)
             if "text" in line:
                 self._say(line["text"])
-        for line in self._metrics.new():
-            if line["step"] > self._shown_step:
+        for line in metrics:
+            if _step_of(line) > self._shown_step:
                 self._bar.update(line["step"] - max(0, self._shown_step))
                 self._shown_step = line["step"]
                 self._say_step(line)
@@ -80,23 +85,33 @@ class Progress:
         sys.stdout.flush()
 
 
+def _step_of(line: dict[str, Any]) -> int:
+    return int(line.get("step", -1))
+
+
 class _Tail:
     """New whole lines of a JSON-lines file that may be replaced by another one at any time."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._inode, self._offset = path, 0, 0
+        self._path, self._inode, self._offset, self._unreadable = path, 0, 0, 0
 
-    def new(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines since the last call; all of them after a replacement."""
+    def new(self) -> tuple[dict[str, Any], ...]:
+        """Return the lines since the last call; all of them after a replacement."""
         if not self._path.is_file():
-            return
+            return ()
         with open(self._path, "rb") as file:
-            inode = self._path.stat().st_ino
-            if inode != self._inode:
-                self._inode, self._offset = inode, 0
+            found = os.fstat(file.fileno())
+            if found.st_ino != self._inode or found.st_size < self._offset:
+                self._inode, self._offset = found.st_ino, 0
             file.seek(self._offset)
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        for row in whole.splitlines():
-            yield json.loads(row)
+        lines = lines_of(whole)
+        self._unreadable += lines.unreadable
+        return lines.values
+
+    def notice(self) -> str:
+        """Return a notice about the unreadable lines since the last call, if any."""
+        count, self._unreadable = self._unreadable, 0
+        return skipped(self._path.name, count) if count else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ocr.errors import UserError
-from ocr.files import read_json
+from ocr.files import read_object
 from trainers.config import TrainConfig
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.batches import Plan
@@ -129,8 +129,7 @@ def find(run_dir: Path, run_id: str) -> tuple[Checkpoint | None, list[str]]:
     checkpoints were written and none is good: no run starts anew silently.
     """
     checkpoint, damaged = checkpoints.newest_good(run_dir, run_id)
-    record = run_dir / "run.json"
-    published = read_json(record).get("last_published") if record.is_file() else None
+    published = (read_object(run_dir / "run.json") or {}).get("last_published")
     if checkpoint is None and (damaged or published is not None):
         missing = f"{checkpoints.directory_of(run_dir, published or 0)}: missing"
         problems = "".join(f"\n  {problem}" for problem in damaged or [missing])

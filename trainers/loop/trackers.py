@@ -7,7 +7,6 @@ WANDB_API_KEY, MLFLOW_TRACKING_URI … (Over 300 lines: three trackers and their
 """
 
 import hashlib
-import json
 import os
 import shlex
 import struct
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ocr.errors import UserError, first_line
+from ocr.json_lines import lines_of
 from ocr.settings import flattened, resolved
 from trainers.config import TrainConfig
 
@@ -86,8 +86,8 @@ class Trackers:
                 self._open[name] = _KINDS[name](reported)
         if "tensorboard" in self._open:
             log_event({"event": "viewer", "step": self._step, "text": _viewer(reported.run_dir)})
-        for line in restored.splitlines() if self._open else ():
-            self.send(json.loads(line))
+        for line in lines_of(restored.encode()).values if self._open else ():
+            self.send(line)
 
     def send(self, record: Mapping[str, Any]) -> None:
         """Send the numbers of one line to each tracker that lacks its step."""

@@ -1,12 +1,13 @@
 """The lines that a run wrote, and the series of points in them."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeGuard
+
+from ocr.json_lines import lines_of
 
 Points = list[tuple[float, float]]
 
@@ -35,9 +36,8 @@ def read_records(path: Path) -> Records:
 
 def records_of(name: str, content: bytes) -> Records:
     """Return the lines of a file's content."""
-    rows = [row for row in content.splitlines() if row.strip()]
-    lines = tuple(line for line in map(_parse, rows) if line is not None)
-    return Records(name, lines, len(rows) - len(lines))
+    lines = lines_of(content)
+    return Records(name, lines.values, lines.unreadable)
 
 
 def by_step(points: Points) -> Points:
@@ -93,11 +93,3 @@ def finite(value: object) -> TypeGuard[float]:
 
 def _value(point: tuple[float, float]) -> float:
     return point[1]
-
-
-def _parse(row: bytes) -> dict[str, Any] | None:
-    try:
-        line = json.loads(row)
-    except ValueError:  # also UnicodeDecodeError: a line cut inside a character
-        return None
-    return line if isinstance(line, dict) else None

@@ -23,7 +23,7 @@ from ocr.dataset.prepared import open_training
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, compare, evaluate
-from ocr.files import read_json, shown, write_atomically, write_json
+from ocr.files import read_object, shown, write_atomically, write_json
 from ocr.recognizers.factory import load
 from ocr.replay import replay_files, replay_of, rows_file, with_replay
 from ocr.retraining import PROGRESS_FILE, REFUSED, VERDICT_FILE, RetrainConfig
@@ -89,9 +89,9 @@ def retrain(config: RetrainConfig, train: Train, command: str) -> Retrained:
     output = Path(config.storage_path) / (
         config.output or f"retrain-{bundle.name}-{_hash(config, bundle, corrected)}"
     )
-    if (output / VERDICT_FILE).is_file():
+    if verdict := read_object(output / VERDICT_FILE):
         print(f"{shown(output)}: this retraining is finished", flush=True)
-        return Retrained(output, read_json(output / VERDICT_FILE))
+        return Retrained(output, verdict)
     output.mkdir(parents=True, exist_ok=True)
     return _Retraining(
         config, train, command, bundle, replay, validation, corrected, output

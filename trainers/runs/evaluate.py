@@ -12,7 +12,7 @@ from ocr.bundle import MANIFEST, open_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.evaluation import Comparison, compare, evaluate
-from ocr.files import read_json, write_json
+from ocr.files import read_object, write_json
 from ocr.recognizers.factory import load
 from ocr.recognizers.recognizer import Recognizer
 from ocr.scoring import Counts
@@ -130,9 +130,7 @@ def _result(
 
 def _known(file: Path, manifest_sha256: str) -> Result | None:
     """Return the result that an earlier call kept of this very checkpoint."""
-    if not file.is_file():
-        return None
-    values = read_json(file)
-    if values["manifest_sha256"] != manifest_sha256:
+    values = read_object(file)
+    if values is None or values.get("manifest_sha256") != manifest_sha256:
         return None
     return Result(file.stem, Counts.from_vector(values["counts"]), values["seconds_per_image"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ocr.errors import UserError
-from ocr.files import read_json
+from ocr.files import read_object
 from ocr.hub import upload
 from ocr.settings import changed_settings, settings_from
 from trainers.config import TrainConfig, config_of_run
@@ -85,8 +85,8 @@ def _with_onnx(config: TrainConfig, run_dir: Path) -> TrainConfig:
 
 def _is_final(run_dir: Path) -> bool:
     """Return whether the run was finished when it was last trained."""
-    report = run_dir / "report.json"
-    return report.is_file() and read_json(report).get("step") == checkpoints.steps_of(run_dir)[-1]
+    report = read_object(run_dir / "report.json") or {}
+    return report.get("step") == checkpoints.steps_of(run_dir)[-1]
 
 
 def averaged(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from ocr.bundle import open_bundle
 from ocr.dataset.prepared import describe_data
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, Line
-from ocr.files import read_json
+from ocr.files import read_object
 from ocr.keyed import generator
 from ocr.settings import resolved
 from trainers.config import TrainConfig
@@ -37,8 +37,8 @@ def is_reported(config: TrainConfig, run_dir: Path) -> bool:
     """Return whether report and bundle of the run as it is now exist and are whole."""
     if not (run_dir / "report.json").is_file() or not (run_dir / "report.html").is_file():
         return False
+    report = read_object(run_dir / "report.json") or {}
     try:
-        report = read_json(run_dir / "report.json")
         open_bundle(run_dir / "bundle")
     except (UserError, ValueError):
         return False
@@ -152,7 +152,8 @@ def _progress(
     config: TrainConfig, last: Checkpoint, best: Checkpoint, train_samples: int, run_dir: Path
 ) -> dict[str, Any]:
     state, environment = last.state()["train"], last.state()["environment"]
-    timings = read_records(run_dir / "timings.jsonl")
+    timings, memory = (read_records(run_dir / f"{name}.jsonl") for name in ("timings", "memory"))
+    used = [*timings.series("memory_mib"), *memory.series("memory_mib")]  # the first: older runs
     inexact = [stop["exactness"] for stop in state["resumed_at"] if stop["exactness"] != EXACT]
     machine = ("device", "precision", "workers", "threads_per_worker")
     return {
@@ -165,7 +166,7 @@ def _progress(
         "epoch": round(state["samples"] / train_samples, 2),
         "training_seconds": round(state["training_seconds"], 1),
         "samples_per_second": median([speed for _, speed in timings.series("samples_per_second")]),
-        "peak_memory_mib": max((mib for _, mib in timings.series("memory_mib")), default=None),
+        "peak_memory_mib": max((mib for _, mib in used), default=None),
         **{key: environment[key] for key in machine},
         "history": {
             "resumed_at": state["resumed_at"],

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ocr.errors import UserError
-from ocr.files import read_json, shown, write_atomically, write_json
-from ocr.settings import changed_settings, resolved
+from ocr.files import read_json, read_object, shown, write_atomically, write_json
+from ocr.json_lines import read_lines
+from ocr.settings import changed_settings, written_yaml
 from trainers.config import TrainConfig, config_of_run
 from trainers.families import family_of
 from trainers.families.splits import Splits
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.checkpoint import Checkpoint
-from trainers.loop.lease import Lease
+from trainers.loop.lease import Lease, SweepLease
 from trainers.loop.run_state import TrainState, find, is_over, plan_of, planned_steps
 from trainers.loop.trackers import require_packages
 from trainers.runs.finish import finish_here, is_reported
@@ -51,10 +50,12 @@ def launch(
     train: Callable[[Job], None],
     command: str,
     finish: Callable[[Job, str], None] | None = None,
+    sweep: SweepLease | None = None,
 ) -> Outcome:
     """Train `config` to its end, or find it finished; the same command again resumes a stopped run.
 
     `finish` exports and reports for a family that reads slowly without a GPU; None: done here.
+    `sweep`: that of a trial.
     `config.storage_path` is absolute. Raises UserError before anything is written where a setting,
     the data or the directory is wrong.
     """
@@ -65,7 +66,7 @@ def launch(
         print(data.listing(), flush=True)
     config = named(config, data)
     run_dir, run_id = _run_dir(config, data)
-    with Lease(run_dir) as lease:
+    with Lease(run_dir, sweep) as lease:
         was_finished = not _train_rest(config, data, run_id, lease, train)
         if was_finished:
             print(
@@ -73,6 +74,7 @@ def launch(
                 "raise train.max_steps to continue, or choose another run_name",
                 flush=True,
             )
+        lease.require()
         if not is_reported(config, run_dir):
             usable, fingerprints = data.usable, data.fingerprints
             job = Job(config, run_dir, run_id, lease.attempt, None, usable, fingerprints)
@@ -91,14 +93,16 @@ def checked_data(config: TrainConfig) -> Data:
     return Data.open(config, splits)
 
 
-def train_only(config: TrainConfig, train: Callable[[Job, Data], None]) -> None:
+def train_only(
+    config: TrainConfig, train: Callable[[Job, Data], None], sweep: SweepLease | None = None
+) -> None:
     """Train a config that was checked, like `launch`, without bundle and report.
 
     A sweep makes those of its best trial alone.
     """
     data = Data.open(config)
     run_dir, run_id = _run_dir(config, data)
-    with Lease(run_dir) as lease:
+    with Lease(run_dir, sweep) as lease:
         _train_rest(config, data, run_id, lease, lambda job: train(job, data))
 
 
@@ -133,7 +137,7 @@ def _take_over(config: TrainConfig, data: Data, run_dir: Path, run_id: str) -> C
 
     Returns the checkpoint to resume from, if any.
     """
-    record = read_json(run_dir / "run.json") if (run_dir / "run.json").is_file() else {}
+    record = _record(run_dir)
     if record.get("last_published") is not None:
         _refuse_another_run(config, data, run_dir, record)
     checkpoint, damaged = find(run_dir, run_id)
@@ -144,8 +148,7 @@ def _take_over(config: TrainConfig, data: Data, run_dir: Path, run_id: str) -> C
         checkpoint = _go_back(config, run_dir, run_id)
     if checkpoint:
         _refuse_shorter(config, data, checkpoint)
-    config_yaml = yaml.safe_dump(resolved(config), allow_unicode=True, sort_keys=False)
-    write_atomically(run_dir / "config.yaml", config_yaml.encode())
+    write_atomically(run_dir / "config.yaml", written_yaml(config))
     written = {
         "run": run_id,
         "fingerprints": data.fingerprints,
@@ -154,6 +157,22 @@ def _take_over(config: TrainConfig, data: Data, run_dir: Path, run_id: str) -> C
     }
     write_json(run_dir / "run.json", written)
     return checkpoint
+
+
+def _record(run_dir: Path) -> dict[str, Any]:
+    """Return run.json; where it is missing or damaged, what the newest good checkpoint says."""
+    file = run_dir / "run.json"
+    record = read_object(file)
+    if record is not None or not (file.exists() or checkpoints.steps_of(run_dir)):
+        return record or {}
+    checkpoint, _ = checkpoints.newest_good(run_dir, None)
+    found = "missing" if not file.exists() else f"damaged ({file.stat().st_size} bytes)"
+    source = f"from {checkpoint.path.name}" if checkpoint else "anew, since no checkpoint is good"
+    print(f"{file}: {found}; written {source}", flush=True)
+    if checkpoint is None:
+        return {}
+    resumed_from = config_of_run(run_dir / "config.yaml").train.resume_from
+    return {"last_published": checkpoint.step, "resumed_from": resumed_from}
 
 
 def _refuse_another_run(
@@ -165,7 +184,7 @@ def _refuse_another_run(
     refused += [
         f"data.{split}: its content is not what this run learns from"
         for split, fingerprint in data.fingerprints.items()
-        if record["fingerprints"][split] != fingerprint
+        if record.get("fingerprints", {}).get(split, fingerprint) != fingerprint
     ]
     minutes = config.train.max_minutes
     if "train.max_minutes" in changed and minutes is not None:
@@ -226,6 +245,5 @@ def _is_logged(run_dir: Path, state: TrainState) -> bool:
     """
     if state.pending is None:
         return True
-    file = run_dir / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return bool(lines) and lines[-1].startswith(f'{{"step": {state.step},')
+    lines = read_lines(run_dir / "metrics.jsonl").values
+    return bool(lines) and lines[-1].get("step") == state.step

@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 
 from ocr.errors import last_line
 from trainers.sweep import space
-from trainers.sweep.ledger import Ledger
+from trainers.sweep.ledger import Ledger, id_of
 from trainers.sweep.report import Progress
 from trainers.sweep.settings import SweepConfig
 from trainers.sweep.tpe import suggested
@@ -28,7 +28,7 @@ class Suggestions(Searcher):
         """Return the config that `run_trial` gets."""
         if self._decider.is_over:
             return Searcher.FINISHED
-        number = len(self._ledger.trials)
+        number = self._ledger.next_number()
         if not self._left and number < space.number_of_trials(self._sweep):
             is_tpe = self._sweep.searcher == "optuna"
             values = (
@@ -36,12 +36,12 @@ class Suggestions(Searcher):
                 if is_tpe
                 else space.sampled(self._sweep, number)
             )
-            self._ledger.add(f"t{number:03}", values)
-            self._left.append(f"t{number:03}")
+            self._ledger.add(id_of(number), values)
+            self._left.append(id_of(number))
         if not self._left:
             return Searcher.FINISHED
         id = self._left.pop(0)
-        self._decider.given_at[id] = time.time()
+        self._decider.given(id)
         return {"id": id, "values": self._ledger.trials[id].values}
 
     def on_trial_complete(
@@ -66,7 +66,8 @@ class Decider(FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self._sweep, self._ledger, self._steps, self._gpus = sweep, ledger, steps, gpus
         self._began = time.monotonic()
-        self.given_at: dict[str, float] = {}
+        self._given_at: dict[str, float] = {}
+        self._troubles: dict[str, str] = {}
         self.gave_up = ""
         self.progress = Progress(sweep, ledger, space.number_of_trials(sweep), steps)
         self._rungs = Rungs(sweep, steps) if sweep.scheduler == "asha" else None
@@ -81,6 +82,15 @@ class Decider(FIFOScheduler):
             if stops and trial.status == "waiting":
                 self._ledger.end(id, "stopped", stops)
 
+    def given(self, id: str) -> None:
+        """Note that a trial was given to an actor now."""
+        self._given_at[id] = time.time()
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """The trials whose directories another process has, with the reasons; they are not over."""
+        return tuple(self._troubles.values())
+
     @property
     def is_over(self) -> bool:
         """Whether no new trial is to start."""
@@ -91,6 +101,10 @@ class Decider(FIFOScheduler):
         id = trial.config["id"]
         if result.get("done"):
             return str(TrialScheduler.CONTINUE)
+        if "trouble" in result:
+            self._troubles[id] = f"{id}: {result['trouble']}"
+            return str(TrialScheduler.CONTINUE)
+        self._troubles.pop(id, None)
         if "failed" in result:
             self._end(id, "failed", result["failed"])
             return str(TrialScheduler.CONTINUE)
@@ -101,7 +115,7 @@ class Decider(FIFOScheduler):
             if key.startswith("eval_") and isinstance(value, (int, float))
         }
         seconds = result.get("elapsed", result["time_this_iter_s"])
-        self._ledger.note(id, step, metrics, seconds, result["began_at"] - self.given_at[id])
+        self._ledger.note(id, step, metrics, seconds, result["began_at"] - self._given_at[id])
         self.progress.show(id)
         if stops := self._stops(id, step, metrics[self._sweep.metric]):
             self._end(id, "stopped", stops)
@@ -121,7 +135,7 @@ class Decider(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
         """Note a trial whose process failed for the last time; Tune restarts it before that."""
-        if trial.should_recover():
+        if trial.should_recover() or trial.config["id"] in self._troubles:
             return
         failures = self._sweep.max_failures + 1
         times = "once" if failures == 1 else f"{failures} times"

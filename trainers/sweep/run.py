@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 # a sweep resumes from its ledger, not from Tune's own snapshots
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
@@ -23,12 +24,12 @@ os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 import ray
 from ray import tune
 
-from ocr.errors import UserError
+from ocr.errors import GivenUp, UserError
 from ocr.files import replaced_folder, shown, write_json
 from ocr.ray_address import names_cluster
 from ocr.settings import changed_settings, load_settings, resolved
 from trainers.config import TrainConfig, config_of_run
-from trainers.loop.lease import Lease
+from trainers.loop.lease import Lease, SweepLease
 from trainers.loop.run_state import plan_of, planned_steps
 from trainers.ray_cluster import connected, uses_gpu
 from trainers.runs.gpus import require_gpu
@@ -78,14 +79,15 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
         _refuse(sweep, lack)
         data = checked_data(base)
         sweep_dir.mkdir(parents=True, exist_ok=True)
-        with Lease(sweep_dir):
+        with Lease(sweep_dir) as held:
+            lease = SweepLease(sweep_dir, held.attempt)
             write_json(sweep_dir / SETTINGS, resolved(sweep))  # JSON is YAML
             write_json(sweep_dir / BASE, resolved(base))
-            ledger = Ledger(sweep_dir / "ledger.jsonl")
+            ledger = Ledger(sweep_dir / "ledger.jsonl", lease)
             steps = planned_steps(base, plan_of(base, data.usable.widths, data.usable.replayed))
             assert steps is not None
-            _run_trials(sweep, base, ledger, slots, steps)
-            return _finish(sweep, base, data, ledger, slots, steps, command)
+            _run_trials(sweep, base, ledger, slots, steps, lease)
+            return _finish(sweep, base, data, ledger, slots, steps, command, lease)
 
 
 def _refuse(sweep: SweepConfig, wrong: Sequence[str]) -> None:
@@ -99,7 +101,14 @@ def _refuse_another(sweep: SweepConfig, base: TrainConfig, sweep_dir: Path) -> N
     """Compare with the sweep of this folder, if any, and with its base config."""
     if not (sweep_dir / SETTINGS).is_file() or not (sweep_dir / BASE).is_file():
         return
-    before = changed_settings(load_settings(SweepConfig, sweep_dir / SETTINGS), sweep)
+    try:
+        known = load_settings(SweepConfig, sweep_dir / SETTINGS)
+    except UserError as problem:
+        raise UserError(
+            f"{problem}\nexpected the settings of this sweep; restore the file, or delete it where "
+            "the command still has them"
+        ) from None
+    before = changed_settings(known, sweep)
     before_base = changed_settings(config_of_run(sweep_dir / BASE), base)
     changed = [key for key, rule in before.items() if rule == "refuse"]
     changed += [f"base: {key}" for key, rule in before_base.items() if rule == "refuse"]
@@ -141,25 +150,20 @@ def _slots(
 
 
 def _run_trials(
-    sweep: SweepConfig, base: TrainConfig, ledger: Ledger, slots: Slots, steps: int
+    sweep: SweepConfig,
+    base: TrainConfig,
+    ledger: Ledger,
+    slots: Slots,
+    steps: int,
+    lease: SweepLease,
 ) -> None:
     sweep_dir, ray_dir = sweep.local_dir, sweep.local_dir / "ray"
+    _retry_failed(sweep, ledger)
     decider = Decider(sweep, ledger, steps, slots.gpus)
     if len(ledger.ended()) >= space.number_of_trials(sweep):
         print(f"{shown(sweep_dir)}: this sweep is finished; raise trials to continue", flush=True)
         return
     shutil.rmtree(ray_dir, ignore_errors=True)
-    resources = {"CPU": _DRIVER_CPUS}
-    if base.worker_count == 1:
-        resources = {"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})}
-    trial = partial(
-        run_trial,
-        base=base,
-        folder=sweep_dir / "trials",
-        threads=slots.threads,
-        on_gpu=slots.gpus > 0,
-        started_in=Path.cwd(),
-    )
     tune_config = tune.TuneConfig(
         search_alg=Suggestions(sweep, ledger, decider),
         scheduler=decider,
@@ -173,13 +177,42 @@ def _run_trials(
         failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
         verbose=0,
     )
-    tune.Tuner(
-        tune.with_resources(trial, resources), tune_config=tune_config, run_config=run_config
-    ).fit()
+    trial = _trainable(base, sweep_dir, slots, lease)
+    tune.Tuner(trial, tune_config=tune_config, run_config=run_config).fit()
     shutil.rmtree(ray_dir, ignore_errors=True)
     decider.progress.close()
     if decider.gave_up:
         raise UserError(decider.gave_up)
+    if decider.troubles:
+        listed = "".join(f"\n  {trouble}" for trouble in decider.troubles)
+        raise GivenUp(f"{shown(sweep_dir)}: trials are left; run the same command again:{listed}")
+
+
+def _trainable(base: TrainConfig, sweep_dir: Path, slots: Slots, lease: SweepLease) -> Any:
+    """Return what Tune calls with each suggestion, with the resources that it reserves."""
+    resources = {"CPU": _DRIVER_CPUS}
+    if base.worker_count == 1:
+        resources = {"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})}
+    trial = partial(
+        run_trial,
+        base=base,
+        folder=sweep_dir / "trials",
+        threads=slots.threads,
+        on_gpu=slots.gpus > 0,
+        started_in=Path.cwd(),
+        sweep=lease,
+    )
+    return tune.with_resources(trial, resources)
+
+
+def _retry_failed(sweep: SweepConfig, ledger: Ledger) -> None:
+    failed = [trial.id for trial in ledger.trials.values() if trial.status == "failed"]
+    if failed and sweep.retry_failed:
+        print(f"{', '.join(failed)}: tried again", flush=True)
+        for id in failed:
+            ledger.retry(id)
+    elif failed:
+        print(f"{', '.join(failed)}: failed; retry_failed=true tries again", flush=True)
 
 
 def _finish(
@@ -190,13 +223,14 @@ def _finish(
     slots: Slots,
     steps: int,
     command: str,
+    lease: SweepLease,
 ) -> Summary:
     """Write sweep.json, best.yaml, the best bundle and sweep.html."""
     sweep_dir, best = sweep.local_dir, best_of(ledger, sweep.metric)
     if best is None:
         ends = (f"{trial.id}: {trial.status} {trial.reason}" for trial in ledger.trials.values())
         raise UserError(f"{sweep_dir}: no trial finished: {'; '.join(ends)}")
-    outcome = launch(_as_trained(sweep, base, best, slots), _nothing_left, command)
+    outcome = launch(_as_trained(sweep, base, best, slots), _nothing_left, command, sweep=lease)
     with replaced_folder(sweep_dir / "bundle") as bundle:
         shutil.copytree(outcome.run_dir / "bundle", bundle, dirs_exist_ok=True)
     name = f"{sweep.sweep_name}-best"

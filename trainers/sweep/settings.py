@@ -186,6 +186,12 @@ class SweepConfig(Settings):
         on_resume="free",
         description="Number of failures of a trial's process after which the trial still retries",
     )
+    retry_failed: bool = Setting(
+        False,
+        on_resume="free",
+        description="Try failed trials again, each from its last checkpoint; without it they stay "
+        "failed when the same command runs again",
+    )
     seed: int = Setting(
         42,
         ge=0,

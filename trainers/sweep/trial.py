@@ -17,6 +17,7 @@ from ocr.errors import UserError, first_line
 from trainers import on_ray
 from trainers.config import TrainConfig
 from trainers.loop import checkpoint as checkpoints
+from trainers.loop.lease import LeaseTrouble, SweepLease
 from trainers.loop.loop import fit
 from trainers.loop.workers import Workers
 from trainers.runs.job import Data, Job
@@ -31,10 +32,12 @@ def run_trial(
     threads: int,
     on_gpu: bool,
     started_in: Path,
+    sweep: SweepLease,
 ) -> None:
     """Train the trial to its end.
 
-    A user's mistake, such as a rate that diverges, is the trial's result, not the sweep's end.
+    A user's mistake, such as a rate that diverges, is the trial's result, not the sweep's end. The
+    loss of its directory to another process is neither: Tune starts the trial again.
     """
     if started_in.is_dir():
         os.chdir(started_in)
@@ -46,7 +49,10 @@ def run_trial(
         _report_again(config.local_run_dir, reporter)
         device = "cuda" if on_gpu else "cpu"
         here = partial(_train_here, device=device, reporter=reporter)
-        train_only(config, here if config.worker_count == 1 else _train_nested)
+        train_only(config, here if config.worker_count == 1 else _train_nested, sweep)
+    except LeaseTrouble as trouble:
+        reporter.report_trouble(str(trouble))
+        raise
     except UserError as mistake:
         reporter.report_failure(str(mistake))
     except torch.OutOfMemoryError as problem:
@@ -90,3 +96,7 @@ class _Reporter:
     def report_failure(self, reason: str) -> None:
         """Report that the trial failed."""
         tune.report({"failed": reason, "elapsed": 0.0, "began_at": self.began_at})
+
+    def report_trouble(self, reason: str) -> None:
+        """Report why the trial could not be trained; it is not over."""
+        tune.report({"trouble": reason, "elapsed": 0.0, "began_at": self.began_at})

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ocr.processes import Process
 from trainers.loop.lease import STALE_SECONDS
 from trainers.report.records import Points, Records, finite
 from trainers.watch.files import RunFiles
@@ -79,8 +80,12 @@ def status_of(files: RunFiles, now: float) -> Status:
 def _state(files: RunFiles, now: float) -> tuple[str, bool]:
     """Return a phrase, and whether a process works on the run."""
     lease, report = files.json("lease.json"), files.json("report.json")
-    renewed = lease.get("renewed_at")
-    if finite(renewed):
+    renewed, process = lease.get("renewed_at"), Process.from_json(lease)
+    if process and process.is_visible_to(Process.current()):
+        if process.is_running():
+            return f"under way on {process.host}, process {process.pid}", True
+        return f"process {process.pid} has ended; the same command resumes it", False
+    if finite(renewed):  # of another host, by both clocks
         silence = now - renewed
         if silence <= STALE_SECONDS:
             return f"under way on {lease.get('host')}, process {lease.get('pid')}", True
