@@ -51,13 +51,17 @@ from trainers.runs.job import Data, Job
 from trainers.runs.memory import MemoryWatch
 from trainers.runs.places import needs
 
+_LONGEST_WAIT_S = 60  # before a retry
+
 
 def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     """Train to the end of the run.
 
-    Failures of workers, and of Ray itself, are retried `max_failures` times each; then GivenUp.
+    Failures of workers, and of Ray itself, are retried `max_failures` times each. Then GivenUp, but
+    where a checkpoint is newer than before these failures: a run of weeks has many.
     """
-    for failure in range(job.config.max_failures + 1):
+    failure, saved = 0, _last_saved(job)
+    while True:
         try:
             with (
                 connected(job.config) as share,
@@ -70,16 +74,25 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             if failure:  # it was there before
                 raise _given_up(job, problem) from problem
             raise
-        except UserError:
+        except (UserError, GivenUp):
             raise
-        except WorkerGroupError as problem:  # Ray has already restarted the workers max_failures ×
-            raise _given_up(job, problem) from problem
-        except Exception as problem:  # of Ray itself: the run directory has all that a retry needs
-            if failure == job.config.max_failures:
-                raise _given_up(job, problem) from problem
-            print(
-                f"Ray stopped ({last_line(problem)}); resuming from the last checkpoint", flush=True
-            )
+        except Exception as problem:  # the run directory has all that a retry needs
+            of_workers = isinstance(problem, WorkerGroupError)  # restarted max_failures × already
+            failure = job.config.max_failures + 1 if of_workers else failure + 1
+            if failure > job.config.max_failures:
+                if (now := _last_saved(job)) <= saved:
+                    raise _given_up(job, problem) from problem
+                failure, saved = 0, now
+            wait = min(_LONGEST_WAIT_S, 2**failure)
+            what = f"Ray stopped ({last_line(problem)})"
+            print(f"{what}; resuming from the last checkpoint in {wait} s", flush=True)
+            time.sleep(wait)
+
+
+def _last_saved(job: Job) -> int:
+    """Return the step of the newest checkpoint, as run.json has it; -1 before the first."""
+    step = (read_object(job.run_dir / "run.json") or {}).get("last_published")
+    return -1 if step is None else int(step)
 
 
 def _given_up(job: Job, problem: Exception) -> GivenUp:

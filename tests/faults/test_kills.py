@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -68,6 +69,21 @@ def test_sigkill_of_the_driver_and_the_same_command_again_change_no_bit(
     assert_equal_to(golden[workers], tmp_path / "tiny")
 
 
+def test_deaths_with_checkpoints_between_are_no_reason_to_give_up(
+    golden: dict[int, Path], tmp_path: Path
+) -> None:
+    driver = start("train", TINY_YAML, f"storage_path={tmp_path}", "max_failures=0")
+    for step in (5, 15, 25):
+        wait_for(directory_of(tmp_path / "tiny", step))
+        for worker in psutil.Process(driver.pid).children(recursive=True):
+            if any("RayTrainWorker" in word for word in worker.cmdline()):
+                worker.kill()
+    said, wrong = driver.communicate(timeout=200)
+    assert driver.returncode == 0, said + wrong
+    assert said.count("resuming from the last checkpoint") == 3
+    assert_equal_to(golden[1], tmp_path / "tiny")
+
+
 def test_a_run_that_dies_at_the_same_place_every_time_is_given_up_and_says_what_to_do(
     tmp_path: Path,
 ) -> None:
@@ -79,7 +95,7 @@ def test_a_run_that_dies_at_the_same_place_every_time_is_given_up_and_says_what_
         LIPI_KILL_AT="before_rename:10:0:",
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "give the same command again" in done.stderr
+    assert "run the same command to resume" in done.stderr
     assert "Traceback" not in done.stderr
     assert directory_of(tmp_path / "tiny", 5).is_dir()
     assert call("train", TINY_YAML, f"storage_path={tmp_path}").returncode == 0

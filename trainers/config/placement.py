@@ -57,7 +57,8 @@ class PlacementSettings(Settings):
         3,
         ge=0,
         on_resume="free",
-        description="Number of failures of workers, or of Ray, after which the run still retries",
+        description="Number of failures of workers, or of Ray, without a new checkpoint between, "
+        "after which the run still retries",
     )
 
     @pydantic.field_validator("workers", mode="before")
