@@ -90,7 +90,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
 
 def cache_dir() -> Path:
     """Return the folder for what can be made again: LIPI_CACHE, else ~/.cache/lipi."""
-    return Path(os.environ.get("LIPI_CACHE") or Path.home() / ".cache" / "lipi")
+    return Path(os.environ.get("LIPI_CACHE") or "~/.cache/lipi").expanduser()
 
 
 def shown(path: Path) -> str:

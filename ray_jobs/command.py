@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from ocr.errors import GivenUp, UserError
 from ocr.files import read_json
 from ocr.retraining import RetrainConfig
-from ocr.settings import Settings, load_settings, read_yaml
+from ocr.settings import Settings, load_settings, read_yaml, with_home
 from ocr.settings_reference import as_text
 from ocr.sources.settings import SourceSettings
 from serve.config import ServeConfig
@@ -87,10 +87,10 @@ def in_storage(config: Stored) -> Stored:
 
     Inside a Ray job a relative path raises UserError: the job's folder is Ray's cache.
     """
-    path, shared = config.storage_path, os.environ.get("LIPI_STORAGE")
+    path, shared = config.storage_path, with_home(os.environ.get("LIPI_STORAGE", ""))
     if isinstance(config, ServeConfig) and "://" in path:
         return config
-    for where in (path, shared or ""):
+    for where in (path, shared):
         if "://" in where:
             raise UserError(
                 f"storage_path {where}: expected a folder; name one that every node mounts, "

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ocr.settings import Setting, Settings
+from ocr.settings import PathText, Setting, Settings
 
 SplitName = Literal["train", "validation", "auto"]
 Range = tuple[float, float]
@@ -53,11 +53,11 @@ class SourceSettings(Settings):
 class LayoutSettings(SourceSettings):
     """Page descriptions in XML, and the pieces of a page that become samples."""
 
-    path: str = Setting(
+    path: PathText = Setting(
         on_resume="refuse",
         description="Folder of XML files, searched with its subfolders, or one XML file",
     )
-    images: str | None = Setting(
+    images: PathText | None = Setting(
         None,
         on_resume="refuse",
         description=(
@@ -117,13 +117,13 @@ class PaddleSettings(SourceSettings):
     format: Literal["paddle"] = Setting(
         "paddle", on_resume="refuse", description="Format of the source: PaddleOCR label file"
     )
-    path: str = Setting(on_resume="refuse", description="Label file")
+    path: PathText = Setting(on_resume="refuse", description="Label file")
     labels: Literal["recognition", "detection"] = Setting(
         "recognition",
         on_resume="refuse",
         description="Kind of labels: one text an image, or boxes with texts, which are cut out",
     )
-    images: str | None = Setting(
+    images: PathText | None = Setting(
         None,
         on_resume="refuse",
         description="Folder that image paths are relative to; null: the label file's",
@@ -148,7 +148,7 @@ class PaddleSettings(SourceSettings):
         ),
         ge=1,
     )
-    character_dict_path: str | None = Setting(
+    character_dict_path: PathText | None = Setting(
         None,
         on_resume="refuse",
         description=(
@@ -173,7 +173,7 @@ class PairsSettings(SourceSettings):
     format: Literal["pairs"] = Setting(
         "pairs", on_resume="refuse", description="Format of the source: x.png with x.gt.txt"
     )
-    path: str = Setting(on_resume="refuse", description="Folder, searched with its subfolders")
+    path: PathText = Setting(on_resume="refuse", description="Folder, searched with its subfolders")
     suffix: str = Setting(
         ".gt.txt",
         on_resume="refuse",
@@ -193,7 +193,7 @@ class CorrectionsSettings(SourceSettings):
         on_resume="refuse",
         description="Format of the source: a PNG and a JSON file for each sample",
     )
-    path: str = Setting(on_resume="refuse", description="Folder, searched with its subfolders")
+    path: PathText = Setting(on_resume="refuse", description="Folder, searched with its subfolders")
     level: Literal["character", "word", "line", "paragraph", "page"] = Setting(
         "line", on_resume="refuse", description="Level of the text in one image"
     )
@@ -210,7 +210,9 @@ class HuggingFaceSettings(SourceSettings):
         on_resume="refuse",
         description="Format of the source: a Hugging Face data set",
     )
-    path: str = Setting(on_resume="refuse", description="Name on the hub, or local folder or file")
+    path: PathText = Setting(
+        on_resume="refuse", description="Name on the hub, or local folder or file"
+    )
     subset: str | None = Setting(
         None, on_resume="refuse", description="Configuration of the hub's data set"
     )
@@ -285,7 +287,7 @@ class SyntheticSettings(SourceSettings):
         on_resume="refuse",
         description="Format of the source: texts rendered with fonts",
     )
-    texts: tuple[str, ...] = Setting(
+    texts: tuple[PathText, ...] = Setting(
         (),
         on_resume="refuse",
         description=(
@@ -293,7 +295,7 @@ class SyntheticSettings(SourceSettings):
             "(.xz, .gz); shipped:NAME: a file of ocr/assets/texts"
         ),
     )
-    dictionary: str | None = Setting(
+    dictionary: PathText | None = Setting(
         None,
         on_resume="refuse",
         description=(
@@ -366,7 +368,7 @@ class SyntheticSettings(SourceSettings):
     danda_share: float = Setting(
         0.0, on_resume="refuse", description="Share of words with a danda after them", ge=0, le=1
     )
-    fonts: tuple[str, ...] = Setting(
+    fonts: tuple[PathText, ...] = Setting(
         (),
         on_resume="refuse",
         description="Font families, font files or folders; empty: all installed for the script",

@@ -21,7 +21,7 @@ from ocr.recognizers.vlm.settings import (
     TinyVlmSettings,
     VlmSettings,
 )
-from ocr.settings import Setting, read_yaml, settings_from
+from ocr.settings import PathText, Setting, read_yaml, settings_from
 from trainers.config.data import DataSettings, with_shared_dictionary
 from trainers.config.deepspeed import DeepSpeedSettings, contradictions
 from trainers.config.export import ExportSettings
@@ -68,7 +68,7 @@ class TrainConfig(PlacementSettings):
         description="Name of the run's folder under storage_path; {data} becomes a hash of the "
         "data, so that other data makes another run beside it",
     )
-    storage_path: str = Setting(
+    storage_path: PathText = Setting(
         "runs",
         min_length=1,
         on_resume="free",
