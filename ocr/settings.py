@@ -92,14 +92,14 @@ def settings_from(
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file; UserError when it is missing or no mapping."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
             values = yaml.load(file, _UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
     except OSError as problem:
         raise UserError(
             f"{path}: {problem.strerror or problem}; name a YAML config, such as "
             "configs/odia_ctc.yaml"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except (yaml.YAMLError, ValueError) as problem:
         raise UserError(f"{path}: not valid YAML: {problem}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping of settings, got {type(values).__name__}")

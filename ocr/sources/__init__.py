@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocr.sample import Sample, Skip
+from ocr.sources import named_files
 from ocr.sources.files import located
 from ocr.sources.unit import Unit
 
@@ -35,6 +36,7 @@ def plan(settings: "SourceSettings") -> list[Unit]:
 
     UserError when the source itself is wrong (a missing file, column or font).
     """
+    named_files.forget()  # the folders may have changed since
     return list(_reader(settings).plan(settings))
 
 
@@ -60,8 +62,15 @@ def paths_of(settings: "SourceSettings") -> Iterator[Path]:
         yield from (
             located(path)
             for path in ([value] if isinstance(value, str) else value or ())
-            if located(path).exists()
+            if _exists(located(path))
         )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, or a folder that may not be looked into
+        return False
 
 
 def _files_at(path: Path) -> Iterator[Path]:
