@@ -15,6 +15,7 @@ from ocr.retraining import RetrainConfig
 from ocr.settings import Settings, load_settings, read_yaml, with_home
 from ocr.settings_reference import as_text
 from ocr.sources.settings import SourceSettings
+from ocr.system_errors import mistake_of
 from serve.config import ServeConfig
 from trainers.config import TrainConfig
 from trainers.sweep.settings import SweepConfig
@@ -49,6 +50,12 @@ def run(
     except GivenUp as end:
         print(f"error: {end}", file=sys.stderr)
         status = 1
+    except OSError as problem:
+        message = mistake_of(problem, None, "name another path")
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        status = 2
     except KeyboardInterrupt:
         print("interrupted; run the same command to resume", file=sys.stderr)
         status = 130

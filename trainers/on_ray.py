@@ -30,9 +30,10 @@ from ray.tune import Callback
 from ocr.errors import GivenUp, UserError, last_line
 from ocr.files import read_json, shown, write_json
 from ocr.ray_address import NoCluster
+from ocr.system_errors import mistake_of
 from trainers.config import TrainConfig
 from trainers.families.task import Task
-from trainers.loop.checkpoint import Checkpoint
+from trainers.loop.checkpoint import Checkpoint, again, steps_of
 from trainers.loop.engines.engine import NotFiniteError
 from trainers.loop.exported import Exported
 from trainers.loop.lease import LostLease
@@ -69,8 +70,10 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
         except UserError:
             raise
         except WorkerGroupError as problem:  # Ray has already restarted the workers max_failures ×
-            raise _given_up(job, problem) from problem
+            raise _mistake(job, problem) or _given_up(job, problem) from problem
         except Exception as problem:  # of Ray itself: the run directory has all that a retry needs
+            if mistake := _mistake(job, problem):
+                raise mistake from problem
             if failure == job.config.max_failures:
                 raise _given_up(job, problem) from problem
             print(
@@ -78,12 +81,18 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             )
 
 
+def _mistake(job: Job, problem: BaseException) -> UserError | None:
+    """Return the message for a full disk or a folder that may not be written; else None."""
+    return mistake_of(problem, job.run_dir, again(job.run_dir))
+
+
 def _given_up(job: Job, problem: Exception) -> GivenUp:
     failures = job.config.max_failures + 1
+    stand = "Checkpoints are intact" if steps_of(job.run_dir) else "There is no checkpoint yet"
     return GivenUp(
         f"{shown(job.run_dir)}: stopped after {failures} "
         f"failure{'' if failures == 1 else 's'}: {last_line(problem)}. "
-        "Checkpoints are intact; run the same command to resume"
+        f"{stand}; run the same command to resume"
     )
 
 
@@ -171,6 +180,13 @@ def _train_worker(setup: dict[str, Any]) -> None:
             write_json(outcome, {"error": str(mistake)})
         if workers.world > 1 and not is_shared:
             # the others wait for this worker: Ray ends them, and the next group reads the outcome
+            raise
+    except Exception as problem:
+        message = _mistake(job, problem)
+        if message is None:
+            raise
+        write_json(outcome, {"error": str(message)})
+        if workers.world > 1:
             raise
 
 

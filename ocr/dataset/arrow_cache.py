@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ocr.dataset.fingerprint import Fingerprint
 from ocr.errors import UserError
 from ocr.files import cache_dir, locked, read_json, sync, write_json
+from ocr.system_errors import mistake_of, reported
 
 COLUMNS = ("id", "image", "text", "level", "group", "source")
 _FINEVISION = ("id", "images", "texts", "level", "group", "source")
@@ -39,10 +40,11 @@ def cached(location: str) -> tuple[Path, str]:
     stamp = f"{name}\x1f{info.size}\x1f{info.mtime_ns}"
     target = cache_dir() / "arrow" / f"{hashlib.sha256(stamp.encode()).hexdigest()[:32]}.arrow"
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.with_suffix(".lock")):  # other processes of this node wait
-            if not target.exists():
-                _make(files, path, location, target)
+        with reported(target, "make the data set again"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with locked(target.with_suffix(".lock")):  # other processes of this node wait
+                if not target.exists():
+                    _make(files, path, location, target)
     return target, str(read_json(target.with_suffix(".json"))["fingerprint"])
 
 
@@ -94,6 +96,8 @@ def _make(files: pyarrow.fs.FileSystem, path: str, location: str, target: Path) 
         os.replace(temporary, target)
         sync(target.parent)
     except (OSError, pa.ArrowException) as problem:
+        if mistake := mistake_of(problem, temporary, "make the data set again"):
+            raise mistake from None
         raise UserError(
             f"{location}: cannot be read as parquet: {problem}; make it again with "
             "ray_jobs/prepare.py"

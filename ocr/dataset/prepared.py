@@ -12,6 +12,7 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.files import cache_dir, locked, read_json
 from ocr.sources.settings import SourceSettings
+from ocr.system_errors import reported
 
 Data = str | Sequence[SourceSettings]
 _SPLITS_TRIED = 10
@@ -151,13 +152,18 @@ def _prepared(
     if division.on_leak != DivisionSettings().on_leak:
         name += f"-{division.on_leak}"
     folder = cache_dir() / "datasets" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with reported(folder, "prepare the data with ray_jobs/prepare.py"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _build_once(folder, config, is_again)
+    return folder
+
+
+def _build_once(folder: Path, config: PrepareConfig, is_again: bool) -> None:
     with locked(folder.with_suffix(".lock")):
         if not (folder / "dataset.json").is_file():
             report = _built(config.model_copy(update={"output": str(folder)}))
             if not is_again:
                 _say(str(report))
-    return folder
 
 
 def _built(config: PrepareConfig) -> Summary:

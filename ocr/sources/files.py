@@ -60,7 +60,7 @@ def read_inside(root: Path, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes
 
 def folder(path: str, setting: str, holds: str) -> Path:
     """Return the folder that a setting names; UserError when there is none."""
-    if not Path(path).is_dir():
+    if not os.path.isdir(path):  # of Path's own, a name that is too long is an error
         raise UserError(f"{path}: no such folder; `{setting}` names {holds}")
     return Path(path)
 
@@ -99,11 +99,14 @@ def _listed(path: str, ending: str) -> list[str]:
 def unread(root: Path, used: Iterable[str], read: tuple[str, ...]) -> Iterator[Skip]:
     """Yield a Skip for every file below a folder that is neither `used` nor of an ending `read`."""
     known = {PurePosixPath(os.path.normpath(name)).as_posix() for name in used}
-    for name in names_below(root, [""]):
+    closed = list[OSError]()
+    for name in sorted(_walk(root, ("",), closed.append)):
         if name not in known and not name.lower().endswith(read):
             ending = PurePosixPath(name).suffix.lower()
             kind = "image" if ending in SUFFIXES else "file"
             yield Skip(f"{root / name}", f"{NOT_READ}{kind} {ending}".rstrip(), "nothing names it")
+    for problem in closed:
+        yield Skip(str(problem.filename), "unreadable folder", problem.strerror or str(problem))
 
 
 def names_below(root: Path, endings: Iterable[str]) -> list[str]:
@@ -115,8 +118,10 @@ def names_below(root: Path, endings: Iterable[str]) -> list[str]:
     return sorted(_walk(root, lowered))
 
 
-def _walk(root: Path, endings: tuple[str, ...]) -> Iterator[str]:
-    for parent, folders, files in os.walk(root):
+def _walk(
+    root: Path, endings: tuple[str, ...], onerror: Callable[[OSError], None] | None = None
+) -> Iterator[str]:
+    for parent, folders, files in os.walk(root, onerror=onerror):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if name.lower().endswith(endings) and not name.startswith("."):

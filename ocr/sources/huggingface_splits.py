@@ -8,6 +8,7 @@ import difflib
 import functools
 import hashlib
 import json
+import os
 import re
 import warnings
 from collections import Counter
@@ -39,7 +40,7 @@ def load(settings: HuggingFaceSettings) -> dict[str, Any]:
     import datasets
 
     path = Path(settings.path)
-    local = path.exists()
+    local = os.path.exists(path)
     if not local and not _HUB_NAME.fullmatch(settings.path):
         raise UserError(
             f"{settings.path}: no such folder or file; `path` names one, or a data set of the "

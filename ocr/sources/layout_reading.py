@@ -15,6 +15,7 @@ from ocr.limits import SUFFIXES, ImageLimits
 from ocr.sample import Level, Sample, Skip
 from ocr.sources.files import UNREAD, FileRefused, folder, names_below, read_inside, unread
 from ocr.sources.layout import NO_TEXT, NotThisFormat, Page, Parser, Piece, Unusable
+from ocr.sources.named_files import is_file
 from ocr.sources.page_image import EXIF, find_image, open_page, scale_of
 from ocr.sources.settings import LayoutSettings
 from ocr.sources.unit import Unit
@@ -27,7 +28,7 @@ _KEPT_FORMATS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 def plan_layout(settings: LayoutSettings) -> list[Unit]:
     """Plan one unit for each XML file, in the order of their paths; UserError without any."""
     path = Path(settings.path)
-    if path.is_file():
+    if is_file(path):
         return [Unit(path.name)]
     names = names_below(
         folder(
@@ -42,7 +43,8 @@ def plan_layout(settings: LayoutSettings) -> list[Unit]:
 
 def read_layout(settings: LayoutSettings, unit: Unit, parse: Parser) -> Iterator[Sample | Skip]:
     """Yield the pieces of the pages that `levels` asks for, or why there is none."""
-    root = Path(settings.path).parent if Path(settings.path).is_file() else Path(settings.path)
+    path = Path(settings.path)
+    root = path.parent if is_file(path) else path
     if unit.name == UNREAD:
         yield from unread(root, _used(settings, root, parse), (".xml",))
         return
