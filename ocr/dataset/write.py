@@ -30,6 +30,7 @@ EXPECTED = (  # left out without a fault of the data, or by request: not counted
     "text too long",
     "text not sure enough",
     "page without such pieces",
+    "task without annotation",
     "not PAGE",
     "not ALTO",
 )

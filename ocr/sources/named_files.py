@@ -76,7 +76,7 @@ def require_named(root: Path, named: str, beside: str = "") -> str:
     A name that leads out of `root`, or to a folder or pipe, stays as it is, to be refused by that.
     """
     found = find_named(root, named, beside) if named.strip() else None
-    if found is None and (_leads_out(named) or os.path.lexists(root / beside / named)):
+    if found is None and named.strip() and _is_other(root / beside, named):
         return str(PurePosixPath(beside) / named)
     if found is None:
         raise FileRefused("missing image", f"{(root / beside)}: no file {named[:200]!r}")
@@ -91,8 +91,9 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _leads_out(named: str) -> bool:
-    return PurePosixPath(named).is_absolute() or ".." in PurePosixPath(named).parts
+def _is_other(folder: Path, named: str) -> bool:
+    """Tell whether a name leads out of its folder, or to something else than a file."""
+    return ".." in PurePosixPath(named).parts or os.path.lexists(folder / named)
 
 
 def _forms(named: str) -> Iterator[str]:

@@ -185,6 +185,67 @@ class PairsSettings(SourceSettings):
     )
 
 
+class TableSettings(SourceSettings):
+    """A table with an image file and its text in each row: CSV, TSV or XLSX."""
+
+    format: Literal["table"] = Setting(
+        "table", on_resume="refuse", description="Format of the source: CSV, TSV or XLSX"
+    )
+    path: PathText = Setting(on_resume="refuse", description="Table: .csv, .tsv or .xlsx")
+    images: PathText | None = Setting(
+        None,
+        on_resume="refuse",
+        description="Folder that image paths are relative to; null: the table's",
+    )
+    file_column: str | None = Setting(
+        None,
+        on_resume="refuse",
+        description="Column of the image file; null: by its usual names, such as file_name",
+    )
+    text_column: str | None = Setting(
+        None,
+        on_resume="refuse",
+        description="Column of the text; null: by its usual names, such as text",
+    )
+    group_columns: dict[str, str] = Setting(
+        {},
+        on_resume="refuse",
+        description="Facts for split.by and their columns, such as writer: writer_id",
+    )
+    level: Literal["character", "word", "line", "paragraph", "page"] = Setting(
+        "line", on_resume="refuse", description="Level of the text in one image"
+    )
+
+
+class LabelStudioSettings(SourceSettings):
+    """Label Studio's export in JSON or JSON-MIN."""
+
+    format: Literal["label_studio"] = Setting(
+        "label_studio", on_resume="refuse", description="Format of the source: Label Studio's JSON"
+    )
+    path: PathText = Setting(on_resume="refuse", description="Exported file, JSON or JSON-MIN")
+    images: PathText | None = Setting(
+        None,
+        on_resume="refuse",
+        description="Folder of the images, searched by the names in the export; null: the export's",
+    )
+    level: Literal["character", "word", "line", "paragraph"] = Setting(
+        "line", on_resume="refuse", description="Level of the text in one region"
+    )
+    deskew_degrees: float = Setting(
+        3.0,
+        on_resume="refuse",
+        description="Regions that lean by more degrees than this are rotated upright",
+        ge=0,
+    )
+    max_page_pixels: int = Setting(
+        100_000_000,
+        on_resume="refuse",
+        description="Largest area of an image in pixels; larger images are not opened",
+        ge=1,
+    )
+
+
 class CorrectionsSettings(SourceSettings):
     """Corrections by people: a PNG and a JSON file each (docs/formats.md)."""
 
@@ -562,6 +623,8 @@ Source = Annotated[
     PageSettings
     | AltoSettings
     | PaddleSettings
+    | TableSettings
+    | LabelStudioSettings
     | CorrectionsSettings
     | HuggingFaceSettings
     | PairsSettings

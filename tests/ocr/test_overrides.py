@@ -25,6 +25,8 @@ SOURCE = {
     "alto": {"path": "a"},
     "paddle": {"path": "a"},
     "corrections": {"path": "a"},
+    "table": {"path": "a"},
+    "label_studio": {"path": "a"},
     "huggingface": {"path": "a"},
     "pairs": {"path": "a"},
     "synthetic": {"dictionary": "a", "level": "character", "script": "Oriya", "count": 1},

@@ -152,8 +152,8 @@ def test_an_override_reaches_into_a_list_by_place(tmp_path: Path) -> None:
     [
         (
             "{format: pags, path: a}",
-            "sources.0.format: 'pags' is none of page, alto, paddle, corrections, "
-            "huggingface, pairs, synthetic; did you mean 'page'?",
+            "sources.0.format: 'pags' is none of page, alto, paddle, table, label_studio, "
+            "corrections, huggingface, pairs, synthetic; did you mean 'page'?",
         ),
         ("{path: a}", "sources.0.format: missing; set the kind of these settings"),
         (
