@@ -161,7 +161,7 @@ def _first_causes(errors: Sequence[Any]) -> list[Any]:
 
 def _describe(kind: type[Settings], error: Any) -> str:
     location = tuple(error["loc"])
-    key = ".".join(str(part) for part in location)
+    key = ".".join(_as_written(kind, location))
     if error["type"] == "extra_forbidden" and key in kind.renamed:
         return f"{key} is called {kind.renamed[key]} now"
     if error["type"] == "extra_forbidden":
@@ -176,6 +176,15 @@ def _describe(kind: type[Settings], error: Any) -> str:
         return f"{key}: expected a list, such as [a, b], got {error['input']!r}"
     value = "" if isinstance(error["input"], (dict, list)) else f", got {error['input']!r}"
     return f"{key + ': ' if key else ''}{error['msg'].removeprefix('Value error, ')}{value}"
+
+
+def _as_written(kind: type[Settings], location: tuple[Any, ...]) -> Iterator[str]:
+    """Yield the parts of a key as a config has them, without the names of a union's members."""
+    for number, part in enumerate(location):
+        known = _known_keys(kind, location[:number])
+        is_of_a_union = isinstance(part, str) and 0 < number < len(location) - 1 and known
+        if not (is_of_a_union and part not in known):
+            yield str(part)
 
 
 def _hint(kind: type[Settings], location: tuple[Any, ...]) -> str:

@@ -62,6 +62,14 @@ def test_a_setting_in_the_wrong_group_gets_its_full_name(word: str, says: str) -
     assert says in str(caught.value)
 
 
+def test_a_key_is_named_as_a_config_has_it() -> None:
+    sources = [{"format": "pairs", "path": "a"}, {"format": "page", "path": 3, "levels": ["x"]}]
+    with pytest.raises(UserError) as caught:
+        parse_settings(TrainConfig, {**TINY, "data": {"train": sources}}, "test")
+    for key in ("data.train.1.path: ", "data.train.1.levels.0: "):
+        assert f"  {key}" in str(caught.value)
+
+
 def test_a_mistake_in_one_source_adds_no_second_one() -> None:
     sources = [{"format": "pairs", "path": "a", "levle": "line"}]
     with pytest.raises(UserError, match=r"1 mistake\n.*levle: .* did you mean 'level'"):
@@ -158,7 +166,7 @@ def test_an_override_reaches_into_a_list_by_place(tmp_path: Path) -> None:
         ("{path: a}", "sources.0.format: missing; set the kind of these settings"),
         (
             "{format: page, path: a, levels: line}",
-            "sources.0.page.levels: expected a list, such as [a, b], got 'line'",
+            "sources.0.levels: expected a list, such as [a, b], got 'line'",
         ),
     ],
 )

@@ -167,9 +167,8 @@ class TrainConfig(PlacementSettings):
     @classmethod
     def _one_tracker(cls, value: Any) -> Any:
         """Accept one name as a list of one, and none as an empty list."""
-        if isinstance(value, str):
-            return [] if value == "none" else [value]
-        return value
+        given = [value] if isinstance(value, str) else value
+        return [] if given in (None, ["none"]) else given
 
     @pydantic.model_validator(mode="after")
     def _closed_decoding_has_entries(self) -> "TrainConfig":
