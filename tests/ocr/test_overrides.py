@@ -53,7 +53,7 @@ BASES: list[tuple[type[Settings], dict[str, Any]]] = [
     (ExportRequest, {}),
 ]
 # texts with a grammar of their own, which refuse most words
-GRAMMAR = {"group_pattern", "run_name", "sweep_name", "repo_id", "hub_repo", "script", "alphabet"}
+GRAMMAR = {"group_pattern", "run_name", "sweep_name", "repo_id", "hub_repo", "script"}
 PATHS = {
     *("path", "images", "texts", "fonts", "dictionary", "character_dict_path", "output"),
     *("storage_path", "train", "validation", "replay", "init_from", "resume_from", "llama_cpp"),

@@ -20,6 +20,7 @@ from ocr.images import encode_image
 from ocr.sample import Sample, Skip
 from ocr.settings import parse_settings
 from ocr.sources import plan, read
+from ocr.sources.files import UNREAD
 from ocr.sources.settings import HuggingFaceSettings
 from ocr.sources.unit import Unit
 
@@ -275,7 +276,8 @@ def test_digits_and_words_that_look_like_nothing_are_texts_in_metadata_csv(tmp_p
     (folder / "metadata.csv").write_text(
         '\ufefffile_name,text\n0.png,007\n1.png,NA\n2.png,"a, ""b"""\n3.png\n,x\n'
     )
-    *words, empty, nowhere = everything(folder)
+    *words, empty, nowhere, unread = everything(folder)
+    assert isinstance(unread, Skip) and unread.where == f"{folder}/4.png"
     assert [word.text for word in words if isinstance(word, Sample)] == ["007", "NA", 'a, "b"']
     assert (
         isinstance(empty, Skip)
@@ -306,6 +308,7 @@ def test_an_imagefolder_has_the_splits_of_its_folders_and_names_below_them(tmp_p
     assert [(unit.name, unit.split) for unit in plan(settings(tmp_path / "set"))] == [
         ("train", "train"),
         ("validation", "validation"),
+        (UNREAD, None),
     ]
     assert contents(tmp_path / "set") == [(picture(0), WORDS[0]), (picture(1), WORDS[1])] * 2
 

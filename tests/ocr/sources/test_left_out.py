@@ -14,7 +14,7 @@ from ocr.errors import UserError
 from ocr.file_reading import unread_in
 from ocr.images import ImageRefused, encode_image, image_size, open_image
 from ocr.sample import Sample, Skip
-from ocr.sources.settings import CorrectionsSettings, PairsSettings
+from ocr.sources.settings import CorrectionsSettings, HuggingFaceSettings, PairsSettings
 from tests.ocr.sources.test_layout import (
     SQUARE,
     WORD,
@@ -264,3 +264,16 @@ def test_what_a_folder_holds_beside_images_is_told(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     expected = [f"warning: not read in {tmp_path}: 2 .pdf, 1 folder"]
     assert list(unread_in([tmp_path, tmp_path / "a.png", tmp_path / "sub"])) == expected
+
+
+def test_images_that_no_metadata_names_are_counted(tmp_path: Path) -> None:
+    for name in ("train/a.png", "train/b.png", "c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(frames("PNG", 1))
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text\na.png,x\n")
+    items = list(read_source(HuggingFaceSettings(path=str(tmp_path))))
+    left_out = {one.where: one.reason for one in items if isinstance(one, Skip)}
+    assert len(items) == 3 and left_out == {
+        str(tmp_path / "train/b.png"): "not read: image .png",
+        str(tmp_path / "c.txt"): "not read: file .txt",
+    }
