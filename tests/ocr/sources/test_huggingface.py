@@ -302,6 +302,8 @@ def test_an_imagefolder_has_the_splits_of_its_folders_and_names_below_them(tmp_p
     for split in ("train", "val"):
         (tmp_path / "set" / split).mkdir(parents=True)
         rows = image_files(tmp_path / "set" / split / "pages")[:2]
+        for number in (2, 3, 4):
+            (tmp_path / "set" / split / "pages" / f"{number}.png").unlink()
         (tmp_path / "set" / split / "metadata.jsonl").write_text(
             "\n".join(json.dumps({**row, "file_name": f"pages/{row['file_name']}"}) for row in rows)
         )
