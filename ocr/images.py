@@ -253,13 +253,11 @@ def edge_grey(pixels: Pixels) -> float:
 def _check_frames(image: Image.Image, where: str) -> None:
     count = len(page_frames(image))
     if count > 1 and image.format == "TIFF":
-        raise ImageRefused(
-            where, "several pages", f"{count} pages in one file; level=page reads them all"
-        )
+        advice = "split it (the endpoint's level=page reads them all)"
+        raise ImageRefused(where, "several pages", f"{count} pages in one file; {advice}")
     if count > 1:
-        raise ImageRefused(
-            where, "several frames", f"an animation of {count} frames; save the one with the text"
-        )
+        advice = "save the one with the text"
+        raise ImageRefused(where, "several frames", f"an animation of {count} frames; {advice}")
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:

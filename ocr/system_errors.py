@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ _SAYS_NO_ROOM = re.compile(
     r"|enforce fail at inline_container\.cc.*(?:unexpected pos|PytorchStreamWriter|write failed)",
     re.IGNORECASE | re.DOTALL,
 )
+_LITTLE = 64_000_000
 _FILE, _OTHER = "a file is where a folder is meant", "name another path"
 _CACHE = "set LIPI_CACHE to a folder that you may write, with room"
 
@@ -60,8 +62,15 @@ def mistake_of(
         advice = _OTHER
     if is_full_disk(problem):
         reason = os.strerror(number if number in _NO_ROOM else errno.ENOSPC)
-        room = f"{_free(where)}{'; ' if needed else ''}{needed}" if where is not None else needed
-        return UserError(f"{where or 'a disk'}: {reason}: {room}; make room, or {advice}")
+        if where is None:
+            return UserError(f"a disk: {reason}; make room, or {advice}")
+        where = where if is_named or needed else _full_one(where)
+        room = (
+            f"{_free_bytes(where):,} bytes are free{'; ' if needed else ''}{needed}"
+            if where is not None
+            else needed
+        )
+        return UserError(f"{where}: {reason}: {room}; make room, or {advice}")
     if number not in _OF_THE_USER or not is_named:
         return None
     reason = _FILE if number in (errno.EEXIST, errno.ENOTDIR) else os.strerror(number or 0)
@@ -83,11 +92,19 @@ def _belongs(where: Path, path: Path) -> bool:
     return where.is_relative_to(path.parent) or path.is_relative_to(where)
 
 
-def _free(path: Path) -> str:
+def _full_one(path: Path) -> Path:
+    """Return the path, or the temporary folder or the cache where one of these is full instead."""
+    others = [Path(tempfile.gettempdir()), cache_dir()]
+    if _free_bytes(path) < _LITTLE:
+        return path
+    return next((other for other in others if _free_bytes(other) < _LITTLE), path)
+
+
+def _free_bytes(path: Path) -> int:
     """Return the free bytes of the disk of a path, which need not exist."""
     for folder in (path, *path.absolute().parents):
         try:
-            return f"{shutil.disk_usage(folder).free:,} bytes are free"
+            return shutil.disk_usage(folder).free
         except OSError:
             continue
-    return "no bytes are free"
+    return 0

@@ -79,7 +79,7 @@ def test_a_name_that_is_too_long_and_a_file_for_a_folder_are_named(tmp_path: Pat
     config = source(tmp_path)
     long = "ବଙ୍ଗର" * 60
     assert_refused(call("prepare", config, f"output={tmp_path}/{long}"), "File name too long")
-    assert_refused(call("prepare", config, f"sources.0.path=/srv/{long}"), "name another path")
+    assert_refused(call("prepare", config, f"sources.0.path=/srv/{long}"), "no such folder")
     (tmp_path / "file").write_text("x")
     assert_refused(call("prepare", config, f"output={tmp_path}/file/out"), "a file is where")
     assert_refused(call("prepare", str(tmp_path / "in")), "Is a directory")

@@ -147,7 +147,7 @@ def frames(format: str, count: int = 3) -> bytes:
 @pytest.mark.parametrize(
     ("format", "says"),
     [
-        ("TIFF", "several pages: 3 pages in one file; level=page reads them all"),
+        ("TIFF", "several pages: 3 pages in one file; split it"),
         ("GIF", "several frames: an animation of 3 frames"),
         ("WEBP", "several frames: an animation of 3 frames"),
         ("PNG", "several frames: an animation of 3 frames"),
