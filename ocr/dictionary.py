@@ -7,7 +7,9 @@ from pathlib import Path
 import regex
 
 from ocr.errors import UserError
-from ocr.text import describe_character, graphemes, normalise
+from ocr.text import decoded, describe_character, graphemes, normalise
+
+_KEPT = (" ", "\u200c", "\u200d")  # entries that normalising would empty
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Dictionary:
     def open(cls, path: Path, use_space_char: bool = False) -> "Dictionary":
         """Read a dictionary file; UserError when it cannot be read or holds no entry."""
         try:
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
+            lines = decoded(path.read_bytes()).split("\n")
         except OSError as problem:
             raise UserError(
                 f"{path}: {problem.strerror}; a dictionary has one entry a line"
@@ -64,7 +66,7 @@ def _entries(path: Path, lines: list[str]) -> tuple[list[str], list[str]]:
     oddities: list[str] = []
     for number, line in enumerate(lines, start=1):
         line = line.removesuffix("\r")
-        entry = " " if line == " " else normalise(line)
+        entry = line if line in _KEPT else normalise(line)
         if not entry:
             oddities.append(f"{path}:{number}: an empty line is no entry")
         elif entry in entries:

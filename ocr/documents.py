@@ -16,6 +16,7 @@ from PIL import Image
 
 from ocr.images import ImageRefused, Mode, Pixels, open_image
 from ocr.limits import ImageLimits
+from ocr.pixels import page_frames
 
 DPI = 200  # resolution of rendered PDF pages, unless they are too large for it
 MAX_PAGES = 20
@@ -38,10 +39,10 @@ def open_pages(
     limits = limits or ImageLimits()
     if data[:1024].lstrip()[:5] == b"%PDF-":
         return _pdf_pages(data, mode, limits, max_pages, where)
-    frames = _tiff_frames(data)
-    if frames <= 1:
+    frames = _tiff_pages(data)
+    if len(frames) <= 1:
         return [open_image(data, mode, limits, where)]
-    _require_pages(frames, max_pages, where)
+    _require_pages(len(frames), max_pages, where)
     return [
         open_image(frame, mode, limits, f"{where}, page {number}")
         for number, frame in enumerate(_each_frame(data, frames, limits, where), start=1)
@@ -55,22 +56,22 @@ def _require_pages(count: int, most: int, where: str) -> None:
         )
 
 
-def _tiff_frames(data: bytes) -> int:
-    """Return the number of frames of a TIFF; 1 for any other file, which `open_image` checks."""
+def _tiff_pages(data: bytes) -> list[int]:
+    """Return the frames of a TIFF that are pages; one for any other file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-                return int(getattr(image, "n_frames", 1))
+                return page_frames(image)
     except Exception:  # noqa: BLE001  damaged files raise anything; open_image says what is wrong with them
-        return 1
+        return [0]
 
 
-def _each_frame(data: bytes, frames: int, limits: ImageLimits, where: str) -> Iterator[bytes]:
+def _each_frame(data: bytes, frames: list[int], limits: ImageLimits, where: str) -> Iterator[bytes]:
     """Yield each frame as a file of its own, after checking its size."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for frame in range(frames):
+        for number, frame in enumerate(frames, start=1):
             buffer = io.BytesIO()
             try:
                 with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
@@ -80,7 +81,7 @@ def _each_frame(data: bytes, frames: int, limits: ImageLimits, where: str) -> It
                         or max(image.size) > limits.max_side_px
                     ):
                         raise ImageRefused(
-                            f"{where}, page {frame + 1}",
+                            f"{where}, page {number}",
                             "image too large",
                             f"{image.width}×{image.height} pixels",
                         )
@@ -89,7 +90,7 @@ def _each_frame(data: bytes, frames: int, limits: ImageLimits, where: str) -> It
                 raise
             except Exception as problem:  # noqa: BLE001  as in open_image: decoders raise anything
                 raise ImageRefused(
-                    f"{where}, page {frame + 1}",
+                    f"{where}, page {number}",
                     "not a readable image",
                     str(problem) or type(problem).__name__,
                 ) from None

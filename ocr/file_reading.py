@@ -1,11 +1,13 @@
 """Image files and folders read with a recogniser, as `ray_jobs/read.py` does."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from ocr.errors import UserError
-from ocr.images import SUFFIXES, ImageRefused, Pixels, open_image
+from ocr.images import ImageRefused, Pixels, open_image
+from ocr.limits import SUFFIXES
 from ocr.recognizers.recognizer import Recognizer
 from ocr.sample import Reading
 
@@ -28,6 +30,20 @@ def read_files(
             (file, image if isinstance(image, ImageRefused) else next(readings))
             for file, image in zip(part, images, strict=True)
         )
+
+
+def unread_in(paths: Sequence[Path]) -> Iterator[str]:
+    """Yield a line for each folder that holds more than the images that `read_files` reads."""
+    for path in (path for path in paths if path.is_dir()):
+        others = [file for file in path.iterdir() if file.suffix.lower() not in SUFFIXES]
+        kinds = Counter(
+            "folder" if file.is_dir() else file.suffix.lower() or "nameless"
+            for file in others
+            if not file.name.startswith(".")
+        )
+        if kinds:
+            listed = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+            yield f"warning: not read in {path}: {listed}"
 
 
 def _images_at(path: Path) -> list[Path]:

@@ -123,7 +123,7 @@ def _flock(descriptor: int, how: int) -> bool:
 
 def cache_dir() -> Path:
     """Return the folder for what can be made again: LIPI_CACHE, else ~/.cache/lipi."""
-    return Path(os.environ.get("LIPI_CACHE") or Path.home() / ".cache" / "lipi")
+    return Path(os.environ.get("LIPI_CACHE") or "~/.cache/lipi").expanduser()
 
 
 def shown(path: Path) -> str:

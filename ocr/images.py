@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from ocr.errors import UserError
-from ocr.limits import ImageLimits
+from ocr.limits import FORMATS, ImageLimits
+from ocr.pixels import Mode as Mode
+from ocr.pixels import Pixels as Pixels
+from ocr.pixels import page_frames, to_pixels
 
-Pixels = NDArray[np.uint8]
-Mode = Literal["L", "RGB", "as it is"]
 Polygon = NDArray[np.float64]  # [N, 2]: x, y in pixels, y downwards
 ValueT = TypeVar("ValueT")
 _EXIF_ORIENTATION = 0x0112
 _STRONG_INK = 0.35  # share of the strongest ink
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
 
 
 class ImageRefused(UserError):
@@ -39,15 +38,27 @@ def open_image(
     mode: Mode = "L",
     limits: ImageLimits | None = None,
     where: str | None = None,
+    upright: bool = True,
 ) -> Pixels:
-    """Decode one image (the first frame), upright by its EXIF, with transparency over white.
+    """Decode the image of a file, upright by its EXIF unless it is to be as it is stored.
 
-    Mode `as it is`: grey stays grey, everything else becomes RGB. Raises ImageRefused, whatever the
-    file holds: its size is checked against `limits` before any pixel is decoded.
+    Raises ImageRefused, whatever the file holds: its size is checked against `limits` before any
+    pixel is decoded. A file of several pages, or an animation, is refused.
     """
-    return _opened(
-        source, lambda image: _to_pixels(ImageOps.exif_transpose(image), mode), limits, where
-    )
+
+    def pixels(image: Image.Image) -> Pixels:
+        return to_pixels(ImageOps.exif_transpose(image) if upright else image, mode)
+
+    return _opened(source, pixels, limits, where)
+
+
+def orientation_of(source: bytes, limits: ImageLimits) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 (upright) where there is none or no image."""
+    try:
+        turned = _opened(source, _orientation, limits, None)
+    except ImageRefused:
+        return 1
+    return turned if isinstance(turned, int) and 1 <= turned <= 8 else 1
 
 
 def image_size(
@@ -79,6 +90,7 @@ def _opened(
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.size, limits or ImageLimits(), where)
+                _check_frames(image, where)
                 return use(image)
     except ImageRefused:
         raise
@@ -90,6 +102,10 @@ def _opened(
         raise ImageRefused(
             where, "not a readable image", str(problem) or type(problem).__name__
         ) from None
+
+
+def _orientation(image: Image.Image) -> object:
+    return image.getexif().get(_EXIF_ORIENTATION, 1)
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
@@ -234,6 +250,16 @@ def edge_grey(pixels: Pixels) -> float:
     return (float(border[(len(border) - 1) // 2]) + float(border[len(border) // 2])) / 2
 
 
+def _check_frames(image: Image.Image, where: str) -> None:
+    count = len(page_frames(image))
+    if count > 1 and image.format == "TIFF":
+        advice = "split it (the endpoint's level=page reads them all)"
+        raise ImageRefused(where, "several pages", f"{count} pages in one file; {advice}")
+    if count > 1:
+        advice = "save the one with the text"
+        raise ImageRefused(where, "several frames", f"an animation of {count} frames; {advice}")
+
+
 def _check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:
     width, height = size
     size_text = f"{width}×{height} pixels"
@@ -256,29 +282,6 @@ def _check_size(size: tuple[int, int], limits: ImageLimits, where: str) -> None:
             "image too narrow",
             f"{size_text}; the longer side may be {limits.max_aspect:g} times the shorter",
         )
-
-
-def _to_pixels(image: Image.Image, mode: Mode) -> Pixels:
-    if mode == "as it is":
-        mode = (
-            "L"
-            if image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
-            else "RGB"
-        )
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep(image, mode)
-    if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.asarray(image.convert(mode))
-
-
-def _from_deep(image: Image.Image, mode: Mode) -> Pixels:
-    """Scale 16- and 32-bit grey by its own range; Pillow's convert would clip it at 255."""
-    deep = np.asarray(image, dtype=np.float64)
-    top = 255.0 if deep.max(initial=0) <= 255 else 65535.0
-    grey = np.clip(deep * (255.0 / top), 0, 255).round().astype(np.uint8)
-    return grey if mode == "L" else np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def to_ink(pixels: Pixels) -> NDArray[np.float32]:

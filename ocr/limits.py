@@ -1,6 +1,9 @@
-"""Limits on the size of an image, apart from the code that opens images: settings use them too."""
+"""Limits and formats of images, apart from the code that opens images: settings use them too."""
 
 from dataclasses import dataclass
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm")
 
 
 @dataclass(frozen=True, slots=True)

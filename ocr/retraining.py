@@ -3,7 +3,7 @@
 Settings, the words of a verdict, the files that a retraining writes. No torch, no ray here.
 """
 
-from ocr.settings import Setting, Settings
+from ocr.settings import PathText, Setting, Settings
 
 BETTER, UNSURE, REFUSED = "better", "too few to be sure", "refused"
 VERDICT_FILE, PROGRESS_FILE = "verdict.json", "progress.json"
@@ -15,17 +15,17 @@ MAX_EPOCHS, MAX_BATCH_SIZE, MAX_LEARNING_RATE = 1000, 512, 0.1
 class RetrainConfig(Settings):
     """One retraining: which recogniser, which corrections, how long, and what counts as better."""
 
-    bundle: str = Setting(
+    bundle: PathText = Setting(
         min_length=1,
         on_resume="refuse",
         description="Recogniser to train further: a bundle's folder, or odia, bangla or thai",
     )
-    corrections: str = Setting(
+    corrections: PathText = Setting(
         min_length=1,
         on_resume="refuse",
         description="Folder of corrections, x.png with x.json (docs/formats.md)",
     )
-    storage_path: str = Setting(
+    storage_path: PathText = Setting(
         "runs",
         min_length=1,
         on_resume="free",
@@ -33,14 +33,14 @@ class RetrainConfig(Settings):
             "Folder that holds `output`; relative ones lie under LIPI_STORAGE where it is set"
         ),
     )
-    output: str | None = Setting(
+    output: PathText | None = Setting(
         None,
         on_resume="free",
         description=(
             "Folder of this retraining; null: retrain-NAME-HASH, so the same command resumes"
         ),
     )
-    replay: str | None = Setting(
+    replay: PathText | None = Setting(
         None,
         on_resume="refuse",
         description="Data set to replay and to validate with; null: the samples in the bundle",

@@ -12,6 +12,7 @@ class Sample:
 
     `image` is an encoded file (PNG, JPEG, WebP …). `group` names what a split must keep together
     (page, writer, face …), as `key=value` pairs. `source` says where the sample came from.
+    `findings` are a kind and a detail each: to be counted, though the sample is kept.
     """
 
     id: str
@@ -20,6 +21,7 @@ class Sample:
     level: Level = "line"
     group: tuple[tuple[str, str], ...] = ()
     source: str = ""
+    findings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

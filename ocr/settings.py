@@ -1,22 +1,25 @@
 """Settings: YAML and `key=value` overrides become typed, frozen values, or all mistakes at once.
 
 Neither this file nor any file that declares settings imports torch, transformers or ray, so a typo
-is answered in under a second.
+is answered in under a second. (Over 300 lines, because reading, messages and comparisons walk the
+same fields.)
 """
 
 import copy
 import difflib
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic
 import yaml
 from pydantic.fields import FieldInfo
 
 from ocr.errors import UserError
+from ocr.overrides import USUAL_NAMES, apply_override
 
 OnResume = Literal["refuse", "rounding", "free"]
 
@@ -26,6 +29,14 @@ class Settings(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
     renamed: ClassVar[dict[str, str]] = {}  # old name of a setting → its name
+
+
+def with_home(path: str) -> str:
+    """Return a path with `~` or `~user` at its beginning replaced by that home folder."""
+    return os.path.expanduser(path)
+
+
+PathText = Annotated[str, pydantic.AfterValidator(with_home)]  # a path, a name or a URL
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -75,21 +86,21 @@ def settings_from(
     """Validate plain values after `a.b=value` overrides, in order; `where` opens every message."""
     changed = copy.deepcopy(dict(values))
     for override in overrides:
-        _apply_override(changed, override)
+        apply_override(kind, changed, override)
     return parse_settings(kind, changed, where)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file; UserError when it is missing or no mapping."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
             values = yaml.load(file, _UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
     except OSError as problem:
         raise UserError(
             f"{path}: {problem.strerror or problem}; name a YAML config, such as "
             "configs/odia_ctc.yaml"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except (yaml.YAMLError, ValueError) as problem:
         raise UserError(f"{path}: not valid YAML: {problem}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping of settings, got {type(values).__name__}")
@@ -123,7 +134,7 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str)
     try:
         return kind.model_validate(dict(values))
     except pydantic.ValidationError as problem:
-        lines = [_describe(kind, error) for error in problem.errors()]
+        lines = [_describe(kind, error) for error in _first_causes(problem.errors())]
         count = f"{len(lines)} mistakes" if len(lines) > 1 else "1 mistake"
         raise UserError(
             "\n".join([f"{where}: {count}", *(f"  {line}" for line in lines)])
@@ -159,59 +170,66 @@ def changed_settings(old: Settings, new: Settings) -> dict[str, OnResume]:
     return {key: (after.get(key) or before[key])[1] for key in differing}
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(
-            f"{override!r}: an override is written key=value, such as train.max_steps=500"
+def _first_causes(errors: Sequence[Any]) -> list[Any]:
+    """Leave out that a list is too short where only a mistake in an item made it so."""
+    return [
+        error
+        for error in errors
+        if error["type"] != "too_short"
+        or not any(
+            other["loc"][: len(error["loc"])] == error["loc"] != other["loc"] for other in errors
         )
-    group: Any = values
-    *parents, last = key.split(".")
-    for parent in parents:
-        group = _inside(group, parent, override)
-    if isinstance(group, list):
-        last = _index(group, last, override)
-    try:
-        group[last] = yaml.safe_load(text)
-    except yaml.YAMLError as problem:
-        raise UserError(f"{override!r}: the value is not valid YAML: {problem}") from None
-
-
-def _inside(group: Any, key: str, override: str) -> Any:
-    """Return the mapping or list under a key; a missing mapping is made."""
-    if isinstance(group, list):
-        key = _index(group, key, override)
-    elif not isinstance(group.get(key), (dict, list)):
-        group[key] = {}
-    if not isinstance(group[key], (dict, list)):
-        raise UserError(f"{override!r}: {key!r} is a value, not a group")
-    return group[key]
-
-
-def _index(group: list[Any], key: str, override: str) -> Any:
-    if not key.isdecimal() or int(key) >= len(group):
-        raise UserError(f"{override!r}: expected a list index 0–{len(group) - 1}, got {key!r}")
-    return int(key)
+    ]
 
 
 def _describe(kind: type[Settings], error: Any) -> str:
     location = tuple(error["loc"])
-    key = ".".join(str(part) for part in location)
+    key = ".".join(_as_written(kind, location))
     if error["type"] == "extra_forbidden" and key in kind.renamed:
         return f"{key} is called {kind.renamed[key]} now"
     if error["type"] == "extra_forbidden":
-        known = _known_keys(kind, location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
-        return f"{key}: unknown setting; {hint}"
+        return f"{key}: unknown setting; {_hint(kind, location)}"
     if error["type"] == "missing":
         return f"{key}: missing; set it, there is no default"
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return _describe_tag(key, error)
+    if error["type"] in ("dict_type", "model_type"):
+        return f"{key}: expected a mapping, such as {{a: b}}, got {error['input']!r}"
     if error["type"] == "tuple_type":
         return f"{key}: expected a list, such as [a, b], got {error['input']!r}"
     value = "" if isinstance(error["input"], (dict, list)) else f", got {error['input']!r}"
     return f"{key + ': ' if key else ''}{error['msg'].removeprefix('Value error, ')}{value}"
+
+
+def _as_written(kind: type[Settings], location: tuple[Any, ...]) -> Iterator[str]:
+    """Yield the parts of a key as a config has them, without the names of a union's members."""
+    for number, part in enumerate(location):
+        known = _known_keys(kind, location[:number])
+        is_of_a_union = isinstance(part, str) and 0 < number < len(location) - 1 and known
+        if not (is_of_a_union and part not in known):
+            yield str(part)
+
+
+def _hint(kind: type[Settings], location: tuple[Any, ...]) -> str:
+    """Return what was probably meant: the name in another group, else a name like it here."""
+    name = str(location[-1])
+    meant = {name, USUAL_NAMES.get(name, name)}
+    elsewhere = [key for key in _keys_of(kind) if key.rpartition(".")[2] in meant]
+    if elsewhere:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    known = _known_keys(kind, location[:-1])
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
+
+
+def _keys_of(kind: type[Settings], prefix: str = "") -> list[str]:
+    """Return the dotted keys of all settings that are not inside a list."""
+    keys = list[str]()
+    for name, field in kind.model_fields.items():
+        groups = [] if "tuple[" in str(field.annotation) else list(groups_in(field.annotation))
+        inner = [key for group in groups for key in _keys_of(group, f"{prefix}{name}.")]
+        keys += inner or [prefix + name]
+    return list(dict.fromkeys(keys))
 
 
 def _describe_tag(key: str, error: Any) -> str:

@@ -1,5 +1,6 @@
 """The one Unicode normalisation of labels and readings, and grapheme clusters."""
 
+import codecs
 import unicodedata
 
 import regex
@@ -10,6 +11,7 @@ _JOINER_AT_TOKEN_END = regex.compile("[\u200c\u200d]+(?=[\\s\x1c-\x1f]|$)")
 _WHITE_SPACE = regex.compile(r"[\s\x1c-\x1f]+")
 _LINE_BREAKS = frozenset("\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029")
 _BYTE_ORDER_MARK = "\ufeff"
+_PEEKED = 64  # bytes that tell an encoding
 
 
 def normalise(text: str) -> str:
@@ -24,6 +26,24 @@ def normalise(text: str) -> str:
     text = _BANGLA_KHANDA_TA.sub("\u09ce", text)
     text = _JOINER_AT_TOKEN_END.sub("", text)
     return unicodedata.normalize("NFC", _WHITE_SPACE.sub(_one_space, text.strip()))
+
+
+def encoding_of(start: bytes) -> str:
+    """Return the encoding of a text file by its first bytes: UTF-8, or Windows' UTF-16.
+
+    UTF-16 is known by its byte order mark, or by the zeros of ASCII characters.
+    """
+    if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    zeros = [start[side:_PEEKED:2].count(0) for side in (0, 1)]
+    if min(zeros) == 0 and max(zeros) >= max(4, len(start[:_PEEKED]) // 4):
+        return "utf-16-le" if zeros[1] else "utf-16-be"
+    return "utf-8-sig"
+
+
+def decoded(data: bytes, errors: str = "strict") -> str:
+    """Return the text of a file in UTF-8 or UTF-16, without a byte order mark."""
+    return data.decode(encoding_of(data), errors)
 
 
 def in_one_line(text: str) -> str:

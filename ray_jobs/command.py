@@ -12,9 +12,10 @@ from typing import Any, NoReturn, TypeVar
 from ocr.errors import GivenUp, Terminated, UserError
 from ocr.files import read_json
 from ocr.retraining import RetrainConfig
-from ocr.settings import Settings, load_settings, read_yaml
+from ocr.settings import Settings, load_settings, read_yaml, with_home
 from ocr.settings_reference import as_text
 from ocr.sources.settings import SourceSettings
+from ocr.system_errors import mistake_of
 from serve.config import ServeConfig
 from trainers.config import TrainConfig
 from trainers.sweep.settings import SweepConfig
@@ -50,6 +51,12 @@ def run(
     except GivenUp as end:
         print(f"error: {end}", file=sys.stderr)
         status = 1
+    except OSError as problem:
+        message = mistake_of(problem, None, "name another path")
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        status = 2
     except KeyboardInterrupt as end:
         print("interrupted; run the same command to resume", file=sys.stderr)
         status = 143 if isinstance(end, Terminated) else 130
@@ -88,10 +95,10 @@ def in_storage(config: Stored) -> Stored:
 
     Inside a Ray job a relative path raises UserError: the job's folder is Ray's cache.
     """
-    path, shared = config.storage_path, os.environ.get("LIPI_STORAGE")
+    path, shared = config.storage_path, with_home(os.environ.get("LIPI_STORAGE", ""))
     if isinstance(config, ServeConfig) and "://" in path:
         return config
-    for where in (path, shared or ""):
+    for where in (path, shared):
         if "://" in where:
             raise UserError(
                 f"storage_path {where}: expected a folder; name one that every node mounts, "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ocr.ray_address import names_cluster
 from ocr.settings import load_settings
+from ocr.system_errors import reported
 from ray_jobs import command
 from serve.config import ServeConfig
 from serve.haproxy import use_haproxy
@@ -28,7 +29,8 @@ def main(arguments: Namespace) -> None:
         use_haproxy(config.limits)  # before Ray Serve is imported, which reads its settings then
     from serve.deploy import deploy
 
-    deploy(config)
+    with reported(config.storage_path, "set storage_path to a folder that you may write"):
+        deploy(config)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ from argparse import Namespace
 from pathlib import Path
 
 from ocr.errors import UserError
+from ocr.settings import with_home
 from ray_jobs import command
 
 
 def main(arguments: Namespace) -> None:
     """Print a table with a line per recogniser, or the changed lines and both error rates."""
-    data = dict(word.partition("=")[::2] for word in arguments.words if "=" in word)
+    named = dict(word.partition("=")[::2] for word in arguments.words if "=" in word)
     paths = [Path(word) for word in arguments.words if "=" not in word]
-    if set(data) - {"data"}:
+    if set(named) - {"data"}:
         raise UserError(
-            f"{', '.join(sorted(set(data) - {'data'}))}: unknown; "
+            f"{', '.join(sorted(set(named) - {'data'}))}: unknown; "
             "expected data=FOLDER or the name of an embedded data set"
         )
     if len(paths) != (3 if paths[:1] == [Path("compare")] else 1):
@@ -26,14 +27,15 @@ def main(arguments: Namespace) -> None:
             "expected RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER; "
             f"got {' '.join(arguments.words) or 'nothing'}"
         )
+    data = with_home(named["data"]) if "data" in named else None
     from trainers.runs.evaluate import HEADER, best_of, compared, evaluate_run
 
     if len(paths) == 3:
-        print(compared(paths[1], paths[2], data.get("data")))
+        print(compared(paths[1], paths[2], data))
         return
     print(HEADER)
     results = []
-    for result in evaluate_run(paths[0], data.get("data")):
+    for result in evaluate_run(paths[0], data):
         print(result, flush=True)
         results.append(result)
     if len(results) > 1:

@@ -13,6 +13,7 @@ the run. Every exported form is read with before it is kept.
 from argparse import Namespace
 from pathlib import Path
 
+from ocr.system_errors import reported
 from ray_jobs import command
 from trainers.config.export_request import ExportRequest
 
@@ -21,7 +22,8 @@ def main(arguments: Namespace) -> None:
     """Export and print the CER of each backend."""
     from trainers.runs.export import export_run
 
-    exported = export_run(arguments.run, arguments.overrides)
+    with reported(arguments.run, "set output to a folder that you may write"):
+        exported = export_run(arguments.run, arguments.overrides)
     for backend, cer in exported.bundle.backends.items():
         is_default = backend == exported.bundle.default_backend("cpu")
         print(f"{backend:<12}CER {cer:.2%}{'  (default on a CPU)' if is_default else ''}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ocr.dataset.config import PrepareConfig
 from ocr.settings import load_settings
+from ocr.system_errors import reported
 from ray_jobs import command
 from ray_jobs.units import as_ray_tasks
 
@@ -20,7 +21,10 @@ def main(arguments: Namespace) -> None:
     config = load_settings(PrepareConfig, arguments.config, arguments.overrides)
     from ocr.dataset.build import build, in_this_process
 
-    print(build(config, as_ray_tasks(config.workers) if config.workers > 1 else in_this_process))
+    with reported(config.output, "set output to a folder that you may write"):
+        print(
+            build(config, as_ray_tasks(config.workers) if config.workers > 1 else in_this_process)
+        )
     if config.format == "hub":
         from ocr.hub import upload
 

@@ -14,7 +14,7 @@ from ray_jobs import command
 
 def main(arguments: Namespace) -> int:
     """Read every image; return 2 where one was refused, each named."""
-    from ocr.file_reading import DOUBTFUL, read_files
+    from ocr.file_reading import DOUBTFUL, read_files, unread_in
     from ocr.recognizers.factory import load_all
 
     refused, doubtful = 0, list[tuple[float, Path]]()
@@ -27,6 +27,8 @@ def main(arguments: Namespace) -> int:
             print(reading.text if alone else f"{path}\t{reading.text}")
             if reading.confidence < DOUBTFUL:
                 doubtful.append((reading.confidence, path))
+    for warning in unread_in(arguments.images):
+        print(warning, file=sys.stderr)
     if doubtful:
         confidence, path = min(doubtful)
         print(

@@ -11,6 +11,7 @@ from argparse import Namespace
 
 from ocr.retraining import RetrainConfig
 from ocr.settings import settings_from
+from ocr.system_errors import reported
 from ray_jobs import command
 
 
@@ -25,7 +26,8 @@ def main(arguments: Namespace) -> None:
     from trainers import on_ray
     from trainers.retrain.run import retrain
 
-    print(retrain(config, on_ray.train, command.this_command()))
+    with reported(config.storage_path, "set storage_path to a folder that you may write"):
+        print(retrain(config, on_ray.train, command.this_command()))
 
 
 if __name__ == "__main__":

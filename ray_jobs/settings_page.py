@@ -32,6 +32,10 @@ Settings stand in a YAML file as nested groups and on the command line as `group
 *On resume* says what another value means for a run that exists: `refuse` is another run,
 `rounding` continues equal to rounding, `free` has no effect on the weights.
 
+On the command line a setting of type text takes the word after `=` as it stands: `#`, `: `,
+numbers, dates and commas are part of it. Other types are read as YAML: a list is `[a, b]`, a
+mapping `{a: b}`. `null` unsets a setting that may be null. A path may begin with `~`, also in YAML.
+
 `export.py` also takes any setting of the run, such as `decoding.method=beam`.
 
 ## Environment variables

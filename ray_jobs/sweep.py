@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ocr.settings import load_settings
+from ocr.system_errors import reported
 from ray_jobs import command
 from trainers.sweep.settings import SweepConfig
 
@@ -16,7 +17,8 @@ def main(arguments: Namespace) -> None:
     sweep = command.in_storage(load_settings(SweepConfig, arguments.config, arguments.overrides))
     from trainers.sweep.run import run_sweep
 
-    print(run_sweep(sweep, command.this_command()))
+    with reported(sweep.local_dir, "set storage_path to a folder that you may write"):
+        print(run_sweep(sweep, command.this_command()))
 
 
 if __name__ == "__main__":

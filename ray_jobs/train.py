@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ocr.settings import load_settings
+from ocr.system_errors import reported
 from ray_jobs import command
 from trainers.config import TrainConfig
 
@@ -23,7 +24,8 @@ def main(arguments: Namespace) -> None:
     if config.list_samples == "only":
         print(checked_data(config).listing())
         return
-    print(launch(config, on_ray.train, command.this_command(), finish))
+    with reported(config.local_run_dir, "set storage_path to a folder that you may write"):
+        print(launch(config, on_ray.train, command.this_command(), finish))
 
 
 if __name__ == "__main__":

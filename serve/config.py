@@ -5,7 +5,7 @@ import ipaddress
 import pydantic
 
 from ocr.limits import ImageLimits
-from ocr.settings import Setting, Settings
+from ocr.settings import PathText, Setting, Settings
 
 _IMAGES = ImageLimits()
 
@@ -91,12 +91,12 @@ class AutoscalingSettings(Settings):
 class ServeConfig(Settings):
     """One endpoint."""
 
-    bundle: str = Setting(
+    bundle: PathText = Setting(
         min_length=1,
         on_resume="free",
         description="Bundle to serve: a folder, or a shipped recogniser: odia, bangla, thai",
     )
-    storage_path: str = Setting(
+    storage_path: PathText = Setting(
         "runs/serve",
         min_length=1,
         on_resume="free",

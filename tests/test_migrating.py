@@ -40,7 +40,7 @@ WORDS = """
 THEIRS = {"src/config.py", "convert-xml-chandra-hf.py"}
 IN_RUN = re.compile(  # files that a run, a retraining or a checkpoint has, and not the checkout
     r"(?:metrics|timings)\.jsonl|report\.(?:json|html)|verdict\.json|dataset\.json|config\.yaml"
-    r"|README\.md|(?:train|validation)\.parquet|adapter_model\.safetensors|chandra_data\.yaml|document\.png"
+    r"|README\.md|(?:train|validation)\.parquet|adapter_(?:model\.safetensors|config\.json)|chandra_data\.yaml|document\.png"
 )
 DOTTED = re.compile(r"[a-z_]+(?:\.[a-z0-9_]+)+")
 

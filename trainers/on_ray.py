@@ -24,16 +24,17 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 import ray.train
 import ray.util.metrics
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import FailureConfig, RunConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer, get_device
 from ray.tune import Callback
 
 from ocr.errors import GivenUp, UserError, last_line
 from ocr.files import read_object, shown, write_json
 from ocr.ray_address import NoCluster
+from ocr.system_errors import mistake_of
 from trainers.config import TrainConfig
 from trainers.families.task import Task
-from trainers.loop.checkpoint import Checkpoint
+from trainers.loop.checkpoint import Checkpoint, again, steps_of
 from trainers.loop.engines.engine import NotFiniteError
 from trainers.loop.exported import Exported
 from trainers.loop.lease import LostLease, OldGroup, require_latest
@@ -42,7 +43,7 @@ from trainers.loop.notices import Notices
 from trainers.loop.progress import Progress
 from trainers.loop.run_state import RunContext
 from trainers.loop.workers import Workers
-from trainers.ray_cluster import connected, gpus_of_a_worker, require_places, uses_gpu
+from trainers.ray_cluster import connected, gpus_of_a_worker, require_places, scaling, uses_gpu
 from trainers.ray_network import RaysNetwork
 from trainers.ray_notices import Ending, RayNotices
 from trainers.ray_waiting import Waiting, run_checked
@@ -77,6 +78,8 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
         except (UserError, GivenUp):
             raise
         except Exception as problem:  # the run directory has all that a retry needs
+            if mistake := _mistake(job, problem):
+                raise mistake from problem
             of_workers = isinstance(problem, WorkerGroupError)  # restarted max_failures × already
             failure = job.config.max_failures + 1 if of_workers else failure + 1
             if failure > job.config.max_failures:
@@ -95,12 +98,18 @@ def _last_saved(job: Job) -> int:
     return -1 if step is None else int(step)
 
 
+def _mistake(job: Job, problem: BaseException) -> UserError | None:
+    """Return the message for a full disk or a folder that may not be written; else None."""
+    return mistake_of(problem, job.run_dir, again(job.run_dir))
+
+
 def _given_up(job: Job, problem: Exception) -> GivenUp:
     failures = job.config.max_failures + 1
+    stand = "Checkpoints are intact" if steps_of(job.run_dir) else "There is no checkpoint yet"
     return GivenUp(
         f"{shown(job.run_dir)}: stopped after {failures} "
         f"failure{'' if failures == 1 else 's'}: {last_line(problem)}. "
-        "Checkpoints are intact; run the same command to resume"
+        f"{stand}; run the same command to resume"
     )
 
 
@@ -116,13 +125,7 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
     use_gpu = uses_gpu(job.config)
     wanted = needs(job.config, threads, gpus_of_a_worker(job.config) if use_gpu else 0)
     require_places(job.config, wanted)
-    ray_dir = job.run_dir / "ray"
-    require_latest(job.run_dir, job.attempt)  # else the folder is another attempt's
-    shutil.rmtree(ray_dir, ignore_errors=True)
-    ray_dir.mkdir()
-    # Ray resumes silently from an equal name
-    name = f"attempt_{job.attempt:04d}_{uuid.uuid4().hex[:8]}"
-    outcome = ray_dir / f"{name}.json"
+    outcome = _outcome_file(job)
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={
@@ -132,10 +135,10 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
             "started_in": str(Path.cwd()),
         },
         torch_config=RaysNetwork(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=_scaling(job.config, wanted, use_gpu),
+        scaling_config=scaling(job.config, wanted, use_gpu),
         run_config=RunConfig(
-            name=name,
-            storage_path=str(ray_dir),
+            name=outcome.stem,
+            storage_path=str(outcome.parent),
             failure_config=FailureConfig(max_failures=job.config.max_failures),
             callbacks=list(callbacks),
         ),
@@ -155,16 +158,14 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
         raise RuntimeError("the workers returned without an outcome")
 
 
-def _scaling(config: TrainConfig, wanted: dict[str, float], use_gpu: bool) -> ScalingConfig:
-    # Ray Train's own class has it, the one that its stubs name does not
-    labels: dict[str, Any] = {"label_selector": config.label_selector or None}
-    return ScalingConfig(
-        num_workers=config.worker_count,
-        use_gpu=use_gpu,
-        resources_per_worker=wanted,
-        accelerator_type=config.accelerator_type,
-        **labels,
-    )
+def _outcome_file(job: Job) -> Path:
+    """Return the file for the workers' last word, in an empty folder of Ray's for this attempt."""
+    ray_dir = job.run_dir / "ray"
+    require_latest(job.run_dir, job.attempt)  # else the folder is another attempt's
+    shutil.rmtree(ray_dir, ignore_errors=True)
+    ray_dir.mkdir()
+    # Ray resumes silently from an equal name
+    return ray_dir / f"attempt_{job.attempt:04d}_{uuid.uuid4().hex[:8]}.json"
 
 
 def _train_worker(setup: dict[str, Any]) -> None:
@@ -174,16 +175,9 @@ def _train_worker(setup: dict[str, Any]) -> None:
     Ray would restart a worker that raises.
     """
     job, outcome = setup["job"], Path(setup["outcome"])
-    if not job.run_dir.is_dir():  # of a node that came after the preflight
-        raise FileNotFoundError(
-            f"{socket.gethostname()}: {job.run_dir} is not there; this node does not share it"
-        )
+    _settle_in(job, setup)
     if outcome.is_file():
         return
-    if Path(setup["started_in"]).is_dir():  # Ray starts workers in another folder
-        os.chdir(setup["started_in"])
-    os.nice(int(os.environ.get("LIPI_NICE", "0")))  # beside an endpoint that answers people
-    torch.set_num_threads(setup["threads"])
     workers = Workers.here()
     try:
         _fit(job, setup["threads"], workers)
@@ -203,6 +197,24 @@ def _train_worker(setup: dict[str, Any]) -> None:
         if workers.world > 1 and not is_shared:
             # the others wait for this worker: Ray ends them, and the next group reads the outcome
             raise
+    except Exception as problem:
+        message = _mistake(job, problem)
+        if message is None:
+            raise
+        write_json(outcome, {"error": str(message)})
+        if workers.world > 1:
+            raise
+
+
+def _settle_in(job: Job, setup: dict[str, Any]) -> None:
+    if not job.run_dir.is_dir():  # of a node that came after the preflight
+        raise FileNotFoundError(
+            f"{socket.gethostname()}: {job.run_dir} is not there; this node does not share it"
+        )
+    if Path(setup["started_in"]).is_dir():  # Ray starts workers in another folder
+        os.chdir(setup["started_in"])
+    os.nice(int(os.environ.get("LIPI_NICE", "0")))  # beside an endpoint that answers people
+    torch.set_num_threads(setup["threads"])
 
 
 def _fit(job: Job, threads: int, workers: Workers) -> None:

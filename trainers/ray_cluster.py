@@ -16,6 +16,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 import ray
 import torch
+from ray.train import ScalingConfig
 
 from ocr.errors import UserError, first_line
 from ocr.local_ray import start_local_ray
@@ -149,3 +150,16 @@ def gpus_of_a_worker(config: TrainConfig) -> int:
     if not config.spreads_over_gpus or "GPU" in config.resources_per_worker:
         return int(config.resources_per_worker.get("GPU", 1))
     return int(max(node["Resources"].get("GPU", 1) for node in ray.nodes() if node["Alive"]))
+
+
+def scaling(config: TrainConfig, wanted: dict[str, float], use_gpu: bool) -> ScalingConfig:
+    """Return Ray Train's word for the workers; `wanted`: of each."""
+    # Ray Train's own class has it, the one that its stubs name does not
+    labels: dict[str, Any] = {"label_selector": config.label_selector or None}
+    return ScalingConfig(
+        num_workers=config.worker_count,
+        use_gpu=use_gpu,
+        resources_per_worker=wanted,
+        accelerator_type=config.accelerator_type,
+        **labels,
+    )

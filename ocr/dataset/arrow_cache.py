@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ocr.dataset.fingerprint import Fingerprint
 from ocr.errors import UserError
 from ocr.files import cache_dir, locked, read_object, sync, write_json
+from ocr.system_errors import mistake_of, reported
 
 COLUMNS = ("id", "image", "text", "level", "group", "source")
 _FINEVISION = ("id", "images", "texts", "level", "group", "source")
@@ -38,11 +39,12 @@ def cached(location: str) -> tuple[Path, str]:
     name = location if "://" in location else Path(path).resolve()
     stamp = f"{name}\x1f{info.size}\x1f{info.mtime_ns}"
     target = cache_dir() / "arrow" / f"{hashlib.sha256(stamp.encode()).hexdigest()[:32]}.arrow"
-    if not _fingerprint(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.with_suffix(".lock")):  # other processes of this node wait
-            if not _fingerprint(target):
-                _make(files, path, location, target)
+    with reported(target, "make the data set again"):
+        if not _fingerprint(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with locked(target.with_suffix(".lock")):  # other processes of this node wait
+                if not _fingerprint(target):
+                    _make(files, path, location, target)
     return target, _fingerprint(target)
 
 
@@ -100,6 +102,8 @@ def _make(files: pyarrow.fs.FileSystem, path: str, location: str, target: Path) 
         os.replace(temporary, target)
         sync(target.parent)
     except (OSError, pa.ArrowException) as problem:
+        if mistake := mistake_of(problem, temporary, "make the data set again"):
+            raise mistake from None
         raise UserError(
             f"{location}: cannot be read as parquet: {problem}; make it again with "
             "ray_jobs/prepare.py"

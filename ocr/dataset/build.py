@@ -26,7 +26,7 @@ from ocr.dataset.config import PrepareConfig
 from ocr.dataset.describe import card, described, table_of
 from ocr.dataset.merge import Table, decide_duplicates
 from ocr.dataset.parts import Work, make_part
-from ocr.dataset.write import FILES, Tally, write_splits
+from ocr.dataset.write import FILES, Tally, is_fault, write_splits
 from ocr.errors import UserError
 from ocr.files import locked, read_json, replaced_folder, sync
 from ocr.sources.settings import SourceSettings
@@ -123,7 +123,7 @@ def _planned(config: PrepareConfig) -> list[Work]:
 def _stamps(source: SourceSettings) -> Iterator[tuple[str, int, int]]:
     """Yield (path, bytes, time) of the files behind a source."""
     for file in sources.files_of(source):
-        with contextlib.suppress(FileNotFoundError):  # its samples will be counted as missing
+        with contextlib.suppress(OSError, ValueError):  # its samples will be counted by a reason
             status = file.stat()
             yield str(file), status.st_size, status.st_mtime_ns
 
@@ -206,13 +206,12 @@ def _check_facts(config: PrepareConfig, works: Sequence[Work], staging: Path, ta
 def _check(config: PrepareConfig, tally: Tally) -> None:
     max_skipped = config.max_skipped
     for index, source in enumerate(config.sources):
-        if not tally.kept_of(index) and (faults := tally.faults_of(index)):
-            reason = next(
-                reason for (where, reason), _ in tally.skipped.most_common() if where == index
-            )
+        if not tally.kept_of(index) and (lost := tally.lost_of(index)):
+            count = sum(lost[reason] for reason in lost if is_fault(reason)) or lost.total()
+            worst = min(lost, key=lambda reason: (not is_fault(reason), -lost[reason]))
             raise UserError(
-                f"source {index + 1} ({source.format}): no sample was kept of {faults:,}; "
-                f"{reason}, such as {tally.examples[reason]}; no data set was written"
+                f"source {index + 1} ({source.format}): no sample was kept of {count:,}; "
+                f"{worst}, such as {tally.examples[worst]}; no data set was written"
             )
     kept, reasons, faults = sum(tally.kept_by_split.values()), tally.reasons, tally.faults
     listed = "".join(

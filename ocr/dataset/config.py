@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ocr.limits import ImageLimits
-from ocr.settings import Setting, Settings
+from ocr.settings import PathText, Setting, Settings
 from ocr.sources.settings import Source
 
 
@@ -121,7 +121,7 @@ class LintSettings(Settings):
 class PrepareConfig(Settings):
     """One data set: its folder, its sources, and the share that may be skipped."""
 
-    output: str = Setting(
+    output: PathText = Setting(
         on_resume="refuse",
         description="Folder of the data set; an existing data set there is replaced as a whole",
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ocr.dataset.config import PrepareConfig
 from ocr.dataset.merge import Decisions, Table
 from ocr.dataset.write import SPLITS, Tally, described_pairs
+from ocr.linting import KINDS
 from ocr.settings import resolved
 from ocr.templates import environment
 from ocr.text import describe_character
@@ -117,7 +118,8 @@ def table_of(value: dict[str, Any]) -> str:
     """
     lines = [*_describe_sources(value), *_describe_sizes(value)]
     lines += [
-        f"label: {kind}: {fault['count']:,} times, such as {fault['examples'][0][:150]}"
+        f"{'label' if kind in KINDS else 'image'}: {kind}: {fault['count']:,} times, "
+        f"such as {fault['examples'][0][:150]}"
         for kind, fault in value["lint"].items()
     ]
     lines += [

@@ -1,7 +1,15 @@
-"""The fingerprint of a data set: equal ones mean the same samples."""
+"""The fingerprint of a data set: equal ones mean the same samples; and the look of an image."""
 
 import hashlib
 import json
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ocr.pixels import Pixels
+
+_HASH_SIDE = (9, 16)  # dHash: 8 differences in each of 16 rows
 
 
 class Fingerprint:
@@ -19,3 +27,11 @@ class Fingerprint:
     def hexdigest(self) -> str:
         """Return the fingerprint of all samples so far."""
         return self._digest.hexdigest()
+
+
+def look_of(pixels: Pixels) -> bytes:
+    """Return a 128-bit difference hash (dHash): coarse pixels against the one left."""
+    grey: NDArray[np.uint8] = np.asarray(
+        Image.fromarray(pixels).convert("L").resize(_HASH_SIDE, Image.Resampling.BOX)
+    )
+    return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()

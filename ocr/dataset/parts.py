@@ -13,19 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from PIL import Image
 
 from ocr import sources
 from ocr.dataset.config import ImageSettings, PrepareConfig, SplitSettings
+from ocr.dataset.fingerprint import look_of
 from ocr.degrade import degraded
 from ocr.files import read_json, read_object, sync, write_json
 from ocr.images import ImageRefused, Pixels, encode_image, open_image, scale_to_fit
 from ocr.keyed import digest_of, share_of
 from ocr.limits import ImageLimits
 from ocr.linting import KINDS, fix, lint
+from ocr.pixels import contrast
 from ocr.sample import Sample, Skip
 from ocr.sources.settings import SourceSettings
 from ocr.sources.unit import Unit
@@ -34,7 +33,6 @@ from ocr.text import in_one_line, normalise
 KEY_BYTES = 16
 LEFT_OUT = "left out: "
 _BATCH_BYTES = 16_000_000
-_HASH_SIDE = (9, 16)  # dHash: 8 differences in each of 16 rows
 _EXAMPLES = 3
 _LONGEST_TEXT = 20_000  # a dense page; the linter's time grows with a hostile label
 _KEY = pa.binary(KEY_BYTES)
@@ -148,6 +146,8 @@ def _rows(config: PrepareConfig, work: Work, notes: _Notes) -> Iterator[dict[str
             if source.split != "auto"
             else work.unit.split or split_of(sample, config.split)
         )
+        for kind, detail in sample.findings:
+            notes.note(kind, storable(detail))
         for copy in (sample, *_copies(sample, pixels, source, split)):
             notes.kept += 1
             notes.facts |= set(dict(copy.group))
@@ -188,7 +188,12 @@ def _checked(
         sample.level,
         _grouped(sample, source),
         storable(sample.source),
+        (*sample.findings, *_blank(sample, pixels)),
     ), pixels
+
+
+def _blank(sample: Sample, pixels: Pixels) -> tuple[tuple[str, str], ...]:
+    return () if contrast(pixels) else (("image without contrast", sample.id),)
 
 
 def _fitting(sample: Sample, settings: ImageSettings) -> tuple[bytes, Pixels]:
@@ -290,11 +295,3 @@ def _row(
 def storable(text: str) -> str:
     """Return a text that UTF-8 can hold: lone surrogates as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def look_of(pixels: Pixels) -> bytes:
-    """Return a 128-bit difference hash (dHash): coarse pixels against the one left."""
-    grey: NDArray[np.uint8] = np.asarray(
-        Image.fromarray(pixels).convert("L").resize(_HASH_SIDE, Image.Resampling.BOX)
-    )
-    return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()

@@ -3,6 +3,7 @@
 Prepared sources are kept under a hash of their content.
 """
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.files import cache_dir, locked, read_json, read_object
 from ocr.sources.settings import SourceSettings
+from ocr.system_errors import reported
 
 Data = str | Sequence[SourceSettings]
 _SPLITS_TRIED = 10
@@ -37,6 +39,8 @@ def open_splits(
             if isinstance(train, str)
             else _divided(train, validation_ratio, max_skipped, division)
         )
+        if isinstance(folder, Path):
+            _require_both(folder, train, validation_ratio)
         return Dataset.open(folder, "train"), Dataset.open(folder, "validation")
     folders = [
         data
@@ -45,6 +49,23 @@ def open_splits(
         for data, split in ((train, "train"), (validation, "validation"))
     ]
     return Dataset.open(folders[0], "train"), Dataset.open(folders[1], "validation")
+
+
+def _require_both(folder: Path, train: Data, validation_ratio: float) -> None:
+    """Raise UserError where sources leave one split empty, in the words of a run's config."""
+    share, count = _kept(folder)
+    if 0 < share < 1:
+        return
+    why = (
+        f"data.validation_ratio is {validation_ratio:g}"
+        if validation_ratio == 0
+        else "all have one text or one page, and what is divided must differ"
+    )
+    name = "validation" if share == 0 else "training"
+    raise UserError(
+        f"{describe_data(train)}: nothing is left for {name} of {count:,} samples: {why}; "
+        "name other data in data.validation, or add samples with other texts"
+    )
 
 
 def open_training(data: Data, max_skipped: float) -> Dataset:
@@ -152,14 +173,19 @@ def _prepared(
     if division.on_leak != DivisionSettings().on_leak:
         name += f"-{division.on_leak}"
     folder = cache_dir() / "datasets" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with reported(folder, "prepare the data with ray_jobs/prepare.py"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _build_once(folder, config, is_again)
+    return folder
+
+
+def _build_once(folder: Path, config: PrepareConfig, is_again: bool) -> None:
     with locked(folder.with_suffix(".lock")):
         if read_object(folder / "dataset.json") is None:
             shutil.rmtree(folder, ignore_errors=True)  # damaged: in the cache, so made again
             report = _built(config.model_copy(update={"output": str(folder)}))
             if not is_again:
-                _say(str(report))
-    return folder
+                _say(_in_words_of_a_run(str(report)))
 
 
 def _built(config: PrepareConfig) -> Summary:
@@ -167,6 +193,10 @@ def _built(config: PrepareConfig) -> Summary:
     try:
         return build(config, in_processes)
     except UserError as problem:
-        if "split." not in str(problem):
-            raise
-        raise UserError(f"{problem} (in the config of a run, split is data.split)") from None
+        raise UserError(_in_words_of_a_run(str(problem))) from None
+
+
+def _in_words_of_a_run(text: str) -> str:
+    """Return a text with the settings of a division as the config of a run has them."""
+    text = text.replace("split.validation_ratio", "data.validation_ratio")
+    return re.sub(r"(?<!data\.)\bsplit\.(?=\w)", "data.split.", text)

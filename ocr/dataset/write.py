@@ -16,17 +16,23 @@ from ocr.dataset.fingerprint import Fingerprint
 from ocr.dataset.merge import DUPLICATE_ID, KEPT, LEAK, Decisions, Table, rows
 from ocr.dataset.parts import LEFT_OUT, Work, storable
 from ocr.files import read_json
+from ocr.sources.files import NOT_READ
 from ocr.text import graphemes
 
+_AGAIN = "duplicate sample"
 SPLITS = ("train", "validation")
 FILES = ("train.parquet", "validation.parquet", "dataset.json", "skipped.jsonl", "README.md")
 EXPECTED = (  # left out without a fault of the data, or by request: not counted against max_skipped
-    "duplicate sample",
+    _AGAIN,
     "marked unreadable",
     "region without text",
     "characters outside the dictionary",
     "text too long",
     "text not sure enough",
+    "page without such pieces",
+    "task without annotation",
+    "not PAGE",
+    "not ALTO",
 )
 SHARED = " also in validation"
 _ROWS_PER_GROUP, _BYTES_PER_GROUP = 1_000, 16_000_000
@@ -87,14 +93,16 @@ class Tally:
     @property
     def faults(self) -> int:
         """The number of samples left out for a fault."""
-        return sum(count for (_, reason), count in self.skipped.items() if _is_fault(reason))
+        return sum(count for (_, reason), count in self.skipped.items() if is_fault(reason))
 
-    def faults_of(self, source: int) -> int:
-        """Return the number of samples of one source left out for a fault."""
-        return sum(
-            count
-            for (where, reason), count in self.skipped.items()
-            if where == source and _is_fault(reason)
+    def lost_of(self, source: int) -> Counter[str]:
+        """Return by reason what one source lost, but for what another sample shows as well."""
+        return Counter(
+            {
+                reason: count
+                for (where, reason), count in self.skipped.items()
+                if where == source and reason != _AGAIN and not reason.endswith(SHARED)
+            }
         )
 
     def kept_of(self, source: int) -> int:
@@ -102,9 +110,12 @@ class Tally:
         return sum(count for (where, _), count in self.kept.items() if where == source)
 
 
-def _is_fault(reason: str) -> bool:
+def is_fault(reason: str) -> bool:
+    """Tell whether what is left out for this reason counts against `max_skipped`."""
     return (
-        reason not in EXPECTED and not reason.endswith(SHARED) and not reason.startswith(LEFT_OUT)
+        reason not in EXPECTED
+        and not reason.endswith(SHARED)
+        and not reason.startswith((LEFT_OUT, NOT_READ))
     )
 
 

@@ -7,6 +7,7 @@ from ocr.errors import UserError
 from ocr.recognizers.ctc.reading import load_ctc
 from ocr.recognizers.ensemble import Ensemble
 from ocr.recognizers.recognizer import Recognizer
+from ocr.settings import with_home
 
 
 def load(bundle: Path, backend: str | None = None, device: str | None = None) -> Recognizer:
@@ -29,5 +30,5 @@ def load(bundle: Path, backend: str | None = None, device: str | None = None) ->
 
 def load_all(bundles: str, backend: str | None = None, device: str | None = None) -> Recognizer:
     """Return the recogniser of `BUNDLE`, or the voting ensemble of `BUNDLE,BUNDLE,…`."""
-    members = [load(Path(bundle), backend, device) for bundle in bundles.split(",")]
+    members = [load(Path(with_home(bundle)), backend, device) for bundle in bundles.split(",")]
     return members[0] if len(members) == 1 else Ensemble(members)

@@ -14,7 +14,7 @@ from ocr.rendering.forms import UNCUT, Forms
 from ocr.rendering.scripts import JOINERS, Script, script_named
 from ocr.sources.files import located
 from ocr.sources.settings import SyntheticSettings
-from ocr.text import normalise
+from ocr.text import decoded, normalise
 
 # one salt for all sources, so that disjoint ranges never share a word
 _WORD_SALT = "lipi: which words"
@@ -239,7 +239,7 @@ def _read(path: Path) -> str:
         content = path.read_bytes()
         if path.suffix in _UNPACKED:
             content = _UNPACKED[path.suffix](content)
-        return content.decode("utf-8-sig", errors="replace")
+        return decoded(bytes(content), "replace")
     except (OSError, EOFError, lzma.LZMAError) as problem:
         raise UserError(
             f"{path}: {first_line(problem)}; `texts` names word lists or running text"

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocr.sample import Sample, Skip
+from ocr.sources import named_files
+from ocr.sources.archives import as_named, unzipped
 from ocr.sources.files import located
 from ocr.sources.unit import Unit
 
@@ -23,6 +25,8 @@ _READERS = {
     "page": "ocr.sources.page_xml",
     "alto": "ocr.sources.alto",
     "paddle": "ocr.sources.paddle",
+    "table": "ocr.sources.table",
+    "label_studio": "ocr.sources.label_studio",
     "corrections": "ocr.sources.corrections",
     "huggingface": "ocr.sources.huggingface",
     "pairs": "ocr.sources.pairs",
@@ -35,19 +39,22 @@ def plan(settings: "SourceSettings") -> list[Unit]:
 
     UserError when the source itself is wrong (a missing file, column or font).
     """
-    return list(_reader(settings).plan(settings))
+    named_files.forget()  # the folders may have changed since
+    return list(_reader(settings).plan(unzipped(settings)))
 
 
 def read(settings: "SourceSettings", unit: Unit) -> Iterator[Sample | Skip]:
     """Yield the samples and skips of one unit, in a fixed order, whatever was read before it."""
-    yield from _reader(settings).read(settings, unit)
+    folders = unzipped(settings)
+    items = _reader(settings).read(folders, unit)
+    yield from items if folders is settings else as_named(items, folders, settings)
 
 
 def files_of(settings: "SourceSettings") -> Iterator[Path]:
     """Yield every file on this disk that the samples depend on, folders with all their files."""
     for path in paths_of(settings):
         yield from _files_at(path)
-    yield from getattr(_reader(settings), "files", lambda _: iter(()))(settings)
+    yield from getattr(_reader(settings), "files", lambda _: iter(()))(unzipped(settings))
 
 
 def paths_of(settings: "SourceSettings") -> Iterator[Path]:
@@ -60,8 +67,15 @@ def paths_of(settings: "SourceSettings") -> Iterator[Path]:
         yield from (
             located(path)
             for path in ([value] if isinstance(value, str) else value or ())
-            if located(path).exists()
+            if _exists(located(path))
         )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, or a folder that may not be looked into
+        return False
 
 
 def _files_at(path: Path) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """ALTO (Library of Congress, versions 1 to 4) → pages; https://www.loc.gov/standards/alto/."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -11,12 +12,14 @@ from ocr.sources.layout import (
     NotThisFormat,
     Page,
     Piece,
+    Unusable,
     direction_of,
+    made,
     name_of,
-    plan_layout,
+    number,
     points_of,
-    read_layout,
 )
+from ocr.sources.layout_reading import plan_layout, read_layout
 from ocr.sources.settings import AltoSettings
 from ocr.sources.unit import Unit
 
@@ -33,12 +36,12 @@ def read(settings: AltoSettings, unit: Unit) -> Iterator[Sample | Skip]:
     return read_layout(settings, unit, parse)
 
 
-def parse(root: Element) -> Page:
-    """Return an alto element as a Page.
+def parse(root: Element) -> list[Page]:
+    """Return the pages of an alto element.
 
-    NotThisFormat for any other element or for several pages in one file, ValueError for attributes
-    that are no numbers. Coordinates in any unit (pixel, mm10, inch1200) mean shares of the page's
-    WIDTH and HEIGHT, which are in the same unit.
+    NotThisFormat for any other element, Unusable for pages without a size or images of their own.
+    Coordinates in any unit (pixel, mm10, inch1200) mean shares of the page's WIDTH and HEIGHT,
+    which are in the same unit.
     """
     if name_of(root) != "alto":
         raise NotThisFormat(
@@ -46,78 +49,113 @@ def parse(root: Element) -> Page:
             + ("; use format: page" if name_of(root) == "PcGts" else "")
         )
     pages = [element for element in root.iter() if name_of(element) == "Page"]
-    if len(pages) != 1:
-        raise NotThisFormat(f"{len(pages)} Page elements; one file describes one page")
+    if not pages:
+        raise Unusable("XML without a page", "alto has no Page")
+    names = [(file.text or "").strip() for file in root.iter() if name_of(file) == "fileName"]
+    if len(pages) > 1 and len(names) != len(pages):
+        raise Unusable(
+            "several pages in one file",
+            f"{len(pages)} pages and {len(names)} fileName; split it, or name an image for each",
+        )
+    order = {reference: position for position, reference in enumerate(_reading_order(root))}
+    images = names[:1] or [""] if len(pages) == 1 else names
+    return [
+        _page(root, page, image, order, f"page{position}" if len(pages) > 1 else "")
+        for position, (page, image) in enumerate(zip(pages, images, strict=True), start=1)
+    ]
+
+
+def _page(root: Element, page: Element, image: str, order: dict[str, int], id: str) -> Page:
     unit = next(
         (element.text for element in root.iter() if name_of(element) == "MeasurementUnit"), "pixel"
     )
-    width, height = (_number(pages[0], key) or 0.0 for key in ("WIDTH", "HEIGHT"))
+    width, height = (number(page, key) or 0.0 for key in ("WIDTH", "HEIGHT"))
     if (unit or "").strip() != "pixel" and not (width and height):
-        raise NotThisFormat(
-            f"measured in {unit}, but the page has no WIDTH and HEIGHT to scale it by"
+        raise Unusable(
+            "page without a size",
+            f"measured in {unit}, but the page has no WIDTH and HEIGHT to scale it by",
         )
-    image = next((element.text for element in root.iter() if name_of(element) == "fileName"), None)
-    regions = list(_regions(pages[0]))
-    order = {reference: position for position, reference in enumerate(_reading_order(root))}
+    regions = list(_regions(page))
     regions.sort(key=lambda region: order.get(region.id, len(order)))
-    return Page((image or "").strip(), width, height, tuple(regions))
+    return Page(image, width, height, tuple(regions), id)
 
 
-def _regions(parent: Element, degrees: float = 0.0) -> Iterator[Piece]:
-    """Yield text blocks in document order, through margins, print space and composed blocks."""
-    for number, element in enumerate(parent):
-        turned = _rotation(element, degrees)
-        if name_of(element) == "TextBlock":
-            yield _region(element, element.get("ID", f"block{number}"), turned)
-        elif name_of(element) in (
-            "TopMargin",
-            "LeftMargin",
-            "RightMargin",
-            "BottomMargin",
-            "PrintSpace",
-            "ComposedBlock",
-        ):
-            yield from _regions(element, turned)
+def _regions(
+    parent: Element,
+    degrees: float = 0.0,
+    problem: tuple[str, str] | None = None,
+    id: str = "lines",
+) -> Iterator[Piece]:
+    """Yield text blocks in document order, wherever they stand, and what stands outside of them."""
+    lines = [element for element in parent if name_of(element) == "TextLine"]
+    strings = [element for element in parent if name_of(element) == "String"]
+    if lines or strings or name_of(parent) == "TextBlock":
+        yield _region(parent, parent.get("ID", id), (lines, strings), degrees, problem)
+    for position, element in enumerate(parent):
+        if name_of(element) not in ("TextLine", "String"):
+            turned, odd = _rotation(element, degrees)
+            inner = parent.get("ID", "" if id == "lines" else id)
+            name = f"{inner}.{name_of(element).lower()}{position}".lstrip(".")
+            yield from _regions(element, turned, problem or odd, name)
 
 
-def _rotation(element: Element, otherwise: float) -> float:
-    """Return the clockwise rotation of a block; ROTATION runs counter-clockwise."""
-    turned = _number(element, "ROTATION")
-    return otherwise if turned is None else -turned
+def _rotation(element: Element, otherwise: float) -> tuple[float, tuple[str, str] | None]:
+    """Return the clockwise rotation of a block, and the problem of one that is no number.
+
+    ROTATION runs counter-clockwise.
+    """
+    try:
+        turned = number(element, "ROTATION")
+    except Unusable as problem:
+        return 0.0, (problem.reason, problem.detail)
+    return (otherwise if turned is None else -turned), None
 
 
-def _region(element: Element, id: str, degrees: float) -> Piece:
-    lines = [child for child in element if name_of(child) == "TextLine"]
+def _region(
+    element: Element,
+    id: str,
+    inside: tuple[list[Element], list[Element]],
+    degrees: float,
+    problem: tuple[str, str] | None,
+) -> Piece:
+    lines, strings = inside
     pieces = tuple(
-        _line(line, line.get("ID", f"{id}.line{number}"), degrees)
-        for number, line in enumerate(lines)
+        made(_line, line, line.get("ID", f"{id}.line{position}"), degrees)
+        for position, line in enumerate(lines)
     )
-    return Piece(
-        id,
-        _polygon(element) if _polygon(element) is not None else _around(pieces),
-        None,
-        None,
-        degrees,
-        pieces,
-    )
+    if strings:
+        detail = f"{len(strings)} String elements right in a {name_of(element)}"
+        pieces += (Piece(f"{id}.words", None, problem=("words outside a line", detail)),)
+    if problem:
+        pieces = tuple(replace(piece, text=None, problem=problem) for piece in pieces)
+
+    def whole(element: Element, id: str) -> Piece:
+        own = _polygon(element) if name_of(element) == "TextBlock" else None
+        polygon = _around(pieces) if own is None else own
+        return Piece(id, polygon, None, None, degrees, pieces, problem)
+
+    region = made(whole, element, id)
+    return region if region.pieces else replace(region, pieces=pieces)
 
 
 def _line(element: Element, id: str, degrees: float) -> Piece:
     strings = [child for child in element if name_of(child) == "String"]
     words = tuple(
-        _word(string, string.get("ID", f"{id}.word{number}"), degrees)
-        for number, string in enumerate(strings)
+        made(_word, string, string.get("ID", f"{id}.word{position}"), degrees)
+        for position, string in enumerate(strings)
     )
     sure = [word.confidence for word in words if word.confidence is not None]
     polygon = _polygon(element)
     direction = direction_of(points_of(element.get("BASELINE")), degrees)
+    problems = [word.problem for word in words if word.problem] if polygon is None else []
     return Piece(
         id,
         _around(words) if polygon is None else polygon,
-        _line_text(element),
-        float(np.mean(sure)) if sure else None,
+        None if problems else _line_text(element),
+        sum(sure) / len(sure) if sure else None,
         direction,
         words,
+        problems[0] if problems else None,
     )
 
 
@@ -140,7 +178,7 @@ def _line_text(element: Element) -> str | None:
 
 
 def _word(element: Element, id: str, degrees: float) -> Piece:
-    return Piece(id, _polygon(element), element.get("CONTENT"), _number(element, "WC"), degrees)
+    return Piece(id, _polygon(element), element.get("CONTENT"), number(element, "WC"), degrees)
 
 
 def _polygon(element: Element) -> Polygon | None:
@@ -158,9 +196,7 @@ def _polygon(element: Element) -> Polygon | None:
     points = points_of(shape.get("POINTS")) if shape is not None else None
     if points is not None:
         return points
-    left, top, width, height = (
-        _number(element, key) for key in ("HPOS", "VPOS", "WIDTH", "HEIGHT")
-    )
+    left, top, width, height = (number(element, key) for key in ("HPOS", "VPOS", "WIDTH", "HEIGHT"))
     if left is None or top is None or width is None or height is None:
         return None
     return np.array(
@@ -184,8 +220,3 @@ def _reading_order(root: Element) -> Iterator[str]:
     """Yield the block ids of the ReadingOrder (ALTO 4.3 and later), in its order."""
     for order in (element for element in root if name_of(element) == "ReadingOrder"):
         yield from (reference for element in order.iter() if (reference := element.get("REF")))
-
-
-def _number(element: Element, key: str) -> float | None:
-    value = element.get(key)
-    return float(value) if value else None

@@ -1,17 +1,22 @@
 """Files that a source names: read only inside its folder, only ordinary ones, only up to a size."""
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ocr.errors import UserError
+from ocr.limits import SUFFIXES
 from ocr.sample import Sample, Skip
 from ocr.sources.unit import Unit, in_rows
 
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 MAX_FILE_BYTES = 512_000_000
 SHIPPED_TEXTS = Path(__file__).parents[1] / "assets" / "texts"
+UNREAD = "/unread"  # the name of a unit: the files of a folder that nothing names
+NOT_READ = "not read: "
 _SHIPPED = "shipped:"
 
 
@@ -47,14 +52,15 @@ def read_inside(root: Path, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes
             )
         return path.read_bytes()
     except OSError as problem:
-        raise FileRefused("missing image", f"{path}: {problem.strerror or problem}") from None
+        reason = "missing image" if problem.errno in _MISSING else "unreadable file"
+        raise FileRefused(reason, f"{path}: {problem.strerror or problem}") from None
     except (ValueError, RuntimeError) as problem:  # a NUL in the path; a loop of links
         raise FileRefused("missing image", f"{path!r}: {problem}") from None
 
 
 def folder(path: str, setting: str, holds: str) -> Path:
     """Return the folder that a setting names; UserError when there is none."""
-    if not Path(path).is_dir():
+    if not os.path.isdir(path):  # of Path's own, a name that is too long is an error
         raise UserError(f"{path}: no such folder; `{setting}` names {holds}")
     return Path(path)
 
@@ -68,7 +74,7 @@ def plan_files(path: str, ending: str, holds: str) -> list[Unit]:
     names = _listed(str(folder(path, "path", holds)), ending)
     if not names:
         raise UserError(f"{path}: no file whose name ends in {ending}; `path` names {holds}")
-    return in_rows("", len(names))
+    return [*in_rows("", len(names)), Unit(UNREAD)]
 
 
 def read_files(
@@ -90,6 +96,19 @@ def _listed(path: str, ending: str) -> list[str]:
     return names_below(Path(path), [ending])
 
 
+def unread(root: Path, used: Iterable[str], read: tuple[str, ...]) -> Iterator[Skip]:
+    """Yield a Skip for every file below a folder that is neither `used` nor of an ending `read`."""
+    known = {PurePosixPath(os.path.normpath(name)).as_posix() for name in used}
+    closed = list[OSError]()
+    for name in sorted(_walk(root, ("",), closed.append)):
+        if name not in known and not name.lower().endswith(read):
+            ending = PurePosixPath(name).suffix.lower()
+            kind = "image" if ending in SUFFIXES else "file"
+            yield Skip(f"{root / name}", f"{NOT_READ}{kind} {ending}".rstrip(), "nothing names it")
+    for problem in closed:
+        yield Skip(str(problem.filename), "unreadable folder", problem.strerror or str(problem))
+
+
 def names_below(root: Path, endings: Iterable[str]) -> list[str]:
     """Return the sorted relative paths below `root` of files with one of the endings, in any case.
 
@@ -99,8 +118,10 @@ def names_below(root: Path, endings: Iterable[str]) -> list[str]:
     return sorted(_walk(root, lowered))
 
 
-def _walk(root: Path, endings: tuple[str, ...]) -> Iterator[str]:
-    for parent, folders, files in os.walk(root):
+def _walk(
+    root: Path, endings: tuple[str, ...], onerror: Callable[[OSError], None] | None = None
+) -> Iterator[str]:
+    for parent, folders, files in os.walk(root, onerror=onerror):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if name.lower().endswith(endings) and not name.startswith("."):

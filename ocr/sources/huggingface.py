@@ -13,9 +13,9 @@ from typing import Any
 
 from ocr.errors import UserError
 from ocr.sample import Sample, Skip
-from ocr.sources.files import FileRefused
+from ocr.sources.files import UNREAD, FileRefused, unread
 from ocr.sources.huggingface_rows import Columns, Unusable, image_of, text_of
-from ocr.sources.huggingface_splits import load, require_known
+from ocr.sources.huggingface_splits import METADATA, is_imagefolder, load, require_known
 from ocr.sources.settings import HuggingFaceSettings
 from ocr.sources.unit import Unit, in_rows
 
@@ -58,11 +58,15 @@ def plan(settings: HuggingFaceSettings) -> list[Unit]:
             ]
         else:
             units += in_rows(name, len(split.kept), goes_to)
-    return units
+    return [*units, Unit(UNREAD)] if is_imagefolder(Path(settings.path)) else units
 
 
 def read(settings: HuggingFaceSettings, unit: Unit) -> Iterator[Sample | Skip]:
     """Yield a Sample or a Skip for every row that dataset_classes and samples_per_class keep."""
+    if unit.name == UNREAD:
+        used = (str(name) for split in load(settings).values() for name in split[:]["image"])
+        yield from unread(Path(settings.path), used, METADATA)
+        return
     split = _open(settings.model_dump_json())[unit.name]
     for number, row in _rows(settings, split, unit):
         columns = split.columns

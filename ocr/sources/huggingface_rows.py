@@ -4,6 +4,7 @@ An image that a row only names is read only from inside the data set.
 """
 
 import functools
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from ocr.errors import UserError, first_line
 from ocr.sources.files import read_inside
+from ocr.sources.named_files import require_named
 from ocr.sources.settings import HuggingFaceSettings
 
 
@@ -109,8 +111,9 @@ def _read_file(settings: HuggingFaceSettings, path: str) -> bytes:
     import huggingface_hub
 
     local = Path(settings.path)
-    if local.exists():
-        return read_inside(local if local.is_dir() else local.parent, path)
+    if os.path.exists(local):
+        root = local if local.is_dir() else local.parent
+        return read_inside(root, require_named(root, path))
     if "://" not in path:
         kept = [
             Path(huggingface_hub.constants.HF_HUB_CACHE),

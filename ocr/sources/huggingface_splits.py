@@ -8,12 +8,13 @@ import difflib
 import functools
 import hashlib
 import json
+import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ocr.errors import UserError, first_line
@@ -27,7 +28,8 @@ _SPLIT_FOLDERS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
 }
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")
-_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_OTHER_FORMS = ("dataset_dict.json", "state.json")
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _FORMS = (
     "a save_to_disk folder, .parquet or .arrow files, or images with a metadata.csv or .jsonl "
     "(columns file_name and text)"
@@ -39,7 +41,7 @@ def load(settings: HuggingFaceSettings) -> dict[str, Any]:
     import datasets
 
     path = Path(settings.path)
-    local = path.exists()
+    local = os.path.exists(path)
     if not local and not _HUB_NAME.fullmatch(settings.path):
         raise UserError(
             f"{settings.path}: no such folder or file; `path` names one, or a data set of the "
@@ -82,7 +84,7 @@ def _load_local(settings: HuggingFaceSettings, path: Path) -> Any:
     if settings.subset is not None or _has_configurations(path / "README.md"):
         return load(str(path), settings.subset, cache_dir=str(_cache_of(path)))
     files = [path / name for name in names_below(path, [""])]
-    if metadata := [file for file in files if file.name in _METADATA]:
+    if metadata := [file for file in files if file.name in METADATA]:
         return _load_imagefolder(path, metadata)
     suffix = next(
         (
@@ -107,6 +109,15 @@ def _load_local(settings: HuggingFaceSettings, path: Path) -> Any:
     return load(
         suffix[1:], data_files=by_split or [str(file) for file in files if file.suffix == suffix]
     )
+
+
+def is_imagefolder(path: Path) -> bool:
+    """Tell whether this is a local folder of images that a metadata file names."""
+    if not os.path.isdir(path) or any((path / name).is_file() for name in _OTHER_FORMS):
+        return False
+    if _has_configurations(path / "README.md"):
+        return False
+    return any(PurePosixPath(name).name in METADATA for name in names_below(path, METADATA))
 
 
 def _load_imagefolder(path: Path, metadata: list[Path]) -> Any:

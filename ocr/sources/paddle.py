@@ -4,28 +4,40 @@ The first form is for recognition, the second for detection.
 """
 
 import contextlib
+import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-
-import numpy as np
+from typing import IO, Any, AnyStr
 
 from ocr.dictionary import Dictionary
 from ocr.errors import UserError
-from ocr.images import ImageRefused, Pixels, Polygon, cut, encode_image, open_image
-from ocr.limits import ImageLimits
+from ocr.images import ImageRefused, Pixels, Polygon
 from ocr.sample import Sample, Skip
+from ocr.sources.boxes import (
+    MALFORMED,
+    UNREADABLE,
+    Cutting,
+    cut_box,
+    open_page,
+    polygon_of,
+    text_of,
+)
 from ocr.sources.files import FileRefused, folder, read_inside
+from ocr.sources.named_files import find_named, require_named
 from ocr.sources.settings import PaddleSettings
 from ocr.sources.unit import Unit, in_rows
-from ocr.text import normalise
+from ocr.text import encoding_of, normalise
 
 _LONGEST_LINE_BYTES = 10_000_000
 _PAGES_PER_UNIT = 20
-_UNREADABLE = ("###", "*")
+_PEEKED = 4_096
+_BOXES = re.compile(r'\[\s*\{[^{}]*"(?:transcription|points)"\s*:')
 
 
 def plan(settings: PaddleSettings) -> list[Unit]:
@@ -35,6 +47,7 @@ def plan(settings: PaddleSettings) -> list[Unit]:
     """
     labels = Path(settings.path)
     _root(settings)
+    _require_kind(settings)
     dictionary = _dictionary(settings)
     for oddity in dictionary.oddities if dictionary else ():
         print(oddity, flush=True)
@@ -46,6 +59,19 @@ def plan(settings: PaddleSettings) -> list[Unit]:
         if settings.labels == "detection"
         else in_rows("", count)
     )
+
+
+def _require_kind(settings: PaddleSettings) -> None:
+    """Raise UserError where labels of boxes would be read as texts of whole images."""
+    if settings.labels == "detection":
+        return
+    for number, line in enumerate(_lines(Path(settings.path)), start=1):
+        text = line.decode("utf-8", "replace").partition(settings.delimiter)[2].strip()
+        if _BOXES.match(text):
+            raise UserError(
+                f"{settings.path}:{number}: the label is a list of boxes with texts; set "
+                "labels: detection, or name the label file with one text an image"
+            )
 
 
 def _report_missing(dictionary: Dictionary, settings: PaddleSettings) -> None:
@@ -82,29 +108,47 @@ def files(settings: PaddleSettings) -> Iterator[Path]:
     """Yield the images that the label file names."""
     root = _root(settings)
     for line in _lines(Path(settings.path)):
-        with contextlib.suppress(ValueError):  # not UTF-8, or a NUL: a Skip when it is read
-            yield root / line.decode("utf-8").partition(settings.delimiter)[0].strip().replace(
-                "\0", ""
-            )
+        with contextlib.suppress(ValueError):  # not UTF-8: a Skip when it is read
+            path = line.decode("utf-8").partition(settings.delimiter)[0].strip()
+            for name in _listed(path) or [path]:
+                yield root / (_found(root, name) or "")
+
+
+def _found(root: Path, name: str) -> str | None:
+    try:
+        return find_named(root, name)
+    except FileRefused:
+        return None
 
 
 def _lines(labels: Path) -> Iterator[bytes]:
-    """Yield lines as they are; of an extremely long line only the beginning is held.
+    """Yield lines in UTF-8; of an extremely long line only the beginning is held.
 
     UserError when the file cannot be read.
     """
     try:
         with open(labels, "rb") as file:
-            while line := file.readline(_LONGEST_LINE_BYTES):
-                rest = line
-                while not rest.endswith(b"\n") and (rest := file.readline(_LONGEST_LINE_BYTES)):
-                    pass
-                yield line
+            start = file.read(_PEEKED)
+            file.seek(0)
+            if (encoding := encoding_of(start)) != "utf-8-sig":
+                with io.TextIOWrapper(file, encoding, "replace", newline="\n") as text:
+                    yield from (line.encode() for line in _whole_lines(text, ""))
+            else:
+                yield from _whole_lines(file, b"")
     except OSError as problem:
         raise UserError(
             f"{labels}: {problem.strerror}; `path` names a PaddleOCR label file, one "
             "`path<TAB>text` a line"
         ) from None
+
+
+def _whole_lines(file: IO[AnyStr], empty: AnyStr) -> Iterator[AnyStr]:
+    feed = "\n" if isinstance(empty, str) else b"\n"
+    while line := file.readline(_LONGEST_LINE_BYTES):
+        rest = line
+        while rest[-1:] != feed and (rest := file.readline(_LONGEST_LINE_BYTES)):
+            pass
+        yield line
 
 
 def _read_line(line: bytes, where: str, settings: PaddleSettings) -> Iterator[Sample | Skip]:
@@ -116,6 +160,7 @@ def _read_line(line: bytes, where: str, settings: PaddleSettings) -> Iterator[Sa
     except UnicodeDecodeError as problem:
         yield Skip(where, "label not UTF-8", str(problem))
         return
+    path = path.strip()
     if not delimiter:
         yield Skip(
             where,
@@ -123,9 +168,22 @@ def _read_line(line: bytes, where: str, settings: PaddleSettings) -> Iterator[Sa
             f"no {settings.delimiter!r} between path and text in {path[:80]!r}",
         )
     elif settings.labels == "detection":
-        yield from _boxes(path.strip(), text, where, settings)
+        yield from _boxes(path, text, where, settings)
     else:
-        yield _whole_image(path.strip(), text, where, settings)
+        for position, name in enumerate(_listed(path) or [path]):
+            place = f"{where}[{position}]" if position else where
+            yield _whole_image(name, text, place, settings)
+
+
+def _listed(path: str) -> list[str]:
+    """Return the paths of a label with several images, `["a.png", "b.png"]`; else none."""
+    if not path.startswith("["):
+        return []
+    try:
+        paths = json.loads(path)
+    except (ValueError, RecursionError):
+        return []
+    return paths if isinstance(paths, list) and all(isinstance(one, str) for one in paths) else []
 
 
 def _whole_image(path: str, text: str, where: str, settings: PaddleSettings) -> Sample | Skip:
@@ -133,9 +191,10 @@ def _whole_image(path: str, text: str, where: str, settings: PaddleSettings) -> 
     if problem:
         return problem
     try:
-        data = read_inside(_root(settings), path)
+        data = read_inside(_root(settings), require_named(_root(settings), path))
     except FileRefused as refused:
         return Skip(where, refused.reason, refused.detail)
+    path = path.replace("\\", "/")
     return Sample(
         f"{Path(settings.path).name}#{path}",
         data,
@@ -148,10 +207,7 @@ def _whole_image(path: str, text: str, where: str, settings: PaddleSettings) -> 
 
 def _boxes(path: str, text: str, where: str, settings: PaddleSettings) -> Iterator[Sample | Skip]:
     try:
-        boxes = [
-            (str(box["transcription"]), np.array(box["points"], dtype=np.float64).reshape(-1, 2))
-            for box in json.loads(text)
-        ]
+        boxes = [(box["transcription"], box["points"], box) for box in json.loads(text)]
     except (ValueError, TypeError, KeyError, RecursionError) as problem:
         yield Skip(
             where,
@@ -159,11 +215,12 @@ def _boxes(path: str, text: str, where: str, settings: PaddleSettings) -> Iterat
             f'expected [{{"transcription": …, "points": [[x, y], …]}}, …]: {problem!r}',
         )
         return
+    polygons = [polygon_of(points) for _, points, _ in boxes]
     try:
-        page = open_image(
-            read_inside(_root(settings), path),
-            "as it is",
-            ImageLimits(settings.max_page_pixels, max_side_px=65_535),
+        page = open_page(
+            read_inside(_root(settings), require_named(_root(settings), path)),
+            [polygon for polygon in polygons if polygon is not None],
+            settings.max_page_pixels,
             path,
         )
     except (FileRefused, ImageRefused) as refused:
@@ -171,45 +228,31 @@ def _boxes(path: str, text: str, where: str, settings: PaddleSettings) -> Iterat
             Skip(f"{where}[{index}]", refused.reason, refused.detail) for index in range(len(boxes))
         )
         return
-    for index, (transcription, polygon) in enumerate(boxes):
-        yield _box(page, polygon, transcription, path, f"{where}[{index}]", index, settings)
+    for index, ((label, _, box), polygon) in enumerate(zip(boxes, polygons, strict=True)):
+        item = _box(page, polygon, label, f"{path.replace(chr(92), '/')}#{index}", settings)
+        if isinstance(item, Sample) and box.get("difficult") is True:
+            item = Skip("", "marked unreadable", "difficult")
+        yield replace(item, where=f"{where}[{index}]") if isinstance(item, Skip) else item
 
 
 def _box(
-    page: Pixels,
-    polygon: Polygon,
-    text: str,
-    path: str,
-    where: str,
-    index: int,
-    settings: PaddleSettings,
+    page: Pixels, polygon: Polygon | None, label: Any, id: str, settings: PaddleSettings
 ) -> Sample | Skip:
-    if text.strip() in _UNREADABLE:
-        return Skip(where, "marked unreadable", text.strip())
-    problem = _unspellable(text, where, settings)
-    if problem:
+    text = text_of(label)
+    if isinstance(text, Skip):
+        return text
+    if polygon is None:
+        return Skip("", MALFORMED, "points: expected [[x, y], …]")
+    if text.strip() not in UNREADABLE and (problem := _unspellable(text, "", settings)):
         return problem
-    try:
-        pixels = cut(page, polygon, _direction(polygon, settings.deskew_degrees))
-    except ImageRefused as refused:
-        return Skip(where, refused.reason, refused.detail)
-    return Sample(
-        f"{Path(settings.path).name}#{path}#{index}",
-        encode_image(pixels),
-        text,
+    cutting = Cutting(
         settings.level,
-        (("page", Path(path).stem),),
+        settings.deskew_degrees,
+        settings.max_page_pixels,
         f"paddle:{settings.path}",
     )
-
-
-def _direction(polygon: Polygon, least_degrees: float) -> float:
-    """Return the direction of a box's first edge, which lies along the top of the writing."""
-    if len(polygon) < 2:
-        return 0.0
-    x, y = polygon[1] - polygon[0]
-    degrees = float(np.rad2deg(np.arctan2(y, x)))
-    return degrees if abs(degrees) > least_degrees else 0.0
+    name = f"{Path(settings.path).name}#{id}"
+    return cut_box(page, polygon, text, name, cutting, id.rpartition("#")[0])
 
 
 def _unspellable(text: str, where: str, settings: PaddleSettings) -> Skip | None:

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ocr.images import SUFFIXES
+from ocr.limits import SUFFIXES
 from ocr.sample import Sample, Skip
-from ocr.sources.files import plan_files, read_files, read_inside
+from ocr.sources.files import UNREAD, names_below, plan_files, read_files, read_inside, unread
+from ocr.sources.named_files import find_beside, images_beside
 from ocr.sources.settings import PairsSettings
 from ocr.sources.unit import Unit
+from ocr.text import decoded
 
 _MAX_TEXT_BYTES = 1_000_000
 
@@ -22,7 +24,10 @@ def plan(settings: PairsSettings) -> list[Unit]:
 
 
 def read(settings: PairsSettings, unit: Unit) -> Iterator[Sample | Skip]:
-    """Yield a Sample or a Skip for every text file."""
+    """Yield a Sample or a Skip for every text file, then what no text file names."""
+    if unit.name == UNREAD:
+        yield from unread(Path(settings.path), _used(settings), (settings.suffix.lower(),))
+        return
     yield from read_files(
         settings.path,
         settings.suffix,
@@ -31,13 +36,20 @@ def read(settings: PairsSettings, unit: Unit) -> Iterator[Sample | Skip]:
     )
 
 
+def _used(settings: PairsSettings) -> Iterator[str]:
+    """Yield the images that text files belong to, also where there are several."""
+    root = Path(settings.path)
+    for name in names_below(root, [settings.suffix]):
+        yield from images_beside(root, name[: -len(settings.suffix)])
+
+
 def _pair(root: Path, name: str, settings: PairsSettings) -> Sample | Skip:
     try:
-        text = read_inside(root, name, _MAX_TEXT_BYTES).decode("utf-8-sig")
+        text = decoded(read_inside(root, name, _MAX_TEXT_BYTES))
     except UnicodeDecodeError as problem:
         return Skip(f"{root / name}", "label not UTF-8", str(problem))
     stem = name[: -len(settings.suffix)]
-    image = image_beside(root, stem)
+    image = find_beside(root, stem)
     if image is None:
         return Skip(
             f"{root / name}", "missing image", f"no {stem} with one of {', '.join(SUFFIXES)}"
@@ -50,9 +62,3 @@ def _pair(root: Path, name: str, settings: PairsSettings) -> Sample | Skip:
         (("file", image),),
         f"pairs:{settings.path}",
     )
-
-
-def image_beside(root: Path, stem: str) -> str | None:
-    """Return the image `stem` with a known ending in either case, relative to `root`; else None."""
-    endings = [ending for suffix in SUFFIXES for ending in (suffix, suffix.upper())]
-    return next((stem + ending for ending in endings if (root / (stem + ending)).exists()), None)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ocr.settings import Setting, Settings
+from ocr.settings import PathText, Setting, Settings
 
 SplitName = Literal["train", "validation", "auto"]
 Range = tuple[float, float]
@@ -53,11 +53,11 @@ class SourceSettings(Settings):
 class LayoutSettings(SourceSettings):
     """Page descriptions in XML, and the pieces of a page that become samples."""
 
-    path: str = Setting(
+    path: PathText = Setting(
         on_resume="refuse",
         description="Folder of XML files, searched with its subfolders, or one XML file",
     )
-    images: str | None = Setting(
+    images: PathText | None = Setting(
         None,
         on_resume="refuse",
         description=(
@@ -117,13 +117,13 @@ class PaddleSettings(SourceSettings):
     format: Literal["paddle"] = Setting(
         "paddle", on_resume="refuse", description="Format of the source: PaddleOCR label file"
     )
-    path: str = Setting(on_resume="refuse", description="Label file")
+    path: PathText = Setting(on_resume="refuse", description="Label file")
     labels: Literal["recognition", "detection"] = Setting(
         "recognition",
         on_resume="refuse",
         description="Kind of labels: one text an image, or boxes with texts, which are cut out",
     )
-    images: str | None = Setting(
+    images: PathText | None = Setting(
         None,
         on_resume="refuse",
         description="Folder that image paths are relative to; null: the label file's",
@@ -148,7 +148,7 @@ class PaddleSettings(SourceSettings):
         ),
         ge=1,
     )
-    character_dict_path: str | None = Setting(
+    character_dict_path: PathText | None = Setting(
         None,
         on_resume="refuse",
         description=(
@@ -173,7 +173,7 @@ class PairsSettings(SourceSettings):
     format: Literal["pairs"] = Setting(
         "pairs", on_resume="refuse", description="Format of the source: x.png with x.gt.txt"
     )
-    path: str = Setting(on_resume="refuse", description="Folder, searched with its subfolders")
+    path: PathText = Setting(on_resume="refuse", description="Folder, searched with its subfolders")
     suffix: str = Setting(
         ".gt.txt",
         on_resume="refuse",
@@ -185,6 +185,67 @@ class PairsSettings(SourceSettings):
     )
 
 
+class TableSettings(SourceSettings):
+    """A table with an image file and its text in each row: CSV, TSV or XLSX."""
+
+    format: Literal["table"] = Setting(
+        "table", on_resume="refuse", description="Format of the source: CSV, TSV or XLSX"
+    )
+    path: PathText = Setting(on_resume="refuse", description="Table: .csv, .tsv or .xlsx")
+    images: PathText | None = Setting(
+        None,
+        on_resume="refuse",
+        description="Folder that image paths are relative to; null: the table's",
+    )
+    file_column: str | None = Setting(
+        None,
+        on_resume="refuse",
+        description="Column of the image file; null: by its usual names, such as file_name",
+    )
+    text_column: str | None = Setting(
+        None,
+        on_resume="refuse",
+        description="Column of the text; null: by its usual names, such as text",
+    )
+    group_columns: dict[str, str] = Setting(
+        {},
+        on_resume="refuse",
+        description="Facts for split.by and their columns, such as writer: writer_id",
+    )
+    level: Literal["character", "word", "line", "paragraph", "page"] = Setting(
+        "line", on_resume="refuse", description="Level of the text in one image"
+    )
+
+
+class LabelStudioSettings(SourceSettings):
+    """Label Studio's export in JSON or JSON-MIN."""
+
+    format: Literal["label_studio"] = Setting(
+        "label_studio", on_resume="refuse", description="Format of the source: Label Studio's JSON"
+    )
+    path: PathText = Setting(on_resume="refuse", description="Exported file, JSON or JSON-MIN")
+    images: PathText | None = Setting(
+        None,
+        on_resume="refuse",
+        description="Folder of the images, searched by the names in the export; null: the export's",
+    )
+    level: Literal["character", "word", "line", "paragraph"] = Setting(
+        "line", on_resume="refuse", description="Level of the text in one region"
+    )
+    deskew_degrees: float = Setting(
+        3.0,
+        on_resume="refuse",
+        description="Regions that lean by more degrees than this are rotated upright",
+        ge=0,
+    )
+    max_page_pixels: int = Setting(
+        100_000_000,
+        on_resume="refuse",
+        description="Largest area of an image in pixels; larger images are not opened",
+        ge=1,
+    )
+
+
 class CorrectionsSettings(SourceSettings):
     """Corrections by people: a PNG and a JSON file each (docs/formats.md)."""
 
@@ -193,7 +254,7 @@ class CorrectionsSettings(SourceSettings):
         on_resume="refuse",
         description="Format of the source: a PNG and a JSON file for each sample",
     )
-    path: str = Setting(on_resume="refuse", description="Folder, searched with its subfolders")
+    path: PathText = Setting(on_resume="refuse", description="Folder, searched with its subfolders")
     level: Literal["character", "word", "line", "paragraph", "page"] = Setting(
         "line", on_resume="refuse", description="Level of the text in one image"
     )
@@ -210,7 +271,9 @@ class HuggingFaceSettings(SourceSettings):
         on_resume="refuse",
         description="Format of the source: a Hugging Face data set",
     )
-    path: str = Setting(on_resume="refuse", description="Name on the hub, or local folder or file")
+    path: PathText = Setting(
+        on_resume="refuse", description="Name on the hub, or local folder or file"
+    )
     subset: str | None = Setting(
         None, on_resume="refuse", description="Configuration of the hub's data set"
     )
@@ -285,7 +348,7 @@ class SyntheticSettings(SourceSettings):
         on_resume="refuse",
         description="Format of the source: texts rendered with fonts",
     )
-    texts: tuple[str, ...] = Setting(
+    texts: tuple[PathText, ...] = Setting(
         (),
         on_resume="refuse",
         description=(
@@ -293,7 +356,7 @@ class SyntheticSettings(SourceSettings):
             "(.xz, .gz); shipped:NAME: a file of ocr/assets/texts"
         ),
     )
-    dictionary: str | None = Setting(
+    dictionary: PathText | None = Setting(
         None,
         on_resume="refuse",
         description=(
@@ -366,7 +429,7 @@ class SyntheticSettings(SourceSettings):
     danda_share: float = Setting(
         0.0, on_resume="refuse", description="Share of words with a danda after them", ge=0, le=1
     )
-    fonts: tuple[str, ...] = Setting(
+    fonts: tuple[PathText, ...] = Setting(
         (),
         on_resume="refuse",
         description="Font families, font files or folders; empty: all installed for the script",
@@ -560,6 +623,8 @@ Source = Annotated[
     PageSettings
     | AltoSettings
     | PaddleSettings
+    | TableSettings
+    | LabelStudioSettings
     | CorrectionsSettings
     | HuggingFaceSettings
     | PairsSettings

@@ -82,7 +82,7 @@ def test_what_both_splits_share_is_an_error_or_left_out_as_the_config_says(tmp_p
     left_out = no_shared_text.model_copy(update={"on_leak": "drop_from_train"})
     for _ in range(2):  # what one made is not taken for the other
         with pytest.raises(
-            UserError, match=r"drop_from_train .*\(in the config of a run, split is data\.split\)"
+            UserError, match=r"data\.split\.on_leak=drop_from_train .*data\.split\.by;"
         ):
             open_splits(sources, None, 0.4, 0.01, no_shared_text)
         train, validation = open_splits(sources, None, 0.4, 0.5, left_out)
@@ -122,3 +122,17 @@ def test_a_missing_file_is_one_message_in_every_format(
     train, validation = (gone, there) if split == "train" else (there, gone)
     with pytest.raises(UserError, match="gone"):
         open_splits(train, validation, 0.1, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "says"), [(0.1, "all have one text or one page"), (0.0, "data.validation_ratio is 0")]
+)
+def test_sources_that_leave_nothing_for_validation_are_named(
+    tmp_path: Path, ratio: float, says: str
+) -> None:
+    sources = corrections(tmp_path, [{"corrected_text": WORDS[0]}] * 6)
+    with pytest.raises(UserError) as caught:
+        open_splits(sources, None, ratio, 0.01)
+    message = str(caught.value)
+    assert f"corrections:{tmp_path}: nothing is left for validation of 6 samples" in message
+    assert says in message and "data.validation" in message and "cache" not in message

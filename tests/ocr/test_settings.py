@@ -6,7 +6,7 @@ import pytest
 
 from ocr.dataset.config import PrepareConfig
 from ocr.errors import UserError
-from ocr.settings import changed_settings, load_settings, parse_settings
+from ocr.settings import changed_settings, load_settings, parse_settings, settings_from
 from tests.support.tiny import TINY, tiny_config
 from trainers.config import LoopSettings, TrainConfig
 
@@ -39,6 +39,43 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     ):
         assert part in message
     assert "data.train: missing" in message
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("learning_rate=1e-3", "did you mean optimizer.learning_rate?"),
+        ("lr=1e-3", "did you mean optimizer.learning_rate?"),
+        ("train.lr=1e-3", "did you mean optimizer.learning_rate?"),
+        ("batch_size=4", "did you mean train.global_batch_size or"),
+        ("epochs=3", "did you mean train.num_epochs?"),
+        ("max_steps=3", "did you mean train.max_steps?"),
+        ("validation_ratio=0.1", "did you mean data.validation_ratio?"),
+        ("lora_alpha=3", "did you mean lora.alpha?"),
+        ("character_dict_path=a", "data.character_dict_path or model.character_dict_path?"),
+        ("optimiser.learning_rate=1", "did you mean 'optimizer'?"),
+    ],
+)
+def test_a_setting_in_the_wrong_group_gets_its_full_name(word: str, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        settings_from(TrainConfig, TINY, [word], "test")
+    assert says in str(caught.value)
+
+
+def test_a_key_is_named_as_a_config_has_it() -> None:
+    sources = [{"format": "pairs", "path": "a"}, {"format": "page", "path": 3, "levels": ["x"]}]
+    with pytest.raises(UserError) as caught:
+        parse_settings(TrainConfig, {**TINY, "data": {"train": sources}}, "test")
+    for key in ("data.train.1.path: ", "data.train.1.levels.0: "):
+        assert f"  {key}" in str(caught.value)
+
+
+def test_a_mistake_in_one_source_adds_no_second_one() -> None:
+    sources = [{"format": "pairs", "path": "a", "levle": "line"}]
+    with pytest.raises(UserError, match=r"1 mistake\n.*levle: .* did you mean 'level'"):
+        parse_settings(PrepareConfig, {"output": "o", "sources": sources}, "test")
+    with pytest.raises(UserError, match=r"sources: .* at least 1 item"):
+        parse_settings(PrepareConfig, {"output": "o", "sources": []}, "test")
 
 
 def test_an_override_wins_over_the_file(tmp_path: Path) -> None:
@@ -123,13 +160,13 @@ def test_an_override_reaches_into_a_list_by_place(tmp_path: Path) -> None:
     [
         (
             "{format: pags, path: a}",
-            "sources.0.format: 'pags' is none of page, alto, paddle, corrections, "
-            "huggingface, pairs, synthetic; did you mean 'page'?",
+            "sources.0.format: 'pags' is none of page, alto, paddle, table, label_studio, "
+            "corrections, huggingface, pairs, synthetic; did you mean 'page'?",
         ),
         ("{path: a}", "sources.0.format: missing; set the kind of these settings"),
         (
             "{format: page, path: a, levels: line}",
-            "sources.0.page.levels: expected a list, such as [a, b], got 'line'",
+            "sources.0.levels: expected a list, such as [a, b], got 'line'",
         ),
     ],
 )

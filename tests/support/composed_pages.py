@@ -29,7 +29,7 @@ def pages_of(name: str) -> Iterator[tuple[str, Pixels, list[Box]]]:
     for file in sorted((DATA / name).rglob("*.xml")):
         if file.name.startswith("METS"):
             continue
-        layout = SETS[name](defusedxml.ElementTree.fromstring(file.read_bytes()))
+        (layout,) = SETS[name](defusedxml.ElementTree.fromstring(file.read_bytes()))
         beside = file.parent.relative_to(DATA / name).as_posix()
         image = DATA / name / find_image(DATA / name, beside, layout.image, file.stem)
         page = open_image(image, "L", ImageLimits(max_pixels=100_000_000, max_side_px=20_000))

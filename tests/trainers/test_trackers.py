@@ -34,7 +34,13 @@ SHORT = {
 
 @pytest.mark.parametrize(
     ("given", "trackers"),
-    [("wandb", ("wandb",)), ("none", ()), (["mlflow", "wandb"], ("mlflow", "wandb"))],
+    [
+        ("wandb", ("wandb",)),
+        ("none", ()),
+        (None, ()),
+        (["none"], ()),
+        (["mlflow", "wandb"], ("mlflow", "wandb")),
+    ],
 )
 def test_one_tracker_needs_no_list(given: Any, trackers: tuple[str, ...], tmp_path: Path) -> None:
     assert tiny_config(tmp_path, report_to=given).report_to == trackers

@@ -21,7 +21,7 @@ from ocr.recognizers.vlm.settings import (
     TinyVlmSettings,
     VlmSettings,
 )
-from ocr.settings import Setting, settings_from
+from ocr.settings import PathText, Setting, settings_from
 from trainers.config.data import DataSettings, with_shared_dictionary
 from trainers.config.deepspeed import DeepSpeedSettings, contradictions
 from trainers.config.export import ExportSettings
@@ -69,7 +69,7 @@ class TrainConfig(PlacementSettings):
         description="Name of the run's folder under storage_path; {data} becomes a hash of the "
         "data, so that other data makes another run beside it",
     )
-    storage_path: str = Setting(
+    storage_path: PathText = Setting(
         "runs",
         min_length=1,
         on_resume="free",
@@ -168,9 +168,8 @@ class TrainConfig(PlacementSettings):
     @classmethod
     def _one_tracker(cls, value: Any) -> Any:
         """Accept one name as a list of one, and none as an empty list."""
-        if isinstance(value, str):
-            return [] if value == "none" else [value]
-        return value
+        given = [value] if isinstance(value, str) else value
+        return [] if given in (None, ["none"]) else given
 
     @pydantic.model_validator(mode="after")
     def _closed_decoding_has_entries(self) -> "TrainConfig":

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 import pydantic
 
 from ocr.dataset.config import DivisionSettings
-from ocr.settings import Setting, Settings
+from ocr.settings import PathText, Setting, Settings
 from ocr.sources.settings import Source
 
 DataSource = Annotated[
-    Annotated[str, pydantic.Tag("folder")] | Annotated[tuple[Source, ...], pydantic.Tag("sources")],
+    Annotated[PathText, pydantic.Tag("folder")]
+    | Annotated[tuple[Source, ...], pydantic.Tag("sources")],
     pydantic.Discriminator(
         lambda value: "sources" if isinstance(value, (list, tuple)) else "folder"
     ),
@@ -77,7 +78,7 @@ class DataSettings(Settings):
         description="Number of samples used, from the start of the validation split; null: all",
     )
 
-    character_dict_path: str | None = Setting(
+    character_dict_path: PathText | None = Setting(
         None,
         on_resume="free",
         description="PaddleOCR dictionary file of the network and of every source of the format "

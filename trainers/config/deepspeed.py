@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pydantic
 
 from ocr.recognizers.vlm.settings import TinyVlmSettings, VlmSettings
-from ocr.settings import Setting, Settings
+from ocr.settings import Setting, Settings, with_home
 from trainers.config.training import LoopSettings, OptimizerSettings
 
 AUTO = "auto"  # as in Hugging Face's DeepSpeed files: filled from the run's settings
@@ -155,7 +155,7 @@ def _from_ours(train: LoopSettings, optimizer: OptimizerSettings) -> Mapping[str
 
 
 def _content(path: str) -> dict[str, Any]:
-    file = next((file for file in (Path(path), _PROJECT / path) if file.is_file()), None)
+    file = next((file for file in (Path(with_home(path)), _PROJECT / path) if file.is_file()), None)
     if file is None:
         raise ValueError(
             f"{path}: no such file; configs/deepspeed/ has zero1.json, zero2.json and zero3.json"

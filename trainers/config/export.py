@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from ocr.settings import Setting, Settings
+from ocr.settings import PathText, Setting, Settings
 
 
 class ExportSettings(Settings):
@@ -24,7 +24,7 @@ class ExportSettings(Settings):
     merged_dtype: Literal["bfloat16", "float16", "float32"] = Setting(
         "bfloat16", on_resume="free", description="Dtype of a merged model's weights (vlm)"
     )
-    llama_cpp: str | None = Setting(
+    llama_cpp: PathText | None = Setting(
         None,
         on_resume="free",
         description="Folder of a llama.cpp checkout, whose converter writes GGUF files (vlm)",

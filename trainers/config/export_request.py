@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from ocr.settings import Setting, Settings
+from ocr.settings import PathText, Setting, Settings
 
 
 class ExportRequest(Settings):
@@ -15,7 +15,7 @@ class ExportRequest(Settings):
         "base and adapter as one model (vlm); gguf: for llama.cpp (vlm, export.llama_cpp); hub: "
         "upload to the Hugging Face hub",
     )
-    output: str | None = Setting(
+    output: PathText | None = Setting(
         None,
         on_resume="free",
         description="Folder to write; null: RUN/bundle, RUN/merged, RUN/gguf or "

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from ocr.settings import Setting, Settings
+from ocr.settings import PathText, Setting, Settings
 from trainers.config.metrics import Metric
 
 
@@ -61,7 +61,7 @@ class LoopSettings(Settings):
         description="Number of newest checkpoints that are kept, besides the best one",
     )
     seed: int = Setting(42, ge=0, on_resume="refuse", description="Key of every random number")
-    init_from: str | None = Setting(
+    init_from: PathText | None = Setting(
         None,
         on_resume="refuse",
         description="Weights that a new run starts from: a bundle, a run with one, or a recogniser "
@@ -73,7 +73,7 @@ class LoopSettings(Settings):
         description="Characters with init_from. union: its own and those of the data; new: only "
         "those of the data; fail: its own, and an error where the data has others",
     )
-    resume_from: str | None = Setting(
+    resume_from: PathText | None = Setting(
         None,
         on_resume="free",
         description="Checkpoint of the run to go back to (a path, or latest); later ones move to "

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ocr.errors import UserError
 from ocr.files import read_json, sha256_of, sync, write_json
+from ocr.system_errors import reported
 from trainers.loop import faults
 from trainers.loop.lease import Writer
 
@@ -168,7 +169,38 @@ def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def write_checkpoint(run_dir: Path, run_id: str, snapshot: Snapshot, writer: Writer) -> Checkpoint:
-    """Write, hash, rename and read back one checkpoint of the run with this identity."""
+    """Write, hash, rename and read back one checkpoint of the run with this identity.
+
+    UserError for a full disk: the path, the free bytes, and what a checkpoint needs.
+    """
+    needed = f"the checkpoint of step {snapshot.step} needs {_bytes_of(snapshot):,}"
+    with reported(directory_of(run_dir, snapshot.step), again(run_dir), needed):
+        return _write(run_dir, run_id, snapshot, writer)
+
+
+def again(run_dir: Path) -> str:
+    """Return the advice after a failed write, and whether checkpoints stand."""
+    stand = "; the checkpoints before it are intact" if steps_of(run_dir) else ""
+    return f"set storage_path to a larger disk, and run the same command again{stand}"
+
+
+def _bytes_of(snapshot: Snapshot) -> int:
+    """Return about the bytes of a checkpoint's files."""
+    tensors = [*snapshot.weights.values(), *_tensors(snapshot.optimizer)]
+    texts = len(snapshot.metrics) + len(snapshot.config_yaml)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + texts
+
+
+def _tensors(value: Any) -> Iterable[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    inner = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, (Mapping, list, tuple)):
+        return []
+    return [tensor for one in inner for tensor in _tensors(one)]
+
+
+def _write(run_dir: Path, run_id: str, snapshot: Snapshot, writer: Writer) -> Checkpoint:
     final, step = directory_of(run_dir, snapshot.step), snapshot.step
     making = run_dir / f".{final.name}.{writer.token[:8]}.tmp"
     shutil.rmtree(making, ignore_errors=True)
@@ -338,8 +370,7 @@ class CheckpointThread:
             self._write(snapshot)
         except OSError as problem:
             self._problem = UserError(
-                f"checkpoint of step {snapshot.step}: {problem}; earlier ones are intact; "
-                "make room and run the same command again"
+                f"checkpoint of step {snapshot.step}: {problem}; run the same command again"
             )
             self._problem.__cause__ = problem
         except BaseException as problem:  # noqa: BLE001  (raised by the training thread)

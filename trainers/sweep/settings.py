@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from ocr.settings import Setting, Settings
+from ocr.settings import PathText, Setting, Settings
 from trainers.config.metrics import Metric
 
 _WORD_OF_A_NUMBER = re.compile(r"[+-]?\d+\.?\d*[eE][+-]?\d+")
@@ -117,14 +117,14 @@ class SweepConfig(Settings):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="Name of the sweep's folder under storage_path",
     )
-    storage_path: str = Setting(
+    storage_path: PathText = Setting(
         "runs",
         min_length=1,
         on_resume="free",
         description="Folder of runs and sweeps; a relative one lies in LIPI_STORAGE where that is "
         "set",
     )
-    base: str = Setting(
+    base: PathText = Setting(
         on_resume="refuse", description="Config of every trial, but for the settings of the space"
     )
     overrides: tuple[str, ...] = Setting(

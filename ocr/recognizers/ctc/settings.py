@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, get_args
 
 import pydantic
 
-from ocr.settings import Setting, Settings
+from ocr.settings import PathText, Setting, Settings
 
 
 class WritingSettings(Settings):
@@ -22,7 +22,7 @@ class WritingSettings(Settings):
             "the training split"
         ),
     )
-    character_dict_path: str | None = Setting(
+    character_dict_path: PathText | None = Setting(
         None,
         on_resume="refuse",
         description=(

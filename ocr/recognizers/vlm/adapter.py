@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ocr.bundle import Bundle
 from ocr.errors import UserError
+from ocr.recognizers.vlm.adapter_config import ADAPTER_CONFIG
 from ocr.recognizers.vlm.base_model import DTYPES, TARGETS, Base
 from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.reading import VlmRecognizer
@@ -29,7 +30,7 @@ from ocr.recognizers.vlm.settings import (
 from ocr.settings import parse_settings
 
 QUANTISED = ("nf4", "int8")
-ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+ADAPTER = "adapter_model.safetensors"
 
 
 def adapted(model: nn.Module, base: Base, lora: LoraSettings) -> nn.Module:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import pydantic
 
-from ocr.settings import Setting, Settings
+from ocr.settings import PathText, Setting, Settings
 
 INSTRUCTION = "Transcribe the text in this image exactly as it is written. Give the text alone."
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -91,7 +91,7 @@ class VlmSettings(BaseModelSettings):
     """A Qwen2.5-VL or Qwen3-VL (Chandra is one) from the hub or from a folder."""
 
     kind: Literal["vlm"] = Setting("vlm", on_resume="refuse", description="Kind of network")
-    name_or_path: str = Setting(
+    name_or_path: PathText = Setting(
         min_length=1,
         on_resume="refuse",
         description="Name on the hub, such as Qwen/Qwen2.5-VL-3B-Instruct, or local folder",
@@ -113,7 +113,7 @@ class TinyVlmSettings(BaseModelSettings):
     architecture: Literal["qwen3_vl", "qwen2_5_vl"] = Setting(
         "qwen3_vl", on_resume="refuse", description="Architecture of the tiny model"
     )
-    base_data: str = Setting(
+    base_data: PathText = Setting(
         "odia_few_words_base",
         on_resume="refuse",
         description="Data set whose training split the tiny model learns to read",

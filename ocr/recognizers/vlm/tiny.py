@@ -25,6 +25,7 @@ from ocr.keyed import fixed_generator
 from ocr.recognizers.vlm.base_model import quieten
 from ocr.recognizers.vlm.inputs import Patching, Prompt, fitted_size, padded, resized, vision_inputs
 from ocr.recognizers.vlm.settings import ImageSettings, TinyVlmSettings
+from ocr.system_errors import reported
 
 VERSION = 4  # version of this recipe: another one gives another model
 IMAGES = ImageSettings(max_side_px=160, min_pixels=1024, max_pixels=8192)
@@ -64,6 +65,12 @@ def built(settings: TinyVlmSettings) -> Path:
         / "tiny_vlm"
         / f"{settings.architecture}-{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]}"
     )
+    with reported(folder, "name another base"):
+        _build_once(settings, data, folder)
+    return folder
+
+
+def _build_once(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
     if not (folder / "config.json").is_file():
         # By hand, not by replaced_folder: of processes that build it at once the first one stays,
         # and none waits for another.
@@ -83,7 +90,6 @@ def built(settings: TinyVlmSettings) -> Path:
             shutil.rmtree(making)
             if not (folder / "config.json").is_file():
                 raise
-    return folder
 
 
 def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:

@@ -20,6 +20,7 @@ from ocr.images import encode_image
 from ocr.sample import Sample, Skip
 from ocr.settings import parse_settings
 from ocr.sources import plan, read
+from ocr.sources.files import UNREAD
 from ocr.sources.settings import HuggingFaceSettings
 from ocr.sources.unit import Unit
 
@@ -275,7 +276,8 @@ def test_digits_and_words_that_look_like_nothing_are_texts_in_metadata_csv(tmp_p
     (folder / "metadata.csv").write_text(
         '\ufefffile_name,text\n0.png,007\n1.png,NA\n2.png,"a, ""b"""\n3.png\n,x\n'
     )
-    *words, empty, nowhere = everything(folder)
+    *words, empty, nowhere, unread = everything(folder)
+    assert isinstance(unread, Skip) and unread.where == f"{folder}/4.png"
     assert [word.text for word in words if isinstance(word, Sample)] == ["007", "NA", 'a, "b"']
     assert (
         isinstance(empty, Skip)
@@ -300,12 +302,15 @@ def test_an_imagefolder_has_the_splits_of_its_folders_and_names_below_them(tmp_p
     for split in ("train", "val"):
         (tmp_path / "set" / split).mkdir(parents=True)
         rows = image_files(tmp_path / "set" / split / "pages")[:2]
+        for number in (2, 3, 4):
+            (tmp_path / "set" / split / "pages" / f"{number}.png").unlink()
         (tmp_path / "set" / split / "metadata.jsonl").write_text(
             "\n".join(json.dumps({**row, "file_name": f"pages/{row['file_name']}"}) for row in rows)
         )
     assert [(unit.name, unit.split) for unit in plan(settings(tmp_path / "set"))] == [
         ("train", "train"),
         ("validation", "validation"),
+        (UNREAD, None),
     ]
     assert contents(tmp_path / "set") == [(picture(0), WORDS[0]), (picture(1), WORDS[1])] * 2
 

@@ -214,7 +214,7 @@ def test_alto_words_are_spaced_as_sp_says_and_a_hyphen_is_shown(folder: Path) ->
 
 def test_alto_in_millimetres_without_a_page_size_is_refused(folder: Path) -> None:
     (skip,) = read(folder, alto(block(WORD), "mm10", ""))
-    assert isinstance(skip, Skip) and skip.reason == "not ALTO" and "mm10" in skip.detail
+    assert isinstance(skip, Skip) and skip.reason == "page without a size" and "mm10" in skip.detail
 
 
 BILLION_LAUGHS = (
@@ -233,7 +233,7 @@ EXTERNAL = '<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><PcGts><Page>&
         ("<html/>", "not PAGE"),
         (BILLION_LAUGHS, "XML with entities or a DTD"),
         (EXTERNAL, "XML with entities or a DTD"),
-        (page_xml(line()).replace('imageWidth="100"', 'imageWidth="wide"'), "not valid XML"),
+        (page_xml(line()).replace('imageWidth="100"', 'imageWidth="wide"'), "odd attribute"),
         (page_xml(line(), image="none.png"), "missing image"),
         (page_xml(line(), image=f"{'../' * 12}etc/passwd"), "path outside the images folder"),
         (page_xml(line(points="200,10 250,10 250,30")), "polygon outside the image"),

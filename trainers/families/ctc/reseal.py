@@ -13,16 +13,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ocr.bundle import Bundle, open_bundle, write_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, evaluate
+from ocr.overrides import value_of
 from ocr.recognizers.ctc.calibration import Calibration, fitted_with_error
+from ocr.recognizers.ctc.settings import CompactSettings
 from ocr.recognizers.factory import load
 from ocr.replay import VALIDATION
-from ocr.settings import parse_settings
+from ocr.settings import parse_settings, with_home
 from trainers.config import TrainConfig
 from trainers.families.model_card import MODEL_CARD, card_text
 
@@ -81,12 +81,12 @@ def main(words: Sequence[str]) -> None:
         open_bundle(Path(words[0])),
         dict(word.partition("=")[::2] for word in words[1:]),
     )
-    output = Path(given.pop("output", bundle.path))
+    output = Path(with_home(given.pop("output", str(bundle.path))))
     if not given or set(given) - set(GEOMETRY):
         raise UserError(
             f"expected {' and '.join(GEOMETRY)}, got {' '.join(words[1:]) or 'nothing'}"
         )
-    changes = {key: yaml.safe_load(value) for key, value in given.items()}
+    changes = {key: value_of(CompactSettings, key, value) for key, value in given.items()}
     made = reseal(bundle, output, changes)
     rates = ", ".join(f"{backend} {cer:.2%}" for backend, cer in made.backends.items())
     print(f"{made.path}: {made.name}@{made.sha256[:12]}, {rates}")

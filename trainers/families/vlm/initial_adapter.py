@@ -8,10 +8,13 @@ from torch import Tensor
 
 from ocr.bundle import DESCRIPTION, MANIFEST, open_bundle
 from ocr.errors import UserError
+from ocr.files import read_json
 from ocr.recognizers.vlm.adapter import read_adapter, require_base
+from ocr.recognizers.vlm.adapter_config import require_adapter_config, require_equal
 from ocr.recognizers.vlm.base_model import Base
 from ocr.recognizers.vlm.find import find_base
-from trainers.config import TrainConfig
+from ocr.recognizers.vlm.settings import LoraSettings
+from trainers.config import TrainConfig, config_of_run
 from trainers.loop import checkpoint as checkpoints
 
 _ADAPTER = "default"
@@ -22,14 +25,14 @@ def origins(config: TrainConfig) -> dict[str, str]:
     base = find_base(config.vlm)
     if not config.train.init_from:
         return {"base": base.sha256}
-    weights = initial_adapter(Path(config.train.init_from), base)
+    weights = initial_adapter(Path(config.train.init_from), base, config.lora)
     return {"base": base.sha256, "init_from": hashlib.sha256(save(weights)).hexdigest()}
 
 
-def initial_adapter(path: Path, base: Base) -> dict[str, Tensor]:
+def initial_adapter(path: Path, base: Base, lora: LoraSettings) -> dict[str, Tensor]:
     """Return the adapter that `train.init_from` names, under PEFT's own names.
 
-    Raises UserError where there is none, or one of another base.
+    Raises UserError where there is none, or one of another base, rank, scale or kind.
     """
     for folder in (path / "bundle", path):
         if (folder / MANIFEST).is_file() and (folder / DESCRIPTION).is_file():
@@ -39,13 +42,27 @@ def initial_adapter(path: Path, base: Base) -> dict[str, Tensor]:
                     f"{path}: a bundle of the family {bundle.family!r}; "
                     "train.init_from needs one with an adapter"
                 )
-            require_base(base, bundle.model.get("base_sha256"), str(folder))
+            base_sha256 = bundle.model.get("base_sha256")
+            require_base(base, base_sha256, str(folder))
+            require_adapter_config(folder, lora, None if base_sha256 else base.name)
             return read_adapter(folder)
     if (path / checkpoints.MANIFEST).is_file():
+        _require_run(path.parent, base, lora, str(path))
         weights = checkpoints.verify_hashes(path).weights()
         return {
             name.removeprefix("model.").replace(f".{_ADAPTER}.", "."): tensor
             for name, tensor in weights.items()
             if name.startswith("model.")
         }
-    return read_adapter(path)
+    weights = read_adapter(path)
+    require_adapter_config(path, lora, base.name)
+    return weights
+
+
+def _require_run(run_dir: Path, base: Base, lora: LoraSettings, where: str) -> None:
+    """Raise UserError where the run of a checkpoint has another base or adapter."""
+    if (run_dir / "config.yaml").is_file():
+        require_equal(config_of_run(run_dir / "config.yaml").lora, lora, where)
+    if (run_dir / "run.json").is_file():
+        fingerprints = read_json(run_dir / "run.json").get("fingerprints", {})
+        require_base(base, fingerprints.get("base"), where)

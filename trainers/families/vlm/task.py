@@ -179,7 +179,7 @@ class VlmTask:
 
         Raises UserError where the adapter belongs to another base or has another shape.
         """
-        fill(self.network.model, initial_adapter(Path(path), self.base), path)
+        fill(self.network.model, initial_adapter(Path(path), self.base, self.config.lora), path)
 
     def _adapted(self, device: str) -> nn.Module:
         """Return the base with a new adapter, initialised by the run's seed."""
