@@ -6,6 +6,7 @@ doubled.
 
 import base64
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -20,21 +21,23 @@ from ocr.scoring import score_all
 from ocr.text import normalise
 from serve.client import Client
 from tests.support.browser import PHONE, browser, correct, opened, read, until
+from tests.support.commands import PROJECT
 from tests.support.load import odia_words
 from tests.support.running import Running, endpoint, loaded, word_shots
 
-THAI = Path(__file__).parent.parent.parent.parent / "shared" / "data" / "thai_print_lines"
+BANGLA = PROJECT.parent / "shared" / "data" / "bangla_handwriting_lines"
 QUICK = {"num_epochs": 6}  # of the steps that a real retraining takes
 
 
-def lines(count: int) -> list[tuple[Path, str]]:
-    """Real lines of running text, no table cells, no text twice."""
-    found: dict[str, Path] = {}
-    for path in sorted(set(THAI.glob("*.png")) - set(THAI.glob("*_page*"))):
-        text = normalise(path.with_name(f"{path.stem}.gt.txt").read_text(encoding="utf-8").strip())
-        if 12 <= len(text) <= 60:
-            found.setdefault(text, path)
-    return [(path, text) for text, path in found.items()][:count]
+def lines(page: int, count: int) -> list[tuple[Path, str]]:
+    """Lines of one of the two pages that one person wrote."""
+    paths = sorted(BANGLA.glob("*.png"))
+    pages = sorted({re.split(r"_[yl]\d", path.stem)[0] for path in paths})
+    mine = [path for path in paths if path.stem.startswith(pages[page])][:count]
+    return [
+        (path, normalise(path.with_suffix(".gt.txt").read_text(encoding="utf-8").strip()))
+        for path in mine
+    ]
 
 
 def errors(address: str, pairs: list[tuple[Path, str]]) -> tuple[int, int]:
@@ -48,13 +51,13 @@ def errors(address: str, pairs: list[tuple[Path, str]]) -> tuple[int, int]:
     ), counts.character_edits
 
 
-@pytest.mark.skipif(not THAI.is_dir(), reason="real lines lie beside the project")
+@pytest.mark.skipif(not BANGLA.is_dir(), reason="real lines lie beside the project")
 @pytest.mark.timeout(1500)
-def test_ten_lines_corrected_in_a_browser_are_read_right_and_others_better(tmp_path: Path) -> None:
-    twenty = lines(20)
-    corrected, others = twenty[::2], twenty[1::2]
+def test_ten_lines_corrected_in_a_browser_are_read_better_and_others_too(tmp_path: Path) -> None:
+    """Handwriting that the recogniser reads badly; the others are of another page."""
+    corrected, others = lines(0, 10), lines(1, 10)
     with (
-        endpoint(tmp_path / "serve", "autoscaling.max_replicas=1", bundle="thai") as running,
+        endpoint(tmp_path / "serve", "autoscaling.max_replicas=1", bundle="bangla") as running,
         browser() as chromium,
     ):
         before = errors(running.address, corrected), errors(running.address, others)
@@ -85,8 +88,8 @@ def test_ten_lines_corrected_in_a_browser_are_read_right_and_others_better(tmp_p
             f"\ncorrected (right, errors): {before[0]} -> {after[0]}; others: {before[1]} -> "
             f"{after[1]}; start to live {seconds:.0f} s; pictures in {tmp_path}"
         )
-        assert after[0][0] >= 8
-        assert after[1][1] < before[1][1]
+        assert after[0][1] < 0.5 * before[0][1]
+        assert after[1][1] < 0.8 * before[1][1]
         told = [entry["what"] for entry in running.get("/v1/models/journal")]
         assert told == ["deploy", "live", "retrain", "retrained", "promote", "live"]
 
