@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -12,9 +11,10 @@ from typing import Any, NoReturn, TypeVar
 from ocr.errors import GivenUp, Terminated, UserError
 from ocr.files import read_json
 from ocr.retraining import RetrainConfig
-from ocr.settings import Settings, load_settings, read_yaml, with_home
+from ocr.settings import Settings, load_settings, read_yaml
 from ocr.settings_reference import as_text
 from ocr.sources.settings import SourceSettings
+from ocr.storage import storage_path
 from ocr.system_errors import mistake_of
 from serve.config import ServeConfig
 from trainers.config import TrainConfig
@@ -91,26 +91,8 @@ def this_command() -> str:
 
 
 def in_storage(config: Stored) -> Stored:
-    """Make storage_path absolute: as given, under LIPI_STORAGE, or under the working directory.
-
-    Inside a Ray job a relative path raises UserError: the job's folder is Ray's cache.
-    """
-    path, shared = config.storage_path, with_home(os.environ.get("LIPI_STORAGE", ""))
-    if isinstance(config, ServeConfig) and "://" in path:
-        return config
-    for where in (path, shared):
-        if "://" in where:
-            raise UserError(
-                f"storage_path {where}: expected a folder; name one that every node mounts, "
-                "such as /mnt/lipi"
-            )
-    if not Path(path).is_absolute():
-        if not shared and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-            raise UserError(
-                f"storage_path {path}: relative inside a Ray job, whose folder is lost; "
-                "set LIPI_STORAGE or storage_path to a folder such as /mnt/lipi"
-            )
-        path = str((Path(shared) if shared else Path.cwd()) / path)
+    """Return the config with an absolute storage_path; see `ocr.storage.storage_path`."""
+    path = storage_path(config.storage_path, takes_buckets=isinstance(config, ServeConfig))
     return config.model_copy(update={"storage_path": path})
 
 

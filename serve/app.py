@@ -9,6 +9,7 @@ from typing import Any
 from ray.serve import Application
 
 from ocr.settings import settings_from
+from ocr.storage import storage_path
 from serve.config import ServeConfig
 from serve.deployment import deployment
 from serve.models import Models
@@ -18,11 +19,14 @@ from serve.promotion import promoter
 def build(arguments: dict[str, Any]) -> Application:
     """Return the endpoint for `serve run serve.app:build bundle=odia …` and `serve deploy`.
 
-    Settings come as key=value, or nested as in a config file.
+    Settings come as key=value, or nested as in a config file. Raises UserError for a storage_path
+    that would lie in Ray's cache.
     """
     words = [f"{key}={value}" for key, value in arguments.items() if isinstance(value, str)]
     nested = {key: value for key, value in arguments.items() if not isinstance(value, str)}
     config = settings_from(ServeConfig, nested, words, "serve.app:build")
+    path = storage_path(config.storage_path, takes_buckets=True)
+    config = config.model_copy(update={"storage_path": path})
     bundle, entry = first_bundle(config)
     return deployment(config, bundle, entry, entry, promoter)
 

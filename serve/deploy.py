@@ -25,11 +25,13 @@ from ocr.local_ray import start_local_ray
 from ocr.ray_address import names_cluster, require_cluster
 from serve.app import first_bundle
 from serve.config import ServeConfig
-from serve.deployment import APPLICATION, deployment
+from serve.deployment import deployment
 from serve.models import Models
 from serve.promotion import end_promoter, promoter
+from serve.running import run, state
 
 _FINISH_S = 3.0
+_SAID_AGAIN_S = 30.0
 
 
 def deploy(config: ServeConfig) -> None:
@@ -86,12 +88,31 @@ def _start_serve(config: ServeConfig, bundle: str, entry: str) -> None:
         http_options={"host": config.host, "port": config.port, "request_timeout_s": timeout},
         logging_config={"log_level": "WARNING"},
     )
-    serve.run(
+    run(
         deployment(config, bundle, entry, entry, promoter),
-        name=APPLICATION,
-        route_prefix="/",
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        {"enable_access_log": False, "log_level": "WARNING"},
     )
+    _wait_for_replicas()
+
+
+def _wait_for_replicas() -> None:
+    """Wait for all replicas; where some find no place, for one, and say so.
+
+    Raises UserError where they fail.
+    """
+    said_at = time.monotonic()
+    while True:
+        now = state()
+        if now.failed:
+            raise UserError(f"the endpoint does not start: {now.message}")
+        if now.is_settled and now.answering:
+            break
+        if time.monotonic() - said_at > _SAID_AGAIN_S:
+            said_at = time.monotonic()
+            print(f"waiting for replicas: {now.answering} answer; {now.message}", flush=True)
+        time.sleep(0.2)
+    if now.message:
+        print(f"{now.answering} replicas answer; {now.message}", flush=True)
 
 
 def _finish_haproxy() -> None:

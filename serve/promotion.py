@@ -10,15 +10,15 @@ import time
 from typing import Any
 
 import ray
-from ray import serve
 
 from ocr.errors import UserError
 from serve.config import ServeConfig
 from serve.corrections import Corrections
-from serve.deployment import APPLICATION, DEPLOYMENT, deployment
+from serve.deployment import deployment
 from serve.journal import Entry
 from serve.models import Models
 from serve.retraining import Retrainings
+from serve.running import run, state
 
 NAMESPACE, NAME = "lipi", "lipi-promoter"
 _POLL_S = 1.0
@@ -122,20 +122,24 @@ class Promoter:
             self._models.load(bundle, self._config.backend, "cpu")
 
     def _deploy(self, bundle: str, promotion: str, candidate: tuple[str, float]) -> str | None:
-        """Redeploy; return None once every replica has reported that it reads, else why not."""
+        """Redeploy; return None once every replica has reported that it reads, else why not.
+
+        Replicas that no node has room for are not waited for: they load it when there is room.
+        """
         application = deployment(
             self._config, bundle, promotion, self._revision, promoter, candidate=candidate
         )
-        serve.run(application, name=APPLICATION, route_prefix="/")
+        run(application)
         deadline = time.monotonic() + self._config.promote_timeout_s
         while time.monotonic() < deadline:
             reports = self._journal.reports(promotion)
             failed = [f"{replica}: {why}" for replica, why in reports.items() if why is not None]
             if failed:
                 return "; ".join(failed)
-            status = serve.status().applications[APPLICATION].deployments[DEPLOYMENT]
-            running = status.replica_states.get("RUNNING", 0)  # type: ignore[call-overload]
-            if status.status == "HEALTHY" and 0 < running <= len(reports):
+            now = state()
+            if now.failed:
+                return now.message
+            if now.is_settled and 0 < now.answering <= len(reports):
                 return None
             time.sleep(0.1)
         return f"after {self._config.promote_timeout_s:g} s not every replica had loaded it"
