@@ -35,6 +35,7 @@ from ocr.system_errors import mistake_of
 from trainers.config import TrainConfig
 from trainers.families.task import Task
 from trainers.loop.checkpoint import Checkpoint, again, steps_of
+from trainers.loop.doing import Doing
 from trainers.loop.engines.engine import NotFiniteError
 from trainers.loop.exported import Exported
 from trainers.loop.lease import LostLease, OldGroup, require_latest
@@ -46,7 +47,9 @@ from trainers.loop.workers import Workers
 from trainers.ray_cluster import connected, gpus_of_a_worker, require_places, scaling, uses_gpu
 from trainers.ray_network import RaysNetwork
 from trainers.ray_notices import Ending, RayNotices
+from trainers.ray_pulse import Pulse
 from trainers.ray_waiting import Waiting, run_checked
+from trainers.ray_watchdog import Watchdog
 from trainers.runs.identity import environment, hardware
 from trainers.runs.job import Data, Job
 from trainers.runs.memory import MemoryWatch
@@ -145,9 +148,10 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
     )
     result: dict[str, Any] = {}
     waiting = Waiting(job.config, job.run_id, wanted)
+    watchdog = Watchdog(job.config, job.run_id, job.run_dir)
     try:
         with Ending(job.run_id) as ending:
-            run_checked(trainer.fit, (ending.check, waiting.check))
+            run_checked(trainer.fit, (ending.check, waiting.check, watchdog.check))
     finally:
         result = read_object(outcome) or {}
         if "lost" in result:
@@ -180,7 +184,8 @@ def _train_worker(setup: dict[str, Any]) -> None:
         return
     workers = Workers.here()
     try:
-        _fit(job, setup["threads"], workers)
+        with Pulse(job.run_id, workers.rank) as doing:
+            _fit(job, setup["threads"], workers, doing)
         if workers.first:
             write_json(outcome, {"finished": True})
     except OldGroup:
@@ -217,7 +222,7 @@ def _settle_in(job: Job, setup: dict[str, Any]) -> None:
     torch.set_num_threads(setup["threads"])
 
 
-def _fit(job: Job, threads: int, workers: Workers) -> None:
+def _fit(job: Job, threads: int, workers: Workers, doing: Doing) -> None:
     devices = get_device()  # several for a worker with several GPUs
     first = devices[0] if isinstance(devices, list) else devices
     task, context = task_and_context(str(first), job, threads, workers)
@@ -230,7 +235,7 @@ def _fit(job: Job, threads: int, workers: Workers) -> None:
         fit(
             job.config,
             task,
-            replace(context, notices=notices),
+            replace(context, notices=notices, doing=doing),
             on_evaluation=lambda result, checkpoint: _report_to_ray(
                 {**result, "began_at": began_at}, checkpoint
             ),

@@ -4,7 +4,6 @@ The driver leaves its word in Ray's key-value store. Nodes that are drained, and
 known to Ray: from the cloud's notice of a spot machine, an autoscaler, or `ray drain-node`.
 """
 
-import os
 import signal
 import threading
 import time
@@ -23,14 +22,6 @@ _AFTER_S = 60.0  # a node that was to go and is still there: training goes on
 _SAVING_S = 25.0  # most that an ending driver waits for the checkpoint
 
 
-PULSE = "pulse"  # the first worker's: changes every second that it lives
-
-
-def pulse_of(run: str) -> bytes:
-    """Return the last sign of life of the run's first worker."""
-    return internal_kv._internal_kv_get(_key(run, PULSE)) or b""
-
-
 def _key(run: str, word: str) -> bytes:
     return f"lipi/{run}/{word}".encode()
 
@@ -47,7 +38,6 @@ class RayNotices(Notices):
         self._notice, self._until = NOTHING, 0.0
         self._known: set[str] = set()
         self._lock = threading.Lock()
-        self._steps = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="lipi-notices", daemon=True)
 
@@ -62,7 +52,6 @@ class RayNotices(Notices):
     def asked(self) -> float:
         """Return the notice that is there, and forget it."""
         with self._lock:
-            self._steps += 1
             notice, self._notice = self._notice, NOTHING
             return notice
 
@@ -76,8 +65,6 @@ class RayNotices(Notices):
 
     def _listen(self) -> None:
         while not self._stopped.wait(_POLL_S):
-            pulse = f"{os.getpid()} {time.monotonic():.0f} {self._steps}".encode()
-            internal_kv._internal_kv_put(_key(self._run, PULSE), pulse, overwrite=True)
             if internal_kv._internal_kv_get(_key(self._run, "end")) and "driver" not in self._known:
                 self._known.add("driver")
                 self._halt_at(time.time())

@@ -8,7 +8,7 @@ import ray
 
 from ocr.errors import GivenUp
 from trainers.config import TrainConfig
-from trainers.ray_notices import pulse_of
+from trainers.ray_pulse import pulse_of
 
 _FIRST_S, _AGAIN_S, _LOOK_S = 5.0, 30.0, 1.0
 _CHECK_S = 0.2

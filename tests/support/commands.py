@@ -13,7 +13,7 @@ def environment(**more: str) -> dict[str, str]:
     kept = {
         key: value
         for key, value in os.environ.items()
-        if key not in ("RAY_ADDRESS", "LIPI_STORAGE", "LIPI_KILL_AT")
+        if key not in ("RAY_ADDRESS", "LIPI_STORAGE", "LIPI_KILL_AT", "LIPI_HANG_AT")
     }
     return {**kept, **more}
 

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
+from torch.multiprocessing import ProcessExitedException
 
 from tests.support.resuming import assert_same
 from tests.support.tiny import tiny_config, tiny_context, tiny_task
@@ -17,6 +19,13 @@ STEPS = {"max_steps": 20, "eval_steps": 10}
 
 def final(config: TrainConfig) -> dict[str, torch.Tensor]:
     return verify_hashes(directory_of(config.local_run_dir, 20)).weights()
+
+
+def events(config: TrainConfig) -> list[str]:
+    """What the run says of its restarts."""
+    text = (config.local_run_dir / "timings.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [line["text"] for line in lines if line.get("event") == "restart"]
 
 
 def test_two_then_one_then_three_workers_in_mid_epoch_are_one_run_to_rounding(
@@ -41,12 +50,7 @@ def test_two_then_one_then_three_workers_in_mid_epoch_are_one_run_to_rounding(
         (config.local_run_dir / "samples.jsonl").read_text() for config in (alone, by_turns[0])
     ]
     assert ledgers[0] == ledgers[1]
-    timings = [
-        json.loads(line)
-        for line in (by_turns[0].local_run_dir / "timings.jsonl").read_text().splitlines()
-    ]
-    told = [line["text"] for line in timings if line.get("event") == "restart"]
-    assert told == [
+    assert events(by_turns[0]) == [
         "continues, equal to rounding, because workers 2 → 1, from step 6",
         "continues, equal to rounding, because workers 1 → 3, from step 13",
     ]
@@ -63,3 +67,37 @@ def test_two_workers_stopped_and_continued_are_two_workers_undisturbed(tmp_path:
     assert (stopped.local_run_dir / "metrics.jsonl").read_text() == (
         through.local_run_dir / "metrics.jsonl"
     ).read_text()
+
+
+def test_gradients_summed_in_fp32_are_the_same_bits_across_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through, killed = (
+        tiny_config(tmp_path / name, train=STEPS, workers=2, reduce="fp32")
+        for name in ("through", "killed")
+    )
+    fit_together(through)
+    monkeypatch.setenv("LIPI_KILL_AT", f"step:14:1:{tmp_path / 'marker'}")
+    with pytest.raises(ProcessExitedException, match="SIGKILL"):
+        fit_together(killed)
+    fit_together(killed)
+    assert_same(final(killed), final(through))
+    assert events(killed) == ["continues exactly, from step 10"]
+
+
+def test_fp32_is_close_to_fp64_and_a_change_between_them_is_said(tmp_path: Path) -> None:
+    runs = [
+        tiny_config(tmp_path / name, train=STEPS, workers=2, reduce=name)
+        for name in ("fp64", "fp32")
+    ]
+    for config in runs:
+        fit_together(config, stop_after=2)
+    exact, half = (
+        verify_hashes(directory_of(config.local_run_dir, 2)).weights() for config in runs
+    )
+    assert any(not torch.equal(exact[name], half[name]) for name in exact)
+    assert all(torch.allclose(exact[name], half[name], rtol=1e-3, atol=1e-4) for name in exact)
+    fit_together(runs[0].model_copy(update={"reduce": "fp32"}), stop_after=4)
+    assert events(runs[0]) == [
+        "continues, equal to rounding, because engine all_reduce → all_reduce in fp32, from step 2"
+    ]

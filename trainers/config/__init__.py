@@ -134,6 +134,12 @@ class TrainConfig(PlacementSettings):
         description="Engine that combines gradients. all_reduce: full replica per worker; "
         "deepspeed: sharded (ZeRO)",
     )
+    reduce: Literal["fp64", "fp32"] = Setting(
+        "fp64",
+        on_resume="rounding",
+        description="Precision of the sum of gradients (engine=all_reduce). fp32: half the traffic "
+        "and memory, bits that depend on the number of workers",
+    )
     deepspeed: DeepSpeedSettings = Setting(
         DeepSpeedSettings(),
         on_resume="rounding",
@@ -221,6 +227,7 @@ class TrainConfig(PlacementSettings):
         if self.engine == "deepspeed":
             base = self.vlm if self.family == "vlm" else None
             mistakes = list(contradictions(self.deepspeed, self.train, self.optimizer, base))
+            mistakes += ["reduce: only with engine=all_reduce"] if self.reduce == "fp32" else []
             if mistakes:
                 raise ValueError("\n  ".join(mistakes))
         return self

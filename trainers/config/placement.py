@@ -53,6 +53,14 @@ class PlacementSettings(Settings):
         description="Most minutes that a run waits for nodes that can have its workers; null: no "
         "limit. The same command goes on later",
     )
+    hang_minutes: float | None = Setting(
+        30.0,
+        gt=0,
+        on_resume="free",
+        description="Minutes without a step, or without a sign of life from a worker, after which "
+        "the workers are ended and resume from the last checkpoint; null: never. Evaluations, "
+        "checkpoints and the first step may take longer",
+    )
     max_failures: int = Setting(
         3,
         ge=0,

@@ -1,24 +1,38 @@
-"""Named points where a test kills a process as if its machine had died.
+"""Named points where a test kills a process as if its machine had died, or lets it hang.
 
-LIPI_KILL_AT=point:step:rank:marker names the point.
+LIPI_KILL_AT=point:step:rank:marker names the point; LIPI_HANG_AT one to sleep at for ever.
 """
 
 import os
 import signal
+import time
 from pathlib import Path
 
 
 def point(name: str, step: int, rank: int = 0) -> None:
-    """Send SIGKILL to this process if LIPI_KILL_AT names this point, step and rank.
+    """Send SIGKILL to this process, or never return, if a variable names point, step and rank.
 
     With a marker, a file that is then made, this happens once; without one, every time.
     """
-    wanted = os.environ.get("LIPI_KILL_AT")
-    if not wanted or not wanted.startswith(f"{name}:{step}:{rank}:"):
-        return
+    if _is_named("LIPI_KILL_AT", f"{name}:{step}:{rank}:"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if _is_named("LIPI_HANG_AT", f"{name}:{step}:{rank}:"):
+        sleep_for_ever()
+
+
+def sleep_for_ever() -> None:
+    """Do nothing, as a file system does that has lost its server."""
+    while True:
+        time.sleep(1)
+
+
+def _is_named(variable: str, where: str) -> bool:
+    wanted = os.environ.get(variable)
+    if not wanted or not wanted.startswith(where):
+        return False
     marker = wanted.split(":", 3)[3]
     if marker and Path(marker).exists():
-        return
+        return False
     if marker:
         Path(marker).touch()
-    os.kill(os.getpid(), signal.SIGKILL)
+    return True

@@ -22,6 +22,7 @@ from trainers.loop import checkpoint as checkpoints
 from trainers.loop import faults
 from trainers.loop.batches import Prefetcher, micro_batches_of
 from trainers.loop.checkpoint import Checkpoint, CheckpointThread, Snapshot
+from trainers.loop.doing import CHECKPOINT, END, EVALUATION, HALTED, STEPS
 from trainers.loop.engines import engine_for
 from trainers.loop.engines.engine import Engine, LossScale, NotFiniteError, StepResult
 from trainers.loop.lease import Writer
@@ -66,6 +67,7 @@ def fit(
     with closing(Loop(config, task, context, on_evaluation, on_line)) as loop:
         loop.restore()
         loop.settle(restored=True)
+        loop.doing.what = STEPS
         with closing(loop.coming_batches(stop_after)) as coming:
             for micro_batches, batches in coming:
                 loop.take_step(micro_batches, batches)
@@ -90,6 +92,7 @@ class Loop:
         self.plan = plan_of(config, task.widths, task.replayed)
         self.config, self._config_yaml = in_steps(config, self.plan), written_yaml(config).decode()
         self.task, self.context, self.workers = task, context, context.workers
+        self.doing = context.doing
         self.engine: Engine  # from `restore` on
         self.state = TrainState(max_steps=planned_steps(config, self.plan))
         self.evaluations: Evaluations = {}
@@ -159,7 +162,8 @@ class Loop:
         faults.point("step", state.step + 1, self.workers.rank)
         rate = learning_rate(self.config.optimizer, state.step, state.max_steps)
         asked = self.context.notices.asked() if self.workers.first else NOTHING
-        result = self.engine.take_step(micro_batches, batches, rate, asked)
+        with self.doing.step():
+            result = self.engine.take_step(micro_batches, batches, rate, asked)
         self._notice = result.notice
         seconds = self.clock.end_step(result.samples)
         state.step += 1
@@ -183,9 +187,11 @@ class Loop:
             self._save_start()
         stopping = stopping or self._notice != NOTHING
         if state.step and not restored and (self._is_save_due or stopping):
-            self._save()
+            with self.doing.long(CHECKPOINT):
+                self._save()
         if evaluates:
-            self._evaluate()
+            with self.doing.long(EVALUATION):
+                self._evaluate()
         if state.pending:
             record, state.pending = {**state.pending, **self.evaluations.get(state.step, {})}, None
             if self.logs:
@@ -196,17 +202,20 @@ class Loop:
         """After HALT: the checkpoint is on the disk, and no step is taken for a while."""
         if self._notice != HALT:
             return
-        self.saver.wait()
+        with self.doing.long(CHECKPOINT):
+            self.saver.wait()
         notices = self.context.notices
         if self.workers.first:
             self._log_event("halt", f"step {self.state.step:,} is saved; no step is taken now")
             notices.saved(self.state.step)
         seconds = self.workers.from_first(notices.seconds_to_halt())
-        time.sleep(seconds)
+        with self.doing.long(HALTED):
+            time.sleep(seconds)
         self.clock.start_waiting()
 
     def close(self) -> None:
         """Wait for the checkpoint in flight and close the files."""
+        self.doing.what = END
         try:
             self.saver.wait()
         finally:
@@ -243,6 +252,7 @@ class Loop:
             self.logs.write_timing({"event": event, "step": self.state.step, "text": text})
 
     def _make(self, step: int) -> tuple[list[MicroBatch], list[Any]]:
+        faults.point("batch", step + 1, self.workers.rank)
         micro_batches = micro_batches_of(self.plan, step, self.workers.rank, self.workers.world)
         epoch = self.plan.epoch_of(step)
         return micro_batches, [self.task.batch(each, epoch) for each in micro_batches]

@@ -11,6 +11,7 @@ from trainers.config import TrainConfig
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.batches import Plan
 from trainers.loop.checkpoint import Checkpoint
+from trainers.loop.doing import Doing
 from trainers.loop.notices import Notices
 from trainers.loop.workers import Workers
 
@@ -33,6 +34,7 @@ class RunContext:
     device: str = "cpu"
     precision: str = "fp32"
     notices: Notices = field(default_factory=Notices)
+    doing: Doing = field(default_factory=Doing)
 
 
 @dataclass(slots=True)

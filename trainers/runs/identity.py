@@ -108,7 +108,11 @@ def environment(
         "device": device.partition(":")[0],
         "precision": precision,
         "deterministic": config.deterministic,
-        "engine": config.deepspeed.summary if uses_deepspeed else config.engine,
+        "engine": config.deepspeed.summary if uses_deepspeed else _all_reduce(config),
         **{library: version(library) for library in libraries},
         **({"hardware": _joined(machines)} if machines else {}),
     }
+
+
+def _all_reduce(config: TrainConfig) -> str:
+    return config.engine if config.reduce == "fp64" else f"{config.engine} in {config.reduce}"

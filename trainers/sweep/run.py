@@ -5,12 +5,10 @@ workers nests a run of Ray Train. Either is a run like any other, in trials/ID, 
 from its checkpoints.
 """
 
-import math
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,11 @@ from typing import Any
 # a sweep resumes from its ledger, not from Tune's own snapshots
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+# slots.py says how many; Tune would keep to as many as had room at the start
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1000")
 # a trial that fails reports why, and no metric
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 
-import ray
 from ray import tune
 
 from ocr.errors import GivenUp, UserError
@@ -40,20 +39,17 @@ from trainers.sweep.decider import Decider, Suggestions, stages
 from trainers.sweep.ledger import Ledger, Trial
 from trainers.sweep.report import Findings, Summary, best_of, write_sweep_report
 from trainers.sweep.settings import SweepConfig
+from trainers.sweep.slots import (
+    DRIVER_CPUS,
+    Places,
+    Slots,
+    lack_of,
+    resources_of_the_cluster,
+    slots_of,
+)
 from trainers.sweep.trial import run_trial
 
 SETTINGS, BASE = "sweep_config.yaml", "base.yaml"
-_DRIVER_CPUS = 0.01  # of a trial that only waits for its own workers
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """The resources of a trial, and the number of trials that have room in the cluster."""
-
-    cpus: float
-    gpus: float
-    at_once: int
-    threads: int
 
 
 def run_sweep(sweep: SweepConfig, command: str) -> Summary:
@@ -70,13 +66,12 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
     is_local, waiting = not names_cluster(), int(base.worker_count > 1)
     if is_local:  # then its cores are known before Ray starts
         cores = {"CPU": (os.cpu_count() or 1) + waiting}
-        wrong += _slots(sweep, base, cores, waiting, use_gpu=False)[1]
+        wrong += lack_of(slots_of(sweep, base, use_gpu=False), base, cores, waiting)
     _refuse(sweep, wrong)
     alone = base.model_copy(update={"workers": 1, "storage_path": sweep.storage_path})
     with connected(alone, waiting):
-        resources = ray.cluster_resources()
-        slots, lack = _slots(sweep, base, resources, waiting if is_local else 0, uses_gpu(base))
-        _refuse(sweep, lack)
+        slots, resources = slots_of(sweep, base, uses_gpu(base)), resources_of_the_cluster()
+        _refuse(sweep, lack_of(slots, base, resources, waiting if is_local else 0))
         data = checked_data(base)
         sweep_dir.mkdir(parents=True, exist_ok=True)
         with Lease(sweep_dir) as held:
@@ -119,36 +114,6 @@ def _refuse_another(sweep: SweepConfig, base: TrainConfig, sweep_dir: Path) -> N
         )
 
 
-def _slots(
-    sweep: SweepConfig,
-    base: TrainConfig,
-    resources: Mapping[str, float],
-    waiting: int,
-    use_gpu: bool,
-) -> tuple[Slots, list[str]]:
-    """Return slots so that started trials can always continue, and mistakes where there are none.
-
-    `resources`: the cluster's cores and GPUs, by Ray's names; `waiting` of the cores are counted
-    for processes that only wait. GPUs that a scaling cluster does not show yet limit nothing.
-    """
-    threads = base.threads_per_worker or 1
-    cpus = float(threads) if base.worker_count == 1 else base.worker_count * threads + _DRIVER_CPUS
-    gpus = float(base.worker_count if use_gpu else 0)
-    room = [resources.get("CPU", 1) / cpus]
-    if gpus and resources.get("GPU"):
-        room.append(resources["GPU"] / gpus)
-    at_once = min(math.floor(min(room) + 1e-6), sweep.max_concurrent or 10**6)
-    lack = []
-    if not at_once:
-        cores = resources.get("CPU", 0) - waiting
-        lack.append(
-            f"workers={base.worker_count} threads_per_worker={threads}: a trial needs "
-            f"{cpus:g} cores and {gpus:g} GPUs, the cluster has {cores:g} cores and "
-            f"{resources.get('GPU', 0):g} GPUs"
-        )
-    return Slots(cpus, gpus, max(1, at_once), threads), lack
-
-
 def _run_trials(
     sweep: SweepConfig,
     base: TrainConfig,
@@ -165,9 +130,8 @@ def _run_trials(
         return
     shutil.rmtree(ray_dir, ignore_errors=True)
     tune_config = tune.TuneConfig(
-        search_alg=Suggestions(sweep, ledger, decider),
+        search_alg=Places(Suggestions(sweep, ledger, decider), slots),
         scheduler=decider,
-        max_concurrent_trials=slots.at_once,
         num_samples=-1,
         reuse_actors=True,
     )
@@ -190,7 +154,7 @@ def _run_trials(
 
 def _trainable(base: TrainConfig, sweep_dir: Path, slots: Slots, lease: SweepLease) -> Any:
     """Return what Tune calls with each suggestion, with the resources that it reserves."""
-    resources = {"CPU": _DRIVER_CPUS}
+    resources = {"CPU": DRIVER_CPUS}
     if base.worker_count == 1:
         resources = {"CPU": slots.cpus, **({"GPU": slots.gpus} if slots.gpus else {})}
     trial = partial(

@@ -170,7 +170,8 @@ class SweepConfig(Settings):
         None,
         ge=1,
         on_resume="free",
-        description="Trials at a time; null: as many as the cluster has cores and GPUs for",
+        description="Trials at a time; null: as many as the cluster has cores and GPUs for, or may "
+        "get, asked anew before each trial",
     )
     max_failed: float = Setting(
         0.3,

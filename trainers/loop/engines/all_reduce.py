@@ -1,9 +1,10 @@
 """Data parallelism with one all-reduce a step, of one flat buffer in a fixed order.
 
 DistributedDataParallel rebuilds its buckets after the first step, so a restarted run would sum in
-another order. The sums are in fp64, where adding fp32 gradients loses next to nothing. Another
-number of workers changes the last bit of an fp32 sum; Adam would magnify that to 1e-4 of the
-weights within 20 steps.
+another order. With `reduce: fp64` adding fp32 gradients loses next to nothing. Another number of
+workers changes the last bit of an fp32 sum; Adam would magnify that to 1e-4 of the weights within
+20 steps. With `reduce: fp32` the gradients have a buffer of their own, of half the bytes, and the
+rest stays in fp64: equal bits for a given number of workers, and for no other.
 """
 
 import math
@@ -32,14 +33,19 @@ class AllReduceEngine(Engine):
         super().__init__(task, config, workers, device, precision)
         self.optimizer = optimizer_of(config.optimizer, task)
         self.max_grad_norm = config.optimizer.max_grad_norm
-        sizes = [
-            sum(parameter.numel() for parameter in self.parameters),
-            *(sums.numel() for sums in task.statistics()),
-            _SCALARS,
-        ]
+        count = sum(parameter.numel() for parameter in self.parameters)
+        others = [*(sums.numel() for sums in task.statistics()), _SCALARS]
         # all that crosses workers: gradients, statistics, scalars
-        self._flat = torch.zeros(sum(sizes), dtype=torch.float64, device=self.device)
-        self._gradients, *self._statistics, self._scalars = torch.split(self._flat, sizes)
+        if config.reduce == "fp64":
+            flat = self._zeros(count + sum(others), torch.float64)
+            self._flats = [flat]
+            self._gradients, *rest = torch.split(flat, [count, *others])
+        else:
+            self._gradients = self._zeros(count, torch.float32)
+            exact = self._zeros(sum(others), torch.float64)
+            self._flats = [self._gradients, exact]
+            rest = list(torch.split(exact, others))
+        *self._statistics, self._scalars = rest
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's own state, copied to the CPU."""
@@ -70,11 +76,12 @@ class AllReduceEngine(Engine):
         return Losses(losses.sums_B.detach(), losses.weights_B.detach())
 
     def _all_reduce(self, scalars: list[float]) -> tuple[list[Tensor], list[float]]:
-        """Sum gradients, statistics and scalars by one all-reduce of one flat fp64 buffer."""
+        """Sum gradients, statistics and scalars, which are in one flat buffer; in fp32 in two."""
         for part, sums in zip(self._statistics, self.task.statistics(), strict=True):
             part.copy_(sums.reshape(-1))
         self._scalars.copy_(torch.tensor(scalars, dtype=torch.float64))
-        self.workers.sum(self._flat)
+        for flat in self._flats:
+            self.workers.sum(flat)
         return self._statistics, self._scalars.tolist()
 
     def _normalise(self, weight: float | None) -> None:
@@ -92,6 +99,9 @@ class AllReduceEngine(Engine):
                 group["lr"] = rate
             self.optimizer.step()
         return grad_norm
+
+    def _zeros(self, count: int, dtype: torch.dtype) -> Tensor:
+        return torch.zeros(count, dtype=dtype, device=self.device)
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """Return the parts of the flat buffer, one for each parameter."""

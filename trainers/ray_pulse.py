@@ -1,0 +1,88 @@
+"""The pulse of every worker of a run on Ray, in Ray's key-value store, and its stacks on request.
+
+A frozen process, or one whose interpreter never gets to its threads, has no pulse.
+"""
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+
+import ray
+from ray.experimental import internal_kv
+
+from trainers.loop.doing import Doing
+
+_BEAT_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One sign of life. `stacks`: the file, on the worker's node, that SIGUSR1 fills."""
+
+    actor: str
+    node: str
+    pid: int
+    stacks: str
+    doing: str
+    steps: int
+    at: int  # the worker's own clock, in seconds
+
+
+def pulse_of(run: str, rank: int = 0) -> bytes:
+    """Return the last sign of life of a worker; empty before the first and after its end."""
+    return internal_kv._internal_kv_get(_key(run, rank)) or b""
+
+
+def beats_of(run: str, workers: int) -> dict[int, Beat]:
+    """Return the last sign of life of each worker that has given one, by rank."""
+    pulses = {rank: pulse_of(run, rank) for rank in range(workers)}
+    return {rank: Beat(**json.loads(pulse)) for rank, pulse in pulses.items() if pulse}
+
+
+def _key(run: str, rank: int) -> bytes:
+    return f"lipi/{run}/pulse/{rank}".encode()
+
+
+class Pulse:
+    """A worker's side: within the block it beats, and SIGUSR1 writes the stacks of all threads."""
+
+    def __init__(self, run: str, rank: int) -> None:
+        self._key = _key(run, rank)
+        self._doing = Doing()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lipi-pulse", daemon=True)
+
+    def __enter__(self) -> Doing:
+        self._stacks = tempfile.NamedTemporaryFile(prefix="lipi_stacks_")
+        faulthandler.register(signal.SIGUSR1, file=self._stacks.fileno(), all_threads=True)
+        context = ray.get_runtime_context()
+        self._actor, self._node = context.get_actor_id() or "", context.get_node_id()
+        self._thread.start()
+        return self._doing
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        with contextlib.suppress(Exception):  # the word of a worker that is gone is not believed
+            internal_kv._internal_kv_del(self._key)
+        faulthandler.unregister(signal.SIGUSR1)
+        self._stacks.close()
+
+    def _beat(self) -> None:
+        while True:
+            with contextlib.suppress(Exception):  # of a head that starts again: the next one counts
+                internal_kv._internal_kv_put(self._key, self._now(), overwrite=True)
+            if self._ended.wait(_BEAT_S):
+                return
+
+    def _now(self) -> bytes:
+        doing, stacks = self._doing, self._stacks.name
+        at = int(time.monotonic())
+        beat = Beat(self._actor, self._node, os.getpid(), stacks, doing.what, doing.steps, at)
+        return json.dumps(asdict(beat)).encode()
