@@ -125,11 +125,12 @@ def _or_shipped() -> str:
     return f", or one that ships: {', '.join(shipped_names())}" if shipped_names() else ""
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: str | Path) -> Bundle:
     """Open and verify a bundle, or a shipped recogniser by its name (odia).
 
     UserError names the file that is missing, damaged or from a newer version.
     """
+    path = Path(path)
     path = SHIPPED / path if str(path) in shipped_names() and not path.exists() else path
     if not (path / MANIFEST).is_file():
         raise UserError(

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import requests
 
@@ -16,7 +16,7 @@ _RETRIED = (502, 503, 504)
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """`Client("http://127.0.0.1:8000").read(["line.png"])`.
+    """`Client("http://127.0.0.1:8000").read("line.png")`.
 
     Reading changes nothing on the endpoint, so requests are safe to retry.
     """
@@ -26,11 +26,19 @@ class Client:
     timeout_s: float = 35.0
     tries: int = 6
 
-    def read(self, images: Sequence[bytes | Path | str]) -> list[Reading]:
-        """Return one Reading per image (the bytes of a file, or its path).
+    @overload
+    def read(self, images: bytes | Path | str) -> Reading: ...  # type: ignore[overload-overlap]
+    @overload
+    def read(self, images: Sequence[bytes | Path | str]) -> list[Reading]: ...
+    def read(
+        self, images: bytes | Path | str | Sequence[bytes | Path | str]
+    ) -> Reading | list[Reading]:
+        """Return the Reading of one image (the bytes of a file, or its path), or one of each.
 
         Raises UserError, with the endpoint's message, for an image or a request that it refuses.
         """
+        if isinstance(images, (bytes, str, Path)):
+            return self.read([images])[0]
         files = [
             (
                 "image",

@@ -141,6 +141,7 @@ def test_many_images_at_once_in_every_shape_are_read_as_they_are_alone(
         == expected[0]
     )
     assert [reading.text for reading in Client(endpoint[0], KEY).read(images[:5])] == expected[:5]
+    assert Client(endpoint[0], KEY).read(images[0]).text == expected[0]
 
 
 def test_clients_of_openais_vision_models_get_their_own_shape(

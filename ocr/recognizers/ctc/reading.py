@@ -4,7 +4,6 @@ Legend: B batch, C channels, H height, W width, T output columns, K classes.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ocr.alphabet import Alphabet
@@ -17,7 +16,7 @@ from ocr.recognizers.ctc.inputs import as_line, collate, has_ink
 from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
 from ocr.recognizers.ctc.settings import NETWORK_SETTINGS, DecodingSettings, NetworkSettings
-from ocr.recognizers.recognizer import like_sizes, opened
+from ocr.recognizers.recognizer import PixelReader, like_sizes
 from ocr.sample import Reading
 from ocr.settings import parse_settings
 
@@ -35,7 +34,7 @@ class Backend(Protocol):
         ...
 
 
-class CtcRecognizer:
+class CtcRecognizer(PixelReader):
     """A CTC network with its alphabet; also the live one inside training."""
 
     reads_pages = False
@@ -46,9 +45,9 @@ class CtcRecognizer:
         self.backend, self.decoder, self.settings, self.name = backend, decoder, settings, name
         self.image_mode: Literal["L", "RGB"] = "L" if settings.channels == 1 else "RGB"
 
-    def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
+    def read_pixels(self, images: Sequence[Pixels]) -> list[Reading]:
         """Return one Reading per image; images of similar width share a batch."""
-        return [reading for reading, _ in self._in_batches(opened(images, self.image_mode), None)]
+        return [reading for reading, _ in self._in_batches(images, None)]
 
     def read_and_compare(
         self, images: Sequence[Pixels], references: Sequence[str]
