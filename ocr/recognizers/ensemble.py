@@ -41,4 +41,5 @@ class Ensemble(PixelReader):
         for reading in readings:
             votes[reading.text] += reading.confidence
         best = max(votes, key=lambda text: votes[text])
-        return Reading(best, votes[best] / len(self.members))
+        given, written = (sum(reading.tokens[side] for reading in readings) for side in (0, 1))
+        return Reading(best, votes[best] / len(self.members), (given, written))

@@ -69,7 +69,7 @@ class CtcRecognizer(PixelReader):
                 zip(chosen, self._read_batch([lines[i] for i in chosen], wanted), strict=True)
             )
         return [
-            results[index] if has_ink(line) else (NOTHING, results[index][1])
+            results[index] if has_ink(line) else _nothing(*results[index])
             for index, line in enumerate(lines)
         ]
 
@@ -78,7 +78,12 @@ class CtcRecognizer(PixelReader):
     ) -> list[tuple[Reading, float]]:
         logits_TBK, lengths_B = self.backend.logits(*collate(lines, self.settings))
         log_probs_TBK = log_softmax(logits_TBK)
-        readings = self.decoder.read(log_probs_TBK, lengths_B)
+        readings = [
+            Reading(reading.text, reading.confidence, (int(length), len(reading.text)))
+            for reading, length in zip(
+                self.decoder.read(log_probs_TBK, lengths_B), lengths_B, strict=True
+            )
+        ]
         if references is None:
             return [(reading, 0.0) for reading in readings]
         targets = [self.decoder.alphabet.encode_known(reference) for reference in references]
@@ -89,6 +94,11 @@ class CtcRecognizer(PixelReader):
                 strict=True,
             )
         )
+
+
+def _nothing(read: Reading, loss: float) -> tuple[Reading, float]:
+    """Return the reading of an image without ink."""
+    return Reading(NOTHING.text, NOTHING.confidence, (read.tokens[0], 0)), loss
 
 
 def _by_width(widths: Sequence[int]) -> Iterator[list[int]]:

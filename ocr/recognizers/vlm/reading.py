@@ -120,9 +120,12 @@ class VlmRecognizer(PixelReader):
             )[:, ids_BT.shape[1] :]
         confidence.add(tokens_BT[:, -1])
         texts = self.base.tokenizer.batch_decode(tokens_BT, skip_special_tokens=True)
+        written_B = (tokens_BT != prompt.padding_token).sum(1).tolist()
         return [
-            Reading(normalise(text.strip()), float(p))
-            for text, p in zip(texts, confidence.log_p_B.exp(), strict=True)
+            Reading(normalise(text.strip()), float(p), (len(row), written))
+            for text, p, row, written in zip(
+                texts, confidence.log_p_B.exp(), rows, written_B, strict=True
+            )
         ]
 
     def _generation_config(self) -> GenerationConfig:
