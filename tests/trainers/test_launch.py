@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -397,3 +398,36 @@ def test_a_full_disk_stops_the_run_and_leaves_the_checkpoints_before(
             launch(config, train_here, "the command")
     assert steps_of(config.local_run_dir) == [5]
     assert launch(config, train_here, "the command").report["step"] == 15
+
+
+@pytest.mark.parametrize("more", [0, 4])
+def test_a_run_of_minutes_can_be_ended_earlier_from_where_it_is(tmp_path: Path, more: int) -> None:
+    minutes = {"max_steps": None, "max_minutes": 10, "save_steps": 5, "eval_steps": 20}
+    config = tiny_config(tmp_path, train=minutes)
+
+    def stopped(job: Job) -> None:
+        context = tiny_context(job.config)
+        task = tiny_task(job.config)
+        state = fit(job.config, task, replace(context, run_id=job.run_id), stop_after=32)
+        assert state.max_steps is not None and state.max_steps > 60
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(config, stopped, "the command")
+    with pytest.raises(UserError, match=r"train\.max_minutes=null train\.max_steps=N"):
+        launch(tiny_config(tmp_path, train={**minutes, "max_minutes": 1}), never, "the command")
+    shorter = {**minutes, "max_minutes": None}
+    with pytest.raises(UserError, match=r"set train\.max_steps=32 or more"):
+        launch(tiny_config(tmp_path, train={**shorter, "max_steps": 20}), never, "the command")
+    ended = tiny_config(tmp_path, train={**shorter, "max_steps": 32 + more})
+    outcome = launch(ended, train_here, "the command")
+    assert outcome.report["step"] == 32 + more
+    assert directory_of(outcome.run_dir, 32 + more).is_dir()
+    lines = [json.loads(x) for x in (outcome.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 32 + more and "eval_cer" in lines[-1]
+    assert launch(ended, never, "the command").was_finished
+
+
+def test_two_lengths_are_refused_with_the_word_that_leaves_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"max_steps, max_minutes; set train\.max_minutes=null"):
+        tiny_config(tmp_path, train={"max_minutes": 3})
