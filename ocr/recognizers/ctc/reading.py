@@ -4,10 +4,20 @@ Legend: B batch, C channels, H height, W width, T output columns, K classes.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ocr.alphabet import Alphabet
-from ocr.bundle import ENTRIES, LANGUAGE_MODEL, LEXICON, Bundle
+from ocr.bundle import (
+    DESCRIPTION,
+    ENTRIES,
+    LANGUAGE_MODEL,
+    LEXICON,
+    OTHER_VERSION,
+    WEIGHTS,
+    Bundle,
+    opening,
+)
 from ocr.errors import UserError
 from ocr.images import Pixels
 from ocr.recognizers.ctc.calibration import Calibration
@@ -115,8 +125,10 @@ def network_settings(values: dict[str, Any], where: str) -> NetworkSettings:
     """Return the settings of a CTC network from a bundle's plain values."""
     kind = values.get("kind")
     if kind not in NETWORK_SETTINGS:
-        raise UserError(f"{where}: unknown network {kind!r}; known: {', '.join(NETWORK_SETTINGS)}")
-    return parse_settings(NETWORK_SETTINGS[str(kind)], values, where)
+        known = ", ".join(NETWORK_SETTINGS)
+        raise UserError(f"{where}: unknown network {kind!r}; known: {known}; {OTHER_VERSION}")
+    with opening(Path(where)):
+        return parse_settings(NETWORK_SETTINGS[str(kind)], values, where)
 
 
 def load_ctc(bundle: Bundle, backend: str | None, device: str | None) -> CtcRecognizer:
@@ -136,17 +148,22 @@ def load_ctc(bundle: Bundle, backend: str | None, device: str | None) -> CtcReco
 def sealed_decoder(bundle: Bundle) -> Decoder:
     """Return the decoder that the bundle was measured with."""
     values = dict(bundle.decoding)
-    calibration = Calibration(**values.pop("calibration", {}))
-    settings = parse_settings(DecodingSettings, values, f"{bundle.path}: decoding")
-    model = (
-        CharacterModel.from_bytes(bundle.read(LANGUAGE_MODEL))
-        if settings.uses_language_model
-        else None
-    )
-    lexicon = Lexicon.from_bytes(bundle.read(LEXICON)) if settings.lexicon else None
-    entries = (
-        tuple(bundle.read(ENTRIES).decode().split("\n")) if settings.method == "closed" else ()
-    )
+    with opening(bundle.path / DESCRIPTION):
+        calibration = Calibration(**values.pop("calibration", {}))
+        settings = parse_settings(DecodingSettings, values, f"{bundle.path}: decoding")
+    model, lexicon, entries = None, None, tuple[str, ...]()
+    if settings.uses_language_model:
+        content = bundle.read(LANGUAGE_MODEL)
+        with opening(bundle.path / LANGUAGE_MODEL):
+            model = CharacterModel.from_bytes(content)
+    if settings.lexicon:
+        content = bundle.read(LEXICON)
+        with opening(bundle.path / LEXICON):
+            lexicon = Lexicon.from_bytes(content)
+    if settings.method == "closed":
+        content = bundle.read(ENTRIES)
+        with opening(bundle.path / ENTRIES):
+            entries = tuple(content.decode().split("\n"))
     return Decoder(Alphabet(tuple(bundle.alphabet)), settings, model, lexicon, entries, calibration)
 
 
@@ -155,8 +172,12 @@ def _backend(bundle: Bundle, settings: NetworkSettings, name: str, device: str) 
         from ocr.recognizers.ctc.networks import TorchBackend, build_network
 
         network = build_network(settings, len(bundle.alphabet) + 1)
-        network.load_state_dict(bundle.weights())
+        bundle.read(WEIGHTS)  # named where it is missing
+        with opening(bundle.path / WEIGHTS):
+            network.load_state_dict(bundle.weights())
         return TorchBackend(network.eval(), device)
     from ocr.recognizers.ctc.onnx import OnnxBackend
 
-    return OnnxBackend(bundle.read(f"{name}.onnx"))
+    content = bundle.read(f"{name}.onnx")
+    with opening(bundle.path / f"{name}.onnx"):
+        return OnnxBackend(content)
