@@ -205,6 +205,20 @@ def test_a_streaming_client_gets_the_text_as_events(
     assert_error(refused, 422, "not_a_readable_image")
 
 
+def test_openais_own_client_reads_whole_and_streamed(
+    endpoint: Any, images: list[bytes], expected: list[str]
+) -> None:
+    openai = pytest.importorskip("openai")
+    client = openai.OpenAI(base_url=f"{endpoint[0]}/v1", api_key=KEY)
+    asked = {"model": "lipi", "messages": json.loads(chat_body(images[:1]))["messages"]}
+    whole = client.chat.completions.create(**asked)
+    assert whole.choices[0].message.content == expected[0]
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == expected[0]
+    (model,) = client.models.list()
+    assert client.models.retrieve(model.id).id == model.id
+
+
 def test_usage_counts_output_columns_and_characters(
     endpoint: Any, images: list[bytes], expected: list[str]
 ) -> None:
