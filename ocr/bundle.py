@@ -13,12 +13,14 @@ manifest.json         SHA-256 of each file, written last
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocr.errors import UserError
+from ocr.errors import UserError, first_line
 from ocr.files import read_json, replaced_folder, sha256_of, sync, write_json
 
 if TYPE_CHECKING:
@@ -125,30 +127,92 @@ def _or_shipped() -> str:
     return f", or one that ships: {', '.join(shipped_names())}" if shipped_names() else ""
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: str | Path) -> Bundle:
     """Open and verify a bundle, or a shipped recogniser by its name (odia).
 
     UserError names the file that is missing, damaged or from a newer version.
     """
+    path = Path(path)
     path = SHIPPED / path if str(path) in shipped_names() and not path.exists() else path
     if not (path / MANIFEST).is_file():
         raise UserError(
             f"{path}: expected a bundle, but {MANIFEST} is missing; name a folder such as "
             f"runs/odia-ctc/bundle{_or_shipped()}"
         )
-    try:
-        manifest, description = read_json(path / MANIFEST), read_json(path / DESCRIPTION)
-    except (OSError, ValueError) as problem:
-        raise UserError(f"{path}: the bundle is damaged: {problem}; export it again") from None
+    manifest, description = _object(path / MANIFEST), _object(path / DESCRIPTION)
     for name, expected in manifest.items():
         if not (path / name).is_file() or sha256_of(path / name) != expected:
             raise UserError(
                 f"{path / name}: missing or not the file that was written (its SHA-256 "
-                "differs); export the bundle again"
+                "differs); copy the bundle again, or export it again"
             )
-    if description.pop("format", None) != FORMAT:
+    return Bundle(path=path, **_of_this_version(description, path / DESCRIPTION))
+
+
+def _object(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise UserError(f"{file}: missing, so the bundle is not whole; copy or export it again")
+    try:
+        value = read_json(file)
+    except (OSError, ValueError) as problem:
+        raise UserError(f"{file}: the bundle is damaged: {problem}; export it again") from None
+    if not isinstance(value, dict):
+        found = type(value).__name__
+        raise UserError(f"{file}: the bundle is damaged: expected a JSON object, got {found}")
+    return value
+
+
+def _of_this_version(description: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Return the values of a Bundle; UserError for another format, an unknown or a missing key."""
+    values = dict(description)
+    found = values.pop("format", None)
+    if found != FORMAT:
+        is_newer = isinstance(found, int) and found > FORMAT
+        named = "names no format" if found is None else f"has format {found!r}"
+        remedy = "update lipi-ocr" if is_newer else "export the bundle again with this version"
         raise UserError(
-            f"{path / DESCRIPTION}: written by another version of lipi-ocr; this one reads "
-            f"format {FORMAT}"
+            f"{file}: {named}; this version of lipi-ocr ({version()}) reads format {FORMAT}: "
+            f"{remedy}"
         )
-    return Bundle(path=path, **description)
+    known = {each.name: each for each in fields(Bundle) if each.name != "path"}
+    if unknown := sorted(set(values) - set(known)):
+        raise UserError(f"{file}: unknown key {', '.join(unknown)}; {OTHER_VERSION}")
+    needed = {name for name, each in known.items() if each.default_factory is MISSING}
+    if missing := sorted(needed - set(values)):
+        raise UserError(f"{file}: {', '.join(missing)} is missing; {OTHER_VERSION}")
+    for name, value in values.items():
+        kind = {"family": str, "name": str, "alphabet": list}.get(name, dict)
+        if not isinstance(value, kind):
+            found = type(value).__name__
+            raise UserError(f"{file}: {name}: expected a {kind.__name__}, got {found}")
+    return values
+
+
+def version() -> str:
+    """Return the version of lipi-ocr; of a checkout that is not installed its state is unknown."""
+    try:
+        return metadata.version("lipi-ocr")
+    except metadata.PackageNotFoundError:
+        return "a checkout"
+
+
+OTHER_VERSION = (
+    f"it is of another version of lipi-ocr than this one ({version()}): update lipi-ocr, or "
+    "export the bundle again with this version"
+)
+
+
+@contextmanager
+def opening(file: Path) -> Iterator[None]:
+    """Turn what a damaged part of a bundle, or one of another version, raises into one message."""
+    try:
+        yield
+    except UserError as problem:
+        raise UserError(f"{problem}; {OTHER_VERSION}") from None
+    except MemoryError:
+        raise
+    except Exception as problem:  # noqa: BLE001  parsers of damaged files raise anything
+        raise UserError(
+            f"{file}: cannot be read: {type(problem).__name__}: {first_line(problem)[:200]}; "
+            f"it is damaged, or {OTHER_VERSION.removeprefix('it is ')}"
+        ) from None

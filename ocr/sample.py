@@ -1,6 +1,6 @@
 """The values that travel: a Sample enters, a Skip says why one did not, a Reading comes out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Level = Literal["character", "word", "line", "paragraph", "page"]
@@ -38,7 +38,11 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The text that a recogniser read; `confidence` in [0, 1] estimates p(text | image)."""
+    """The text that a recogniser read; `confidence` in [0, 1] estimates p(text | image).
+
+    `tokens`: what the model was given (of CTC: output columns) and what it wrote (characters).
+    """
 
     text: str
     confidence: float
+    tokens: tuple[int, int] = field(default=(0, 0), compare=False, repr=False)

@@ -16,6 +16,7 @@ from ocr.settings_reference import as_text
 from ocr.sources.settings import SourceSettings
 from ocr.storage import storage_path
 from ocr.system_errors import mistake_of
+from ocr.this_machine import past_proxies
 from serve.config import ServeConfig
 from trainers.config import TrainConfig
 from trainers.sweep.settings import SweepConfig
@@ -36,6 +37,7 @@ def run(
     and 143 ended by Ctrl-C and SIGTERM, 1 and a traceback for anything else. With `settings`,
     `--settings [GROUP]` lists them.
     """
+    past_proxies()
     parser = _parser(about, settings, arguments)
     asked = settings and "--settings" in sys.argv[1:]
     try:

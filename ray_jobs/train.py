@@ -10,11 +10,14 @@ from ocr.settings import load_settings
 from ocr.system_errors import reported
 from ray_jobs import command
 from trainers.config import TrainConfig
+from trainers.runs.first_line import first_line
 
 
 def main(arguments: Namespace) -> None:
     """Train to the end of the run and print its final line."""
     config = command.in_storage(load_settings(TrainConfig, arguments.config, arguments.overrides))
+    if config.list_samples != "only":
+        print(first_line(config), flush=True)  # what follows takes seconds to load
     from trainers import on_ray
     from trainers.finish_on_ray import finish
     from trainers.ray_cluster import with_workers

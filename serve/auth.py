@@ -15,8 +15,9 @@ def require_key(authorization: Sequence[str], digests: Sequence[str]) -> None:
     if not digests:
         return
     given = ""
-    if len(authorization) == 1 and authorization[0].startswith("Bearer "):
-        given = authorization[0].removeprefix("Bearer ")
+    if len(authorization) == 1:
+        scheme, _, rest = authorization[0].strip().partition(" ")
+        given = rest.strip() if scheme.lower() == "bearer" else ""  # any case: RFC 7235, 2.1
     digest = hashlib.sha256(given.encode()).hexdigest()
     known = sum(hmac.compare_digest(digest, each) for each in digests)  # all, in constant time
     if not known or not given:

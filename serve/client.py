@@ -4,19 +4,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+from urllib.parse import urlsplit
 
 import requests
 
 from ocr.errors import UserError
 from ocr.sample import Reading
+from ocr.this_machine import is_this_machine
 
 _RETRIED = (502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """`Client("http://127.0.0.1:8000").read(["line.png"])`.
+    """`Client("http://127.0.0.1:8000").read("line.png")`.
 
     Reading changes nothing on the endpoint, so requests are safe to retry.
     """
@@ -26,11 +28,19 @@ class Client:
     timeout_s: float = 35.0
     tries: int = 6
 
-    def read(self, images: Sequence[bytes | Path | str]) -> list[Reading]:
-        """Return one Reading per image (the bytes of a file, or its path).
+    @overload
+    def read(self, images: bytes | Path | str) -> Reading: ...  # type: ignore[overload-overlap]
+    @overload
+    def read(self, images: Sequence[bytes | Path | str]) -> list[Reading]: ...
+    def read(
+        self, images: bytes | Path | str | Sequence[bytes | Path | str]
+    ) -> Reading | list[Reading]:
+        """Return the Reading of one image (the bytes of a file, or its path), or one of each.
 
         Raises UserError, with the endpoint's message, for an image or a request that it refuses.
         """
+        if isinstance(images, (bytes, str, Path)):
+            return self.read([images])[0]
         files = [
             (
                 "image",
@@ -53,12 +63,14 @@ class Client:
 
     def _posted(self, files: Any) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        problem = ""
+        problem, session = "", requests.Session()
+        # past http_proxy, which does not know this machine
+        session.trust_env = not is_this_machine(urlsplit(self.address).hostname or "")
         for trial in range(self.tries):
             if trial:
                 time.sleep(min(8.0, 0.25 * 2**trial))
             try:
-                answered = requests.post(
+                answered = session.post(
                     f"{self.address}/v1/ocr", files=files, headers=headers, timeout=self.timeout_s
                 )
             except requests.RequestException as failure:

@@ -131,7 +131,10 @@ def _finish_haproxy() -> None:
 def _is_running(config: ServeConfig, models: Models) -> bool:
     """Return whether an endpoint with this storage listens on the address already."""
     try:
-        answered = requests.get(f"http://{config.host}:{config.port}/readyz", timeout=3).json()
+        with requests.Session() as session:
+            session.trust_env = False  # past http_proxy: the address is this machine's
+            address = f"http://{config.host}:{config.port}/readyz"
+            answered = session.get(address, timeout=3).json()
     except (requests.RequestException, ValueError):
         return False
     return isinstance(answered, dict) and answered.get("storage") == models.store.digest

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from ocr.errors import UserError
 from serve.auth import require_key
 from serve.batching import BatchingReader, Read
+from serve.chat import chat_answer, chat_events, chat_request, usage_of
 from serve.config import ServeConfig
 from serve.corrections import Corrections
 from serve.errors import Refused, as_unstored
@@ -25,9 +26,7 @@ from serve.page_reading import PageReader, page_result
 from serve.payloads import (
     ImagesRequest,
     answer,
-    chat_answer,
     images_of,
-    images_of_chat,
     line_result,
     read_body,
 )
@@ -157,11 +156,16 @@ class Endpoint:
             self._reading -= 1
 
     async def _chat(self, body: bytes) -> Response:
-        asked = images_of_chat(body, self.config.limits)
-        results, model = await self._results(asked)
+        asked = chat_request(body, self.config.limits)
+        results, model = await self._results(asked.images, with_tokens=True)
         _raise_first(results)
-        texts = [result["text"] for result in results if not isinstance(result, Refused)]
-        return JSONResponse(chat_answer(texts, model))
+        read = [result for result in results if not isinstance(result, Refused)]
+        texts, usage = [result["text"] for result in read], usage_of(read)
+        if not asked.stream:
+            return JSONResponse(chat_answer(texts, model, usage))
+        events = chat_events(texts, model, usage, asked.include_usage)
+        headers = {"Cache-Control": "no-cache"}
+        return Response("".join(events), headers=headers, media_type="text/event-stream")
 
     async def _ocr(self, request: Request, body: bytes, began: float) -> Response:
         words = request.scope["query_string"]
@@ -174,18 +178,22 @@ class Endpoint:
         content = answer(asked, results, model, time.monotonic() - began)
         return Response(json.dumps(content, ensure_ascii=False), media_type="application/json")
 
-    async def _results(self, asked: ImagesRequest) -> tuple[list[dict[str, Any] | Refused], str]:
+    async def _results(
+        self, asked: ImagesRequest, with_tokens: bool = False
+    ) -> tuple[list[dict[str, Any] | Refused], str]:
         """Read every image, as a line or as a page; also return the model that read them."""
         if asked.level == "page":
             with_images = asked.detail == "images"
             pages, model = await self.pages.read(asked.images, with_images=with_images)
             return [
-                page if isinstance(page, Refused) else page_result(page) for page in pages
+                page if isinstance(page, Refused) else page_result(page, with_tokens)
+                for page in pages
             ], model
         reads, model = await self.reader.read(asked.images)
         with_line = asked.detail == "lines"
         return [
-            line_result(read, with_line) if isinstance(read, Read) else read for read in reads
+            line_result(read, with_line, with_tokens) if isinstance(read, Read) else read
+            for read in reads
         ], model
 
     async def _body(self, request: Request, began: float) -> bytes:

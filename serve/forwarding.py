@@ -21,7 +21,12 @@ class _Answered(Response):
 
 
 async def forwarded(app: ASGIApp, request: Request, body: bytes) -> Response:
-    """Return FastAPI's complete answer to a request with this body; none of its routes streams."""
+    """Return FastAPI's complete answer to a request with this body; none of its routes streams.
+
+    HEAD is answered as GET without a body.
+    """
+    is_head = request.method == "HEAD"
+    scope = {**request.scope, "method": "GET"} if is_head else request.scope
     messages, received = list[Any](), False
 
     async def receive() -> Any:
@@ -32,7 +37,8 @@ async def forwarded(app: ASGIApp, request: Request, body: bytes) -> Response:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def keep(message: Any) -> None:
-        messages.append(message)
+        without = is_head and message["type"] == "http.response.body"
+        messages.append({**message, "body": b""} if without else message)
 
-    await app(request.scope, receive, keep)
+    await app(scope, receive, keep)
     return _Answered(messages)

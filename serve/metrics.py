@@ -6,6 +6,7 @@
 import asyncio
 import re
 import urllib.request
+from urllib.request import ProxyHandler
 
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -13,6 +14,10 @@ from ray.util.metrics import Counter, Gauge, Histogram
 _SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 _IMAGES = [1.0, 2, 4, 8, 16, 32, 64]
 _OURS = re.compile(r"^(# (HELP|TYPE) )?ray_(lipi|serve_(deployment|replica|autoscaling|num))_")
+
+
+# nodes of a cluster know one another, a proxy does not know them
+_DIRECTLY = urllib.request.build_opener(ProxyHandler({}))
 
 
 class Metrics:
@@ -65,7 +70,7 @@ async def scraped() -> str:
 
 def _scrape(host: str, port: int) -> str:
     try:
-        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=3) as answered:
+        with _DIRECTLY.open(f"http://{host}:{port}/metrics", timeout=3) as answered:
             return str(answered.read().decode())
     except OSError as problem:
         return f"# ray_lipi_ node {host}: {problem}"

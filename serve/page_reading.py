@@ -86,14 +86,16 @@ def _data_uri(page: Pixels) -> str:
     return f"data:image/jpeg;base64,{jpeg}"
 
 
-def page_result(pages: Sequence[ReadPage]) -> dict[str, Any]:
+def page_result(pages: Sequence[ReadPage], with_tokens: bool = False) -> dict[str, Any]:
     """Return `{text, confidence, pages}`, the confidence being the mean over all lines.
 
     A page is `{width, height, degrees, lines: [{text, confidence, box, polygon}]}`, its lines in
     reading order.
     """
     readings = [read.reading for _, lines in pages for read in lines]
+    given, written = (sum(reading.tokens[side] for reading in readings) for side in (0, 1))
     return {
+        **({"tokens": (given, written)} if with_tokens else {}),
         "text": "\n\n".join("\n".join(read.reading.text for read in lines) for _, lines in pages),
         "confidence": round(
             sum(reading.confidence for reading in readings) / max(1, len(readings)), 6

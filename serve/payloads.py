@@ -1,16 +1,16 @@
 """Requests → encoded images, readings → answers.
 
-Raw bodies, forms, JSON, and the shape of OpenAI's chat completions; images are not decoded here.
+Raw bodies, forms and JSON; images are not decoded here.
 """
 
 import base64
-import binascii
 import json
+import re
 import time
-import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -18,6 +18,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from serve.batching import Read
 from serve.config import LimitSettings
 from serve.errors import Refused
+
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_WHITE_SPACE = b" \t\r\n\f\v"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,14 @@ async def images_of(
     if not query:
         return asked
     return replace(
-        asked, level=_level(query.get("level", ["line"])[-1]), detail=query.get("detail", [""])[-1]
+        asked,
+        level=level_of(query.get("level", ["line"])[-1]),
+        detail=query.get("detail", [""])[-1],
     )
 
 
-def _level(given: Any) -> Literal["line", "page"]:
+def level_of(given: Any) -> Literal["line", "page"]:
+    """Return the level; Refused 400 for another word."""
     if given not in ("line", "page"):
         raise Refused(
             400,
@@ -61,53 +67,14 @@ async def _images_of(content_type: str, body: bytes, limits: LimitSettings) -> I
     if kind.startswith("image/") or kind in ("application/octet-stream", "application/pdf"):
         return ImagesRequest(("image",), (body,), single=True)
     if kind == "multipart/form-data":
-        return _bounded(await _of_form(content_type, body, limits), limits)
+        return bounded(await _of_form(content_type, body, limits), limits)
     if kind == "application/json":
-        return _bounded(_of_json(_parsed(body)), limits)
+        return bounded(_of_json(parsed(body)), limits)
     raise Refused(
         415,
         "unsupported_media_type",
         "Content-Type: expected image/…, application/pdf, multipart/form-data with files or "
         f"application/json, got {kind or 'none'}",
-    )
-
-
-def images_of_chat(body: bytes, limits: LimitSettings) -> ImagesRequest:
-    """Return the images of the last user message of `POST /v1/chat/completions`.
-
-    Each is a data URI in an `image_url`; `level` beside `messages` is that of /v1/ocr.
-    """
-    values = _parsed(body)
-    messages = values.get("messages")
-    contents = (
-        [
-            message.get("content")
-            for message in messages
-            if isinstance(message, dict) and message.get("role") == "user"
-        ]
-        if isinstance(messages, list)
-        else []
-    )
-    parts = contents[-1] if contents and isinstance(contents[-1], list) else []
-    urls = [
-        part["image_url"].get("url")
-        for part in parts
-        if isinstance(part, dict) and isinstance(part.get("image_url"), dict)
-    ]
-    if not urls:
-        raise Refused(
-            400,
-            "no_image",
-            "messages: the last user message has no image_url; send the image as a data URI",
-        )
-    names = tuple(f"image {number}" for number in range(1, len(urls) + 1))
-    return _bounded(
-        ImagesRequest(
-            names,
-            tuple(_of_data_uri(url) for url in urls),
-            level=_level(values.get("level", "line")),
-        ),
-        limits,
     )
 
 
@@ -126,33 +93,18 @@ def answer(
     return {"results": [{"name": name, **result} for name, result in named], **common}
 
 
-def line_result(read: Read, with_line: bool) -> dict[str, Any]:
+def line_result(read: Read, with_line: bool, with_tokens: bool = False) -> dict[str, Any]:
     """Return `{text, confidence}`; `with_line` adds the line with its box, as pages have them."""
     plain = {"text": read.reading.text, "confidence": round(read.reading.confidence, 6)}
+    if with_tokens:
+        return {**plain, "tokens": read.reading.tokens}
     if not with_line:
         return plain
     return {**plain, "lines": [{**plain, "box": [0, 0, read.width, read.height]}]}
 
 
-def chat_answer(texts: Sequence[str], model: str) -> dict[str, Any]:
-    """Return an answer in the shape of OpenAI's chat completions, one line of text per image."""
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": "\n".join(texts)},
-        "finish_reason": "stop",
-    }
-    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [choice],
-        "usage": usage,
-    }
-
-
-def _bounded(asked: ImagesRequest, limits: LimitSettings) -> ImagesRequest:
+def bounded(asked: ImagesRequest, limits: LimitSettings) -> ImagesRequest:
+    """Return the request; Refused where it has no image or too many."""
     if not asked.images:
         raise Refused(400, "no_image", "the request has no image")
     if len(asked.images) > limits.max_images:
@@ -198,11 +150,12 @@ def _of_json(values: dict[str, Any]) -> ImagesRequest:
         )
     return ImagesRequest(
         tuple(f"image {number}" for number in range(1, len(images) + 1)),
-        tuple(decoded(image) for image in images),
+        tuple(decoded(image, f"image {number}") for number, image in enumerate(images, start=1)),
     )
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def parsed(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body; Refused 400 for anything else."""
     try:
         values = json.loads(body)
     except (ValueError, RecursionError) as problem:
@@ -212,23 +165,35 @@ def _parsed(body: bytes) -> dict[str, Any]:
     return values
 
 
-def _of_data_uri(url: Any) -> bytes:
-    if not isinstance(url, str) or not url.startswith("data:"):
-        raise Refused(
-            400,
-            "not_a_data_uri",
-            "image_url: expected a data URI (data:image/png;base64,…); nothing is fetched",
-        )
-    return decoded(url)
+def decoded(text: Any, name: str = "the image") -> bytes:
+    """Return an image's bytes from base64 text or a data URI; Refused 400 for anything else.
 
-
-def decoded(text: Any) -> bytes:
-    """Return an image's bytes from base64 text or a data URI; Refused 400 for anything else."""
+    White space is passed over, `-_` mean `+/`, and `=` at the end may be missing.
+    """
+    if not isinstance(text, str):
+        raise _no_base64(name, f"got {type(text).__name__}")
+    encoded = text.strip()
+    if encoded[:5].lower() == "data:":
+        head, comma, encoded = encoded.partition(",")
+        if not comma or "base64" not in head.lower().split(";")[1:]:
+            raise _no_base64(name, f"the data URI begins with {head[:60]!r}, not …;base64,")
+        encoded = unquote(encoded)
     try:
-        encoded = text.partition(",")[2] if text.startswith("data:") else text
-        return base64.b64decode(encoded, validate=True)
-    except (AttributeError, TypeError, ValueError, binascii.Error):
-        raise Refused(400, "bad_base64", "expected an image as base64 text") from None
+        plain = encoded.encode("ascii").translate(_TO_STANDARD, _WHITE_SPACE).rstrip(b"=")
+        return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
+    except ValueError:
+        raise _no_base64(name, _fault_of(encoded)) from None
+
+
+def _no_base64(name: str, why: str) -> Refused:
+    return Refused(400, "bad_base64", f"{name}: expected an image as base64 text; {why}")
+
+
+def _fault_of(encoded: str) -> str:
+    wrong = re.search(r"[^A-Za-z0-9+/_\-=\s]|=(?=\s*[^=\s])", encoded)
+    if wrong:
+        return f"character {wrong.start() + 1} is {wrong[0]!r}"
+    return "its end is missing"
 
 
 async def read_body(chunks: AsyncIterator[bytes], most: int, deadline: float) -> bytes:

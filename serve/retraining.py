@@ -8,6 +8,7 @@ verdict.json, bundle/)
 
 import shlex
 import sys
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from ocr.errors import first_line
 from ocr.files import read_object, write_json
 from ocr.json_lines import read_lines
 from ocr.retraining import BETTER, MIN_CORRECTIONS, PROGRESS_FILE, USER_MISTAKE, VERDICT_FILE
+from ocr.this_machine import past_proxies
 from serve.corrections import Corrections
 from serve.errors import Refused
 from serve.journal import Entry
@@ -34,6 +37,8 @@ class Retrainings:
 
     def __init__(self, models: Models, corrections: Corrections) -> None:
         self._models, self._corrections, self._journal = models, corrections, models.journal
+        self._failing_since: dict[str, float] = {}
+        self.patience_s = 60.0  # of tries to give Ray a job
 
     def ask(self, settings: dict[str, Any]) -> str:
         """Add a retraining to the journal; return its id.
@@ -128,9 +133,25 @@ class Retrainings:
         return text if lines is None else "\n".join(text.splitlines()[-lines:])
 
     def advance(self, asked: Entry) -> None:
-        """Start a pending retraining, or again where its job died; note its outcome if any."""
+        """Start a pending retraining, or again where its job died; note its outcome if any.
+
+        One whose job Ray cannot take has failed, after a minute of tries.
+        """
+        try:
+            self._advance(asked)
+            self._failing_since.pop(asked["id"], None)
+        except Exception as problem:
+            since = self._failing_since.setdefault(asked["id"], time.monotonic())
+            if time.monotonic() - since < self.patience_s:
+                raise
+            why = f"Ray takes no job: {type(problem).__name__}: {first_line(problem)}"
+            self._note(FAILED, asked, None, why)
+
+    def _advance(self, asked: Entry) -> None:
         folder = self._folder(asked["id"])
-        client = JobSubmissionClient(ray.get_runtime_context().gcs_address)
+        cluster = ray.get_runtime_context().gcs_address
+        past_proxies([cluster.rpartition(":")[0]])
+        client = JobSubmissionClient(cluster)
         jobs = {job.submission_id: job for job in client.list_jobs()}
         attempts = _attempts(asked["id"], folder, jobs)
         if attempts:

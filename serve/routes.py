@@ -17,8 +17,9 @@ from serve.corrections import Corrections, CorrectionsRequest
 from serve.docs_page import page
 from serve.errors import Refused
 from serve.metrics import scraped
+from serve.model_list import listed
 from serve.models import Models
-from serve.retraining import RETRAINED, Retrainings
+from serve.retraining import Retrainings
 from serve.schemas import CHAT_BODY, OCR_BODY, Answer, Promotion, Refusal, Retraining, Trial
 
 OCR, CHAT = "/v1/ocr", "/v1/chat/completions"
@@ -195,31 +196,21 @@ def _models(app: FastAPI, replica: Replica) -> None:
     @app.get("/v1/models", tags=["models"], responses=_KEY_ERROR)
     def models() -> dict[str, Any]:
         """All stored models in OpenAI's shape; the `live` one reads."""
-        journal = replica.models.journal
-        entries = journal.entries()
-        live, (candidate, share) = journal.live(entries), journal.candidate(entries)
-        verdicts = {
-            entry["bundle"]: entry["verdict"] for entry in entries if entry["what"] == RETRAINED
-        }
-        since = {entry["bundle"]: entry["at"] for entry in entries if entry["what"] == "live"}
-        listed = [
-            {
-                "id": id,
-                "object": "model",
-                "live": id in (live or "").split(","),
-                "share": share if id == candidate else 0.0,
-                "verdict": verdicts.get(id),
-                "last_live": since.get(id),
-                **replica.models.card(id),
-            }
-            for id in replica.models.ids()
-        ]
-        return {"object": "list", "data": listed}
+        return {"object": "list", "data": listed(replica.models)}
 
     @app.get("/v1/models/journal", tags=["models"], responses=_KEY_ERROR)
     def journal() -> list[dict[str, Any]]:
         """All requests for models and their outcomes, the oldest first."""
         return replica.models.journal.entries()
+
+    @app.get("/v1/models/{id}", tags=["models"], responses=_ERRORS)
+    def model(id: str) -> dict[str, Any]:
+        """One stored model in OpenAI's shape."""
+        known = {value["id"]: value for value in listed(replica.models)}
+        if id not in known:
+            there = ", ".join(known) or "none"
+            raise Refused(404, "not_found", f"{id[:80]}: no such model; there are: {there}")
+        return known[id]
 
 
 def _promotions(app: FastAPI, replica: Replica) -> None:

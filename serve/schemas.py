@@ -144,6 +144,8 @@ _CHAT_SCHEMA = {
         "model": {"type": "string"},
         "messages": {"type": "array", "items": _MESSAGE},
         "level": {"enum": ["line", "page"]},
+        "stream": {"type": "boolean"},
+        "stream_options": {"type": "object"},
     },
     "required": ["messages"],
 }

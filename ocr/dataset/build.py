@@ -24,6 +24,7 @@ from tqdm import tqdm
 from ocr import sources
 from ocr.dataset.config import PrepareConfig
 from ocr.dataset.describe import card, described, table_of
+from ocr.dataset.division import empty_split
 from ocr.dataset.merge import Table, decide_duplicates
 from ocr.dataset.parts import Work, make_part
 from ocr.dataset.write import FILES, Tally, is_fault, write_splits
@@ -34,22 +35,28 @@ from ocr.sources.settings import SourceSettings
 MapUnits = Callable[[Callable[[Work], int], Sequence[Work]], Iterator[int]]
 _WORTH_PROCESSES = 6  # units: a process takes seconds to start
 _TOLD_SECONDS = 30
+_DIVIDED = 10_000  # samples that are looked at for another division
 _VERSION = 2  # version of a part's content; another one makes parts again
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The outcome of a build; `table` is printed by `prepare.py`."""
+    """The outcome of a build, as `prepare.py` prints it.
 
-    output: Path
+    `empty_split` says what to do about a split without samples.
+    """
+
+    output: Path | str
     kept: dict[str, int]
     skipped: dict[str, int]
     table: str
+    empty_split: str
 
     def __str__(self) -> str:
         kept = ", ".join(f"{count:,} {split}" for split, count in self.kept.items())
         skipped = "; ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
-        return f"{self.table}\n{self.output}: kept {kept}; skipped {skipped or 'none'}"
+        notice = f"{self.empty_split}\n" if self.empty_split else ""
+        return f"{self.table}\n{notice}{self.output}: kept {kept}; skipped {skipped or 'none'}"
 
 
 def in_this_process(work: Callable[[Work], int], works: Sequence[Work]) -> Iterator[int]:
@@ -172,7 +179,11 @@ def _written(config: PrepareConfig, output: Path, staging: Path, works: list[Wor
         (making / "README.md").write_text(card(config, value), encoding="utf-8")
         for file in making.iterdir():
             sync(file)
-    return Summary(Path(config.output), value["kept"], value["skipped"], table_of(value))
+    notice = ""
+    if not all(value["kept"].values()):
+        samples = table.id_and_text(decisions.kept[~table.copies[decisions.kept]][:_DIVIDED])
+        notice = empty_split(config, value["kept"], list(samples.values()))
+    return Summary(Path(config.output), value["kept"], value["skipped"], table_of(value), notice)
 
 
 def _check_facts(config: PrepareConfig, works: Sequence[Work], staging: Path, table: Table) -> None:

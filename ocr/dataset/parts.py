@@ -17,11 +17,12 @@ import pyarrow as pa
 
 from ocr import sources
 from ocr.dataset.config import ImageSettings, PrepareConfig, SplitSettings
+from ocr.dataset.division import is_held_out
 from ocr.dataset.fingerprint import look_of
 from ocr.degrade import degraded
 from ocr.files import read_json, read_object, sync, write_json
 from ocr.images import ImageRefused, Pixels, encode_image, open_image, scale_to_fit
-from ocr.keyed import digest_of, share_of
+from ocr.keyed import digest_of
 from ocr.limits import ImageLimits
 from ocr.linting import KINDS, fix, lint
 from ocr.pixels import contrast
@@ -243,9 +244,8 @@ def split_of(sample: Sample, settings: SplitSettings) -> str:
     # letters are few: split by text, validation would have some that training lacks
     otherwise = "id" if sample.level == "character" else "text"
     name = next((name for name in settings.by if name in facts), otherwise)
-    key = sample.text if name == "text" else f"{name}={facts[name]}"
-    share = share_of(key, f"split {settings.seed}")
-    return "validation" if share < settings.validation_ratio else "train"
+    held_out = is_held_out(name, facts[name], settings.seed, settings.validation_ratio)
+    return "validation" if held_out else "train"
 
 
 def _facts(sample: Sample) -> dict[str, str]:

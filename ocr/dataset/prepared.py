@@ -6,10 +6,12 @@ Prepared sources are kept under a hash of their content.
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ocr.dataset.build import Summary, build, in_processes, signature
 from ocr.dataset.config import DivisionSettings, PrepareConfig
+from ocr.dataset.division import distance, dividing_seed
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.files import cache_dir, locked, read_json, read_object
@@ -39,33 +41,59 @@ def open_splits(
             if isinstance(train, str)
             else _divided(train, validation_ratio, max_skipped, division)
         )
-        if isinstance(folder, Path):
-            _require_both(folder, train, validation_ratio)
+        if isinstance(folder, Path) and not isinstance(train, str):
+            _require_both(folder, train, validation_ratio, division)
         return Dataset.open(folder, "train"), Dataset.open(folder, "validation")
     folders = [
         data
         if isinstance(data, str)
-        else _prepared([_into(split, source) for source in data], validation_ratio, max_skipped)
+        else _require(
+            _prepared([_into(split, source) for source in data], validation_ratio, max_skipped),
+            data,
+            split,
+        )
         for data, split in ((train, "train"), (validation, "validation"))
     ]
     return Dataset.open(folders[0], "train"), Dataset.open(folders[1], "validation")
 
 
-def _require_both(folder: Path, train: Data, validation_ratio: float) -> None:
+def _require_both(
+    folder: Path,
+    train: Sequence[SourceSettings],
+    validation_ratio: float,
+    division: DivisionSettings,
+) -> None:
     """Raise UserError where sources leave one split empty, in the words of a run's config."""
     share, count = _kept(folder)
     if 0 < share < 1:
         return
-    why = (
-        f"data.validation_ratio is {validation_ratio:g}"
-        if validation_ratio == 0
-        else "all have one text or one page, and what is divided must differ"
-    )
+    given = {source.split for source in train}
+    advice = "name other data in data.validation"
+    if "auto" not in given:
+        why, advice = f"every source has split={given.pop()}", f"{advice}, or change one of them"
+    elif validation_ratio == 0:
+        why, advice = "data.validation_ratio is 0", f"set it, such as to 0.1, or {advice}"
+    elif count == 1:
+        why, advice = "it cannot be divided", f"add samples, or {advice}"
+    else:
+        why = f"by {', '.join(division.by)} all are in one split"
+        advice = f"set data.split.by=[text] or [id], or another data.split.seed, or {advice}"
     name = "validation" if share == 0 else "training"
+    samples = "1 sample" if count == 1 else f"{count:,} samples"
     raise UserError(
-        f"{describe_data(train)}: nothing is left for {name} of {count:,} samples: {why}; "
-        "name other data in data.validation, or add samples with other texts"
+        f"{describe_data(train)}: nothing is left for {name} of {samples}: {why}; {advice}"
     )
+
+
+def _require(folder: str | Path, data: Data, split: str) -> Path | str:
+    """Return the folder; UserError where the sources of one split have nothing for it."""
+    if isinstance(folder, Path) and not read_json(folder / "dataset.json")["kept"][split]:
+        others = sorted({source.split for source in data if not isinstance(source, str)} - {"auto"})
+        raise UserError(
+            f"{describe_data(data)}: no sample is for {split}, because its sources have "
+            f"split={', '.join(others)}; leave `split` out, or name other data in data.{split}"
+        )
+    return folder
 
 
 def open_training(data: Data, max_skipped: float) -> Dataset:
@@ -73,7 +101,9 @@ def open_training(data: Data, max_skipped: float) -> Dataset:
     folder = (
         data
         if isinstance(data, str)
-        else _prepared([_into("train", source) for source in data], 0.0, max_skipped)
+        else _require(
+            _prepared([_into("train", source) for source in data], 0.0, max_skipped), data, "train"
+        )
     )
     return Dataset.open(folder, "train")
 
@@ -88,7 +118,8 @@ def _divided(
 
     A dozen samples may all fall into one split, and so may the samples of two large pages. Of few
     samples, and where a split is empty, ten seeds are tried, and the nearest that leaves no split
-    empty is used where none comes near. Samples of one page are divided by their texts.
+    empty is used where none comes near. Samples of one page are divided by their texts, those of
+    one text by themselves.
     """
     folder = _prepared(sources, validation_ratio, max_skipped, division)
     if validation_ratio == 0 or all(source.split != "auto" for source in sources):
@@ -103,19 +134,38 @@ def _divided(
         other = division.model_copy(update={"seed": division.seed + number})
         tried.append(_prepared(sources, validation_ratio, max_skipped, other, is_again=True))
     best = min(tried, key=lambda each: _distance(each, validation_ratio))
-    if _distance(best, validation_ratio) == 1.0 and division.by == DivisionSettings().by:
+    if _distance(best, validation_ratio) == 1.0:
+        other_division = _other_division(sources, folder, validation_ratio, division)
+        if other_division:
+            return _prepared(sources, validation_ratio, max_skipped, other_division, is_again=True)
+    elif best != folder:
         _say(
-            f"{folder}: by {division.by[0]} one split would be empty, so the samples are divided "
-            "by their texts; the CER of pages that training has not seen will be higher"
-        )
-        by_text = division.model_copy(update={"by": ("text",)})
-        return _divided(sources, validation_ratio, max_skipped, by_text)
-    if best != folder:
-        _say(
-            f"{best}: divided again, because the first division was far from {validation_ratio:g}: "
-            f"now {_kept(best)[0]:.0%} of the samples are for validation"
+            f"{describe_data(sources)}: divided again, because the first division was far from "
+            f"{validation_ratio:g}: now {_kept(best)[0]:.0%} of the samples are for validation"
         )
     return best
+
+
+def _other_division(
+    sources: Sequence[SourceSettings], folder: Path, ratio: float, division: DivisionSettings
+) -> DivisionSettings | None:
+    """Return a division that leaves no split empty; None without one, or where `by` was set."""
+    if division.by != DivisionSettings().by:
+        return None
+    kept = read_json(folder / "dataset.json")["kept"]
+    data = [Dataset.open(folder, split) for split, count in kept.items() if count]
+    for name, words in (("text", "by their texts"), ("id", "one by one")):
+        values = [value for part in data for value in (part.texts if name == "text" else part.ids)]
+        seed = dividing_seed(name, values, ratio, division.seed)
+        if seed is not None:
+            easier = "pages" if name == "text" else "texts and pages"
+            _say(
+                f"{describe_data(sources)}: by {division.by[0]} one split would be empty, so the "
+                f"samples are divided {words}; the CER of {easier} that training has not seen "
+                "will be higher"
+            )
+            return division.model_copy(update={"by": (name,), "seed": seed})
+    return None
 
 
 def _say(text: str) -> None:
@@ -123,9 +173,8 @@ def _say(text: str) -> None:
 
 
 def _distance(prepared: Path, validation_ratio: float) -> float:
-    """Return how far a division is from the ratio; 1 where a split is empty, the farthest."""
-    share = _kept(prepared)[0]
-    return abs(share - validation_ratio) if 0 < share < 1 else 1.0
+    """Return how far a division is from the ratio."""
+    return distance(_kept(prepared)[0], validation_ratio)
 
 
 def _kept(folder: Path) -> tuple[float, int]:
@@ -185,7 +234,8 @@ def _build_once(folder: Path, config: PrepareConfig, is_again: bool) -> None:
             shutil.rmtree(folder, ignore_errors=True)  # damaged: in the cache, so made again
             report = _built(config.model_copy(update={"output": str(folder)}))
             if not is_again:
-                _say(_in_words_of_a_run(str(report)))
+                named = replace(report, output=describe_data(config.sources), empty_split="")
+                _say(_in_words_of_a_run(str(named)))
 
 
 def _built(config: PrepareConfig) -> Summary:

@@ -68,7 +68,12 @@ class Dataset:
             parquet_files = (
                 ", ".join(name for name in names if name.endswith(".parquet")) or "no parquet file"
             )
-            foreign = _as_source(folder) if any(map(_OF_HUGGING_FACE.fullmatch, names)) else ""
+            other = (
+                f"; name a data set that has one in data.{split}, or prepare this one again"
+                if {"train.parquet", "validation.parquet"} & set(names)
+                else ""
+            )
+            foreign = _as_source(folder) if any(map(_OF_HUGGING_FACE.fullmatch, names)) else other
             raise UserError(
                 f"{folder}/{split}.parquet: missing or empty; the folder has {parquet_files}"
                 f"{foreign}"

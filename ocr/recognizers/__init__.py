@@ -14,4 +14,4 @@ def load(bundle: str | Path, backend: str | None = None, device: str | None = No
     """
     from ocr.recognizers.factory import load as load_bundle
 
-    return load_bundle(Path(bundle), backend, device)
+    return load_bundle(bundle, backend, device)

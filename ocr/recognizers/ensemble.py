@@ -2,16 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from ocr.errors import UserError
 from ocr.images import Pixels
-from ocr.recognizers.recognizer import Recognizer
+from ocr.recognizers.recognizer import PixelReader, Recognizer
 from ocr.sample import Reading
 
 
-class Ensemble:
+class Ensemble(PixelReader):
     """A recogniser that votes by confidence.
 
     A text's vote is the sum of the confidences of the members that read it. The confidence of the
@@ -30,7 +29,7 @@ class Ensemble:
         self.image_mode = modes.pop()
         self.reads_pages = all(member.reads_pages for member in members)
 
-    def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
+    def read_pixels(self, images: Sequence[Pixels]) -> list[Reading]:
         """Return one Reading per image; of equal votes the text of the first member wins."""
         return [
             self._vote(readings)
@@ -42,4 +41,5 @@ class Ensemble:
         for reading in readings:
             votes[reading.text] += reading.confidence
         best = max(votes, key=lambda text: votes[text])
-        return Reading(best, votes[best] / len(self.members))
+        given, written = (sum(reading.tokens[side] for reading in readings) for side in (0, 1))
+        return Reading(best, votes[best] / len(self.members), (given, written))

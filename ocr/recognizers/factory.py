@@ -10,11 +10,12 @@ from ocr.recognizers.recognizer import Recognizer
 from ocr.settings import with_home
 
 
-def load(bundle: Path, backend: str | None = None, device: str | None = None) -> Recognizer:
+def load(bundle: str | Path, backend: str | None = None, device: str | None = None) -> Recognizer:
     """Verify a bundle, or a shipped recogniser by its name, and return its recogniser.
 
     Backend and device default to the bundle's own choice.
     """
+    bundle = Path(with_home(str(bundle)))
     opened = open_bundle(bundle)
     if opened.family == "vlm":
         from ocr.recognizers.vlm.adapter import load_vlm  # loads torch
@@ -30,5 +31,5 @@ def load(bundle: Path, backend: str | None = None, device: str | None = None) ->
 
 def load_all(bundles: str, backend: str | None = None, device: str | None = None) -> Recognizer:
     """Return the recogniser of `BUNDLE`, or the voting ensemble of `BUNDLE,BUNDLE,…`."""
-    members = [load(Path(with_home(bundle)), backend, device) for bundle in bundles.split(",")]
+    members = [load(bundle, backend, device) for bundle in bundles.split(",")]
     return members[0] if len(members) == 1 else Ensemble(members)

@@ -1,10 +1,10 @@
 """The one interface by which training, evaluation, the shell and the server read images."""
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, Protocol, overload
 
-from ocr.images import Mode, Pixels, open_image
+from ocr.images import Pixels
+from ocr.recognizers.image_like import ImageLike, is_one, is_ready, pixels_of
 from ocr.sample import Reading
 
 
@@ -15,21 +15,44 @@ class Recognizer(Protocol):
     image_mode: Literal["L", "RGB"]
     reads_pages: bool  # reads whole pages; else a page is cut into lines first (ocr/pages.py)
 
-    def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
-        """Return one Reading per image, in the same order; ImageRefused names a bad file.
+    @overload
+    def read(self, images: ImageLike) -> Reading: ...  # type: ignore[overload-overlap]
+    @overload
+    def read(self, images: Iterable[ImageLike]) -> list[Reading]: ...
 
-        An image is a file, or pixels as `ocr.images.open_image` gives them in this recogniser's
-        mode.
+
+class PixelReader:
+    """A recogniser that reads pixels: it gets `.read` of whatever a program holds."""
+
+    image_mode: Literal["L", "RGB"]
+
+    def read_pixels(self, images: Sequence[Pixels]) -> list[Reading]:
+        """Return one Reading per image; pixels are as `open_image` gives them in `image_mode`."""
+        raise NotImplementedError
+
+    @overload
+    def read(self, images: ImageLike) -> Reading: ...  # type: ignore[overload-overlap]
+    @overload
+    def read(self, images: Iterable[ImageLike]) -> list[Reading]: ...
+    def read(self, images: ImageLike | Iterable[ImageLike]) -> Reading | list[Reading]:
+        """Return the Reading of one image, or a list of one Reading per image in the same order.
+
+        An image is a path, the bytes of a file, a Pillow image, or a NumPy array [H, W] or
+        [H, W, 1, 3 or 4]: colours are RGB, numbers 0–255, floats also 0–1, bool is black and
+        white. ImageRefused names a bad one.
         """
-        ...
-
-
-def opened(images: Sequence[Pixels | Path | str], mode: Mode) -> list[Pixels]:
-    """Return the pixels of each image."""
-    return [
-        open_image(Path(image), mode) if isinstance(image, (str, Path)) else image
-        for image in images
-    ]
+        if is_one(images):
+            return self.read_pixels([pixels_of(images, self.image_mode)])[0]
+        items: list[ImageLike] = list(images)  # type: ignore[arg-type]
+        if all(is_ready(image, self.image_mode) for image in items):
+            return self.read_pixels(items)  # type: ignore[arg-type]
+        count = len(items)
+        return self.read_pixels(
+            [
+                pixels_of(image, self.image_mode, f"image {number} of {count}")
+                for number, image in enumerate(items, start=1)
+            ]
+        )
 
 
 def like_sizes(sizes: Sequence[int], fits: Callable[[list[int], int], bool]) -> Iterator[list[int]]:

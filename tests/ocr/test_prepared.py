@@ -1,6 +1,7 @@
 """Data as a training config names it: sources that are prepared on the way."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from ocr.dataset import prepared
-from ocr.dataset.config import DivisionSettings
-from ocr.dataset.prepared import open_splits
+from ocr.dataset.build import build
+from ocr.dataset.config import DivisionSettings, PrepareConfig
+from ocr.dataset.prepared import open_splits, open_training
+from ocr.dataset.read import Dataset
 from ocr.errors import UserError
+from ocr.files import cache_dir
 from ocr.images import encode_image
 from ocr.settings import parse_settings
 from ocr.sources.settings import CorrectionsSettings, Source, SourceSettings
@@ -125,14 +129,111 @@ def test_a_missing_file_is_one_message_in_every_format(
 
 
 @pytest.mark.parametrize(
-    ("ratio", "says"), [(0.1, "all have one text or one page"), (0.0, "data.validation_ratio is 0")]
+    ("count", "more", "ratio", "division", "says"),
+    [
+        (1, {}, 0.1, {}, "of 1 sample: it cannot be divided; add samples"),
+        (6, {}, 0.0, {}, "of 6 samples: data.validation_ratio is 0; set it, such as to 0.1"),
+        (6, {"split": "train"}, 0.1, {}, "every source has split=train"),
+        (6, {}, 0.1, {"by": ("source",)}, "by source all are in one split; set data.split.by="),
+    ],
 )
 def test_sources_that_leave_nothing_for_validation_are_named(
-    tmp_path: Path, ratio: float, says: str
+    tmp_path: Path,
+    count: int,
+    more: dict[str, Any],
+    ratio: float,
+    division: dict[str, Any],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    sources = corrections(tmp_path, [{"corrected_text": WORDS[0]}] * 6)
+    sources = corrections(tmp_path, [{"corrected_text": WORDS[0]}] * count)
+    sources = [source.model_copy(update=more) for source in sources]
     with pytest.raises(UserError) as caught:
-        open_splits(sources, None, ratio, 0.01)
-    message = str(caught.value)
-    assert f"corrections:{tmp_path}: nothing is left for validation of 6 samples" in message
-    assert says in message and "data.validation" in message and "cache" not in message
+        open_splits(sources, None, ratio, 0.01, DivisionSettings(**division))
+    message, printed = str(caught.value), capsys.readouterr().out
+    assert f"corrections:{tmp_path}: nothing is left for validation" in message
+    assert says in message and "name other data in data.validation" in message
+    for text in (message, printed):
+        assert str(cache_dir()) not in text and " split." not in text and "NO " not in text
+
+
+@pytest.mark.parametrize("count", [2, 3, 6, 12])
+@pytest.mark.parametrize("page", [{}, {"page": "scan"}])
+def test_samples_of_one_text_are_divided_one_by_one(
+    count: int, page: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = corrections(tmp_path, [{"corrected_text": WORDS[0], **page}] * count)
+    train, validation = open_splits(sources, None, 0.1, 0.01)
+    assert len(train) and len(validation) and len(train) + len(validation) == count
+    printed = capsys.readouterr().out
+    assert "the samples are divided one by one; the CER" in printed
+    assert str(cache_dir()) not in printed and "NO " not in printed
+
+
+@pytest.mark.parametrize("count", [2, 3, 12])
+def test_lines_of_one_page_are_divided_however_few(count: int, tmp_path: Path) -> None:
+    facts = [{"corrected_text": f"ଘର {n}", "page": "scan"} for n in range(count)]
+    train, validation = open_splits(corrections(tmp_path, facts), None, 0.1, 0.01)
+    assert len(train) and len(validation) and len(train) + len(validation) == count
+
+
+def test_sources_of_one_split_alone_raise_no_alarm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    train = corrections(tmp_path / "a", of_pages(2))
+    other = corrections(tmp_path / "b", of_pages(1))
+    assert [len(data) for data in open_splits(train, other, 0.1, 0.01)] == [14, 14]
+    assert len(open_training(corrections(tmp_path / "a", of_pages(3)), 0.01)) == 14
+    printed = capsys.readouterr().out
+    assert f"corrections:{tmp_path / 'a'}: kept 14 train, 0 validation" in printed
+    assert "NO " not in printed and "validation_ratio" not in printed
+    assert str(cache_dir()) not in printed
+
+    wrong = [source.model_copy(update={"split": "train"}) for source in other]
+    with pytest.raises(UserError, match=r"no sample is for validation.*split=train; leave"):
+        open_splits(train, wrong, 0.1, 0.01)
+    wrong = [source.model_copy(update={"split": "validation"}) for source in train]
+    with pytest.raises(UserError, match=r"no sample is for train.*split=validation; leave"):
+        open_training(wrong, 0.01)
+
+
+def prepared_from(tmp_path: Path, facts: list[dict[str, Any]], **settings: Any) -> str:
+    """Prepare corrections as prepare.py does, and return what it prints."""
+    (tmp_path / "in").mkdir(exist_ok=True)
+    sources = corrections(tmp_path / "in", facts)
+    more = {"split": settings.pop("source_split")} if "source_split" in settings else {}
+    values = {
+        "output": str(tmp_path / "out"),
+        "sources": [{**source.model_dump(), **more} for source in sources],
+        "split": settings,
+    }
+    return str(build(PrepareConfig.model_validate(values)))
+
+
+@pytest.mark.parametrize(
+    "facts", [of_pages(1), [{"corrected_text": WORDS[0], "page": "scan"}] * 6, of_pages(1)[:2]]
+)
+def test_a_set_without_validation_says_so_and_what_it_advises_works(
+    facts: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    printed = prepared_from(tmp_path, facts)
+    advice = re.search(r"NO \w+ SAMPLES.*set split\.by=\[(\w+)\] split\.seed=(\d+)", printed)
+    assert advice, printed
+    again = prepared_from(tmp_path, facts, by=[advice[1]], seed=int(advice[2]))
+    assert "SAMPLES" not in again
+    assert len(Dataset.open(tmp_path / "out", "train")) < len(facts)
+    assert len(Dataset.open(tmp_path / "out", "validation")) < len(facts)
+
+
+def test_a_set_that_cannot_have_validation_says_why(tmp_path: Path) -> None:
+    one = prepared_from(tmp_path, of_pages(1)[:1])
+    assert "NO validation SAMPLES, so no file for them: one sample cannot be divided" in one
+    assert "needs another one in data.validation" in one
+    none = prepared_from(tmp_path, of_pages(2), validation_ratio=0)
+    assert "split.validation_ratio is 0; set it" in none
+    alone = prepared_from(tmp_path, of_pages(2), source_split="validation")
+    assert "NO train SAMPLES" in alone and "every source has split=validation" in alone
+    with pytest.raises(UserError, match=r"train.parquet: missing.*has one in data.train"):
+        open_splits(str(tmp_path / "out"), None, 0.1, 0.01)

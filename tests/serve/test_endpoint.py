@@ -24,7 +24,7 @@ from PIL import Image
 
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
-from ocr.images import open_image
+from ocr.images import encode_image, open_image
 from ocr.recognizers.factory import load
 from ocr.settings import parse_settings
 from serve.client import Client
@@ -141,6 +141,7 @@ def test_many_images_at_once_in_every_shape_are_read_as_they_are_alone(
         == expected[0]
     )
     assert [reading.text for reading in Client(endpoint[0], KEY).read(images[:5])] == expected[:5]
+    assert Client(endpoint[0], KEY).read(images[0]).text == expected[0]
 
 
 def test_clients_of_openais_vision_models_get_their_own_shape(
@@ -164,6 +165,190 @@ def test_clients_of_openais_vision_models_get_their_own_shape(
         post(endpoint, asked, "application/json", "/v1/chat/completions"), 400, "not_a_data_uri"
     )
     assert_error(post(endpoint, "{}", "application/json", "/v1/chat/completions"), 400, "no_image")
+
+
+CHAT = "/v1/chat/completions"
+
+
+def chat_body(images: list[bytes], **more: Any) -> str:
+    parts = [
+        {
+            "type": "image_url",
+            "image_url": {"url": f"data:image/webp;base64,{base64.b64encode(image).decode()}"},
+        }
+        for image in images
+    ]
+    return json.dumps({"model": "lipi", "messages": [{"role": "user", "content": parts}], **more})
+
+
+def test_a_streaming_client_gets_the_text_as_events(
+    endpoint: Any, images: list[bytes], expected: list[str]
+) -> None:
+    asked = chat_body(images[:2], stream=True, stream_options={"include_usage": True})
+    answered = post(endpoint, asked, "application/json", CHAT, stream=True)
+    assert answered.headers["content-type"].startswith("text/event-stream")
+    lines = [line.decode() for line in answered.iter_lines() if line]
+    assert all(line.startswith("data: ") for line in lines) and lines[-1] == "data: [DONE]"
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert "".join(delta.get("content", "") for delta in deltas) == "\n".join(expected[:2])
+    assert [c["finish_reason"] for chunk in chunks for c in chunk["choices"]][-1] == "stop"
+    whole = post(endpoint, chat_body(images[:2]), "application/json", CHAT).json()
+    assert chunks[-1]["choices"] == [] and chunks[-1]["usage"] == whole["usage"]
+    assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    plain = post(endpoint, chat_body(images[:1], stream=True), "application/json", CHAT).text
+    assert "usage" not in plain
+    refused = post(endpoint, chat_body([b"no image"], stream=True), "application/json", CHAT)
+    assert_error(refused, 422, "not_a_readable_image")
+
+
+def test_openais_own_client_reads_whole_and_streamed(
+    endpoint: Any, images: list[bytes], expected: list[str]
+) -> None:
+    openai = pytest.importorskip("openai")
+    client = openai.OpenAI(base_url=f"{endpoint[0]}/v1", api_key=KEY)
+    asked = {"model": "lipi", "messages": json.loads(chat_body(images[:1]))["messages"]}
+    whole = client.chat.completions.create(**asked)
+    assert whole.choices[0].message.content == expected[0]
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == expected[0]
+    (model,) = client.models.list()
+    assert client.models.retrieve(model.id).id == model.id
+
+
+def test_usage_counts_output_columns_and_characters(
+    endpoint: Any, images: list[bytes], expected: list[str]
+) -> None:
+    one, two = (
+        post(endpoint, chat_body(images[:count]), "application/json", CHAT).json()["usage"]
+        for count in (1, 2)
+    )
+    assert one["completion_tokens"] == len(expected[0]) < one["prompt_tokens"] < 400
+    assert two["completion_tokens"] == len(expected[0]) + len(expected[1])
+    assert two["total_tokens"] == two["prompt_tokens"] + two["completion_tokens"]
+    page, word = np.full((500, 700), 255, np.uint8), open_image(images[0])
+    for top in (50, 150, 250):
+        page[top : top + word.shape[0], 60 : 60 + word.shape[1]] = word
+    asked = chat_body([encode_image(page)], level="page")
+    found = post(endpoint, asked, "application/json", CHAT).json()
+    text = found["choices"][0]["message"]["content"].replace("\n", "")
+    assert found["usage"]["completion_tokens"] == len(text) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n", 2),
+        ("n", True),
+        ("response_format", {"type": "json_object"}),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tool_choice", "required"),
+        ("functions", [{"name": "f"}]),
+        ("logprobs", True),
+        ("top_logprobs", 3),
+        ("stop", ["\n"]),
+        ("modalities", ["text", "audio"]),
+        ("audio", {"voice": "alloy"}),
+        ("stream", "yes"),
+        ("stream_options", [1]),
+    ],
+)
+def test_a_field_that_asks_for_another_answer_is_refused_by_name(
+    endpoint: Any, images: list[bytes], name: str, value: Any
+) -> None:
+    answered = post(endpoint, chat_body(images[:1], **{name: value}), "application/json", CHAT)
+    assert_error(answered, 400, "unsupported")
+    assert answered.json()["error"]["message"].startswith(f"{name}: ")
+
+
+def test_fields_that_change_nothing_are_taken(
+    endpoint: Any, images: list[bytes], expected: list[str]
+) -> None:
+    common = {
+        "n": 1,
+        "stream": None,
+        "response_format": {"type": "text"},
+        "tools": [],
+        "stop": None,
+    }
+    more = {"temperature": 0.0, "max_tokens": 100, "top_p": 1, "seed": 1, "user": "u"}
+    asked = chat_body(images[:1], **common, **more)
+    answered = post(endpoint, asked, "application/json", CHAT).json()
+    assert answered["choices"][0]["message"]["content"] == expected[0]
+
+
+def test_base64_is_read_as_programs_write_it(
+    endpoint: Any, images: list[bytes], expected: list[str]
+) -> None:
+    plain = base64.b64encode(images[0]).decode()
+    forms = [
+        "\n".join(plain[at : at + 76] for at in range(0, len(plain), 76)) + "\r\n",
+        f"  {plain[:10]}\t {plain[10:]}",
+        base64.urlsafe_b64encode(images[0]).decode(),
+        plain.rstrip("="),
+        base64.urlsafe_b64encode(images[0]).decode().rstrip("="),
+        f"data:image/webp;base64,{plain}",
+        f"DATA:image/webp;charset=utf-8;BASE64,{plain}",
+        "data:image/webp;base64," + plain.replace("+", "%2B").replace("=", "%3D"),
+    ]
+    for form in forms:
+        answered = post(endpoint, json.dumps({"image": form}), "application/json")
+        assert answered.json().get("text") == expected[0], (form[:40], answered.text)
+    wrong = {
+        "AAAA*AAA": "the image: expected an image as base64 text; character 5 is '*'",
+        "AA=AAA": "character 3 is '='",
+        "AAAAA": "its end is missing",
+        "ଘର": "character 1 is 'ଘ'",
+        "data:image/png,abc": "the data URI begins with 'data:image/png', not …;base64,",
+    }
+    for text, says in wrong.items():
+        answered = post(endpoint, json.dumps({"image": text}), "application/json")
+        assert_error(answered, 400, "bad_base64")
+        assert says in answered.json()["error"]["message"]
+    listed = post(endpoint, json.dumps({"images": [plain, 7]}), "application/json")
+    assert "image 2: expected" in listed.json()["error"]["message"]
+
+
+def test_a_model_is_listed_and_found_by_its_id(endpoint: Any) -> None:
+    def get(path: str) -> requests.Response:
+        headers = {"Authorization": f"bearer {KEY}"}
+        return requests.get(endpoint[0] + path, headers=headers, timeout=5)
+
+    (model,) = get("/v1/models").json()["data"]
+    assert model["object"] == "model" and model["owned_by"] == "lipi"
+    assert abs(model["created"] - time.time()) < 3600
+    assert get(f"/v1/models/{model['id']}").json() == model
+    missing = get("/v1/models/gpt-4o")
+    assert_error(missing, 404, "not_found")
+    assert model["id"] in missing.json()["error"]["message"]
+    assert isinstance(get("/v1/models/journal").json(), list)
+
+
+def test_head_asks_without_a_body(endpoint: Any) -> None:
+    for path in ("/", "/healthz", "/readyz", "/docs"):
+        answered = requests.head(endpoint[0] + path, timeout=5)
+        assert (answered.status_code, answered.content) == (200, b""), path
+        kind = requests.get(endpoint[0] + path, timeout=5).headers["content-type"]
+        assert answered.headers["content-type"] == kind
+    assert requests.head(f"{endpoint[0]}/nowhere", timeout=5).status_code == 401
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer "])
+def test_the_word_before_a_key_is_taken_in_any_case(
+    endpoint: Any, images: list[bytes], scheme: str
+) -> None:
+    def status(value: str) -> int:
+        headers = {"Authorization": value, "Content-Type": "image/webp"}
+        return requests.post(
+            f"{endpoint[0]}/v1/ocr", images[0], headers=headers, timeout=30
+        ).status_code
+
+    assert status(f"{scheme} {KEY}") == 200
+    for wrong in (f"{scheme} other", KEY, f"Basic {KEY}", scheme, f"{scheme}{KEY}x"):
+        assert status(wrong) == 401, wrong
 
 
 def test_a_crowd_of_requests_gets_one_text_for_one_image(

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ocr.recognizers.factory import load
 from tests.support.tiny import tiny_config, tiny_context, tiny_task, train_here
 from trainers.config import TrainConfig
 from trainers.loop.batches import Plan, micro_batches_of
-from trainers.loop.checkpoint import directory_of, steps_of
+from trainers.loop.checkpoint import directory_of, evaluation_of, steps_of
 from trainers.loop.engines.engine import NotFiniteError
 from trainers.loop.loop import fit
 from trainers.loop.schedule import learning_rate
@@ -397,3 +398,37 @@ def test_a_full_disk_stops_the_run_and_leaves_the_checkpoints_before(
             launch(config, train_here, "the command")
     assert steps_of(config.local_run_dir) == [5]
     assert launch(config, train_here, "the command").report["step"] == 15
+
+
+@pytest.mark.parametrize("more", [0, 4])
+def test_a_run_of_minutes_can_be_ended_earlier_from_where_it_is(tmp_path: Path, more: int) -> None:
+    minutes = {"max_steps": None, "max_minutes": 10, "save_steps": 5, "eval_steps": 20}
+    config = tiny_config(tmp_path, train=minutes)
+
+    def stopped(job: Job) -> None:
+        context = tiny_context(job.config)
+        task = tiny_task(job.config)
+        state = fit(job.config, task, replace(context, run_id=job.run_id), stop_after=32)
+        assert state.max_steps is not None and state.max_steps > 60
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(config, stopped, "the command")
+    with pytest.raises(UserError, match=r"train\.max_minutes=null train\.max_steps=N"):
+        launch(tiny_config(tmp_path, train={**minutes, "max_minutes": 1}), never, "the command")
+    shorter = {**minutes, "max_minutes": None}
+    with pytest.raises(UserError, match=r"set train\.max_steps=32 or more"):
+        launch(tiny_config(tmp_path, train={**shorter, "max_steps": 20}), never, "the command")
+    ended = tiny_config(tmp_path, train={**shorter, "max_steps": 32 + more})
+    outcome = launch(ended, train_here, "the command")
+    assert outcome.report["step"] == 32 + more
+    assert directory_of(outcome.run_dir, 32 + more).is_dir()
+    lines = [json.loads(x) for x in (outcome.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert not more or (lines[-1]["step"] == 36 and "eval_cer" in lines[-1])
+    assert evaluation_of(outcome.run_dir, 32 + more).is_file()
+    assert launch(ended, never, "the command").was_finished
+
+
+def test_two_lengths_are_refused_with_the_word_that_leaves_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"max_steps, max_minutes; set train\.max_minutes=null"):
+        tiny_config(tmp_path, train={"max_minutes": 3})

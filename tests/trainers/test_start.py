@@ -1,6 +1,8 @@
 """Starting from another network's weights: alphabets, replay, and lengths given in passes."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +161,42 @@ def test_other_data_makes_another_run_beside_the_first(tmp_path: Path) -> None:
     )
     other = few.model_copy(update={"data": few.data.model_copy(update={"replay": "odia_words"})})
     assert launch(other, train_here, "c").run_dir != first.run_dir
+
+
+def test_a_run_starts_from_a_run_a_checkpoint_or_a_bundle_alike(base: Path, tmp_path: Path) -> None:
+    """Of the last checkpoint, whose weights the bundle has."""
+    run_dir = base.parent
+    checkpoint = run_dir / "checkpoint_000006"
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(run_dir, unfinished, ignore=shutil.ignore_patterns("bundle", "report*"))
+    found = []
+    for number, path in enumerate((base, run_dir, checkpoint, unfinished, Path("relative"))):
+        if path == Path("relative"):
+            path = Path(os.path.relpath(checkpoint))
+        config = from_base(path, tmp_path / str(number), "union")
+        task = Data.open(config).task(config, "cpu")
+        found.append((task.alphabet.characters, task.network.state_dict()))
+    for characters, weights in found[1:]:
+        assert characters == found[0][0]
+        known = open_bundle(base)
+        shared = [1 + characters.index(each) for each in known.alphabet]
+        for name, tensor in weights.items():
+            own = found[0][1][name]
+            is_classes = name.partition(".")[0] in ("classes", "direct")
+            assert (
+                torch.equal(tensor[shared], own[shared]) if is_classes else torch.equal(tensor, own)
+            ), name
+    launch(from_base(unfinished, tmp_path / "last", "union"), train_here, "the command")
+
+
+def test_what_a_run_cannot_start_from_is_named(base: Path, tmp_path: Path) -> None:
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(base.parent, unfinished, ignore=shutil.ignore_patterns("bundle"))
+    for damaged in unfinished.glob("checkpoint_*/model.safetensors"):
+        damaged.write_bytes(b"torn")
+    with pytest.raises(UserError, match="no checkpoint is good"):
+        Data.open(from_base(unfinished, tmp_path, "union"))
+    with pytest.raises(UserError, match="not what was written"):
+        Data.open(from_base(unfinished / "checkpoint_000006", tmp_path, "union"))
+    with pytest.raises(UserError, match="nowhere: expected a bundle"):
+        Data.open(from_base(tmp_path / "nowhere", tmp_path, "union"))

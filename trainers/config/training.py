@@ -64,8 +64,8 @@ class LoopSettings(Settings):
     init_from: PathText | None = Setting(
         None,
         on_resume="refuse",
-        description="Weights that a new run starts from: a bundle, a run with one, or a recogniser "
-        "that ships, such as odia",
+        description="Weights that a new run starts from: a bundle, a run, a checkpoint, or a "
+        "recogniser that ships, such as odia",
     )
     init_alphabet: Literal["union", "new", "fail"] = Setting(
         "union",
@@ -123,9 +123,10 @@ class LoopSettings(Settings):
         names = ("max_steps", "num_epochs", "max_minutes")
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
+            remedy = f"; set train.{given[-1]}=null, or another of them" if given else ""
             raise ValueError(
                 "exactly one of max_steps, num_epochs and max_minutes is needed, "
-                f"found {', '.join(given) or 'none'}"
+                f"found {', '.join(given) or 'none'}{remedy}"
             )
         return self
 

@@ -88,7 +88,8 @@ def _require_enough(config: TrainConfig, train: int, validation: int, reasons: s
     if train < config.worker_count:
         raise UserError(
             f"{describe_data(data.train)}: {train} training samples for "
-            f"{config.worker_count} workers; every worker needs at least one{reasons}"
+            f"{config.worker_count} workers; every worker needs at least one; "
+            f"set workers={max(1, train)}{reasons}"
         )
     if not validation:
         raise UserError(

@@ -190,7 +190,8 @@ def _refuse_another_run(
     if "train.max_minutes" in changed and minutes is not None:
         refused.append(
             f"train.max_minutes: {old.train.max_minutes} → {minutes} "
-            "(its length was turned into steps; set train.max_steps instead)"
+            "(its length was turned into steps; set train.max_minutes=null train.max_steps=N "
+            "instead, to end it earlier or later)"
         )
     if refused:
         listed = "".join(f"\n  {line}" for line in refused)
@@ -222,7 +223,8 @@ def _refuse_shorter(config: TrainConfig, data: Data, checkpoint: Checkpoint) -> 
     if steps is not None and steps < checkpoint.step:
         raise UserError(
             f"{checkpoint.path}: the run has taken {checkpoint.step} steps, its length is now "
-            f"{steps}; raise it, or go back with train.resume_from"
+            f"{steps}; set train.max_steps={checkpoint.step} or more (the learning rate ends "
+            "there), or go back with train.resume_from"
         )
 
 

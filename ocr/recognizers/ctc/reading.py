@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ocr.alphabet import Alphabet
-from ocr.bundle import ENTRIES, LANGUAGE_MODEL, LEXICON, Bundle
+from ocr.bundle import (
+    DESCRIPTION,
+    ENTRIES,
+    LANGUAGE_MODEL,
+    LEXICON,
+    OTHER_VERSION,
+    WEIGHTS,
+    Bundle,
+    opening,
+)
 from ocr.errors import UserError
 from ocr.images import Pixels
 from ocr.recognizers.ctc.calibration import Calibration
@@ -17,7 +26,7 @@ from ocr.recognizers.ctc.inputs import as_line, collate, has_ink
 from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
 from ocr.recognizers.ctc.settings import NETWORK_SETTINGS, DecodingSettings, NetworkSettings
-from ocr.recognizers.recognizer import like_sizes, opened
+from ocr.recognizers.recognizer import PixelReader, like_sizes
 from ocr.sample import Reading
 from ocr.settings import parse_settings
 
@@ -35,7 +44,7 @@ class Backend(Protocol):
         ...
 
 
-class CtcRecognizer:
+class CtcRecognizer(PixelReader):
     """A CTC network with its alphabet; also the live one inside training."""
 
     reads_pages = False
@@ -46,9 +55,9 @@ class CtcRecognizer:
         self.backend, self.decoder, self.settings, self.name = backend, decoder, settings, name
         self.image_mode: Literal["L", "RGB"] = "L" if settings.channels == 1 else "RGB"
 
-    def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
+    def read_pixels(self, images: Sequence[Pixels]) -> list[Reading]:
         """Return one Reading per image; images of similar width share a batch."""
-        return [reading for reading, _ in self._in_batches(opened(images, self.image_mode), None)]
+        return [reading for reading, _ in self._in_batches(images, None)]
 
     def read_and_compare(
         self, images: Sequence[Pixels], references: Sequence[str]
@@ -70,7 +79,7 @@ class CtcRecognizer:
                 zip(chosen, self._read_batch([lines[i] for i in chosen], wanted), strict=True)
             )
         return [
-            results[index] if has_ink(line) else (NOTHING, results[index][1])
+            results[index] if has_ink(line) else _nothing(*results[index])
             for index, line in enumerate(lines)
         ]
 
@@ -79,7 +88,12 @@ class CtcRecognizer:
     ) -> list[tuple[Reading, float]]:
         logits_TBK, lengths_B = self.backend.logits(*collate(lines, self.settings))
         log_probs_TBK = log_softmax(logits_TBK)
-        readings = self.decoder.read(log_probs_TBK, lengths_B)
+        readings = [
+            Reading(reading.text, reading.confidence, (int(length), len(reading.text)))
+            for reading, length in zip(
+                self.decoder.read(log_probs_TBK, lengths_B), lengths_B, strict=True
+            )
+        ]
         if references is None:
             return [(reading, 0.0) for reading in readings]
         targets = [self.decoder.alphabet.encode_known(reference) for reference in references]
@@ -90,6 +104,11 @@ class CtcRecognizer:
                 strict=True,
             )
         )
+
+
+def _nothing(read: Reading, loss: float) -> tuple[Reading, float]:
+    """Return the reading of an image without ink."""
+    return Reading(NOTHING.text, NOTHING.confidence, (read.tokens[0], 0)), loss
 
 
 def _by_width(widths: Sequence[int]) -> Iterator[list[int]]:
@@ -106,8 +125,10 @@ def network_settings(values: dict[str, Any], where: str) -> NetworkSettings:
     """Return the settings of a CTC network from a bundle's plain values."""
     kind = values.get("kind")
     if kind not in NETWORK_SETTINGS:
-        raise UserError(f"{where}: unknown network {kind!r}; known: {', '.join(NETWORK_SETTINGS)}")
-    return parse_settings(NETWORK_SETTINGS[str(kind)], values, where)
+        known = ", ".join(NETWORK_SETTINGS)
+        raise UserError(f"{where}: unknown network {kind!r}; known: {known}; {OTHER_VERSION}")
+    with opening(Path(where)):
+        return parse_settings(NETWORK_SETTINGS[str(kind)], values, where)
 
 
 def load_ctc(bundle: Bundle, backend: str | None, device: str | None) -> CtcRecognizer:
@@ -127,17 +148,22 @@ def load_ctc(bundle: Bundle, backend: str | None, device: str | None) -> CtcReco
 def sealed_decoder(bundle: Bundle) -> Decoder:
     """Return the decoder that the bundle was measured with."""
     values = dict(bundle.decoding)
-    calibration = Calibration(**values.pop("calibration", {}))
-    settings = parse_settings(DecodingSettings, values, f"{bundle.path}: decoding")
-    model = (
-        CharacterModel.from_bytes(bundle.read(LANGUAGE_MODEL))
-        if settings.uses_language_model
-        else None
-    )
-    lexicon = Lexicon.from_bytes(bundle.read(LEXICON)) if settings.lexicon else None
-    entries = (
-        tuple(bundle.read(ENTRIES).decode().split("\n")) if settings.method == "closed" else ()
-    )
+    with opening(bundle.path / DESCRIPTION):
+        calibration = Calibration(**values.pop("calibration", {}))
+        settings = parse_settings(DecodingSettings, values, f"{bundle.path}: decoding")
+    model, lexicon, entries = None, None, tuple[str, ...]()
+    if settings.uses_language_model:
+        content = bundle.read(LANGUAGE_MODEL)
+        with opening(bundle.path / LANGUAGE_MODEL):
+            model = CharacterModel.from_bytes(content)
+    if settings.lexicon:
+        content = bundle.read(LEXICON)
+        with opening(bundle.path / LEXICON):
+            lexicon = Lexicon.from_bytes(content)
+    if settings.method == "closed":
+        content = bundle.read(ENTRIES)
+        with opening(bundle.path / ENTRIES):
+            entries = tuple(content.decode().split("\n"))
     return Decoder(Alphabet(tuple(bundle.alphabet)), settings, model, lexicon, entries, calibration)
 
 
@@ -146,8 +172,12 @@ def _backend(bundle: Bundle, settings: NetworkSettings, name: str, device: str) 
         from ocr.recognizers.ctc.networks import TorchBackend, build_network
 
         network = build_network(settings, len(bundle.alphabet) + 1)
-        network.load_state_dict(bundle.weights())
+        bundle.read(WEIGHTS)  # named where it is missing
+        with opening(bundle.path / WEIGHTS):
+            network.load_state_dict(bundle.weights())
         return TorchBackend(network.eval(), device)
     from ocr.recognizers.ctc.onnx import OnnxBackend
 
-    return OnnxBackend(bundle.read(f"{name}.onnx"))
+    content = bundle.read(f"{name}.onnx")
+    with opening(bundle.path / f"{name}.onnx"):
+        return OnnxBackend(content)

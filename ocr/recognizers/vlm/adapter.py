@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ocr.bundle import Bundle
+from ocr.bundle import OTHER_VERSION, Bundle, opening
 from ocr.errors import UserError
 from ocr.recognizers.vlm.adapter_config import ADAPTER_CONFIG
 from ocr.recognizers.vlm.base_model import DTYPES, TARGETS, Base
@@ -143,7 +143,8 @@ def read_adapter(folder: Path) -> dict[str, Tensor]:
     """Return the weights of an adapter as PEFT saves it; UserError where there is none."""
     if not (folder / ADAPTER).is_file():
         raise UserError(f"{folder}: no adapter here ({ADAPTER} is missing)")
-    return load_file(folder / ADAPTER)
+    with opening(folder / ADAPTER):
+        return load_file(folder / ADAPTER)
 
 
 def require_base(base: Base, sha256: str | None, where: str) -> None:
@@ -163,9 +164,11 @@ def model_settings(values: Mapping[str, Any], where: str) -> VlmSettings | TinyV
     }
     if values.get("kind") not in kinds:
         raise UserError(
-            f"{where}: unknown network {values.get('kind')!r}; known: {', '.join(kinds)}"
+            f"{where}: unknown network {values.get('kind')!r}; known: {', '.join(kinds)}; "
+            f"{OTHER_VERSION}"
         )
-    return parse_settings(kinds[str(values["kind"])], values, where)
+    with opening(Path(where)):
+        return parse_settings(kinds[str(values["kind"])], values, where)
 
 
 def quantised(
@@ -206,15 +209,12 @@ def load_vlm(bundle: Bundle, backend: str | None, device: str | None) -> VlmReco
     model = base.load(settings, DTYPES[settings.dtype], device)
     if not is_merged:
         require_base(base, sha256, where)
-        model = adapted(model, base, parse_settings(LoraSettings, lora, where))
+        with opening(bundle.path):
+            lora_settings = parse_settings(LoraSettings, lora, where)
+        model = adapted(model, base, lora_settings)
         fill(model, read_adapter(bundle.path), where)
     decoding = dict(bundle.decoding)
-    images = parse_settings(ImageSettings, decoding.pop("images", {}), where)
-    return VlmRecognizer(
-        model.eval(),
-        base,
-        settings,
-        images,
-        parse_settings(GenerationSettings, decoding, where),
-        bundle.name,
-    )
+    with opening(bundle.path):
+        images = parse_settings(ImageSettings, decoding.pop("images", {}), where)
+        generation = parse_settings(GenerationSettings, decoding, where)
+    return VlmRecognizer(model.eval(), base, settings, images, generation, bundle.name)

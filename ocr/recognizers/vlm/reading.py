@@ -4,7 +4,6 @@ Legend: B images, T tokens, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,7 +12,7 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from ocr.images import Pixels
 from ocr.keyed import seed_of
-from ocr.recognizers.recognizer import like_sizes, opened
+from ocr.recognizers.recognizer import PixelReader, like_sizes
 from ocr.recognizers.vlm.base_model import Base
 from ocr.recognizers.vlm.inputs import fitted_size, padded, resized, vision_inputs
 from ocr.recognizers.vlm.settings import BaseModelSettings, GenerationSettings, ImageSettings
@@ -23,7 +22,7 @@ from ocr.text import normalise
 _LONGEST_PERIOD, _LEAST_REPEATED, _LEAST_TIMES = 32, 32, 4  # tokens
 
 
-class VlmRecognizer:
+class VlmRecognizer(PixelReader):
     """A base model with its adapter, if any; also the live one inside training.
 
     Reading leaves the model in the mode it was in.
@@ -51,9 +50,9 @@ class VlmRecognizer:
         )
         self.prompt = base.prompt(settings)
 
-    def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
+    def read_pixels(self, images: Sequence[Pixels]) -> list[Reading]:
         """Return one Reading per RGB image; confidence is the product of token probabilities."""
-        prepared = [self.prepared(image) for image in opened(images, self.image_mode)]
+        prepared = [self.prepared(image) for image in images]
         sizes = [self.base.patching.tokens(image.shape[2], image.shape[1]) for image in prepared]
         readings: dict[int, Reading] = {}
         was_training = self.model.training
@@ -121,9 +120,12 @@ class VlmRecognizer:
             )[:, ids_BT.shape[1] :]
         confidence.add(tokens_BT[:, -1])
         texts = self.base.tokenizer.batch_decode(tokens_BT, skip_special_tokens=True)
+        written_B = (tokens_BT != prompt.padding_token).sum(1).tolist()
         return [
-            Reading(normalise(text.strip()), float(p))
-            for text, p in zip(texts, confidence.log_p_B.exp(), strict=True)
+            Reading(normalise(text.strip()), float(p), (len(row), written))
+            for text, p, row, written in zip(
+                texts, confidence.log_p_B.exp(), rows, written_B, strict=True
+            )
         ]
 
     def _generation_config(self) -> GenerationConfig:

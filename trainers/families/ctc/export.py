@@ -28,7 +28,7 @@ from ocr.recognizers.ctc.reading import CtcRecognizer, sealed_decoder
 from ocr.recognizers.factory import load
 from ocr.settings import resolved
 from trainers.config import TrainConfig
-from trainers.families.ctc.samples import initial_bundle
+from trainers.families.ctc.initial import initial_bundle
 from trainers.families.ctc.task import CtcTask
 from trainers.families.export_gate import Exported, require_agreement
 from trainers.families.model_card import MODEL_CARD, card_text

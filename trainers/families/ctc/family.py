@@ -3,7 +3,8 @@
 from ocr.dataset.read import Dataset
 from trainers.config import TrainConfig
 from trainers.families.ctc.export import export_bundle
-from trainers.families.ctc.samples import CtcUsableSamples, initial_bundle, usable_samples
+from trainers.families.ctc.initial import initial_bundle
+from trainers.families.ctc.samples import CtcUsableSamples, usable_samples
 from trainers.families.ctc.task import CtcTask
 from trainers.families.family import Family
 from trainers.families.splits import Splits, Trained

@@ -1,22 +1,17 @@
 """The samples that a CTC network can learn and read, and the alphabet that it writes with."""
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from ocr.alphabet import Alphabet
-from ocr.bundle import Bundle, open_bundle
 from ocr.dataset.read import Dataset
-from ocr.dictionary import Dictionary
-from ocr.errors import UserError
 from ocr.images import ImageRefused, image_size
 from ocr.recognizers.ctc.inputs import input_width
 from trainers.config import TrainConfig
+from trainers.families.ctc.initial import alphabet_of
 from trainers.families.ctc.losses import outputs_needed
 from trainers.families.splits import Trained
 from trainers.families.task import UsableSamples
-from trainers.families.usable_samples import find_usable, training_indices
+from trainers.families.usable_samples import find_usable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +31,7 @@ def usable_samples(config: TrainConfig, train: Trained, validation: Dataset) -> 
 
     Raises UserError where too many cannot be used (`max_skipped`), or none is left.
     """
-    training, replay = training_indices(config, train)
-    alphabet = _alphabet(config, train, [*training, *replay])
+    alphabet = alphabet_of(config, train)
     usable = find_usable(
         config,
         train,
@@ -49,57 +43,6 @@ def usable_samples(config: TrainConfig, train: Trained, validation: Dataset) -> 
     return CtcUsableSamples(
         **{**known, "unknown_characters": dict(unknown.most_common())}, alphabet=alphabet
     )
-
-
-def _alphabet(config: TrainConfig, train: Trained, training: Sequence[int]) -> Alphabet:
-    """Return the alphabet of `model.alphabet`, of the dictionary, or else of the training texts.
-
-    With `train.init_from` the alphabet of that bundle is kept, as `train.init_alphabet` says.
-    """
-    texts = [train.texts[index] for index in training]
-    given = config.ctc.alphabet
-    if given is None and config.ctc.character_dict_path:
-        given = "".join(_spelling(config, texts).entries)
-    if given is None and config.train.init_from and config.train.init_alphabet != "new":
-        given = "".join(initial_bundle(config.train.init_from).alphabet) + (
-            "".join(texts) if config.train.init_alphabet == "union" else ""
-        )
-    if given is None:
-        return Alphabet.from_texts(texts)
-    alphabet = Alphabet.from_texts([given])
-    alphabet.require(texts, where=f"{train.location}: labels")
-    return alphabet
-
-
-def _spelling(config: TrainConfig, texts: Sequence[str]) -> Dictionary:
-    """Return the dictionary; UserError naming characters that no entry spells."""
-    path = Path(str(config.ctc.character_dict_path))
-    dictionary = Dictionary.open(path, config.ctc.use_space_char)
-    missing = Counter(
-        name for text in texts for name in dictionary.missing(text).split(", ") if name
-    )
-    if missing:
-        listed = ", ".join(f"{name} ({count}×)" for name, count in missing.most_common(10))
-        raise UserError(
-            f"{path}: no entry spells {listed} of the training labels; add them, "
-            "or leave the labels out with the source's character_dict_path"
-        )
-    return dictionary
-
-
-def initial_bundle(path: str) -> Bundle:
-    """Return the bundle that `train.init_from` names: its folder, its run's, or one that ships.
-
-    Raises UserError where there is none, or one of another family.
-    """
-    folder = Path(path)
-    bundle = open_bundle(folder / "bundle" if (folder / "bundle").is_dir() else folder)
-    if bundle.family != "ctc":
-        raise UserError(
-            f"{path}: a bundle of the family {bundle.family!r}; "
-            "train.init_from needs one of the network's own"
-        )
-    return bundle
 
 
 def _width_to_learn(

@@ -23,9 +23,10 @@ from ocr.scoring import Counts, score
 from ocr.settings import resolved
 from trainers.config import TrainConfig
 from trainers.families.ctc.augment import augment
+from trainers.families.ctc.initial import initial_bundle
 from trainers.families.ctc.losses import ctc_losses, outputs_needed
 from trainers.families.ctc.redrawn_images import RedrawnImages
-from trainers.families.ctc.samples import CtcUsableSamples, initial_bundle
+from trainers.families.ctc.samples import CtcUsableSamples
 from trainers.families.splits import Subset, Trained
 from trainers.families.task import EvaluationSums, Losses, MicroBatch
 

@@ -21,7 +21,7 @@ from ocr.bundle import write_bundle
 from ocr.errors import UserError, last_line
 from ocr.evaluation import evaluate
 from ocr.images import Pixels
-from ocr.recognizers.recognizer import opened
+from ocr.recognizers.recognizer import PixelReader
 from ocr.recognizers.vlm.reading import VlmRecognizer
 from ocr.sample import Reading
 from ocr.text import normalise
@@ -154,7 +154,7 @@ def _run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     )
 
 
-class LlamaCpp:
+class LlamaCpp(PixelReader):
     """llama-mtmd-cli as a recogniser: one process per image, the likeliest token each time.
 
     The image is prepared as for our own model.
@@ -168,9 +168,9 @@ class LlamaCpp:
         self._command = [str(reader), "-m", str(model), "--mmproj", str(projector)]
         self._like = like
 
-    def read(self, images: Sequence[Pixels | Path | str]) -> list[Reading]:
+    def read_pixels(self, images: Sequence[Pixels]) -> list[Reading]:
         """Read each image; the confidence is 0, since the program gives none."""
-        return [Reading(self._text(image), 0.0) for image in opened(images, self.image_mode)]
+        return [Reading(self._text(image), 0.0) for image in images]
 
     def _text(self, image: Pixels) -> str:
         with tempfile.TemporaryDirectory() as folder:

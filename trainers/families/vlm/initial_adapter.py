@@ -46,9 +46,14 @@ def initial_adapter(path: Path, base: Base, lora: LoraSettings) -> dict[str, Ten
             require_base(base, base_sha256, str(folder))
             require_adapter_config(folder, lora, None if base_sha256 else base.name)
             return read_adapter(folder)
+    if (path / "config.yaml").is_file() and checkpoints.steps_of(path):
+        newest, damaged = checkpoints.newest_good(path.absolute(), None)
+        if newest is None:
+            raise UserError(f"{path}: no checkpoint is good: {'; '.join(damaged)}")
+        path = newest.path
     if (path / checkpoints.MANIFEST).is_file():
         _require_run(path.parent, base, lora, str(path))
-        weights = checkpoints.verify_hashes(path).weights()
+        weights = checkpoints.verify_hashes(path.absolute()).weights()
         return {
             name.removeprefix("model.").replace(f".{_ADAPTER}.", "."): tensor
             for name, tensor in weights.items()
