@@ -6,6 +6,7 @@ folder, `shared`, is mounted on all. Needs root and `ip`; tests skip without the
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -178,10 +179,11 @@ class Nodes:
     def alive(self) -> int:
         """Return how many nodes Ray holds to be alive."""
         script = "import ray; ray.init('auto', logging_level='ERROR', log_to_driver=False); " + (
-            "print(sum(n['Alive'] for n in ray.nodes()))"
+            "print('alive:', sum(n['Alive'] for n in ray.nodes()))"
         )
         done = self.head.run("python", "-c", script)
-        return int(done.stdout.split()[-1]) if done.returncode == 0 else 0
+        found = re.search(r"alive: (\d+)", done.stdout)  # Ray may print warnings around it
+        return int(found[1]) if found and done.returncode == 0 else 0
 
     def wait_alive(self, count: int) -> None:
         """Wait until Ray holds `count` nodes to be alive."""
