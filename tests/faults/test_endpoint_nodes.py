@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,14 @@ DEPLOY = ["python", "ray_jobs/deploy.py", "odia", *OPEN, *TWO]
 def cluster() -> Iterator[Nodes]:
     with nodes(2) as made:
         yield made
+
+
+def end(running: "subprocess.Popen[str]") -> None:
+    """Stop waiting for a command; what it started ends with its node."""
+    running.kill()
+    running.wait()
+    assert running.stdout
+    running.stdout.close()
 
 
 def until_ready(address: str, seconds: float = 120) -> None:
@@ -58,8 +67,7 @@ def test_a_promotion_does_not_wait_for_a_replica_whose_node_is_gone(cluster: Nod
             assert done.returncode == 0 and f"base-{name}" in done.stdout, done.stdout
             print(f"{name}: live after {until_live(address, name):.0f} s with one of two replicas")
     finally:
-        running.kill()
-        running.communicate()
+        end(running)
 
 
 def until_live(address: str, name: str, seconds: float = 120) -> float:
@@ -83,18 +91,18 @@ def test_what_people_correct_is_not_kept_in_rays_cache(cluster: Nodes) -> None:
         stored = list((cluster.shared / "runs" / "serve" / "corrections").glob("*.json"))
         assert len(stored) == 1
     finally:
-        running.kill()
-        running.communicate()
+        end(running)
 
 
 SEND = (
     "import requests; print(requests.post('http://127.0.0.1:8000/v1/corrections', "
-    "json={body!r}).status_code)"
+    "json={body!r}, timeout=30).status_code)"
 )
 
 
 def until_there(cluster: Nodes, address: str) -> None:
-    ask = "import requests; print(requests.get('http://127.0.0.1:8000/readyz').status_code)"
+    ready = "requests.get('http://127.0.0.1:8000/readyz', timeout=5).status_code"
+    ask = f"import requests; print({ready})"
     until = time.monotonic() + 120
     while "200" not in cluster.head.run("python", "-c", ask).stdout:
         assert time.monotonic() < until

@@ -149,7 +149,7 @@ def test_a_turned_photograph_is_read_upright_as_from_its_file(odia: Any, grey: P
         (Image.new("L", (0, 5)), "0×5 pixels"),
         ([["a.png"]], "image 1 of 1: expected a path.*got list"),
     ],
-    ids=str,
+    ids=range(12),
 )
 def test_what_is_no_image_is_refused_by_name(odia: Any, image: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
