@@ -107,10 +107,3 @@ def until_there(cluster: Nodes, address: str) -> None:
     while "200" not in cluster.head.run("python", "-c", ask).stdout:
         assert time.monotonic() < until
         time.sleep(1)
-
-
-def test_serve_run_without_a_storage_is_refused(cluster: Nodes) -> None:
-    serve = ["serve", "run", "--working-dir", ".", "serve.app:build", "bundle=odia"]
-    done = cluster.head.run("env", "-u", "LIPI_STORAGE", *serve)
-    assert done.returncode != 0
-    assert "relative inside a Ray job, whose folder is lost; set LIPI_STORAGE" in done.stdout
