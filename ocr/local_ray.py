@@ -4,7 +4,7 @@ import functools
 from typing import Any
 from unittest.mock import patch
 
-OBJECT_STORE_BYTES = 100_000_000  # no data of ours passes through it
+_OBJECT_STORE_BYTES = 100_000_000  # no data of ours passes through it
 
 
 def start_local_ray(**options: Any) -> None:
@@ -19,4 +19,4 @@ def start_local_ray(**options: Any) -> None:
 
     own = functools.partial(parameter.RayParams, dashboard_agent_listen_port=0)
     with patch.object(parameter, "RayParams", own):
-        ray.init("local", object_store_memory=OBJECT_STORE_BYTES, **options)
+        ray.init("local", object_store_memory=_OBJECT_STORE_BYTES, **options)

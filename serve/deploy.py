@@ -42,7 +42,7 @@ def deploy(config: ServeConfig) -> None:
     models = Models(config.storage_path)
     given = models.add(config.bundle)
     if _is_running(config, models):
-        _promote(models, given)
+        _promote(models, given, 3 * config.promote_timeout_s)
         return
     _require_port(config)
     bundle, entry = first_bundle(config)
@@ -140,10 +140,16 @@ def _is_running(config: ServeConfig, models: Models) -> bool:
     return isinstance(answered, dict) and answered.get("storage") == models.store.digest
 
 
-def _promote(models: Models, bundle: str) -> None:
-    promotion = models.promote(bundle, "deploy.py")
+def _promote(models: Models, bundle: str, seconds: float) -> None:
+    """Promote, and wait for the outcome: a promotion, and a roll back, behind one that goes on."""
+    promotion, until = models.promote(bundle, "deploy.py"), time.monotonic() + seconds
     print(f"the endpoint runs already; promoting {bundle}", flush=True)
     while (outcome := models.journal.outcome(promotion)) is None:
+        if time.monotonic() > until:
+            raise UserError(
+                f"{bundle}: no outcome after {seconds:g} s; the promotion stands in the journal "
+                "(GET /v1/models/journal). Look whether the endpoint's cluster is there"
+            )
         time.sleep(0.2)
     if outcome["what"] != "live":
         raise UserError(

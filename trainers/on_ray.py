@@ -64,7 +64,7 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     Failures of workers, and of Ray itself, are retried `max_failures` times each. Then GivenUp, but
     where a checkpoint is newer than before these failures: a run of weeks has many.
     """
-    failure, saved = 0, _last_saved(job)
+    failure, saved = 0, steps_of(job.run_dir)[-1:]
     while True:
         try:
             with (
@@ -86,19 +86,13 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             of_workers = isinstance(problem, WorkerGroupError)  # restarted max_failures × already
             failure = job.config.max_failures + 1 if of_workers else failure + 1
             if failure > job.config.max_failures:
-                if (now := _last_saved(job)) <= saved:
+                if (now := steps_of(job.run_dir)[-1:]) <= saved:
                     raise _given_up(job, problem) from problem
                 failure, saved = 0, now
             wait = min(_LONGEST_WAIT_S, 2**failure)
             what = f"Ray stopped ({last_line(problem)})"
             print(f"{what}; resuming from the last checkpoint in {wait} s", flush=True)
             time.sleep(wait)
-
-
-def _last_saved(job: Job) -> int:
-    """Return the step of the newest checkpoint, as run.json has it; -1 before the first."""
-    step = (read_object(job.run_dir / "run.json") or {}).get("last_published")
-    return -1 if step is None else int(step)
 
 
 def _mistake(job: Job, problem: BaseException) -> UserError | None:
@@ -146,7 +140,6 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
             callbacks=list(callbacks),
         ),
     )
-    result: dict[str, Any] = {}
     waiting = Waiting(job.config, job.run_id, wanted)
     watchdog = Watchdog(job.config, job.run_id, job.run_dir)
     try:

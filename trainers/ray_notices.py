@@ -4,6 +4,7 @@ The driver leaves its word in Ray's key-value store. Nodes that are drained, and
 known to Ray: from the cloud's notice of a spot machine, an autoscaler, or `ray drain-node`.
 """
 
+import contextlib
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from ray.experimental import internal_kv
 
 from ocr.errors import Terminated
 from trainers.loop.notices import HALT, NOTHING, SAVE, Notices
+from trainers.ray_pulse import pulse_of
 
 _POLL_S = 0.25
 _MARGIN_S = 3.0  # before a node goes: for the step at hand and its checkpoint
@@ -65,12 +67,16 @@ class RayNotices(Notices):
 
     def _listen(self) -> None:
         while not self._stopped.wait(_POLL_S):
-            if internal_kv._internal_kv_get(_key(self._run, "end")) and "driver" not in self._known:
-                self._known.add("driver")
-                self._halt_at(time.time())
-            leaving = ray._private.state.state.get_draining_nodes()
-            for node in self._nodes & set(leaving):
-                self._node_leaves(node, leaving[node] / 1000)
+            with contextlib.suppress(Exception):  # of a head that starts again: asked once more
+                self._ask()
+
+    def _ask(self) -> None:
+        if internal_kv._internal_kv_get(_key(self._run, "end")) and "driver" not in self._known:
+            self._known.add("driver")
+            self._halt_at(time.time())
+        leaving = ray._private.state.state.get_draining_nodes()
+        for node in self._nodes & set(leaving):
+            self._node_leaves(node, leaving[node] / 1000)
 
     def _node_leaves(self, node: str, at: float) -> None:
         """Ask for a checkpoint, once; and once more shortly before `at`, seconds since 1970."""
@@ -91,7 +97,8 @@ class Ending:
     """The driver's side: SIGINT and SIGTERM end the run after a checkpoint of the step at hand.
 
     Within the block and in the main thread alone. The second signal ends it at once. `check` raises
-    KeyboardInterrupt or Terminated when the checkpoint is on the disk, or `_SAVING_S` are over.
+    KeyboardInterrupt or Terminated when the checkpoint is on the disk, or `_SAVING_S` are over; at
+    once where no worker has started.
     """
 
     def __init__(self, run: str) -> None:
@@ -114,6 +121,8 @@ class Ending:
         """Pass the word on, and end when it is done."""
         if not self._signal:
             return
+        if not pulse_of(self._run):  # no worker yet, so nothing to save
+            self._end()
         if not self._asked_at:
             self._asked_at = time.monotonic()
             internal_kv._internal_kv_put(_key(self._run, "end"), b"1", overwrite=True)

@@ -10,16 +10,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import numpy as np
 import psutil
 import pytest
 import yaml
-from moto.server import ThreadedMotoServer
 
 from ocr.dataset.arrow_cache import cached
 from ocr.dataset.read import Dataset
 from ocr.images import encode_image
+from tests.support.buckets import bucket_server
 from tests.support.commands import assert_refused, call, start
 
 FILES = ("train.parquet", "validation.parquet", "dataset.json", "skipped.jsonl", "README.md")
@@ -106,26 +105,12 @@ def test_the_hub_says_no_and_the_folder_stays(config: Path) -> None:
 @pytest.fixture(scope="module")
 def bucket(alone: Path) -> Iterator[str]:
     """The data set on a real S3 server, moto's, on this machine."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "a",
-            "AWS_SECRET_ACCESS_KEY": "b",
-            "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        }.items():
-            patch.setenv(name, value)
-        client = boto3.client("s3", region_name="us-east-1")
-        client.create_bucket(Bucket="lipi")
+    with bucket_server() as client:
         for name in FILES:
             client.put_object(
                 Bucket="lipi", Key=f"sets/words/{name}", Body=(alone / name).read_bytes()
             )
         yield "s3://lipi/sets/words"
-        client.close()
-    server.stop()
 
 
 def test_a_data_set_on_s3_is_the_same_and_is_fetched_once(bucket: str, alone: Path) -> None:

@@ -6,13 +6,12 @@ No request fails, every answer is of the one model that it names, and a bad bund
 import shutil
 from pathlib import Path
 
-import boto3
 import pytest
 import requests
-from moto.server import ThreadedMotoServer
 
 from ocr.errors import UserError
 from serve.models import Models
+from tests.support.buckets import bucket_server
 from tests.support.commands import assert_refused, call
 from tests.support.running import endpoint, loaded, shots_by_model
 
@@ -71,21 +70,9 @@ def test_promoting_and_going_back_under_load_loses_nothing_and_a_bad_bundle_chan
 def test_a_store_in_a_bucket_keeps_models_and_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        requests.post(f"http://{host}:{port}/moto-api/reset", timeout=10)  # buckets outlive servers
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1",
-            "TMPDIR": str(tmp_path),
-        }.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="lipi")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with bucket_server():
         models = Models("s3://lipi/serve")
         odia = models.add("odia")
         assert models.ids() == [odia]
@@ -96,8 +83,6 @@ def test_a_store_in_a_bucket_keeps_models_and_journal(
         models.store.append("journal", {"what": "live", "of": promotion, "bundle": odia})
         assert (models.journal.live(), models.journal.pending()) == (odia, [])
         assert models.load(odia, None, "cpu").model == odia
-    finally:
-        server.stop()
 
 
 def test_models_are_what_their_ids_say(tmp_path: Path) -> None:

@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import requests
-from moto.server import ThreadedMotoServer
 
 from ocr.errors import UserError
 from ocr.files import write_json
@@ -24,6 +22,7 @@ from serve.journal import Journal
 from serve.models import Models
 from serve.store import StorageError, StorageFull, Store
 from tests.serve.test_corrections import png, told
+from tests.support.buckets import bucket_server
 from tests.support.disks import fill, small_disk
 from tests.support.running import endpoint
 
@@ -149,22 +148,9 @@ def test_a_correction_that_found_the_disk_full_is_stored_when_it_is_sent_again(
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    requests.post(f"http://{host}:{port}/moto-api/reset", timeout=10)  # buckets outlive servers
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    client = boto3.client("s3", region_name="us-east-1")
-    client.create_bucket(Bucket="lipi")
-    yield client
-    server.stop()
+    with bucket_server() as client:
+        yield client
 
 
 def test_a_bundle_of_a_bucket_is_fetched_once_a_node_and_again_where_damaged(

@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -166,14 +165,6 @@ class Node:
                     found.append(pid)
         return found
 
-    def send(self, number: signal.Signals, *words: str) -> list[int]:
-        """Send a signal to the node's processes with these words; return their ids."""
-        found = self.processes(*words)
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        return found
-
     def _inner(self) -> int:
         """The id of the node's first process, the child of `unshare`."""
         children = Path(f"/proc/{self.init.pid}/task/{self.init.pid}/children")
@@ -315,10 +306,3 @@ def _ip(*words: str) -> None:
 
 def _line(words: Sequence[str | Path]) -> str:
     return shlex.join(map(str, words))
-
-
-def reachable(address: str, port: int) -> bool:
-    """Return whether something listens there."""
-    with socket.socket() as client:
-        client.settimeout(1)
-        return client.connect_ex((address, port)) == 0

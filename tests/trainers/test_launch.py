@@ -16,8 +16,8 @@ import torch
 from ocr.errors import UserError
 from ocr.files import write_json
 from ocr.recognizers.factory import load
+from tests.support.finished import SHORT, config_at, copied, finished_in, never
 from tests.support.tiny import tiny_config, tiny_context, tiny_task, train_here
-from trainers.config import TrainConfig
 from trainers.loop.batches import Plan, micro_batches_of
 from trainers.loop.checkpoint import directory_of, evaluation_of, steps_of
 from trainers.loop.engines.engine import NotFiniteError
@@ -25,8 +25,6 @@ from trainers.loop.loop import fit
 from trainers.loop.schedule import learning_rate
 from trainers.runs.job import Job
 from trainers.runs.launch import launch
-
-SHORT = {"max_steps": 15, "save_steps": 5, "eval_steps": 10, "log_samples": False}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -36,25 +34,12 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 15 steps with checkpoints at 10 and 15, its report and its bundle."""
-    config = tiny_config(tmp_path_factory.mktemp("finished"), train=SHORT)
-    launch(config, train_here, "the command")
-    return config.local_run_dir
+    return finished_in(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture
 def run_dir(finished_run: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
-    shutil.copytree(finished_run, tmp_path / "tiny")
-    return tmp_path / "tiny"
-
-
-def config_at(run_dir: Path, **changes: Any) -> TrainConfig:
-    return tiny_config(run_dir.parent, **{"train": SHORT, **changes})
-
-
-def never(job: Job) -> None:
-    raise AssertionError("nothing is left to train")
+    return copied(finished_run, tmp_path)
 
 
 def test_the_final_line_says_what_came_of_it(finished_run: Path) -> None:

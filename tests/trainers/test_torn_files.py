@@ -2,51 +2,33 @@
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from ocr.errors import UserError
 from ocr.json_lines import read_lines
 from ocr.settings import written_yaml
 from tests.support.commands import call
 from tests.support.disks import fill, small_disk
+from tests.support.finished import SHORT, config_at, copied, finished_in, never
 from tests.support.resuming import TINY_YAML
-from tests.support.tiny import tiny_config, train_here
-from trainers.config import TrainConfig, config_of_run
+from tests.support.tiny import train_here
+from trainers.config import config_of_run
 from trainers.loop.checkpoint import directory_of, evaluations
 from trainers.loop.logs import Logs
 from trainers.loop.progress import Progress
-from trainers.runs.job import Job
 from trainers.runs.launch import launch
-
-SHORT = {"max_steps": 15, "save_steps": 5, "eval_steps": 10}
 
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    config = tiny_config(tmp_path_factory.mktemp("finished"), train=SHORT)
-    launch(config, train_here, "the command")
-    return config.local_run_dir
+    return finished_in(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture
 def run_dir(finished_run: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
-    shutil.copytree(finished_run, tmp_path / "tiny")
-    return tmp_path / "tiny"
-
-
-def config_at(run_dir: Path, **changes: Any) -> TrainConfig:
-    return tiny_config(run_dir.parent, **{"train": SHORT, **changes})
-
-
-def never(job: Job) -> None:
-    raise AssertionError("nothing is left to train")
+    return copied(finished_run, tmp_path)
 
 
 def cut(file: Path, parts: int) -> list[bytes]:
