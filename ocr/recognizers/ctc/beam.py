@@ -17,7 +17,7 @@ from ocr.alphabet import BLANK
 _LEAST_LOG_PROB = -6.0
 _MOST_CLASSES = 16  # tried in a column; the reading of a network that has learnt nothing is bounded
 _SURE_BLANK = math.log(0.999)  # columns so sure of the blank extend no beam
-_BEHIND = 7.0  # prefixes so far behind the best are given up: half the time, the same readings
+_BEHIND = 7.0  # prefixes so far behind the best are given up: half the time, no more errors
 _NEVER = -math.inf
 
 LanguageScore = Callable[[str, str], float]
