@@ -75,10 +75,11 @@ class Corrections:
         self._store, self._limits = store, limits
         self._seen, self._lock = dict[str, tuple[int, dict[str, Any]]](), threading.Lock()
 
-    def put(self, asked: CorrectionsRequest) -> dict[str, Any]:
+    def put(self, asked: CorrectionsRequest, by: str | None = None) -> dict[str, Any]:
         """Store all corrections, or none where one is faulty; return `{stored, unchanged, ids}`.
 
-        A correction that is stored already counts as unchanged.
+        `by`: the name of the key that they came with. A correction that is stored already counts as
+        unchanged.
         """
         texts = [_text_of(index, one.text) for index, one in enumerate(asked.corrections)]
         pages = {
@@ -89,7 +90,8 @@ class Corrections:
         for one, text, line in zip(asked.corrections, texts, self._lines(asked), strict=True):
             name, page = _name_of(line), f"{pages[one.image]}-{one.page}"
             ids.append(name)
-            stored += self._put(name, line, text, {**_facts(one), "user": asked.user, "page": page})
+            facts = {**_facts(one), "user": asked.user, "by": by, "page": page}
+            stored += self._put(name, line, text, facts)
         return {"stored": stored, "unchanged": len(ids) - stored, "ids": ids}
 
     def _lines(self, asked: CorrectionsRequest) -> list[Pixels]:
@@ -129,7 +131,7 @@ class Corrections:
             return False
         history = []
         if old:
-            before = {key: old.get(key) for key in ("corrected_text", "timestamp", "user")}
+            before = {key: old.get(key) for key in ("corrected_text", "timestamp", "user", "by")}
             history = [*old.get("history", []), before]
         else:
             self._store.put(f"{FOLDER}/{name}.png", encode_image(line))

@@ -7,8 +7,8 @@ from typing import Any
 from ocr.templates import environment
 
 
-def page(document: dict[str, Any]) -> str:
-    """Return HTML: every route with its request, its answers and a curl command."""
+def page(document: dict[str, Any], address: str) -> str:
+    """Return HTML: every route with its request, its answers and a curl command to `address`."""
     described = [
         {
             "method": method.upper(),
@@ -19,7 +19,7 @@ def page(document: dict[str, Any]) -> str:
                 status: answered.get("description", "")
                 for status, answered in operation["responses"].items()
             },
-            "curl": _curl(path, method, operation, document),
+            "curl": _curl(f"{address}{path}", path, method, operation, document),
         }
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
@@ -31,10 +31,11 @@ def page(document: dict[str, Any]) -> str:
     return template.render(title=about["title"], about=about["description"], routes=described)
 
 
-def _curl(path: str, method: str, operation: dict[str, Any], document: dict[str, Any]) -> list[str]:
-    address = f"http://127.0.0.1:8000{path}"
-    if method == "get":
-        return [f"curl {address}"]
+def _curl(
+    address: str, path: str, method: str, operation: dict[str, Any], document: dict[str, Any]
+) -> list[str]:
+    if method != "post":
+        return [f"curl {'' if method == 'get' else f'-X {method.upper()} '}{address}"]
     given = {
         "image/png": "--data-binary @line.png -H 'Content-Type: image/png'",
         "application/pdf": "--data-binary @scan.pdf -H 'Content-Type: application/pdf'",
