@@ -13,6 +13,7 @@ from unittest.mock import patch
 from ocr.errors import UserError
 
 _OBJECT_STORE_BYTES = 100_000_000  # no data of ours passes through it
+_ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _SOCKET_PATH = 107  # most characters of a Unix socket's path
 _OF_RAYS_SOCKETS = len("/ray/session_2026-01-31_12-59-59_123456_1234567/sockets/plasma_store")
 
@@ -22,12 +23,13 @@ _OF_PYTHONS_SOCKETS = len("/pymp-12345678/listener-12345678")  # of multiprocess
 def start_local_ray(**options: Any) -> None:
     """Start Ray in this process (`ray.init("local", **options)`); it ends with the process.
 
-    Two things are set that `ray.init` has no option for. Its address is 127.0.0.1: metrics and
-    services that ask for no token listen there alone (`ray.init` replaces a loopback address).
-    Ray's agent, which starts jobs, gets a free port: it takes 52365 on every cluster, and of two
-    clusters on one machine the later would answer each `ray job submit` with "No available agent".
+    Two things are set that `ray.init` has no option for. Its address is 127.0.0.1, as it is on
+    macOS: metrics and services that ask for no token listen there alone. Ray's agent, which starts
+    jobs, gets a free port: it takes 52365 on every cluster, and of two clusters on one machine the
+    later would answer each `ray job submit` with "No available agent".
     """
     _shorten_temporary_folders()
+    os.environ[_ONE_MACHINE] = "0"  # Ray's processes keep a loopback address, as on macOS
     import ray
     from ray._private import parameter
 

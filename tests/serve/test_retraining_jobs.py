@@ -8,6 +8,7 @@ import pytest
 
 from ocr.retraining import CLUSTER_AWAY
 from tests.support.commands import PROJECT, call, environment
+from tests.support.corrected import twelve_corrections
 
 ANOTHER = """
 import logging, sys
@@ -18,7 +19,7 @@ import ray
 print("up", flush=True)
 sys.stdin.read()
 drivers = [job["Entrypoint"] for job in ray._private.state.state.job_table()]
-print([entrypoint for entrypoint in drivers if "retrain.py" in entrypoint])
+print([entrypoint for entrypoint in drivers if "/retrain" + ".py" in entrypoint])
 """
 OURS = """
 import base64, logging, sys, time
@@ -57,16 +58,16 @@ def advance():
     time.sleep(0.5)
 
 end = time.monotonic() + 150
-while not any("retrain.py" in each for each in drivers()) and time.monotonic() < end:
+while not any("/retrain" + ".py" in each for each in drivers()) and time.monotonic() < end:
     advance()
-print("ours:", any("retrain.py" in each for each in drivers()))
+print("ours:", any("/retrain" + ".py" in each for each in drivers()))
 print(retrainings.state(id)["status"], retrainings.state(id)["by"])
 retrainings.stop(id, "boss")
 print(retrainings.state(id)["status"])
 while retrainings.pending() and time.monotonic() < end:
     advance()
 print(retrainings.state(id)["status"], retrainings.state(id)["why"])
-print("left:", [each for each in drivers() if "retrain.py" in each])
+print("left:", [each for each in drivers() if "/retrain" + ".py" in each])
 print("pending:", Retrainings(Models(sys.argv[1]), corrections).pending())
 try:
     retrainings.stop(id)
@@ -108,6 +109,9 @@ def test_of_two_rays_its_own_gets_the_job_and_a_stopped_one_is_not_taken_up_agai
 
 
 def test_a_cluster_that_is_away_is_no_mistake_of_the_user(tmp_path: Path) -> None:
-    """The endpoint tries again after this exit status; after 2 it does not."""
-    done = call("retrain", "odia", tmp_path, RAY_ADDRESS="127.0.0.1:1")
-    assert done.returncode == 2, "no corrections: a mistake"
+    """The endpoint starts a job with this exit status again; one with 2 has failed."""
+    folder = twelve_corrections(tmp_path / "corrections")
+    words = ("odia", folder, f"storage_path={tmp_path}", "max_steps=1")
+    done = call("retrain", *words, RAY_ADDRESS="127.0.0.1:1")
+    assert done.returncode == CLUSTER_AWAY, (done.stdout, done.stderr)
+    assert "no Ray cluster answers there" in done.stderr

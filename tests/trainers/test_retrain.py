@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from ocr.bundle import open_bundle
 from ocr.dataset.read import Dataset
 from ocr.evaluation import Evaluation, Line, compare, evaluate
-from ocr.images import encode_image, open_image
+from ocr.images import open_image
 from ocr.recognizers.factory import load
 from ocr.retraining import BETTER, REFUSED, UNSURE, RetrainConfig
 from ocr.sample import Reading
+from tests.support.corrected import twelve_corrections
 from tests.support.tiny import train_here
 from trainers.retrain.first import first_of, id_of
 from trainers.retrain.gate import decide
@@ -164,17 +165,6 @@ def test_parts_are_alike_and_tear_no_page_apart(groups: list[str], parts: int) -
         )
     else:
         assert max(map(len, found)) - min(map(len, found)) <= 1
-
-
-def twelve_corrections(folder: Path) -> Path:
-    data = Dataset.open("odia_words", "validation")
-    folder.mkdir()
-    for index in range(12):
-        image = encode_image(open_image(data.image_bytes(index)))
-        (folder / f"{index:02}.png").write_bytes(image)
-        text = json.dumps({"corrected_text": data.texts[index]}, ensure_ascii=False)
-        (folder / f"{index:02}.json").write_text(text)
-    return folder
 
 
 def read_all(bundle: Path, of: Evaluation) -> list[Reading]:
