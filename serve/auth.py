@@ -11,7 +11,7 @@ from serve.errors import Refused
 
 _RIGHTS: dict[Role, int] = {"read": 0, "correct": 1, "train": 2}
 _READERS_POSTS = ("/v1/ocr", "/v1/chat/completions", "/predict", "/setup")
-_READERS_GETS = ("/v1/models", "/v1/corrections/stats", "/v1/key", "/metrics")
+_READERS_GETS = ("/v1/models", "/v1/corrections/stats", "/v1/key", "/v1/sample", "/metrics")
 _CORRECTORS_POSTS = ("/v1/corrections", "/webhook")
 
 

@@ -19,18 +19,16 @@ from serve.learning_routes import add_corrections, add_retraining
 from serve.metrics import scraped
 from serve.model_list import advice_against, listed
 from serve.replica import ERRORS, KEY_ERROR, READ_ERRORS, Replica, asker
+from serve.sample import sample_page
 from serve.schemas import CHAT_BODY, OCR_BODY, Answer, Promotion, Refusal, Trial
 
 OCR, CHAT = "/v1/ocr", "/v1/chat/completions"
 _OPEN = {"/", "/favicon.ico", "/healthz", "/readyz", "/docs", "/openapi.json"}
-_OPEN_FILES = {"/web/app.js", "/web/style.css"}
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _WEB = Path(__file__).parent / "web"
-_TYPES = {
-    "index.html": "text/html; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
-}
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_FILES = {file.name: file.read_bytes() for file in _WEB.iterdir() if file.suffix in _KINDS}
+_OPEN_FILES = {f"/web/{name}" for name in _FILES}
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -93,19 +91,25 @@ async def _refused(_: Request, problem: Exception) -> Response:
 
 def _web_page(app: FastAPI, _: Replica) -> None:
     """Add the web page and its files."""
-    files = {name: (_WEB / name).read_bytes() for name in _TYPES}
 
     @app.get("/", include_in_schema=False)
     async def web() -> Response:
-        return Response(files["index.html"], headers=_HEADERS, media_type=_TYPES["index.html"])
+        return _file("index.html")
 
     @app.get("/web/{name}", include_in_schema=False)
-    async def web_file(name: Literal["app.js", "style.css"]) -> Response:
-        return Response(files[name], headers=_HEADERS, media_type=_TYPES[name])
+    async def web_file(name: str) -> Response:
+        if name not in _FILES:
+            raise Refused(404, "not_found", f"{name[:80]}: no such file")
+        return _file(name)
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def icon() -> Response:
         return Response(status_code=204)
+
+
+def _file(name: str) -> Response:
+    kind = f"{_KINDS[Path(name).suffix]}; charset=utf-8"
+    return Response(_FILES[name], headers=_HEADERS, media_type=kind)
 
 
 def _operation(app: FastAPI, replica: Replica) -> None:
@@ -152,8 +156,8 @@ def _operation(app: FastAPI, replica: Replica) -> None:
         return HTMLResponse(page(app.openapi(), address), headers=_DOCS_HEADERS)
 
 
-def _reading(app: FastAPI, _: Replica) -> None:
-    """Describe the two routes that `Endpoint` answers itself."""
+def _reading(app: FastAPI, replica: Replica) -> None:
+    """Describe the two routes that `Endpoint` answers itself, and add a sample to read."""
 
     @app.post(
         OCR,
@@ -178,6 +182,11 @@ def _reading(app: FastAPI, _: Replica) -> None:
     async def chat() -> dict[str, Any]:
         """Read the images (data URIs) of the last user message, as OpenAI's API answers."""
         return {}
+
+    @app.get("/v1/sample", tags=["reading"], responses=ERRORS)
+    def sample() -> Response:
+        """A page of a few lines that the live model was evaluated on, to try it with."""
+        return Response(sample_page(replica.models, replica.model), media_type="image/png")
 
 
 def _models(app: FastAPI, replica: Replica) -> None:
