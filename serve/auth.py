@@ -51,7 +51,11 @@ def _given(authorization: str) -> bytes:
 
 def require_right(key: KeySettings | None, method: str, path: str) -> None:
     """Raise Refused 403 where the key's role does not include what the request needs."""
-    needed = right_of(method, path)
+    require_role(key, right_of(method, path))
+
+
+def require_role(key: KeySettings | None, needed: Role) -> None:
+    """Raise Refused 403 where a key's role does not include another; None may do everything."""
     if key is not None and _RIGHTS[key.role] < _RIGHTS[needed]:
         message = f"{key.name} may {key.role}; this needs a key with the role {needed}"
         raise Refused(403, "not_allowed", message)

@@ -184,6 +184,13 @@ class ServeConfig(Settings):
     limits: LimitSettings = Setting(
         LimitSettings(), on_resume="free", description="Limits on requests"
     )
+    label_studio_url: str | None = Setting(
+        None,
+        pattern=r"^https?://[^/?#@]+/?$",
+        on_resume="free",
+        description="Address of a Label Studio that uses this endpoint: images of its tasks are "
+        "fetched there, with LABEL_STUDIO_API_KEY of the environment; none: nothing is fetched",
+    )
     api_keys: tuple[KeySettings, ...] = Setting(
         (),
         on_resume="free",

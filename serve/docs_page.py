@@ -6,6 +6,20 @@ from typing import Any
 
 from ocr.templates import environment
 
+_URI = "data:image/png;base64,BASE64"
+_CONFIG = "<View>…</View>"
+_EXAMPLES: dict[str, Any] = {
+    "/v1/ocr": {"images": ["BASE64", "BASE64"]},
+    "/v1/chat/completions": {
+        "messages": [
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": _URI}}]}
+        ]
+    },
+    "/setup": {"project": "1", "schema": _CONFIG},
+    "/predict": {"tasks": [{"id": 1, "data": {"image": _URI}}], "label_config": _CONFIG},
+    "/webhook": {"action": "ANNOTATION_CREATED", "annotation": {}, "task": {}},
+}
+
 
 def page(document: dict[str, Any], address: str) -> str:
     """Return HTML: every route with its request, its answers and a curl command to `address`."""
@@ -51,18 +65,16 @@ def _curl(
 
 
 def _json_words(path: str, schema: dict[str, Any], document: dict[str, Any]) -> str:
-    if path == "/v1/ocr":
-        example: Any = {"images": ["BASE64", "BASE64"]}
-    elif path == "/v1/chat/completions":
-        url = {"type": "image_url", "image_url": {"url": "data:image/png;base64,BASE64"}}
-        example = {"messages": [{"role": "user", "content": [url]}]}
-    else:
-        properties = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]][
-            "properties"
-        ]
-        example = {
-            name: value["examples"][0] for name, value in properties.items() if "examples" in value
-        }
-        if path == "/v1/corrections":
-            example["corrections"] = [{"image": "page", "text": "…"}]
-    return f"-d '{json.dumps(example)}' -H 'Content-Type: application/json'"
+    if path in _EXAMPLES:
+        return _data(_EXAMPLES[path])
+    properties = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["properties"]
+    example = {
+        name: value["examples"][0] for name, value in properties.items() if "examples" in value
+    }
+    if path == "/v1/corrections":
+        example["corrections"] = [{"image": "page", "text": "…"}]
+    return _data(example)
+
+
+def _data(example: Any) -> str:
+    return f"-d '{json.dumps(example, ensure_ascii=False)}' -H 'Content-Type: application/json'"

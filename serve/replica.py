@@ -4,8 +4,11 @@ from typing import Any, Protocol
 
 from starlette.requests import Request
 
+from serve.batching import BatchingReader
+from serve.config import ServeConfig
 from serve.corrections import Corrections
 from serve.models import Models
+from serve.page_reading import PageReader
 from serve.retraining import Retrainings
 from serve.schemas import Refusal
 
@@ -22,7 +25,10 @@ KEY_ERROR: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for sta
 class Replica(Protocol):
     """The parts of an endpoint's replica that routes use."""
 
+    config: ServeConfig
     models: Models
+    reader: BatchingReader
+    pages: PageReader
     corrections: Corrections
     retrainings: Retrainings
     promoter: Any

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from serve.docs_page import page
 from serve.errors import Refused
+from serve.label_studio_routes import add_label_studio
 from serve.learning_routes import add_corrections, add_retraining
 from serve.metrics import scraped
 from serve.model_list import advice_against, listed
@@ -23,7 +24,7 @@ from serve.sample import sample_page
 from serve.schemas import CHAT_BODY, OCR_BODY, Answer, Promotion, Refusal, Trial
 
 OCR, CHAT = "/v1/ocr", "/v1/chat/completions"
-_OPEN = {"/", "/favicon.ico", "/healthz", "/readyz", "/docs", "/openapi.json"}
+_OPEN = {"/", "/favicon.ico", "/healthz", "/readyz", "/health", "/docs", "/openapi.json"}
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _WEB = Path(__file__).parent / "web"
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
@@ -65,6 +66,7 @@ def routes(replica: Replica) -> FastAPI:
         add(app, replica)
     add_corrections(app, replica)
     add_retraining(app, replica)
+    add_label_studio(app, replica)
     return app
 
 
