@@ -16,22 +16,31 @@ Size = Annotated[int, Query(ge=1, le=1000)]
 
 def add_corrections(app: FastAPI, replica: Replica) -> None:
     """Add corrections: stored, counted, listed, removed and exported."""
-    stored = CorrectionList(replica.corrections, replica.models.store)
+    _stored(app, replica)
+    _listed(app, CorrectionList(replica.corrections, replica.models.store))
+
+
+def _stored(app: FastAPI, replica: Replica) -> None:
+    """Add what stores and counts corrections."""
 
     @app.post("/v1/corrections", tags=["learning"], status_code=201, responses=ERRORS)
     def correct(asked: CorrectionsRequest, request: Request) -> dict[str, Any]:
         """Store corrections: all of them, or none where one is faulty; repeats are stored once."""
         return replica.corrections.put(asked, asker(request))
 
-    @app.get("/v1/corrections", tags=["learning"], responses=ERRORS)
-    def corrections(page: Page = 1, size: Size = 50) -> dict[str, Any]:
-        """A page of the stored corrections, the newest first."""
-        return stored.page(page, size)
-
     @app.get("/v1/corrections/stats", tags=["learning"], responses=KEY_ERROR)
     def stats() -> dict[str, Any]:
         """Counts of corrections, those not trained on yet, and error rates by day and model."""
         return replica.corrections.stats(replica.retrainings.trained_until())
+
+
+def _listed(app: FastAPI, stored: CorrectionList) -> None:
+    """Add what shows, exports and removes corrections."""
+
+    @app.get("/v1/corrections", tags=["learning"], responses=ERRORS)
+    def corrections(page: Page = 1, size: Size = 50) -> dict[str, Any]:
+        """A page of the stored corrections, the newest first."""
+        return stored.page(page, size)
 
     @app.get("/v1/corrections/export", tags=["learning"], responses=ERRORS)
     def export(
@@ -61,6 +70,12 @@ def add_corrections(app: FastAPI, replica: Replica) -> None:
 
 def add_retraining(app: FastAPI, replica: Replica) -> None:
     """Add retraining on corrections."""
+    _asked(app, replica)
+    _followed(app, replica)
+
+
+def _asked(app: FastAPI, replica: Replica) -> None:
+    """Add what starts and ends a retraining."""
 
     @app.post("/v1/retrain", tags=["learning"], status_code=202, responses=ERRORS)
     def retrain(asked: Retraining, request: Request) -> dict[str, str]:
@@ -70,6 +85,16 @@ def add_retraining(app: FastAPI, replica: Replica) -> None:
         """
         id = replica.retrainings.ask(asked.model_dump(exclude_none=True), asker(request))
         return {"retraining": id, "see": f"/v1/retrain/{id}"}
+
+    @app.delete("/v1/retrain/{id}", tags=["learning"], status_code=202, responses=ERRORS)
+    def stop(id: str, request: Request) -> dict[str, str]:
+        """End a retraining that is under way; it is not taken up again."""
+        replica.retrainings.stop(id, asker(request))
+        return {"retraining": id, "see": f"/v1/retrain/{id}"}
+
+
+def _followed(app: FastAPI, replica: Replica) -> None:
+    """Add what shows retrainings."""
 
     @app.get("/v1/retrain", tags=["learning"], responses=KEY_ERROR)
     def retrainings() -> list[dict[str, Any]]:
@@ -83,12 +108,6 @@ def add_retraining(app: FastAPI, replica: Replica) -> None:
         The status is waiting, running, stopping, done, failed or stopped.
         """
         return replica.retrainings.state(id)
-
-    @app.delete("/v1/retrain/{id}", tags=["learning"], status_code=202, responses=ERRORS)
-    def stop(id: str, request: Request) -> dict[str, str]:
-        """End a retraining that is under way; it is not taken up again."""
-        replica.retrainings.stop(id, asker(request))
-        return {"retraining": id, "see": f"/v1/retrain/{id}"}
 
     @app.get(
         "/v1/retrain/{id}/log",

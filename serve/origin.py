@@ -64,7 +64,7 @@ def _is_own(host: str, allowed: tuple[str, ...]) -> bool:
     if name == "localhost" or name in allowed:
         return True
     try:
-        ipaddress.ip_address(name.strip("[]"))
+        ipaddress.ip_address(name[1:-1] if name[:1] + name[-1:] == "[]" else name)
     except ValueError:
         return False
     return True

@@ -62,7 +62,7 @@ def routes(replica: Replica) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Refused, _refused)
-    for add in (_web_page, _operation, _reading, _models, _promotions):
+    for add in (_web_page, _operation, _about, _reading, _models, _promotions):
         add(app, replica)
     add_corrections(app, replica)
     add_retraining(app, replica)
@@ -115,7 +115,7 @@ def _file(name: str) -> Response:
 
 
 def _operation(app: FastAPI, replica: Replica) -> None:
-    """Add health, metrics and the description of the API."""
+    """Add health and metrics."""
 
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> dict[str, str]:
@@ -145,6 +145,10 @@ def _operation(app: FastAPI, replica: Replica) -> None:
         Ray collects them every few seconds.
         """
         return PlainTextResponse(await scraped(), media_type="text/plain; version=0.0.4")
+
+
+def _about(app: FastAPI, _: Replica) -> None:
+    """Add the description of the API and what a key may do."""
 
     @app.get("/v1/key", tags=["operation"], responses=KEY_ERROR)
     async def key(request: Request) -> dict[str, str | None]:

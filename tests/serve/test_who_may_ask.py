@@ -17,6 +17,7 @@ import requests
 from ocr.dataset.read import Dataset
 from ocr.sources.corrections import plan
 from ocr.sources.settings import CorrectionsSettings
+from tests.support.browser import browser, until
 from tests.support.commands import start
 from tests.support.running import Running, free_port
 
@@ -265,6 +266,28 @@ def test_no_port_of_ray_listens_to_other_machines_but_one_that_asks_for_the_toke
     # Ray Serve's port between deployments has no setting for its address
     assert [name for name in everywhere if not name.startswith("ray::ServeRepli")] == []
     assert len(everywhere) <= 1
+
+
+def test_the_page_of_a_reader_offers_what_a_reader_may(running: Running) -> None:
+    with browser() as chromium:
+        page = chromium.new_page()
+        page.goto(running.address)
+        page.wait_for_selector("#key-form", state="visible")
+        assert page.is_hidden("#message"), "a key that is asked for is no error"
+        assert page.evaluate("document.querySelector('#learn').inert")
+        page.fill("#key", secret("reader"))  # beyond ASCII
+        page.click("#key-form button")
+        page.wait_for_selector("#key-form", state="hidden")
+        page.click("#tab-learn")
+        until(page, "document.querySelector('#training-note').textContent.includes('may not')")
+        assert page.is_disabled("#start") and page.is_hidden("#stored")
+        page.click("#tab-read")
+        page.click("#sample")
+        page.wait_for_selector("#lines li")
+        page.locator("#lines .right").first.click()
+        page.keyboard.press("Control+s")
+        page.wait_for_selector("#message.bad")
+        assert "Your key may read only" in page.inner_text("#message")
 
 
 def test_docs_name_the_port_that_was_asked_and_have_the_headers(running: Running) -> None:
