@@ -194,8 +194,8 @@ class ServeConfig(Settings):
     api_keys: tuple[KeySettings, ...] = Setting(
         (),
         on_resume="free",
-        description="Accepted keys (Authorization: Bearer KEY), each with its owner's name and "
-        "role; none: no key is needed on this machine",
+        description="Accepted keys (Authorization: Bearer KEY), a list of {name, role, sha256}; "
+        "none: no key is needed on this machine",
     )
     api_keys_sha256: tuple[str, ...] = Setting(
         (),

@@ -184,7 +184,7 @@ def test_keys_are_taken_as_programs_send_them(running: Running) -> None:
 
     key = secret("reader").encode()
     basic = base64.b64encode(b"anyone:" + key)
-    assert [status(word + key) for word in (b"Bearer ", b"bearer ", b"BEARER  ")] == [200] * 3
+    assert [status(scheme + key) for scheme in (b"Bearer ", b"bearer ", b"BEARER  ")] == [200] * 3
     assert status(b"Basic " + basic) == 200
     wrong = (
         b"Basic " + base64.b64encode(b"anyone:other"),
