@@ -49,6 +49,19 @@ def open_pages(
     ]
 
 
+def page_count(data: bytes, where: str = "document") -> int:
+    """Return the number of pages of a file; ImageRefused of a PDF that cannot be opened."""
+    if not is_pdf(data):
+        return max(1, len(_tiff_pages(data)))
+    with _opened_pdf(data, where) as document, _pdfium:
+        return len(document)
+
+
+def is_pdf(data: bytes) -> bool:
+    """Return whether a file is a PDF, by its first bytes."""
+    return data[:1024].lstrip()[:5] == b"%PDF-"
+
+
 def _require_pages(count: int, most: int, where: str) -> None:
     if count > most:
         raise ImageRefused(
