@@ -22,7 +22,7 @@ from serve.decoding import DecoderLost, Decoding
 from serve.errors import Refused, as_unstored
 from serve.forwarding import forwarded
 from serve.metrics import Metrics
-from serve.models import Loaded, Models
+from serve.models import BadVote, Loaded, Models
 from serve.page_reading import PageReader, page_result
 from serve.payloads import (
     ImagesRequest,
@@ -139,6 +139,8 @@ class Endpoint:
             return refused.response()
         except StorageError as problem:
             return as_unstored(problem).response()
+        except BadVote as problem:
+            return Refused(422, "bad_vote", str(problem)).response()
         except UserError as problem:
             return Refused(400, "bad_request", str(problem)).response()
         except DecoderLost as problem:
