@@ -64,6 +64,11 @@ class Replica(Protocol):
         """The id of the model that reads new requests; empty while none is loaded."""
         ...
 
+    @property
+    def stuck_s(self) -> float:
+        """Seconds that a batch has been read for, if more than the limit; else 0."""
+        ...
+
 
 def is_open(path: str) -> bool:
     """Return whether a path is answered without a key."""
@@ -135,9 +140,12 @@ def _operation(app: FastAPI, replica: Replica) -> None:
 
     @app.get("/readyz", tags=["operation"], responses={503: {"model": Refusal}})
     async def readyz() -> dict[str, str]:
-        """A model is loaded."""
+        """A model is loaded, and its reader moves."""
         if not replica.model:
             raise Refused(503, "loading", "no model is loaded yet", retry_after_s=1)
+        if replica.stuck_s:
+            message = f"a batch has been read for {replica.stuck_s:.0f} s; another replica follows"
+            raise Refused(503, "stuck", message, retry_after_s=1)
         return {
             "status": "ready",
             "model": replica.model,
@@ -246,9 +254,9 @@ def _corrections(app: FastAPI, replica: Replica) -> None:
     """Add corrections and their statistics."""
 
     @app.post("/v1/corrections", tags=["learning"], status_code=201, responses=_ERRORS)
-    def correct(asked: CorrectionsRequest) -> dict[str, Any]:
+    def correct(asked: CorrectionsRequest, request: Request) -> dict[str, Any]:
         """Store corrections: all of them, or none where one is faulty; repeats are stored once."""
-        return replica.corrections.put(asked)
+        return replica.corrections.put(asked, request.state.deadline)
 
     @app.get("/v1/corrections/stats", tags=["learning"], responses=_KEY_ERROR)
     def stats() -> dict[str, Any]:

@@ -61,16 +61,14 @@ def _keep(pdf: Pdf, numbers: Sequence[int]) -> None:
 
 def _from_images(data: bytes, count: int, where: str) -> bytes:
     """Embed one image unchanged, or each page of several as PNG."""
+    layout = _layout(data)
     if count == 1:
         try:
-            return _embedded([data], _layout(data))
-        except Exception:  # noqa: BLE001  transparency, odd colours: img2pdf raises anything
-            layout = _layout(data)
-            return _embedded(
-                [encode_image(open_image(data, "as it is", _NO_LIMITS, where))], layout
-            )
+            return _embedded([data], layout)
+        except Exception as problem:  # noqa: BLE001  transparency, odd colours: it raises anything
+            _log.debug("%s: embedded as PNG: %s", where, problem)
     pages = open_pages(data, "as it is", _NO_LIMITS, count, where)
-    return _embedded([encode_image(page) for page in pages], _layout(data))
+    return _embedded([encode_image(page) for page in pages], layout)
 
 
 def _embedded(images: Sequence[bytes], layout: Any) -> bytes:
