@@ -10,14 +10,18 @@ README.md             the model card
 language_model.txt.gz, lexicon.txt.gz, entries.txt
                       data of decoding, where it uses them
 manifest.json         SHA-256 of each file, written last
+
+A bundle may come from a stranger: only files that the manifest lists are read, each a plain file
+in this folder, and what is compressed is unpacked up to a bound.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from ocr.errors import UserError, first_line
 from ocr.files import read_json, replaced_folder, sha256_of, sync, write_json
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 WEIGHTS, DESCRIPTION, MANIFEST = "weights.safetensors", "bundle.json", "manifest.json"
 SHIPPED = Path(__file__).parent / "assets" / "recognisers"
+_NAME = re.compile(r"\w[\w. -]{0,199}")  # it becomes the name of a folder
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 LANGUAGE_MODEL, LEXICON, ENTRIES = "language_model.txt.gz", "lexicon.txt.gz", "entries.txt"
 
 
@@ -58,9 +64,13 @@ class Bundle:
         """The SHA-256 of the manifest, and so of the whole content."""
         return sha256_of(self.path / MANIFEST)
 
+    def names(self) -> list[str]:
+        """Return the names of all files but the manifest."""
+        return sorted(_manifest(self.path))
+
     def read(self, name: str) -> bytes:
         """Return the content of one file; UserError where the bundle has no file of that name."""
-        if not (self.path / name).is_file():
+        if name not in self.names():
             raise UserError(
                 f"{self.path}: {name} is missing, but the bundle needs it; export the bundle again"
             )
@@ -69,9 +79,7 @@ class Bundle:
     def files(self) -> dict[str, bytes]:
         """Return every file by name but for the description and the manifest."""
         return {
-            file.name: file.read_bytes()
-            for file in self.path.iterdir()
-            if file.is_file() and file.name not in (MANIFEST, DESCRIPTION)
+            name: (self.path / name).read_bytes() for name in self.names() if name != DESCRIPTION
         }
 
     def weights(self) -> "dict[str, Tensor]":
@@ -139,7 +147,7 @@ def open_bundle(path: str | Path) -> Bundle:
             f"{path}: expected a bundle, but {MANIFEST} is missing; name a folder such as "
             f"runs/odia-ctc/bundle{_or_shipped()}"
         )
-    manifest, description = _object(path / MANIFEST), _object(path / DESCRIPTION)
+    manifest, description = _manifest(path), _object(path / DESCRIPTION)
     for name, expected in manifest.items():
         if not (path / name).is_file() or sha256_of(path / name) != expected:
             raise UserError(
@@ -149,16 +157,42 @@ def open_bundle(path: str | Path) -> Bundle:
     return Bundle(path=path, **_of_this_version(description, path / DESCRIPTION))
 
 
+def _manifest(path: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file by its name; UserError for a name that is a path, or a link.
+
+    A name from a stranger is not opened before this.
+    """
+    file = path / MANIFEST
+    found = _object(file)
+    for name, sha256 in found.items():
+        is_path = Path(name).name != name or "\\" in name or "\0" in name
+        if is_path or name in ("", "..", MANIFEST):
+            raise _damaged(file, f"{name[:80]!r} is not the name of a file in it")
+        if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+            raise _damaged(file, f"{name[:80]!r} has no SHA-256")
+        if (path / name).is_symlink():
+            raise UserError(f"{path / name}: a link; copy the bundle with the files themselves")
+    if DESCRIPTION not in found:
+        raise UserError(
+            f"{path / DESCRIPTION}: missing, or not listed in {MANIFEST}, so the bundle is not "
+            "whole; copy or export it again"
+        )
+    return found
+
+
+def _damaged(file: Path, why: object) -> UserError:
+    return UserError(f"{file}: the bundle is damaged: {why}; copy it or export it again")
+
+
 def _object(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file}: missing, so the bundle is not whole; copy or export it again")
     try:
         value = read_json(file)
-    except (OSError, ValueError) as problem:
-        raise UserError(f"{file}: the bundle is damaged: {problem}; export it again") from None
+    except (OSError, ValueError, RecursionError) as problem:
+        raise _damaged(file, problem) from None
     if not isinstance(value, dict):
-        found = type(value).__name__
-        raise UserError(f"{file}: the bundle is damaged: expected a JSON object, got {found}")
+        raise _damaged(file, f"expected a JSON object, got {type(value).__name__}")
     return value
 
 
@@ -179,12 +213,30 @@ def _of_this_version(description: dict[str, Any], file: Path) -> dict[str, Any]:
     needed = {name for name, each in known.items() if each.default_factory is MISSING}
     if missing := sorted(needed - set(values)):
         raise UserError(f"{file}: {', '.join(missing)} is missing; {OTHER_VERSION}")
+    _require_types(values, file)
+    if not _NAME.fullmatch(values["name"]):
+        raise UserError(
+            f"{file}: name: expected letters, digits, '.', '_', '-' and spaces, at most 200, got "
+            f"{values['name'][:80]!r}; export the bundle under another name"
+        )
+    return values
+
+
+def _require_types(values: dict[str, Any], file: Path) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    hints = get_type_hints(Bundle)
     for name, value in values.items():
-        kind = {"family": str, "name": str, "alphabet": list}.get(name, dict)
+        kind = get_origin(hints[name]) or hints[name]
         if not isinstance(value, kind):
             found = type(value).__name__
             raise UserError(f"{file}: {name}: expected a {kind.__name__}, got {found}")
-    return values
+        try:
+            TypeAdapter(hints[name]).validate_python(value, strict=True)
+        except ValidationError as problem:
+            first = problem.errors()[0]
+            place = ".".join(map(str, (name, *first["loc"])))
+            raise _damaged(file, f"{place}: {first['msg']}") from None
 
 
 OTHER_VERSION = (

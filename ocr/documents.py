@@ -1,6 +1,8 @@
 """A file → its pages: PDF (rendered by PDFium), TIFF with several frames, or any image as one page.
 
-The number of pages and their size are checked before a page is rendered.
+The number of pages and their size are checked before a page is rendered. What a page's content
+costs is not known before: files of strangers are opened in a process with limits
+(`serve/decoding.py`).
 """
 
 import io
@@ -31,22 +33,35 @@ def open_pages(
     limits: ImageLimits | None = None,
     max_pages: int = MAX_PAGES,
     where: str = "document",
-) -> list[Pixels]:
-    """Return every page, uint8 [H, W] or [H, W, 3], upright.
+) -> Iterator[Pixels]:
+    """Yield every page, uint8 [H, W] or [H, W, 3], upright.
 
     ImageRefused names a page that is too large, a locked document, or one that cannot be read.
     """
     limits = limits or ImageLimits()
-    if data[:1024].lstrip()[:5] == b"%PDF-":
-        return _pdf_pages(data, mode, limits, max_pages, where)
+    if is_pdf(data):
+        yield from _pdf_pages(data, mode, limits, max_pages, where)
+        return
     frames = _tiff_pages(data)
     if len(frames) <= 1:
-        return [open_image(data, mode, limits, where)]
+        yield open_image(data, mode, limits, where)
+        return
     _require_pages(len(frames), max_pages, where)
-    return [
-        open_image(frame, mode, limits, f"{where}, page {number}")
-        for number, frame in enumerate(_each_frame(data, frames, limits, where), start=1)
-    ]
+    for number, frame in enumerate(_each_frame(data, frames, limits, where), start=1):
+        yield open_image(frame, mode, limits, f"{where}, page {number}")
+
+
+def page_count(data: bytes, where: str = "document") -> int:
+    """Return the number of pages of a file; ImageRefused of a PDF that cannot be opened."""
+    if not is_pdf(data):
+        return max(1, len(_tiff_pages(data)))
+    with _opened_pdf(data, where) as document, _pdfium:
+        return len(document)
+
+
+def is_pdf(data: bytes) -> bool:
+    """Return whether a file is a PDF, by its first bytes."""
+    return data[:1024].lstrip()[:5] == b"%PDF-"
 
 
 def _require_pages(count: int, most: int, where: str) -> None:
@@ -86,7 +101,7 @@ def _each_frame(data: bytes, frames: list[int], limits: ImageLimits, where: str)
                             f"{image.width}×{image.height} pixels",
                         )
                     image.save(buffer, "TIFF", compression=None)
-            except ImageRefused:
+            except (ImageRefused, MemoryError):
                 raise
             except Exception as problem:  # noqa: BLE001  as in open_image: decoders raise anything
                 raise ImageRefused(
@@ -99,21 +114,20 @@ def _each_frame(data: bytes, frames: list[int], limits: ImageLimits, where: str)
 
 def _pdf_pages(
     data: bytes, mode: Mode, limits: ImageLimits, max_pages: int, where: str
-) -> list[Pixels]:
-    with _pdfium, _opened_pdf(data, where) as document:
+) -> Iterator[Pixels]:
+    with _opened_pdf(data, where) as document:
         _require_pages(len(document), max_pages, where)
         if not len(document):
             raise ImageRefused(where, "not a readable document", "a PDF without pages")
-        return [
-            _drawn(document, number, mode, limits, f"{where}, page {number + 1}")
-            for number in range(len(document))
-        ]
+        for number in range(len(document)):
+            yield _drawn(document, number, mode, limits, f"{where}, page {number + 1}")
 
 
 @contextmanager
 def _opened_pdf(data: bytes, where: str) -> Iterator[Any]:
     try:
-        document = pdfium.PdfDocument(data)
+        with _pdfium:
+            document = pdfium.PdfDocument(data)
     except pdfium.PdfiumError as problem:
         locked = "password" in str(problem).lower()
         raise ImageRefused(
@@ -124,31 +138,38 @@ def _opened_pdf(data: bytes, where: str) -> Iterator[Any]:
     try:
         yield document
     finally:
-        document.close()
+        with _pdfium:
+            document.close()
 
 
 def _drawn(document: Any, number: int, mode: Mode, limits: ImageLimits, where: str) -> Pixels:
     """Render a page at 200 dpi, or as finely as the limits allow, and refuse an illegible one."""
     try:
-        page = document[number]
-        width, height = page.get_size()
-        if min(width, height) <= 0:
-            raise ImageRefused(where, "image too small", f"{width:g}×{height:g} points")
-        scale = min(
-            DPI / _POINTS,
-            (limits.max_pixels / (width * height)) ** 0.5,
-            limits.max_side_px / max(width, height),
-        )
-        if scale < _LEAST_DPI / _POINTS:
-            raise ImageRefused(
-                where,
-                "image too large",
-                f"{width / _POINTS:.0f}×{height / _POINTS:.0f} inches; cut it into smaller pages",
-            )
-        bitmap = page.render(scale=scale * 0.999, grayscale=mode == "L")
-        pixels: Pixels = np.array(bitmap.to_pil().convert("L" if mode == "L" else "RGB"))
-        bitmap.close()
-        page.close()
+        with _pdfium:
+            page = document[number]
+            scale = _scale_of(page.get_size(), limits, where)
+            bitmap = page.render(scale=scale * 0.999, grayscale=mode == "L")
+            pixels: Pixels = np.array(bitmap.to_pil().convert("L" if mode == "L" else "RGB"))
+            bitmap.close()
+            page.close()
     except pdfium.PdfiumError as problem:
         raise ImageRefused(where, "not a readable document", str(problem)) from None
     return pixels
+
+
+def _scale_of(size: tuple[float, float], limits: ImageLimits, where: str) -> float:
+    width, height = size
+    if min(width, height) <= 0:
+        raise ImageRefused(where, "image too small", f"{width:g}×{height:g} points")
+    scale = min(
+        DPI / _POINTS,
+        (limits.max_pixels / (width * height)) ** 0.5,
+        limits.max_side_px / max(width, height),
+    )
+    if scale < _LEAST_DPI / _POINTS:
+        raise ImageRefused(
+            where,
+            "image too large",
+            f"{width / _POINTS:.0f}×{height / _POINTS:.0f} inches; cut it into smaller pages",
+        )
+    return float(scale)

@@ -8,6 +8,14 @@ class UserError(ValueError):
     """
 
 
+class ImageRefused(UserError):
+    """An image that cannot or must not be decoded; `reason` is a short countable name."""
+
+    def __init__(self, where: str, reason: str, detail: str) -> None:
+        super().__init__(f"{where}: {reason}: {detail}")
+        self.where, self.reason, self.detail = where, reason, detail
+
+
 class GivenUp(RuntimeError):
     """Processes failed more often than `max_failures`; scripts end with exit status 1.
 

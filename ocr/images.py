@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
-from ocr.errors import UserError
+from ocr.errors import ImageRefused as ImageRefused
+from ocr.jpeg import require_few_scans
 from ocr.limits import FORMATS, ImageLimits
 from ocr.pixels import Mode as Mode
 from ocr.pixels import Pixels as Pixels
@@ -22,15 +23,8 @@ from ocr.pixels import page_frames, to_pixels
 Polygon = NDArray[np.float64]  # [N, 2]: x, y in pixels, y downwards
 ValueT = TypeVar("ValueT")
 _EXIF_ORIENTATION = 0x0112
+NO_MEMORY = "decoding it takes more memory than there is; scale it down"
 _STRONG_INK = 0.35  # share of the strongest ink
-
-
-class ImageRefused(UserError):
-    """An image that cannot or must not be decoded; `reason` is a short countable name."""
-
-    def __init__(self, where: str, reason: str, detail: str) -> None:
-        super().__init__(f"{where}: {reason}: {detail}")
-        self.where, self.reason, self.detail = where, reason, detail
 
 
 def open_image(
@@ -84,18 +78,22 @@ def _opened(
         raise ImageRefused(where, "unreadable file", problem.strerror or str(problem)) from None
     if not data:
         raise ImageRefused(where, "empty file", "0 bytes; make the file again")
+    limits = limits or ImageLimits()
+    require_few_scans(data, limits, where)
     try:
         with warnings.catch_warnings():
             # Pillow's own bomb and metadata warnings; our limits decide
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(image.size, limits or ImageLimits(), where)
+                _check_size(image.size, limits, where)
                 _check_frames(image, where)
                 return use(image)
     except ImageRefused:
         raise
     except Image.DecompressionBombError as problem:
         raise ImageRefused(where, "image too large", str(problem)) from None
+    except MemoryError:
+        raise ImageRefused(where, "image too large", NO_MEMORY) from None
     except UnidentifiedImageError:  # Pillow's message holds a memory address, another one each time
         raise ImageRefused(where, "not a readable image", f"none of {', '.join(FORMATS)}") from None
     except Exception as problem:  # noqa: BLE001  decoders raise anything from SyntaxError to struct.error on a damaged file
@@ -111,6 +109,20 @@ def _orientation(image: Image.Image) -> object:
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
     return (height, width) if image.getexif().get(_EXIF_ORIENTATION, 1) >= 5 else (width, height)
+
+
+def dpi_of(source: bytes) -> float | None:
+    """Return the resolution that an image file says it has; None where it says none.
+
+    Of two, the lower; 72 and 96 are what programs write that know none.
+    """
+    try:
+        with Image.open(io.BytesIO(source)) as image:
+            found = image.info.get("dpi")
+            lowest = float(min(found)) if found else 0.0
+    except Exception:  # noqa: BLE001  as in open_image: decoders raise anything
+        return None
+    return lowest if 100 <= lowest <= 2400 else None
 
 
 def encode_image(

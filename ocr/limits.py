@@ -17,3 +17,4 @@ class ImageLimits:
     max_side_px: int = 10_000
     min_side_px: int = 4
     max_aspect: float = 200.0
+    max_scans: int = 100  # of a JPEG: each is decoded over the whole image

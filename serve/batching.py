@@ -2,7 +2,8 @@
 
 A batch never waits for more images. A recogniser that reads a batch in a few milliseconds reads in
 the event loop itself, where a thread would cost more than it gives (docs/results.md). A slower one
-gets a thread, so that the loop keeps accepting requests.
+gets a thread, so that the loop keeps accepting requests. Only small files are decoded here; others
+join a batch once they are pixels (`serve/decoding.py`).
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -20,12 +22,13 @@ from ocr.images import ImageRefused, Pixels, open_image
 from ocr.limits import ImageLimits
 from ocr.recognizers.recognizer import Recognizer
 from ocr.sample import Reading
+from serve.config import LimitSettings
+from serve.decoding import SMALL_BYTES, SMALL_PIXELS, Decoding, is_small
 from serve.errors import Refused, as_refused
 from serve.models import Loaded
 
 _IN_LOOP_S = 0.03  # longest that a whole batch may block the event loop
-# of an encoded batch, and of an image: larger ones take longer to decode than to read
-_IN_LOOP_BYTES, _IN_LOOP_PIXELS = 100_000, 2_000_000
+_DECODED_AT_ONCE = 2  # images that children decode
 _SAMPLE_HW = (48, 320)
 _HOPS = 4  # event-loop turns to wait so that concurrent requests join the batch
 
@@ -60,16 +63,20 @@ class BatchingReader:
     def __init__(
         self,
         batch_size: int,
-        limits: ImageLimits,
+        limits: LimitSettings,
+        decoding: Decoding,
         in_loop: bool | None = None,
         on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
-        self._most, self._limits = batch_size, limits
+        self._most, self._limits, self._decoding = batch_size, limits, decoding
         self._asked_in_loop, self._on_batch = in_loop, on_batch
         self._small = dataclasses.replace(
-            limits, max_pixels=min(limits.max_pixels, _IN_LOOP_PIXELS)
+            limits.images, max_pixels=min(limits.max_pixels, SMALL_PIXELS)
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lipi-read")
+        self._decoders = ThreadPoolExecutor(_DECODED_AT_ONCE, thread_name_prefix="lipi-decode")
+        self._tasks = set[asyncio.Task[None]]()
+        self._batch_began: float | None = None
         self._waiting: deque[_Waiting] = deque()
         self._reading: asyncio.Task[None] | None = None
         self.in_loop = False
@@ -110,9 +117,12 @@ class BatchingReader:
         loaded = loaded or self.choose()
         loop = asyncio.get_running_loop()
         items = [_Waiting(image, loaded, loop.create_future()) for image in images]
-        self._waiting.extend(items)
-        if self._reading is None or self._reading.done():
-            self._reading = loop.create_task(self._read_all())
+        for item in items:
+            if isinstance(item.image, bytes) and not is_small(item.image):
+                self._decode_apart(item, item.image)
+            else:
+                self._waiting.append(item)
+        self._begin_to_read()
         try:
             found = await asyncio.gather(*[item.future for item in items], return_exceptions=True)
         except asyncio.CancelledError:
@@ -124,6 +134,41 @@ class BatchingReader:
                 raise result
         return found, loaded.model  # type: ignore[return-value]
 
+    @property
+    def batch_s(self) -> float:
+        """Seconds since the batch that is being read began; 0 while none is."""
+        return 0.0 if self._batch_began is None else time.monotonic() - self._batch_began
+
+    def _begin_to_read(self) -> None:
+        if self._waiting and (self._reading is None or self._reading.done()):
+            self._reading = asyncio.get_running_loop().create_task(self._read_all())
+
+    def _decode_apart(self, item: _Waiting, image: bytes) -> None:
+        """Have a child decode an image; its pixels wait for a batch then."""
+        task = asyncio.get_running_loop().create_task(self._decode(item, image))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _decode(self, item: _Waiting, image: bytes) -> None:
+        mode, limits = item.by.recognizer.image_mode, self._limits.images
+        try:
+            pixels = await asyncio.get_running_loop().run_in_executor(
+                self._decoders, self._decoded, item, image, mode, limits
+            )
+        except ImageRefused as problem:
+            _set_exception(item, as_refused(problem))
+        except Exception as problem:  # noqa: BLE001  the waiting request must be answered
+            _set_exception(item, problem)
+        else:
+            if pixels is not None:
+                self._waiting.append(dataclasses.replace(item, image=pixels))
+                self._begin_to_read()
+
+    def _decoded(
+        self, item: _Waiting, image: bytes, mode: Literal["L", "RGB"], limits: ImageLimits
+    ) -> Pixels | None:
+        return None if item.future.done() else self._decoding.image(image, mode, limits)
+
     async def _read_all(self) -> None:
         while self._waiting:
             for _ in range(_HOPS if self.in_loop else 0):
@@ -132,31 +177,31 @@ class BatchingReader:
             if not batch:
                 continue
             began = time.perf_counter()
-            results: Sequence[Result | BaseException]
+            self._batch_began = time.monotonic()
+            results: Sequence[Result | BaseException | None]
             try:
                 results = await self._read_batch(batch)
             except Exception as problem:  # noqa: BLE001  every waiting request must be answered
                 results = [problem] * len(batch)
+            self._batch_began = None
             for item, result in zip(batch, results, strict=True):
-                if item.future.done():
-                    continue
-                if isinstance(result, BaseException):
-                    item.future.set_exception(result)
-                else:
+                if result is None:
+                    assert isinstance(item.image, bytes)
+                    self._decode_apart(item, item.image)
+                elif isinstance(result, BaseException):
+                    _set_exception(item, result)
+                elif not item.future.done():
                     item.future.set_result(result)
             if self._on_batch:
                 self._on_batch(len(batch), time.perf_counter() - began)
 
-    async def _read_batch(self, batch: Sequence[_Waiting]) -> list[Result]:
+    async def _read_batch(self, batch: Sequence[_Waiting]) -> list[Result | None]:
         """Read in the event loop where all images are small, else in the thread."""
         recognizer, images = batch[0].by.recognizer, [item.image for item in batch]
-        if self.in_loop and sum(map(_weight, images)) <= _IN_LOOP_BYTES:
-            results = self._read(recognizer, images, self._small)
-            codes = [result.code for result in results if isinstance(result, Refused)]
-            if "image_too_large" not in codes:
-                return results
+        if self.in_loop and sum(map(_weight, images)) <= SMALL_BYTES:
+            return self._read(recognizer, images)
         return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._read, recognizer, images, self._limits
+            self._thread, self._read, recognizer, images
         )
 
     def _next_batch(self) -> list[_Waiting]:
@@ -173,33 +218,40 @@ class BatchingReader:
         return batch
 
     def _read(
-        self, recognizer: Recognizer, images: Sequence[bytes | Pixels], limits: ImageLimits
-    ) -> list[Result]:
-        """Decode each image, then read all that could be decoded, together."""
-        opened = [_opened(image, recognizer, limits) for image in images]
+        self, recognizer: Recognizer, images: Sequence[bytes | Pixels]
+    ) -> list[Result | None]:
+        """Decode each image, then read all that could be decoded, together.
+
+        None stands for an image with too many pixels to be decoded here.
+        """
+        opened = [self._opened(image, recognizer) for image in images]
         readings = iter(
-            recognizer.read([pixels for pixels in opened if not isinstance(pixels, Refused)])
+            recognizer.read([pixels for pixels in opened if isinstance(pixels, np.ndarray)])
         )
         return [
-            pixels
-            if isinstance(pixels, Refused)
-            else Read(next(readings), pixels.shape[1], pixels.shape[0])
+            Read(next(readings), pixels.shape[1], pixels.shape[0])
+            if isinstance(pixels, np.ndarray)
+            else pixels
             for pixels in opened
         ]
+
+    def _opened(self, image: bytes | Pixels, recognizer: Recognizer) -> Pixels | Refused | None:
+        if not isinstance(image, bytes):
+            return image
+        try:
+            return open_image(image, recognizer.image_mode, self._small)
+        except ImageRefused as refused:
+            return None if refused.reason == "image too large" else as_refused(refused)
+
+
+def _set_exception(item: _Waiting, problem: BaseException) -> None:
+    if not item.future.done():
+        item.future.set_exception(problem)
 
 
 def _weight(image: bytes | Pixels) -> int:
     """Estimate the bytes of an image as a file."""
     return len(image) if isinstance(image, bytes) else image.nbytes // 8
-
-
-def _opened(image: bytes | Pixels, recognizer: Recognizer, limits: ImageLimits) -> Pixels | Refused:
-    if not isinstance(image, bytes):
-        return image
-    try:
-        return open_image(image, recognizer.image_mode, limits)
-    except ImageRefused as refused:
-        return as_refused(refused)
 
 
 def _batch_seconds(recognizer: Recognizer, batch_size: int) -> float:

@@ -40,6 +40,18 @@ class LimitSettings(Settings):
         on_resume="free",
         description="Longest side of an image in pixels, checked in its header",
     )
+    max_decode_bytes: int = Setting(
+        1_000_000_000,
+        ge=50_000_000,
+        on_resume="free",
+        description="Most memory in bytes that decoding a file may take, in a process of its own",
+    )
+    max_decode_s: float = Setting(
+        10.0,
+        ge=1,
+        on_resume="free",
+        description="CPU seconds that decoding a file may take (all pages of a PDF together)",
+    )
     max_ongoing_requests: int = Setting(
         32, ge=1, on_resume="free", description="Requests that a replica works on at once"
     )
@@ -48,6 +60,18 @@ class LimitSettings(Settings):
         ge=0,
         on_resume="free",
         description="Requests queued per replica before further ones get 503 with Retry-After",
+    )
+    max_store_bytes: int = Setting(
+        10_000_000_000,
+        ge=0,
+        on_resume="free",
+        description="Most bytes that corrections take in storage_path; further ones get 507",
+    )
+    max_batch_s: float = Setting(
+        120.0,
+        gt=0,
+        on_resume="free",
+        description="Seconds of one batch after which a replica is not ready, and is replaced",
     )
     request_timeout_s: float = Setting(
         30.0,

@@ -18,120 +18,102 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydantic
 
-from ocr.documents import open_pages
 from ocr.files import replaced_folder
-from ocr.images import ImageRefused, Pixels, cut, encode_image
+from ocr.images import Pixels, encode_image
 from ocr.retraining import MIN_CORRECTIONS
 from ocr.scoring import score_all
 from ocr.text import normalise
 from serve.config import LimitSettings
-from serve.errors import Refused, as_refused
-from serve.payloads import decoded
+from serve.correction_lines import Correction, LineCutter
+from serve.correction_lines import CorrectionsRequest as CorrectionsRequest
+from serve.decoding import Decoding
+from serve.errors import Refused
 from serve.store import Store, stamp
 
 FOLDER = "corrections"
 _log = logging.getLogger("ray.serve")
 MAX_CHARACTERS = 2_000
+_MOST_WAITING = 8  # requests that hold a thread
+_LONGEST_S, _COUNTED_FOR_S = 60.0, 60.0
 _UNPRINTABLE = ("Cc", "Cs", "Co", "Cn")  # Unicode categories
-
-
-class Correction(pydantic.BaseModel):
-    """One line: its right text, and the reading that was wrong.
-
-    `image` is a name in `images`; `polygon` (pixels) and `degrees` are those that the endpoint gave
-    for a line of a page.
-    """
-
-    model_config = pydantic.ConfigDict(extra="forbid")
-
-    image: str = pydantic.Field(max_length=200, examples=["page"])
-    text: str = pydantic.Field(examples=["ଜୀବନର ମୂଳ ମନ୍ତ୍ର"])
-    reading: str | None = pydantic.Field(None, max_length=20_000, examples=["ଜୀବନର ମୂଳ ମନ୍ତ"])
-    confidence: float | None = pydantic.Field(None, ge=0, le=1)
-    model: str | None = pydantic.Field(None, max_length=300)
-    page: int = pydantic.Field(1, ge=1, description="of a document with several")
-    polygon: list[tuple[float, float]] | None = pydantic.Field(None, min_length=3, max_length=64)
-    degrees: float = pydantic.Field(0.0, ge=-360, le=360)
-    document: str | None = pydantic.Field(
-        None,
-        max_length=200,
-        description="the page that the line is of, where `image` is only a part of it; lines of "
-        "one page are held out together",
-    )
-
-
-class CorrectionsRequest(pydantic.BaseModel):
-    """Images in base64, each once and by a name, and the corrections in them."""
-
-    model_config = pydantic.ConfigDict(extra="forbid")
-
-    images: dict[str, str] = pydantic.Field(
-        min_length=1, max_length=64, examples=[{"page": "BASE64"}]
-    )
-    corrections: list[Correction] = pydantic.Field(min_length=1, max_length=1_000)
-    user: str | None = pydantic.Field(None, max_length=200)
 
 
 class Corrections:
     """Corrections in a store; every replica writes without waiting for another."""
 
-    def __init__(self, store: Store, limits: LimitSettings) -> None:
+    def __init__(
+        self, store: Store, limits: LimitSettings, decoding: Decoding | None = None
+    ) -> None:
         self._store, self._limits = store, limits
+        self._cutter = LineCutter(limits, decoding or Decoding(limits))
         self._seen, self._lock = dict[str, tuple[int, dict[str, Any]]](), threading.Lock()
+        self._turn, self._waiting = threading.Lock(), threading.BoundedSemaphore(_MOST_WAITING)
+        self._stored_bytes, self._counted_until = 0, 0.0
 
-    def put(self, asked: CorrectionsRequest, by: str | None = None) -> dict[str, Any]:
+    def put(
+        self, asked: CorrectionsRequest, deadline: float | None = None, by: str | None = None
+    ) -> dict[str, Any]:
         """Store all corrections, or none where one is faulty; return `{stored, unchanged, ids}`.
 
         `by`: the name of the key that they came with. A correction that is stored already counts as
-        unchanged.
+        unchanged. One request is cut at a time.
+        Raises TimeoutError after the deadline (of `time.monotonic`), with nothing stored.
         """
         texts = [_text_of(index, one.text) for index, one in enumerate(asked.corrections)]
+        if not self._waiting.acquire(blocking=False):
+            message = f"{_MOST_WAITING} requests of corrections wait"
+            raise Refused(503, "full", message, retry_after_s=1)
+        deadline = time.monotonic() + _LONGEST_S if deadline is None else deadline
+        try:
+            if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+            try:
+                return self._put_all(asked, texts, deadline, by)
+            finally:
+                self._turn.release()
+        finally:
+            self._waiting.release()
+
+    def _put_all(
+        self,
+        asked: CorrectionsRequest,
+        texts: Sequence[str],
+        deadline: float,
+        by: str | None,
+    ) -> dict[str, Any]:
+        lines = dict[int, tuple[str, bytes]]()  # by index: encoded, so that they are small
+        for index, line in self._cutter.lines(asked, deadline):
+            lines[index] = (_name_of(line), encode_image(line))
+        self._require_room(sum(len(image) for _, image in lines.values()))
         pages = {
             name: hashlib.sha256(content.encode()).hexdigest()[:16]
             for name, content in asked.images.items()
         }
         stored, ids = 0, []
-        for one, text, line in zip(asked.corrections, texts, self._lines(asked), strict=True):
-            name = _name_of(line)
+        for index, (one, text) in enumerate(zip(asked.corrections, texts, strict=True)):
+            name, image = lines[index]
             page = one.document or f"{pages[one.image]}-{one.page}"
             ids.append(name)
             facts = {**_facts(one), "user": asked.user, "by": by, "page": page}
-            stored += self._put(name, line, text, facts)
+            stored += self._put(name, image, text, facts)
         return {"stored": stored, "unchanged": len(ids) - stored, "ids": ids}
 
-    def _lines(self, asked: CorrectionsRequest) -> list[Pixels]:
-        """Return each line's pixels as the recogniser got them, but in their own colours."""
-        opened, lines = dict[str, list[Pixels]](), []
-        for index, one in enumerate(asked.corrections):
-            where = f"corrections[{index}]"
-            if one.image not in asked.images:
-                known = ", ".join(asked.images)[:200]
-                message = f"{where}.image: expected one of {known}, got {one.image[:80]!r}"
-                raise Refused(422, "unknown_image", message)
-            if one.image not in opened:
-                opened[one.image] = self._pages(one.image, asked.images[one.image])
-            pages = opened[one.image]
-            if one.page > len(pages):
-                message = f"{where}.page: {one.page}; the document has {len(pages)}"
-                raise Refused(422, "unknown_page", message)
-            lines.append(_part(where, pages[one.page - 1], one))
-        return lines
-
-    def _pages(self, name: str, content: str) -> list[Pixels]:
-        try:
-            return open_pages(
-                decoded(content),
-                "as it is",
-                self._limits.images,
-                self._limits.max_pages,
-                f"images.{name[:80]}",
+    def _require_room(self, size: int) -> None:
+        """Refuse what would make the corrections larger than their limit."""
+        now, most = time.monotonic(), self._limits.max_store_bytes
+        if now > self._counted_until:  # other replicas write, too
+            self._stored_bytes = self._store.bytes_in(FOLDER)
+            self._counted_until = now + _COUNTED_FOR_S
+        if self._stored_bytes + size > most:
+            message = (
+                f"corrections take {self._stored_bytes:,} bytes; at most {most:,} are stored "
+                "(limits.max_store_bytes): retrain, and remove old ones, or raise the limit"
             )
-        except ImageRefused as problem:
-            raise as_refused(problem) from None
+            raise Refused(507, "store_full", message)
+        self._stored_bytes += size
 
-    def _put(self, name: str, line: Pixels, text: str, facts: dict[str, Any]) -> bool:
+    def _put(self, name: str, image: bytes, text: str, facts: dict[str, Any]) -> bool:
         """Store a correction; return whether it differs from what is stored."""
         old = self._record(f"{name}.json")
         if old and old["corrected_text"] == text:
@@ -141,7 +123,7 @@ class Corrections:
             before = {key: old.get(key) for key in ("corrected_text", "timestamp", "user", "by")}
             history = [*old.get("history", []), before]
         else:
-            self._store.put(f"{FOLDER}/{name}.png", encode_image(line))
+            self._store.put(f"{FOLDER}/{name}.png", image)
         record = {
             "corrected_text": text,
             "image": f"{name}.png",
@@ -230,16 +212,6 @@ def _text_of(index: int, text: str) -> str:
         message = f"{where}: U+{ord(odd[0]):04X} cannot be part of a line"
         raise Refused(422, "unprintable_character", message)
     return text
-
-
-def _part(where: str, page: Pixels, one: Correction) -> Pixels:
-    if one.polygon is None:
-        return page
-    try:
-        return cut(page, np.array(one.polygon, dtype=np.float64), one.degrees)
-    except ImageRefused as problem:
-        message = f"{where}.polygon: {problem.detail}"
-        raise Refused(422, "polygon_outside_the_image", message) from None
 
 
 def _name_of(line: Pixels) -> str:

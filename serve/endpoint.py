@@ -18,10 +18,11 @@ from serve.batching import BatchingReader, Read
 from serve.chat import chat_answer, chat_events, chat_request, usage_of
 from serve.config import ServeConfig
 from serve.corrections import Corrections
+from serve.decoding import DecoderLost, Decoding
 from serve.errors import Refused, as_unstored
 from serve.forwarding import forwarded
 from serve.metrics import Metrics
-from serve.models import Loaded, Models
+from serve.models import BadVote, Loaded, Models
 from serve.origin import SAFE_METHODS, require_json, require_own_origin
 from serve.page_reading import PageReader, page_result
 from serve.payloads import (
@@ -49,9 +50,13 @@ class Endpoint:
         limits = config.limits
         self.config, self.models, self.metrics = config, Models(config.storage_path), Metrics()
         self.promoter = start_promoter(config, revision)
-        self.reader = BatchingReader(config.batch_size, limits.images, on_batch=self.metrics.batch)
-        self.pages = PageReader(self.reader, config.batch_size, limits)
-        self.corrections = Corrections(self.models.store, limits)
+        decoding = Decoding(limits)
+        decoding.start()
+        self.reader = BatchingReader(
+            config.batch_size, limits, decoding, on_batch=self.metrics.batch
+        )
+        self.pages = PageReader(self.reader, config.batch_size, limits, decoding)
+        self.corrections = Corrections(self.models.store, limits, decoding)
         self.retrainings = Retrainings(self.models, self.corrections, config.gate)
         self._max_reading = limits.max_ongoing_requests + limits.max_queued_requests
         self._ongoing = self._reading = 0
@@ -61,6 +66,17 @@ class Endpoint:
     def model(self) -> str:
         """The id of the model that reads new requests; empty while none is loaded."""
         return self.reader.loaded.model if self.reader.loaded else ""
+
+    @property
+    def stuck_s(self) -> float:
+        """Seconds that a batch has been read for, if more than the limit; else 0."""
+        seconds = self.reader.batch_s
+        return seconds if seconds > self.config.limits.max_batch_s else 0.0
+
+    def check_health(self) -> None:
+        """Raise where the reader is stuck: Ray Serve replaces the replica then."""
+        if self.stuck_s:
+            raise RuntimeError(f"a batch has been read for {self.stuck_s:.0f} s")
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Load and verify `user_config["bundle"]`, and a candidate with its share, then swap.
@@ -115,14 +131,20 @@ class Endpoint:
             self._admit(request, path)
             if path in (OCR, CHAT) and request.method == "POST":
                 return await self._read(request, path, began)
-            body = await self._body(request, began) if request.method == "POST" else b""
-            return await forwarded(self._app, request, body)
+            request.state.deadline = began + self.config.limits.request_timeout_s
+            async with asyncio.timeout(self._left_s(began)):
+                body = await self._body(request, began) if request.method == "POST" else b""
+                return await forwarded(self._app, request, body)
         except Refused as refused:
             return refused.response()
         except StorageError as problem:
             return as_unstored(problem).response()
+        except BadVote as problem:
+            return Refused(422, "bad_vote", str(problem)).response()
         except UserError as problem:
             return Refused(400, "bad_request", str(problem)).response()
+        except DecoderLost as problem:
+            return Refused(503, "unavailable", str(problem), retry_after_s=1).response()
         except TimeoutError:
             seconds = self.config.limits.request_timeout_s
             return Refused(504, "deadline", f"no answer within {seconds:g} s").response()
@@ -155,13 +177,15 @@ class Endpoint:
             raise Refused(503, "full", message, retry_after_s=1)
         self._reading += 1
         try:
-            left_s = began + self.config.limits.request_timeout_s - time.monotonic()
-            async with asyncio.timeout(left_s):
+            async with asyncio.timeout(self._left_s(began)):
                 if path == CHAT:
                     return await self._chat(body)
                 return await self._ocr(request, body, began)
         finally:
             self._reading -= 1
+
+    def _left_s(self, began: float) -> float:
+        return began + self.config.limits.request_timeout_s - time.monotonic()
 
     async def _chat(self, body: bytes) -> Response:
         asked = chat_request(body, self.config.limits)

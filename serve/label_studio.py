@@ -22,7 +22,7 @@ from defusedxml.common import DefusedXmlException
 from ocr.sources.label_studio import image_of, regions_of
 from serve.batching import Read
 from serve.config import ServeConfig
-from serve.corrections import Correction, CorrectionsRequest
+from serve.correction_lines import Correction, CorrectionsRequest
 from serve.errors import Refused
 from serve.page_reading import Page
 from serve.payloads import decoded

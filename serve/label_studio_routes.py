@@ -52,7 +52,7 @@ def add_label_studio(app: FastAPI, replica: Replica) -> None:
         asked = corrections_of(event, replica.config) if is_stored(event) else None
         if asked is None:
             return {"stored": 0}
-        return replica.corrections.put(asked, asker(request))
+        return replica.corrections.put(asked, request.state.deadline, asker(request))
 
 
 async def _predicted(replica: Replica, task: Json, labelling: Labelling) -> Json:

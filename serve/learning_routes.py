@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 
+from serve.correction_lines import CorrectionsRequest
 from serve.correction_list import CorrectionList
-from serve.corrections import CorrectionsRequest
 from serve.replica import ERRORS, KEY_ERROR, Replica, asker
 from serve.schemas import Retraining
 
@@ -26,7 +26,7 @@ def _stored(app: FastAPI, replica: Replica) -> None:
     @app.post("/v1/corrections", tags=["learning"], status_code=201, responses=ERRORS)
     def correct(asked: CorrectionsRequest, request: Request) -> dict[str, Any]:
         """Store corrections: all of them, or none where one is faulty; repeats are stored once."""
-        return replica.corrections.put(asked, asker(request))
+        return replica.corrections.put(asked, request.state.deadline, asker(request))
 
     @app.get("/v1/corrections/stats", tags=["learning"], responses=KEY_ERROR)
     def stats() -> dict[str, Any]:

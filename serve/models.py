@@ -6,6 +6,7 @@ models/NAME@HASH/        a bundle; the name ends with a part of its content's ha
 import logging
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from serve.journal import Journal
 from serve.store import Store
 
 _log = logging.getLogger("ray.serve")
+_MOST_VOTERS = 4
 _CANARIES = (("0123456789", 40), ("lipi", 24), ("a longer line of text, as wide as lines are", 32))
 
 
@@ -48,9 +50,11 @@ class Models:
     def add(self, bundle: str) -> str:
         """Store a bundle (a folder, a shipped recogniser's name, or several by commas, which vote).
 
-        Returns its id NAME@HASH. Raises UserError where it is not a bundle.
+        Returns its id NAME@HASH. Raises UserError where it is not a bundle, or a voter comes twice.
         """
-        return ",".join(self._add(open_bundle(Path(path))) for path in bundle.split(","))
+        bundles = [open_bundle(Path(path)) for path in bundle.split(",")]
+        require_voters([_id_of(each) for each in bundles])
+        return ",".join(map(self._add, bundles))
 
     def ids(self) -> list[str]:
         """Return the ids of the bundles that are stored whole."""
@@ -97,10 +101,11 @@ class Models:
 
         The one actor acts on it. Returns the entry's id; UserError for an id that is not stored.
         """
-        known = self.ids()
-        for id in bundle.split(","):
+        known, voters = self.ids(), bundle.split(",")
+        for id in voters:
             if id not in known:
                 raise self._unknown(id)
+        require_voters(voters)
         return self.journal.append(what=what, bundle=bundle, why=why, **more)
 
     def _unknown(self, id: str) -> UserError:
@@ -110,9 +115,8 @@ class Models:
         id = _id_of(bundle)
         if id in self.ids():
             return id
-        files = sorted(file for file in bundle.path.iterdir() if file.is_file())
-        for file in (file for file in files if file.name != MANIFEST):
-            self.store.put(f"models/{id}/{file.name}", file.read_bytes())
+        for name in bundle.names():
+            self.store.put(f"models/{id}/{name}", (bundle.path / name).read_bytes())
         # the manifest is written last: with it the bundle is whole
         self.store.put(f"models/{id}/{MANIFEST}", (bundle.path / MANIFEST).read_bytes())
         return id
@@ -146,6 +150,19 @@ class Models:
             making.rename(folder)
         finally:
             shutil.rmtree(making, ignore_errors=True)
+
+
+class BadVote(UserError):
+    """Models that cannot vote together."""
+
+
+def require_voters(ids: Sequence[str]) -> None:
+    """Raise BadVote unless these are a few models, each once: every one reads every image."""
+    if len(set(ids)) < len(ids):
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise BadVote(f"{twice}: named {ids.count(twice)} times; a model votes once")
+    if len(ids) > _MOST_VOTERS:
+        raise BadVote(f"expected at most {_MOST_VOTERS} models that vote together, got {len(ids)}")
 
 
 def _require_is(folder: Path, id: str) -> None:

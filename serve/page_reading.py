@@ -1,4 +1,8 @@
-"""Pages → lines → readings: a thread cuts the page, its lines join the batches of all requests."""
+"""Pages → lines → readings, one page at a time, so that a document is never in memory as a whole.
+
+A child decodes the document (`serve/decoding.py`), a thread cuts a page into lines, and these join
+the batches of all requests.
+"""
 
 import asyncio
 import base64
@@ -7,13 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ocr.documents import open_pages
 from ocr.images import ImageRefused, Pixels, encode_image
 from ocr.pages import PageLine, cut_lines, lines_for
 from serve.batching import BatchingReader, Read
 from serve.config import LimitSettings
+from serve.decoding import Decoding, Pages
 from serve.errors import Refused, as_refused
 from serve.models import Loaded
+
+_AT_ONCE = 3  # documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +38,12 @@ ReadPage = tuple[Page, list[Read]]
 class PageReader:
     """Reads documents page by page; lines join the batches in turns with other requests."""
 
-    def __init__(self, reader: BatchingReader, batch_size: int, limits: LimitSettings) -> None:
+    def __init__(
+        self, reader: BatchingReader, batch_size: int, limits: LimitSettings, decoding: Decoding
+    ) -> None:
         self._reader, self._batch_size, self._limits = reader, batch_size, limits
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lipi-pages")
+        self._decoding, self._turn = decoding, asyncio.Semaphore(_AT_ONCE)
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="lipi-pages")
 
     async def read(
         self, documents: Sequence[bytes], with_images: bool = False
@@ -43,34 +52,40 @@ class PageReader:
         loaded, left = self._reader.choose(), self._limits.max_pages
         results = list[list[ReadPage] | Refused]()
         for document in documents:
-            pages = await self._pages(document, loaded, left, with_images)
-            if isinstance(pages, Refused):
-                results.append(pages)
+            try:
+                pages = await self._document(document, loaded, left, with_images)
+            except ImageRefused as problem:
+                results.append(as_refused(problem))
                 continue
             left -= len(pages)
-            results.append([(page, await self._read(crops, loaded)) for page, crops in pages])
+            results.append(pages)
         return results, loaded.model
 
-    async def _pages(
+    async def _document(
         self, document: bytes, loaded: Loaded, most: int, with_images: bool
-    ) -> list[tuple[Page, list[Pixels]]] | Refused:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._cut, document, loaded, most, with_images
-            )
-        except ImageRefused as problem:
-            return as_refused(problem)
+    ) -> list[ReadPage]:
+        loop, read = asyncio.get_running_loop(), list[ReadPage]()
+        mode, limits = loaded.recognizer.image_mode, self._limits.images
+        async with self._turn:
+            with self._decoding.document(document, mode, limits, most) as pages:
+                while page := await loop.run_in_executor(
+                    self._threads, self._next, pages, loaded, with_images
+                ):
+                    about, crops = page
+                    read.append((about, await self._read(crops, loaded)))
+        return read
 
-    def _cut(
-        self, document: bytes, loaded: Loaded, most: int, with_images: bool
-    ) -> list[tuple[Page, list[Pixels]]]:
-        cut = []
-        for page in open_pages(document, loaded.recognizer.image_mode, self._limits.images, most):
-            lines = lines_for(loaded.recognizer, page, self._limits.max_lines)
-            image = _data_uri(page) if with_images else None
-            about = Page(page.shape[1], page.shape[0], tuple(lines), image)
-            cut.append((about, cut_lines(page, lines)))
-        return cut
+    def _next(
+        self, pages: Pages, loaded: Loaded, with_images: bool
+    ) -> tuple[Page, list[Pixels]] | None:
+        """Return the next page with its lines cut out; None after the last."""
+        page = next(pages, None)
+        if page is None:
+            return None
+        lines = lines_for(loaded.recognizer, page, self._limits.max_lines)
+        image = _data_uri(page) if with_images else None
+        about = Page(page.shape[1], page.shape[0], tuple(lines), image)
+        return about, cut_lines(page, lines)
 
     async def _read(self, crops: Sequence[Pixels], loaded: Loaded) -> list[Read]:
         read = list[Read]()

@@ -38,6 +38,11 @@ class Replica(Protocol):
         """The id of the model that reads new requests; empty while none is loaded."""
         ...
 
+    @property
+    def stuck_s(self) -> float:
+        """Seconds that a batch has been read for, if more than the limit; else 0."""
+        ...
+
 
 def asker(request: Request) -> str | None:
     """Return the name of a request's key; None where no keys are asked for."""

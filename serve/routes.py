@@ -124,9 +124,12 @@ def _operation(app: FastAPI, replica: Replica) -> None:
 
     @app.get("/readyz", tags=["operation"], responses={503: {"model": Refusal}})
     async def readyz() -> dict[str, str]:
-        """A model is loaded."""
+        """A model is loaded, and its reader moves."""
         if not replica.model:
             raise Refused(503, "loading", "no model is loaded yet", retry_after_s=1)
+        if replica.stuck_s:
+            message = f"a batch has been read for {replica.stuck_s:.0f} s; another replica follows"
+            raise Refused(503, "stuck", message, retry_after_s=1)
         return {
             "status": "ready",
             "model": replica.model,

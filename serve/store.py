@@ -143,6 +143,10 @@ class Store:
             info.base_name: info.mtime_ns for info in self._listed(folder, pyarrow.fs.FileType.File)
         }
 
+    def bytes_in(self, folder: str) -> int:
+        """Return the size of a folder's files together, in bytes."""
+        return sum(info.size for info in self._listed(folder, pyarrow.fs.FileType.File))
+
     def folders(self, folder: str) -> list[str]:
         """Return the sorted names of a folder's folders."""
         return sorted(

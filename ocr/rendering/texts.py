@@ -1,7 +1,5 @@
 """Texts of the synthetic source: words, lines or paragraphs of text files, in a fixed order."""
 
-import gzip
-import lzma
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,11 +13,13 @@ from ocr.rendering.scripts import JOINERS, Script, script_named
 from ocr.sources.files import located
 from ocr.sources.settings import SyntheticSettings
 from ocr.text import decoded, normalise
+from ocr.unpacking import DAMAGED, gunzipped, unxzipped
 
 # one salt for all sources, so that disjoint ranges never share a word
 _WORD_SALT = "lipi: which words"
 _LATIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-_UNPACKED: dict[str, Callable[[bytes], bytes]] = {".xz": lzma.decompress, ".gz": gzip.decompress}
+_UNPACKED: dict[str, Callable[[bytes, int], bytes]] = {".xz": unxzipped, ".gz": gunzipped}
+_MAX_UNPACKED_BYTES = 1_000_000_000
 _BESIDE_LETTERS = frozenset(" 0123456789.,;:?!'\"()[]/%+-–—‘’“”…")
 
 
@@ -238,9 +238,9 @@ def _read(path: Path) -> str:
     try:
         content = path.read_bytes()
         if path.suffix in _UNPACKED:
-            content = _UNPACKED[path.suffix](content)
+            content = _UNPACKED[path.suffix](content, _MAX_UNPACKED_BYTES)
         return decoded(bytes(content), "replace")
-    except (OSError, EOFError, lzma.LZMAError) as problem:
+    except DAMAGED as problem:
         raise UserError(
             f"{path}: {first_line(problem)}; `texts` names word lists or running text"
         ) from None

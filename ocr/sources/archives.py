@@ -1,6 +1,7 @@
 """Zip files of an export, unpacked once into LIPI_CACHE and read like the folder in them."""
 
 import contextlib
+import errno
 import hashlib
 import shutil
 import stat
@@ -17,9 +18,12 @@ from ocr.sources.files import MAX_FILE_BYTES
 from ocr.sources.named_files import is_file
 from ocr.sources.settings import SourceSettings
 from ocr.system_errors import reported
+from ocr.unpacking import DAMAGED
 
 _UTF8_NAME, _ENCRYPTED = 0x800, 0x1
 _FOLDERS = ("path", "images")
+# pages of XML take a twentieth of their size, images all of it; Deflate packs at most to 1/1032
+_USUAL_BYTES, _USUAL_RATIO = 1_000_000_000, 50
 SettingsT = TypeVar("SettingsT", bound=SourceSettings)
 
 
@@ -88,8 +92,19 @@ def _unpack(path: Path, folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as source, open(target, "wb") as file:
                     shutil.copyfileobj(source, file)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as problem:
-        raise UserError(f"{path}: not a readable zip file: {problem}; export it again") from None
+    except UserError:
+        raise
+    except OSError as problem:
+        if problem.errno not in (None, errno.EINVAL):  # of the disk, not of the zip file
+            raise
+        raise _unreadable(path, problem) from None
+    except DAMAGED as problem:
+        raise _unreadable(path, problem) from None
+
+
+def _unreadable(path: Path, problem: Exception) -> UserError:
+    why = str(problem) or type(problem).__name__
+    return UserError(f"{path}: not a readable zip file: {why}; export it again")
 
 
 def _require_room(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
@@ -103,6 +118,12 @@ def _require_room(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
             f"{MAX_FILE_BYTES:,} a file"
         )
     needed, free = sum(entry.file_size for entry in entries), shutil.disk_usage(folder).free
+    packed = path.stat().st_size
+    if needed > max(_USUAL_BYTES, _USUAL_RATIO * packed):
+        raise UserError(
+            f"{path}: {needed:,} bytes in {packed:,}, as no export has; if it is right, unpack it "
+            "by hand and name the folder"
+        )
     if needed > free:
         raise UserError(
             f"{path}: {needed:,} bytes unpacked, {free:,} are free in {folder.parent}; "

@@ -13,9 +13,10 @@ from defusedxml import DefusedXmlException
 from ocr.errors import UserError
 from ocr.sources.layout import name_of
 from ocr.text import decoded
+from ocr.unpacking import DAMAGED
 
 ENDINGS = (".csv", ".tsv", ".xlsx")
-_MAX_PART_BYTES = 512_000_000
+_MAX_PART_BYTES, _MAX_CELLS = 512_000_000, 20_000_000
 _DELIMITERS = (",", ";", "\t", "|")
 _CELL = re.compile(r"([A-Z]+)\d+")
 
@@ -30,11 +31,13 @@ def rows_of(path: Path) -> list[list[str]]:
             return _of_workbook(path)
         text = decoded(path.read_bytes())
     except OSError as problem:
-        raise UserError(f"{path}: {problem.strerror}; `path` names a table") from None
+        why = problem.strerror or problem
+        raise UserError(f"{path}: {why}; `path` names a table") from None
     except UnicodeDecodeError as problem:
         raise UserError(f"{path}: not UTF-8 or UTF-16: {problem}; save it as UTF-8") from None
-    except (zipfile.BadZipFile, KeyError, ParseError, DefusedXmlException, ValueError) as problem:
-        raise UserError(f"{path}: not a readable workbook: {problem}; save it as CSV") from None
+    except (*DAMAGED, LookupError, ParseError, DefusedXmlException) as problem:
+        why = str(problem) or type(problem).__name__
+        raise UserError(f"{path}: not a readable workbook: {why}; save it as CSV") from None
     lines = text.splitlines()
     if path.suffix.lower() == ".tsv":
         return [[_unquoted(cell) for cell in line.split("\t")] for line in lines if line.strip()]
@@ -69,12 +72,15 @@ def _of_workbook(path: Path) -> list[list[str]]:
             else []
         )
         sheet = _part(book, _first_sheet(book))
-    rows = [
-        [_value(cell, strings) for cell in _placed(row)]
-        for row in sheet.iter()
-        if name_of(row) == "row"
-    ]
-    return [row for row in rows if any(row)]
+    rows, cells = list[list[str]](), 0
+    for row in (row for row in sheet.iter() if name_of(row) == "row"):
+        values = [_value(cell, strings) for cell in _placed(row)]
+        cells += len(values)
+        if cells > _MAX_CELLS:
+            raise ValueError(f"more than {_MAX_CELLS:,} cells")
+        if any(values):
+            rows.append(values)
+    return rows
 
 
 def _part(book: zipfile.ZipFile, name: str) -> Element:
@@ -86,7 +92,8 @@ def _part(book: zipfile.ZipFile, name: str) -> Element:
 
 def _first_sheet(book: zipfile.ZipFile) -> str:
     sheets = (item for item in _part(book, "xl/workbook.xml").iter() if name_of(item) == "sheet")
-    ids = [value for key, value in next(sheets).attrib.items() if key.endswith("}id")]
+    first = next(sheets, None)
+    ids = [] if first is None else [v for key, v in first.attrib.items() if key.endswith("}id")]
     for relation in _part(book, "xl/_rels/workbook.xml.rels"):
         if relation.get("Id") in ids:
             target = PurePosixPath("/xl", relation.get("Target", ""))

@@ -20,6 +20,7 @@ from ocr.images import (
     to_ink,
     trim_rows,
 )
+from tests.support.bombs import many_scans, noise
 
 
 def png(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -133,3 +134,14 @@ def test_an_empty_or_thin_image_keeps_its_height() -> None:
     assert trim_rows(blank).shape == (40, 60)
     blank[20, 10:50] = 0  # a dash
     assert trim_rows(blank).shape[0] == 16
+
+
+def test_a_jpeg_of_many_scans_is_refused_and_a_film_after_one_is_no_scan() -> None:
+    with pytest.raises(ImageRefused, match="a JPEG of more than 100 scans"):
+        open_image(many_scans(64, 100))
+    for progressive in (False, True):
+        buffer = io.BytesIO()
+        picture = Image.fromarray(noise(60, 80)).convert("RGB")
+        picture.save(buffer, "JPEG", progressive=progressive, comment=many_scans(64, 200))
+        film = b"\xff\xda" * 200
+        assert open_image(buffer.getvalue() + film).shape == (60, 80)

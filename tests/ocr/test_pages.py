@@ -101,28 +101,28 @@ def file_of(pages: list[Image.Image], kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["PDF", "TIFF"])
 def test_documents_open_page_by_page(kind: str) -> None:
     pages = [Image.new("L", (400, 300), grey) for grey in (10, 120, 240)]
-    opened = open_pages(file_of(pages, kind), "L")
+    opened = list(open_pages(file_of(pages, kind), "L"))
     assert [round(float(page.mean())) for page in opened] == [10, 120, 240]
-    assert open_pages(file_of(pages, kind), "RGB")[0].shape[2] == 3
+    assert next(open_pages(file_of(pages, kind), "RGB")).shape[2] == 3
     with pytest.raises(ImageRefused, match="3 pages; at most 2 are read at once"):
-        open_pages(file_of(pages, kind), max_pages=2)
+        list(open_pages(file_of(pages, kind), max_pages=2))
     with pytest.raises(ImageRefused):
-        open_pages(file_of(pages, kind)[:200])
+        list(open_pages(file_of(pages, kind)[:200]))
 
 
 def test_a_pdf_is_rendered_as_finely_as_the_limits_allow_or_not_at_all() -> None:
     page = file_of([Image.new("L", (1000, 1400), 255)], "PDF")  # 10 × 14 inches
-    assert open_pages(page)[0].shape[1] == pytest.approx(2000, abs=4)
-    assert open_pages(page, limits=ImageLimits(max_pixels=1_000_000))[0].size <= 1_000_000
+    assert next(open_pages(page)).shape[1] == pytest.approx(2000, abs=4)
+    assert next(open_pages(page, limits=ImageLimits(max_pixels=1_000_000))).size <= 1_000_000
     with pytest.raises(ImageRefused, match="10×14 inches; cut it into smaller pages"):
-        open_pages(page, limits=ImageLimits(max_pixels=200_000))
+        list(open_pages(page, limits=ImageLimits(max_pixels=200_000)))
 
 
 def test_what_is_no_document_is_named() -> None:
     with pytest.raises(ImageRefused, match="not a readable document"):
-        open_pages(b"%PDF-1.7\n" + b"nothing " * 50)
+        list(open_pages(b"%PDF-1.7\n" + b"nothing " * 50))
     with pytest.raises(ImageRefused, match="not a readable image"):
-        open_pages(b"text, no image")
+        list(open_pages(b"text, no image"))
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="real pages lie beside the project")

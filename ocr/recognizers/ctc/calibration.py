@@ -20,6 +20,10 @@ class Calibration:
     slope: float = 1.0
     intercept: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.slope) and math.isfinite(self.intercept)):
+            raise ValueError(f"expected finite numbers, got {self.slope} and {self.intercept}")
+
     def __call__(self, log_likelihood: float) -> float:
         """Return the calibrated probability that a reading of this log p(text | image) is right."""
         return 1 / (

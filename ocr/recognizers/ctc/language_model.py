@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
 
+from ocr.unpacking import gunzipped
+
+MAX_UNPACKED_BYTES = 64_000_000  # 20 times the largest that ships
 _START, _END = "\x02", "\x03"
 # cached probabilities; bounded, so that a server that reads for weeks stays small
 _REMEMBERED = 1 << 18
@@ -75,7 +78,7 @@ class CharacterModel:
     @classmethod
     def from_bytes(cls, content: bytes) -> "CharacterModel":
         """Return the model that `to_bytes` wrote."""
-        head, *lines = gzip.decompress(content).decode().split("\n")
+        head, *lines = gunzipped(content, MAX_UNPACKED_BYTES).decode().split("\n")
         order, _, kind = head.partition(" ")
         return cls(
             int(order),

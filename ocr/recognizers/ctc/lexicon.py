@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from rapidfuzz.distance import Levenshtein
 
+from ocr.recognizers.ctc.language_model import MAX_UNPACKED_BYTES
 from ocr.text import normalise
+from ocr.unpacking import gunzipped
 
 
 class Lexicon:
@@ -34,7 +36,7 @@ class Lexicon:
     @classmethod
     def from_bytes(cls, content: bytes) -> "Lexicon":
         """Return the lexicon that `to_bytes` wrote."""
-        return cls(gzip.decompress(content).decode().split("\n"))
+        return cls(gunzipped(content, MAX_UNPACKED_BYTES).decode().split("\n"))
 
     @classmethod
     def of_texts(cls, texts: Iterable[str], least_count: int = 1) -> "Lexicon":

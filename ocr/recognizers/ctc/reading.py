@@ -178,11 +178,11 @@ def _by_width(widths: Sequence[int]) -> Iterator[list[int]]:
 def network_settings(values: dict[str, Any], where: str) -> NetworkSettings:
     """Return the settings of a CTC network from a bundle's plain values."""
     kind = values.get("kind")
-    if kind not in NETWORK_SETTINGS:
+    if not isinstance(kind, str) or kind not in NETWORK_SETTINGS:
         known = ", ".join(NETWORK_SETTINGS)
         raise UserError(f"{where}: unknown network {kind!r}; known: {known}; {OTHER_VERSION}")
     with opening(Path(where)):
-        return parse_settings(NETWORK_SETTINGS[str(kind)], values, where)
+        return parse_settings(NETWORK_SETTINGS[kind], values, where)
 
 
 def load_ctc(bundle: Bundle, backend: str | None, device: str | None) -> CtcRecognizer:
@@ -194,9 +194,22 @@ def load_ctc(bundle: Bundle, backend: str | None, device: str | None) -> CtcReco
             f"{bundle.path}: no backend {backend!r}; this bundle has {', '.join(bundle.backends)}"
         )
     settings = network_settings(bundle.model, str(bundle.path))
-    return CtcRecognizer(
-        _backend(bundle, settings, backend, device), sealed_decoder(bundle), settings, bundle.name
-    )
+    network = _backend(bundle, settings, backend, device)
+    _require_fit(network, bundle, settings)
+    return CtcRecognizer(network, sealed_decoder(bundle), settings, bundle.name)
+
+
+def _require_fit(network: Backend, bundle: Bundle, settings: NetworkSettings) -> None:
+    """Raise UserError unless the network reads an image of these settings into the alphabet."""
+    shape = (settings.height_px, settings.height_px, 3)[: 2 if settings.channels == 1 else 3]
+    blank = as_line(np.full(shape, 255, np.uint8), settings)
+    with opening(bundle.path / DESCRIPTION):
+        classes = network.logits(*collate([blank], settings))[0].shape[2]
+        if classes != len(bundle.alphabet) + 1:
+            raise UserError(
+                f"{bundle.path / DESCRIPTION}: an alphabet of {len(bundle.alphabet)} characters "
+                f"for a network of {classes} classes"
+            )
 
 
 def sealed_decoder(bundle: Bundle) -> Decoder:

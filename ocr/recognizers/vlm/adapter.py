@@ -162,13 +162,13 @@ def model_settings(values: Mapping[str, Any], where: str) -> VlmSettings | TinyV
         "vlm": VlmSettings,
         "tiny_vlm": TinyVlmSettings,
     }
-    if values.get("kind") not in kinds:
+    kind = values.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
         raise UserError(
-            f"{where}: unknown network {values.get('kind')!r}; known: {', '.join(kinds)}; "
-            f"{OTHER_VERSION}"
+            f"{where}: unknown network {kind!r}; known: {', '.join(kinds)}; {OTHER_VERSION}"
         )
     with opening(Path(where)):
-        return parse_settings(kinds[str(values["kind"])], values, where)
+        return parse_settings(kinds[kind], values, where)
 
 
 def quantised(
