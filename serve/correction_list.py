@@ -14,6 +14,7 @@ from serve.corrections import FOLDER, Corrections
 from serve.errors import Refused
 from serve.store import Store
 
+_MOST_BYTES = 100_000_000  # of the images of an export
 _ID = re.compile(r"[0-9a-f]{32}")
 _SHOWN = {
     "corrected_text": "text",
@@ -61,10 +62,12 @@ class CorrectionList:
         self._store.remove(f"{name}.png")
 
     def export(self, number: int, size: int, format: str) -> Response:
-        """Return a page of the corrections as a file; `X-Pages` is the number of pages."""
+        """Return a page of the corrections as a file; `X-Pages` is the number of pages.
+
+        Refused 413 where their images take more than 100 MB, which are in memory at once.
+        """
         chosen, _, pages = self._page(number, size)
-        images = [(id, record, self._store.get(f"{FOLDER}/{id}.png")) for id, record in chosen]
-        whole = [(id, record, image) for id, record, image in images if image is not None]
+        whole = self._with_images(chosen)
         kind = "zip" if format == "zip" else "json"
         headers = {
             "X-Pages": str(pages),
@@ -73,6 +76,19 @@ class CorrectionList:
         if format == "zip":
             return Response(_zipped(whole), headers=headers, media_type="application/zip")
         return JSONResponse([_task(*one) for one in whole], headers=headers)
+
+    def _with_images(self, chosen: list[tuple[str, Record]]) -> list[tuple[str, Record, bytes]]:
+        whole, size = list[tuple[str, Record, bytes]](), 0
+        for id, record in chosen:
+            image = self._store.get(f"{FOLDER}/{id}.png")
+            if image is None:  # lost, or removed meanwhile
+                continue
+            size += len(image)
+            if size > _MOST_BYTES:
+                message = f"more than {_MOST_BYTES:,} bytes; ask for fewer at once (size)"
+                raise Refused(413, "too_large", message)
+            whole.append((id, record, image))
+        return whole
 
     def _page(self, number: int, size: int) -> tuple[list[tuple[str, Record]], int, int]:
         records = self._corrections.records()

@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -166,6 +167,8 @@ def test_a_bundle_of_a_bucket_is_fetched_once_a_node_and_again_where_damaged(
             found.append(problem)
 
     folder = tmp_path / "served" / odia
+    assert stat.S_IMODE(Models("s3://lipi/serve").path(odia).parent.stat().st_mode) == 0o700
+    shutil.rmtree(folder)
     for _ in range(6):
         replicas = [threading.Thread(target=replica) for _ in range(4)]
         for each in replicas:
