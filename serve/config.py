@@ -1,5 +1,6 @@
 """Every setting of the endpoint. No torch, no ray here."""
 
+import functools
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -227,7 +228,7 @@ class ServeConfig(Settings):
         description="SHA-256 in hex of further accepted keys, each with the role train",
     )
 
-    @property
+    @functools.cached_property
     def keys(self) -> tuple[KeySettings, ...]:
         """All keys; one of `api_keys_sha256` is named after the first digits of its digest."""
         unnamed = [
