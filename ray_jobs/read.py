@@ -2,6 +2,7 @@
 
 python ray_jobs/read.py odia word.png scans/                           # text, on standard output
 python ray_jobs/read.py odia letter.pdf format=pdf output=searchable/  # or alto, page, hocr, tsv …
+python ray_jobs/read.py odia scans/ output=texts/ workers=8            # processes, or a cluster
 python ray_jobs/read.py runs/a/bundle,runs/b/bundle scans/             # both: the surer text
 
 docs/reading.md has the commands by what you have; --settings lists what can be set.
@@ -19,10 +20,12 @@ def main(arguments: Namespace) -> int:
     words, overrides = command.split_inputs(arguments.inputs, ReadConfig)
     config = settings_from(ReadConfig, {}, overrides, "read.py")
     from ocr.reading.command import read_and_print, read_and_write
+    from ray_jobs.bulk import on_ray
 
+    on_workers = on_ray(arguments.bundle, config)
     if config.output is None:
         return read_and_print(arguments.bundle, words, config)
-    return read_and_write(arguments.bundle, words, config)
+    return read_and_write(arguments.bundle, words, config, on_workers)
 
 
 if __name__ == "__main__":

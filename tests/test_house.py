@@ -51,7 +51,7 @@ MAX_FUNCTION, MAX_FILE, MAX_SCRIPT = 40, 300, 50
 SCRIPTS = sorted(
     file.stem
     for file in (PROJECT / "ray_jobs").glob("*.py")
-    if file.stem not in ("__init__", "command", "units", "settings_page")
+    if file.stem not in ("__init__", "bulk", "command", "units", "settings_page")
 )
 
 

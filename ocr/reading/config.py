@@ -39,6 +39,14 @@ class ReadConfig(Settings):
         on_resume="free",
         description="Whether results that are there are made again; else they are kept",
     )
+    workers: int | None = Setting(
+        None,
+        on_resume="free",
+        ge=1,
+        description="Processes that read at once, by Ray Data, here or on the cluster of "
+        "RAY_ADDRESS; needs output. null: in a Ray job as many as the cluster has CPUs (for "
+        "vision-language bundles GPUs), else this process alone",
+    )
     pages: str | None = Setting(
         None, on_resume="free", description="Pages of each document, such as 1-3,7 or 5-; null: all"
     )

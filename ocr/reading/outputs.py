@@ -1,15 +1,14 @@
-"""Where results go: a folder or a bucket, each file whole or not there, what is there kept."""
+"""Results of documents as files: their names, and which of them are there."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ocr.errors import UserError
-from ocr.files import write_atomically
 from ocr.images import Pixels, encode_image
 from ocr.reading.inputs import Input
 from ocr.reading.page import Document
-from ocr.settings import with_home
+from ocr.reading.place import Place
 from ocr.writers.formats import Format
 
 _DIGITS = 4  # of the number of a page in a file's name
@@ -22,37 +21,38 @@ class Results:
     """
 
     def __init__(self, output: str, format: Format) -> None:
-        self.output = output.rstrip("/") if "://" in output else with_home(output)
-        self.format = format
-        self.is_local = "://" not in self.output
-        self._files, self._root = (None, self.output)
-        if not self.is_local:
-            from ocr.dataset.arrow_cache import filesystem
-
-            self._files, self._root = filesystem(self.output)
+        self.place, self.format = Place(output), format
 
     def has(self, item: Input, first_page: int = 1) -> bool:
         """Return whether the item's result is there: its file, or that of its first page.
 
         The first page's file is written last.
         """
-        names = [f"{item.target}{self.format.suffix}"]
-        if self.format.pages_apart:
-            names.append(self._page(item, first_page))
-        return any(self._exists(name) for name in names)
+        return any(self.place.has(name) for name in self._names(item, first_page))
+
+    def missing(self, items: Sequence[Input], first_page: int = 1) -> list[Input]:
+        """Return the items whose result is not there; of a bucket with one listing."""
+        if self.place.is_local:
+            return [item for item in items if not self.has(item, first_page)]
+        there = set(self.place.names())
+        return [item for item in items if there.isdisjoint(self._names(item, first_page))]
+
+    def _names(self, item: Input, first_page: int) -> list[str]:
+        alone = f"{item.target}{self.format.suffix}"
+        return [alone, self._page(item, first_page)] if self.format.pages_apart else [alone]
 
     def require_other(self, item: Input) -> None:
         """Raise UserError where the result would replace the file that is read."""
-        if not (self.is_local and item.is_local):
+        if not (self.place.is_local and item.is_local):
             return
-        path = Path(self.output, f"{item.target}{self.format.suffix}")
+        path = Path(self.place.path, f"{item.target}{self.format.suffix}")
         if path.exists() and path.samefile(item.name):
             raise UserError(f"{item.name}: the result would replace it; name another output")
 
     def write_page_image(self, item: Input, number: int, pixels: Pixels) -> str:
         """Write a page's image, and return its name beside the results."""
         name = f"{self._page(item, number).removesuffix(self.format.suffix)}.png"
-        self._write(name, encode_image(pixels, "PNG"))
+        self.place.write(name, encode_image(pixels, "PNG"))
         return Path(name).name
 
     def write(self, item: Input, document: Document, images: dict[int, str], data: bytes) -> None:
@@ -60,7 +60,7 @@ class Results:
         if not self.format.pages_apart:
             names = images or {page.number: self._path_to(item) for page in document.pages}
             content = self.format.write(document, names, data)
-            self._write(f"{item.target}{self.format.suffix}", content)
+            self.place.write(f"{item.target}{self.format.suffix}", content)
             return
         for page in reversed(document.pages):
             alone = Document(document.source, (page,))
@@ -68,29 +68,14 @@ class Results:
             name = f"{item.target}{self.format.suffix}"
             if images:
                 name = self._page(item, page.number)
-            self._write(name, self.format.write(alone, names, data))
+            self.place.write(name, self.format.write(alone, names, data))
 
     def _path_to(self, item: Input) -> str:
         """Return the path of what was read from the folder of its result."""
-        if not (self.is_local and item.is_local):
+        if not (self.place.is_local and item.is_local):
             return item.name
-        folder = Path(self.output, item.target).parent
+        folder = Path(self.place.path, item.target).parent
         return Path(os.path.relpath(item.name, folder)).as_posix()
 
     def _page(self, item: Input, number: int) -> str:
         return f"{item.target}-{number:0{_DIGITS}d}{self.format.suffix}"
-
-    def _exists(self, name: str) -> bool:
-        if self._files is None:
-            return Path(self._root, name).is_file()
-        info: Any = self._files.get_file_info(f"{self._root}/{name}")
-        return bool(info.is_file)
-
-    def _write(self, name: str, content: bytes) -> None:
-        if self._files is None:
-            path = Path(self._root, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, content)
-            return
-        with self._files.open_output_stream(f"{self._root}/{name}", compression=None) as stream:
-            stream.write(content)

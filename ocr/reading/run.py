@@ -1,7 +1,7 @@
 """Documents read one after the other: refusals named, results written or yielded, progress told."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ocr.documents import is_pdf, page_count
@@ -20,6 +20,39 @@ _SECONDS_BETWEEN = 5.0  # two lines of progress
 DOUBTFUL = 0.2  # least confidence that is not warned of: docs/results.md has what is below it
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a file; `error` says why it was refused.
+
+    `seconds` is the time of reading, for lines an equal share of their batch's. `least_confidence`
+    is that of its lines, `doubtful` how many of them are under DOUBTFUL.
+    """
+
+    file: str
+    level: str | None = None
+    pages: int = 0
+    lines: int = 0
+    least_confidence: float | None = None
+    doubtful: int = 0
+    seconds: float | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, read: "Read") -> "Outcome":
+        """Return the outcome of a file that was read."""
+        lines = [line for page in read.document.pages for line in page.lines]
+        sure = [line.confidence for line in lines if line.text or read.level == "line"]
+        return cls(
+            read.item.name,
+            read.level,
+            len(read.document.pages),
+            len(lines),
+            min(sure, default=None),
+            sum(confidence < DOUBTFUL for confidence in sure),
+            read.seconds,
+        )
+
+
 @dataclass(slots=True)
 class Counts:
     """What became of the files: pages and lines read, files refused, results that were kept."""
@@ -32,31 +65,45 @@ class Counts:
     doubtful: int = 0
     least: tuple[float, str] = (1.0, "")
 
-    def add(self, document: Document, level: str) -> None:
-        """Count a document that was read."""
-        self.levels[level] = self.levels.get(level, 0) + 1
-        self.pages += len(document.pages)
-        for line in (line for page in document.pages for line in page.lines):
-            self.lines += 1
-            if line.confidence < DOUBTFUL and (line.text or level == "line"):
-                self.doubtful += 1
-                self.least = min(self.least, (line.confidence, document.source))
+    def add(self, one: Outcome) -> None:
+        """Count a file."""
+        if one.level is None:
+            self.refused += 1
+            return
+        self.levels[one.level] = self.levels.get(one.level, 0) + 1
+        self.pages += one.pages
+        self.lines += one.lines
+        self.doubtful += one.doubtful
+        if one.least_confidence is not None:
+            self.least = min(self.least, (one.least_confidence, one.file))
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A file that was read: its bytes, its text, and the images that its pages were read from."""
+    """A file that was read: its bytes, its text, and the images that its pages were read from.
+
+    `seconds`: of reading, for lines an equal share of their batch's.
+    """
 
     item: Input
     document: Document
     level: str
     data: bytes
     images: tuple[tuple[int, Pixels], ...] = ()
+    seconds: float = 0.0
+
+
+class Refused(UserError):
+    """Why a file was not read."""
+
+    def __init__(self, item: Input, why: str) -> None:
+        super().__init__(why)
+        self.item = item
 
 
 def read_each(
     recognizer: Recognizer, items: Sequence[Input], config: ReadConfig, with_images: bool = False
-) -> Iterator[Read | UserError]:
+) -> Iterator[Read | Refused]:
     """Yield each file as it was read, or why it was refused, in their order.
 
     Neighbouring files of one line are read together. `with_images`: with the pages' pixels, where
@@ -75,13 +122,12 @@ def read_each(
                 yield from _lines(recognizer, waiting, with_words, with_images)
                 waiting = []
                 continue
-            found: Read | UserError = _pages(
-                recognizer, item, data, config, with_words, with_images
-            )
+            found: Read | Refused = _pages(recognizer, item, data, config, with_words, with_images)
         except OSError as problem:
-            found = UserError(f"{item.name}: unreadable file: {problem.strerror or problem}")
+            reason = problem.strerror or problem
+            found = Refused(item, f"{item.name}: unreadable file: {reason}")
         except UserError as problem:
-            found = problem
+            found = Refused(item, str(problem))
         yield from _lines(recognizer, waiting, with_words, with_images)
         waiting = []
         yield found
@@ -100,10 +146,12 @@ def _lines(
 ) -> Iterator[Read]:
     if not waiting:
         return
+    began = time.monotonic()
     pages = read_lines(recognizer, [pixels for _, _, pixels in waiting], with_words)
+    seconds = (time.monotonic() - began) / len(waiting)
     for (item, data, pixels), page in zip(waiting, pages, strict=True):
         images = ((1, pixels),) if with_images and not _is_one_image(data) else ()
-        yield Read(item, Document(item.name, (page,)), "line", data, images)
+        yield Read(item, Document(item.name, (page,)), "line", data, images, seconds)
 
 
 def _pages(
@@ -114,13 +162,14 @@ def _pages(
     with_words: bool,
     with_images: bool,
 ) -> Read:
-    pages, images = list[TextPage](), list[tuple[int, Pixels]]()
+    pages, images, began = list[TextPage](), list[tuple[int, Pixels]](), time.monotonic()
     is_image = _is_one_image(data)
     for page, pixels in read_pages(recognizer, data, config, item.name, with_words):
         pages.append(page)
         if with_images and not is_image:
             images.append((page.number, pixels))
-    return Read(item, Document(item.name, tuple(pages)), "page", data, tuple(images))
+    document, seconds = Document(item.name, tuple(pages)), time.monotonic() - began
+    return Read(item, document, "page", data, tuple(images), seconds)
 
 
 def _is_one_image(data: bytes) -> bool:
@@ -128,35 +177,46 @@ def _is_one_image(data: bytes) -> bool:
     return not is_pdf(data) and page_count(data) == 1 and orientation_of(data, LIMITS) == 1
 
 
+def write_each(
+    recognizer: Recognizer, items: Sequence[Input], config: ReadConfig, results: Results
+) -> Iterator[Outcome]:
+    """Read files and write their results; yield what became of each, in their order.
+
+    A result that is there already is not written again, unless the config says so.
+    """
+    for read in read_each(recognizer, items, config, results.format.pages_apart):
+        try:
+            if isinstance(read, Refused):
+                raise read
+            if config.overwrite or not results.has(read.item, config.first_page):
+                _write(results, read)
+            yield Outcome.of(read)
+        except UserError as problem:
+            yield Outcome(read.item.name, error=str(problem))
+
+
 def write_all(
-    recognizer: Recognizer,
     items: Sequence[Input],
     config: ReadConfig,
     results: Results,
+    write: Callable[[Sequence[Input]], Iterable[Outcome]],
     say: Callable[[str], None],
 ) -> Counts:
-    """Read every file whose result is not there yet, and write it; `say` gets what a person reads.
+    """Give `write` the files whose result is not there yet; `say` gets what a person reads.
 
     A file that is refused, or whose result cannot be written, is said and counted.
     """
     counts, progress = Counts(), Progress(say)
     for item in items:
         results.require_other(item)
-    wanted = [
-        item for item in items if config.overwrite or not results.has(item, config.first_page)
-    ]
+    wanted = items if config.overwrite else results.missing(items, config.first_page)
     counts.kept = len(items) - len(wanted)
     progress.total = len(wanted)
-    for read in read_each(recognizer, wanted, config, results.format.pages_apart):
+    for one in write(wanted):
+        counts.add(one)
         progress.files += 1
-        try:
-            if isinstance(read, UserError):
-                raise read
-            _write(results, read)
-            counts.add(read.document, read.level)
-        except UserError as problem:
-            counts.refused += 1
-            say(f"error: {problem}")
+        if one.error is not None:
+            say(f"error: {one.error}")
         progress.tell(counts.pages)
     return counts
 
@@ -170,22 +230,28 @@ def _write(results: Results, read: Read) -> None:
 
 
 class Progress:
-    """Tells every few seconds how many files are done, how fast, and how long the rest takes."""
+    """Tells every few seconds how many files are done, how fast, and how long the rest takes.
+
+    The first file, before which models are loaded and workers started, is not timed.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._began = say, time.monotonic()
-        self._told = self._began
+        self._say, self._told = say, 0.0
+        self._first: tuple[float, int] | None = None
         self.total, self.files = 0, 0
 
     def tell(self, pages: int) -> None:
         """Say it where it is time."""
         now = time.monotonic()
+        if self._first is None:
+            self._first, self._told = (now, pages), now
         if now < self._told + _SECONDS_BETWEEN:
             return
         self._told = now
-        seconds = now - self._began
-        left = seconds / self.files * (self.total - self.files)
+        began, before = self._first
+        seconds = now - began
+        left = seconds / (self.files - 1) * (self.total - self.files)
         self._say(
-            f"{self.files:,} of {self.total:,} files, {pages / seconds:.1f} pages/s, "
+            f"{self.files:,} of {self.total:,} files, {(pages - before) / seconds:.1f} pages/s, "
             f"{left / 60:.0f} min left"
         )

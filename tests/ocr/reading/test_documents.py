@@ -22,7 +22,7 @@ from ocr.reading.document import level_of
 from ocr.reading.inputs import Input
 from ocr.reading.outputs import Results
 from ocr.reading.page import Document, TextPage, box_of
-from ocr.reading.run import Read, read_each, write_all
+from ocr.reading.run import Read, read_each, write_all, write_each
 from ocr.recognizers.factory import load
 from ocr.recognizers.recognizer import Recognizer
 from ocr.settings import settings_from
@@ -96,7 +96,9 @@ def read_to(
         (folder / name).write_bytes(content)
         items.append(Input(str(folder / name), Path(name).stem))
     results, said = Results(str(config.output), FORMATS[config.format]), list[str]()
-    write_all(reader, items, config, results, said.append)
+    write_all(
+        items, config, results, lambda all: write_each(reader, all, config, results), said.append
+    )
     assert not [line for line in said if line.startswith("error")]
     read = [one for one in read_each(reader, items, config) if isinstance(one, Read)]
     assert len(read) == len(items)
@@ -309,12 +311,12 @@ def test_what_is_there_is_kept_unless_it_is_to_be_made_again(
     assert "PcGts" in first.read_text()
 
 
-def test_a_result_never_replaces_what_is_read(tmp_path: Path, reader: Recognizer) -> None:
+def test_a_result_never_replaces_what_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
     path.write_bytes(b"%PDF-1.4")
     results = Results(str(tmp_path), FORMATS["pdf"])
     with pytest.raises(UserError, match="the result would replace it; name another output"):
-        write_all(reader, [Input(str(path), "a")], ReadConfig(format="pdf"), results, print)
+        write_all([Input(str(path), "a")], ReadConfig(format="pdf"), results, lambda _: (), print)
 
 
 def test_json_says_what_the_page_has(reader: Recognizer, pages: list[Pixels]) -> None:
