@@ -24,6 +24,9 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+PATIENT = {"RAY_raylet_start_wait_time_s": "240"}  # on a machine that does much else
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {
         str(file.relative_to(folder)): file.read_bytes()
@@ -35,7 +38,9 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_two_workers_write_what_one_process_writes(words: Path) -> None:
     alone = call("read", "odia", words, "output=alone", "format=json", cwd=words.parent)
     command = ("odia", "words", "output=spread", "format=json", "workers=2")
-    spread = call("read", *command, cwd=words.parent)  # relative paths: the workers' folder too
+    spread = call(
+        "read", *command, cwd=words.parent, **PATIENT
+    )  # relative paths: the workers' folder too
     assert (alone.returncode, spread.returncode) == (2, 2), spread.stderr
     assert spread.stdout == "spread: 30 of 31 files as json, 30 pages, 30 lines, 1 refused\n"
     error = "error: words/bad.png: not a readable image: none of PNG, JPEG, WEBP, TIFF, BMP"
@@ -57,7 +62,7 @@ def _is_read_on(words: Path, command: tuple[str, ...]) -> None:
     """The same command reads what is left, and the row of a file that is repaired is replaced."""
     (words / "bad.png").write_bytes((words / "0.webp").read_bytes())
     (words.parent / "spread" / "3.json").unlink()
-    again = call("read", *command, cwd=words.parent)
+    again = call("read", *command, cwd=words.parent, **PATIENT)
     assert again.returncode == 0, again.stderr
     assert "2 of 31 files as json, 2 pages, 2 lines, 29 kept" in again.stdout
     table = pq.read_table(words.parent / "spread" / "read.parquet").to_pylist()
@@ -74,7 +79,7 @@ def test_workers_need_an_output_and_files(words: Path) -> None:
 
 def test_a_mistake_that_only_workers_meet_ends_the_command(words: Path) -> None:
     output = f"output={words.parent}/device"
-    done = call("read", "odia", words, "workers=1", output, "backend=nonsense")
+    done = call("read", "odia", words, "workers=1", output, "backend=nonsense", **PATIENT)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "nonsense" in done.stderr
 

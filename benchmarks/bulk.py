@@ -1,0 +1,89 @@
+"""Lines per CPU hour of read.py: one process, workers, Tesseract; and memory over time.
+
+python benchmarks/bulk.py 20000 workers=2      # words of the embedded data set, each many times
+"""
+
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from benchmarks import tesseract
+from ocr.dataset.read import Dataset
+
+PROJECT = Path(__file__).parent.parent
+_EVERY_S, _OF_TESSERACT, _MIB = 1.0, 1000, 2**20
+
+
+@dataclass
+class Watched:
+    """CPU seconds and memory of a command and all that it starts, from samples."""
+
+    process: "subprocess.Popen[bytes]"
+    cpu: dict[tuple[int, float], float] = field(default_factory=dict)
+    mib: list[float] = field(default_factory=list)
+
+    def watch(self) -> None:
+        """Sample until it ends. Memory is PSS: pages that processes share count once."""
+        while self.process.poll() is None:
+            total = 0.0
+            try:
+                root = psutil.Process(self.process.pid)
+                tree = [root, *root.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                break
+            for process in tree:
+                try:
+                    times = process.cpu_times()
+                    self.cpu[process.pid, process.create_time()] = times.user + times.system
+                    total += process.memory_full_info().pss
+                except psutil.Error:
+                    continue
+            self.mib.append(total / _MIB)
+            time.sleep(_EVERY_S)
+
+
+def measure(name: str, folder: Path, count: int, *words: str) -> None:
+    """Read the folder, and print one row."""
+    with tempfile.TemporaryDirectory() as output:
+        command = [sys.executable, "ray_jobs/read.py", "odia", str(folder), f"output={output}"]
+        began = time.monotonic()
+        process = subprocess.Popen([*command, *words], cwd=PROJECT, stdout=subprocess.DEVNULL)
+        watched = Watched(process)
+        thread = threading.Thread(target=watched.watch)
+        thread.start()
+        assert process.wait() == 0
+        seconds = time.monotonic() - began
+        thread.join()
+    cpu, mib = sum(watched.cpu.values()), watched.mib
+    quarters = [max(mib[len(mib) * i // 4 : len(mib) * (i + 1) // 4 or 1]) for i in range(4)]
+    memory = " ".join(f"{each:,.0f}" for each in quarters)
+    print(
+        f"{name}: {count:,} lines, {seconds:.0f} s, {cpu:.0f} CPU s, "
+        f"{count / cpu * 3600:,.0f} lines a CPU hour; most MiB by quarter of the time: {memory}",
+        flush=True,
+    )
+
+
+def main(count: int, *words: str) -> None:
+    """Write the images, then measure one process, the workers, and Tesseract on some of them."""
+    data = Dataset.open("odia_words", "validation")
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, f"{index:06d}.webp") for index in range(count)]
+        for index, file in enumerate(files):
+            file.write_bytes(data.image_bytes(index % len(data.texts)))
+        measure("one process", Path(folder), count)
+        measure(" ".join(words), Path(folder), count, *words)
+        some = files[:_OF_TESSERACT]
+        cpu, _ = tesseract.read(some, "ori", 8)
+        rate = len(some) / cpu * 3600
+        print(f"Tesseract: {len(some):,} lines, {cpu:.0f} CPU s, {rate:,.0f} lines a CPU hour")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), *sys.argv[2:])
