@@ -11,7 +11,7 @@ import dataclasses
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +21,7 @@ import numpy as np
 from ocr.images import ImageRefused, Pixels, open_image
 from ocr.limits import ImageLimits
 from ocr.recognizers.recognizer import Recognizer
+from ocr.recognizers.words import Span
 from ocr.sample import Reading
 from serve.config import LimitSettings
 from serve.decoding import SMALL_BYTES, SMALL_PIXELS, Decoding, is_small
@@ -35,11 +36,12 @@ _HOPS = 4  # event-loop turns to wait so that concurrent requests join the batch
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The reading of one image, and the image's size in pixels."""
+    """The reading of one image, the image's size in pixels, and its words where asked for."""
 
     reading: Reading
     width: int
     height: int
+    spans: tuple[Span, ...] = ()
 
 
 Result = Read | Refused
@@ -50,6 +52,7 @@ class _Waiting:
     image: bytes | Pixels
     by: Loaded
     future: "asyncio.Future[Read]"
+    with_words: bool = False
 
 
 class BatchingReader:
@@ -107,7 +110,10 @@ class BatchingReader:
         return self.loaded
 
     async def read(
-        self, images: Sequence[bytes | Pixels], loaded: Loaded | None = None
+        self,
+        images: Sequence[bytes | Pixels],
+        loaded: Loaded | None = None,
+        with_words: bool = False,
     ) -> tuple[list[Result], str]:
         """Return each image's reading, or why it has none, and the model that read them.
 
@@ -116,7 +122,7 @@ class BatchingReader:
         """
         loaded = loaded or self.choose()
         loop = asyncio.get_running_loop()
-        items = [_Waiting(image, loaded, loop.create_future()) for image in images]
+        items = [_Waiting(image, loaded, loop.create_future(), with_words) for image in images]
         for item in items:
             if isinstance(item.image, bytes) and not is_small(item.image):
                 self._decode_apart(item, item.image)
@@ -197,12 +203,9 @@ class BatchingReader:
 
     async def _read_batch(self, batch: Sequence[_Waiting]) -> list[Result | None]:
         """Read in the event loop where all images are small, else in the thread."""
-        recognizer, images = batch[0].by.recognizer, [item.image for item in batch]
-        if self.in_loop and sum(map(_weight, images)) <= SMALL_BYTES:
-            return self._read(recognizer, images)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._read, recognizer, images
-        )
+        if self.in_loop and sum(_weight(item.image) for item in batch) <= SMALL_BYTES:
+            return self._read(batch)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, batch)
 
     def _next_batch(self) -> list[_Waiting]:
         """Return the first waiting images of one model; those of gone clients are left out."""
@@ -217,22 +220,21 @@ class BatchingReader:
                 batch.append(item)
         return batch
 
-    def _read(
-        self, recognizer: Recognizer, images: Sequence[bytes | Pixels]
-    ) -> list[Result | None]:
+    def _read(self, batch: Sequence[_Waiting]) -> list[Result | None]:
         """Decode each image, then read all that could be decoded, together.
 
         None stands for an image with too many pixels to be decoded here.
         """
-        opened = [self._opened(image, recognizer) for image in images]
-        readings = iter(
-            recognizer.read([pixels for pixels in opened if isinstance(pixels, np.ndarray)])
-        )
+        recognizer = batch[0].by.recognizer
+        opened = [self._opened(item.image, recognizer) for item in batch]
+        pixels = [one for one in opened if isinstance(one, np.ndarray)]
+        read: Iterator[tuple[Reading, tuple[Span, ...]]]
+        if any(item.with_words for item in batch):
+            read = iter(recognizer.read_words(pixels))  # the readings are the same
+        else:
+            read = ((reading, ()) for reading in recognizer.read(pixels))
         return [
-            Read(next(readings), pixels.shape[1], pixels.shape[0])
-            if isinstance(pixels, np.ndarray)
-            else pixels
-            for pixels in opened
+            _as_read(one, *next(read)) if isinstance(one, np.ndarray) else one for one in opened
         ]
 
     def _opened(self, image: bytes | Pixels, recognizer: Recognizer) -> Pixels | Refused | None:
@@ -242,6 +244,10 @@ class BatchingReader:
             return open_image(image, recognizer.image_mode, self._small)
         except ImageRefused as refused:
             return None if refused.reason == "image too large" else as_refused(refused)
+
+
+def _as_read(pixels: Pixels, reading: Reading, spans: tuple[Span, ...]) -> Read:
+    return Read(reading, pixels.shape[1], pixels.shape[0], spans)
 
 
 def _set_exception(item: _Waiting, problem: BaseException) -> None:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -31,6 +31,7 @@ from ocr.errors import ImageRefused
 from ocr.jpeg import scans_at_most
 from ocr.limits import ImageLimits
 from ocr.pixels import Mode, Pixels
+from ocr.reading.page import TextPage
 from serve.config import LimitSettings
 
 # most of an image that is decoded in the process, where no decoder takes 20 ms for it
@@ -64,7 +65,7 @@ class Decoding:
 
     def image(self, data: bytes, mode: Mode, limits: ImageLimits) -> Pixels:
         """Return the pixels that `open_image` gives; ImageRefused as there."""
-        with self._opened(False, data, {"mode": mode, "limits": limits}) as pages:
+        with self._opened("image", data, {"mode": mode, "limits": limits}) as pages:
             return next(pages)
 
     def document(
@@ -77,7 +78,12 @@ class Decoding:
     ) -> "Pages":
         """Return the pages that `open_pages` yields; close them, and the child ends."""
         options = {"mode": mode, "limits": limits, "max_pages": max_pages, "where": where}
-        return self._opened(True, data, options)
+        return self._opened("document", data, options)
+
+    def pdf(self, data: bytes, pages: Sequence[TextPage]) -> bytes:
+        """Return the searchable PDF that `as_pdf` makes; ImageRefused where that cannot be done."""
+        with self._opened("pdf", data, {"pages": pages}) as made:
+            return next(made).tobytes()
 
     def start(self) -> None:
         """Start the process, unless it runs; does not wait for it."""
@@ -91,8 +97,8 @@ class Decoding:
                 _end(self._control, self._process)
             self._control = self._process = None
 
-    def _opened(self, is_document: bool, data: bytes, options: dict[str, Any]) -> "Pages":
-        asked = pickle.dumps((is_document, data, options))
+    def _opened(self, task: str, data: bytes, options: dict[str, Any]) -> "Pages":
+        asked = pickle.dumps((task, data, options))
         return Pages(self, asked, options.get("where", "image"), self._limits)
 
     def connect(self) -> socket.socket:

@@ -15,15 +15,16 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import psutil
 
 from ocr.documents import open_pages
-from ocr.errors import ImageRefused
+from ocr.errors import ImageRefused, UserError
 from ocr.images import NO_MEMORY, Pixels, open_image
 
+Task = Literal["image", "document", "pdf"]
 _NICE = 5  # reading comes first where cores are few
 _PREFIX = struct.Struct("<Q")
 
@@ -115,14 +116,23 @@ def _answer(job: socket.socket) -> None:
         last: dict[str, Any] = {"end": True}
     except ImageRefused as problem:
         last = {"refused": (problem.where, problem.reason, problem.detail)}
+    except UserError as problem:
+        last = {"refused": ("document", "not a writable document", str(problem))}
     except MemoryError:
         last = {"refused": ("image", "image too large", NO_MEMORY)}
     job.sendall(_message(last))
 
 
-def _pages(is_document: bool, data: bytes, options: dict[str, Any]) -> Iterator[Pixels]:
-    pages = open_pages(data, **options) if is_document else [open_image(data, **options)]
-    for page in pages:
+def _pages(task: Task, data: bytes, options: dict[str, Any]) -> Iterator[Pixels]:
+    """Yield an image, the pages of a document, or the bytes of the PDF that is made of one."""
+    if task == "pdf":
+        from ocr.writers.pdf import as_pdf  # half a second, in this child alone
+
+        yield np.frombuffer(as_pdf(data, **options), np.uint8)
+        return
+    for page in (
+        open_pages(data, **options) if task == "document" else [open_image(data, **options)]
+    ):
         yield np.ascontiguousarray(page)
 
 

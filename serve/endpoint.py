@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ocr.errors import UserError
+from ocr.writers.formats import FORMATS
 from serve.auth import key_of, require_right
 from serve.batching import BatchingReader, Read
 from serve.chat import chat_answer, chat_events, chat_request, usage_of
@@ -20,11 +21,12 @@ from serve.config import ServeConfig
 from serve.corrections import Corrections
 from serve.decoding import DecoderLost, Decoding
 from serve.errors import Refused, as_unstored
+from serve.formats import JSON, PDF, text_pages, written
 from serve.forwarding import forwarded
 from serve.metrics import Metrics
 from serve.models import BadVote, Loaded, Models
 from serve.origin import SAFE_METHODS, require_json, require_own_origin
-from serve.page_reading import PageReader, page_result
+from serve.page_reading import PageReader, ReadPage, page_of, page_result
 from serve.payloads import (
     ImagesRequest,
     answer,
@@ -203,7 +205,10 @@ class Endpoint:
         words = request.scope["query_string"]
         query = parse_qs(words.decode("latin-1")) if words else {}
         kind = request.headers.get("content-type", "")
-        asked = await images_of(kind, body, self.config.limits, query)
+        accept = request.headers.get("accept", "")
+        asked = await images_of(kind, body, self.config.limits, query, accept)
+        if asked.format != JSON:
+            return await self._document(asked)
         results, model = await self._results(asked)
         if asked.single:
             _raise_first(results)
@@ -214,19 +219,43 @@ class Endpoint:
         self, asked: ImagesRequest, with_tokens: bool = False
     ) -> tuple[list[dict[str, Any] | Refused], str]:
         """Read every image, as a line or as a page; also return the model that read them."""
-        if asked.level == "page":
-            with_images = asked.detail == "images"
-            pages, model = await self.pages.read(asked.images, with_images=with_images)
+        details, with_words = asked.details, "words" in asked.details
+        if asked.level != "line":
+            documents, model = await self.pages.read(asked.images, details, asked.level == "auto")
             return [
-                page if isinstance(page, Refused) else page_result(page, with_tokens)
-                for page in pages
+                pages
+                if isinstance(pages, Refused)
+                else _of_pages(pages, asked, with_tokens, with_words)
+                for pages in documents
             ], model
-        reads, model = await self.reader.read(asked.images)
-        with_line = asked.detail == "lines"
+        reads, model = await self.reader.read(asked.images, with_words=with_words)
         return [
-            line_result(read, with_line, with_tokens) if isinstance(read, Read) else read
+            line_result(read, details, with_tokens) if isinstance(read, Read) else read
             for read in reads
         ], model
+
+    async def _document(self, asked: ImagesRequest) -> Response:
+        """Answer with a file of another program; the model's id is a header."""
+        words = frozenset(("words",) if FORMATS[asked.format].has_words else ())
+        results, model = await self._pages(asked, words)
+        (name,), (data,), (pages,) = asked.names, asked.images, results
+        if isinstance(pages, Refused):
+            raise pages
+        if asked.format == PDF:
+            content = await self.pages.pdf(data, text_pages(pages))
+            kind = FORMATS[PDF].media_type
+        else:
+            content, kind = await asyncio.to_thread(written, asked.format, name, text_pages(pages))
+        return Response(content, headers={"X-Model": model}, media_type=kind)
+
+    async def _pages(
+        self, asked: ImagesRequest, details: frozenset[str]
+    ) -> tuple[list[list[ReadPage] | Refused], str]:
+        """Read the images as pages; at the level line an image is a page of one line."""
+        if asked.level != "line":
+            return await self.pages.read(asked.images, details, asked.level == "auto")
+        reads, model = await self.reader.read(asked.images, with_words="words" in details)
+        return [[page_of(read)] if isinstance(read, Read) else read for read in reads], model
 
     async def _body(self, request: Request, began: float) -> bytes:
         """Return a request's body; Refused where it passes the limits."""
@@ -237,6 +266,16 @@ class Endpoint:
         async with asyncio.timeout(limits.request_timeout_s):
             deadline = began + limits.request_timeout_s
             return await read_body(request.stream(), limits.max_body_bytes, deadline)
+
+
+def _of_pages(
+    pages: Sequence[ReadPage], asked: ImagesRequest, with_tokens: bool, with_words: bool
+) -> dict[str, Any]:
+    """Return the result of a document; at the level auto with the level that it was read at."""
+    if pages and pages[0][0].is_line:
+        return {"level": "line", **line_result(pages[0][1][0], asked.details, with_tokens)}
+    level = {"level": "page"} if asked.level == "auto" else {}
+    return {**level, **page_result(pages, with_tokens, with_words)}
 
 
 def _raise_first(results: Sequence[Any]) -> None:

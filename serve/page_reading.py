@@ -6,13 +6,16 @@ the batches of all requests.
 
 import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from ocr.documents import is_pdf
 from ocr.images import ImageRefused, Pixels, encode_image
 from ocr.pages import PageLine, cut_lines, lines_for
+from ocr.reading.document import is_line
+from ocr.reading.page import TextPage, Word, box_of, rectangle, words_on_page
 from serve.batching import BatchingReader, Read
 from serve.config import LimitSettings
 from serve.decoding import Decoding, Pages
@@ -24,12 +27,16 @@ _AT_ONCE = 3  # documents
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page's size in pixels, its lines, and its image as a data URI where requested."""
+    """A page's size in pixels, its lines, and its image as a data URI where requested.
+
+    `is_line`: an image that was taken for one line, by its shape.
+    """
 
     width: int
     height: int
     lines: tuple[PageLine, ...]
     image: str | None = None
+    is_line: bool = False
 
 
 ReadPage = tuple[Page, list[Read]]
@@ -46,14 +53,21 @@ class PageReader:
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="lipi-pages")
 
     async def read(
-        self, documents: Sequence[bytes], with_images: bool = False
+        self,
+        documents: Sequence[bytes],
+        details: frozenset[str] = frozenset(),
+        finds_lines: bool = False,
     ) -> tuple[list[list[ReadPage] | Refused], str]:
-        """Return the pages of each document, or why it has none, and the model that read them."""
+        """Return the pages of each document, or why it has none, and the model that read them.
+
+        `finds_lines`: an image whose shape is that of a line is one, and not cut. `details`: images
+        (of pages), words.
+        """
         loaded, left = self._reader.choose(), self._limits.max_pages
         results = list[list[ReadPage] | Refused]()
         for document in documents:
             try:
-                pages = await self._document(document, loaded, left, with_images)
+                pages = await self._document(document, loaded, left, details, finds_lines)
             except ImageRefused as problem:
                 results.append(as_refused(problem))
                 continue
@@ -61,39 +75,70 @@ class PageReader:
             results.append(pages)
         return results, loaded.model
 
+    async def pdf(self, document: bytes, pages: Sequence[TextPage]) -> bytes:
+        """Return the searchable PDF of a document that was read; Refused where there is none."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._decoding.pdf, document, pages
+            )
+        except ImageRefused as problem:
+            raise as_refused(problem) from None
+
     async def _document(
-        self, document: bytes, loaded: Loaded, most: int, with_images: bool
+        self,
+        document: bytes,
+        loaded: Loaded,
+        most: int,
+        details: frozenset[str],
+        finds_lines: bool,
     ) -> list[ReadPage]:
         loop, read = asyncio.get_running_loop(), list[ReadPage]()
         mode, limits = loaded.recognizer.image_mode, self._limits.images
         async with self._turn:
             with self._decoding.document(document, mode, limits, most) as pages:
+                shaped = _shaped(pages, finds_lines and not is_pdf(document))
                 while page := await loop.run_in_executor(
-                    self._threads, self._next, pages, loaded, with_images
+                    self._threads, self._next, shaped, loaded, "images" in details
                 ):
                     about, crops = page
-                    read.append((about, await self._read(crops, loaded)))
+                    read.append((about, await self._read(crops, loaded, "words" in details)))
         return read
 
     def _next(
-        self, pages: Pages, loaded: Loaded, with_images: bool
+        self, pages: Iterator[tuple[Pixels, bool]], loaded: Loaded, with_images: bool
     ) -> tuple[Page, list[Pixels]] | None:
         """Return the next page with its lines cut out; None after the last."""
-        page = next(pages, None)
+        page, alone = next(pages, (None, False))
         if page is None:
             return None
-        lines = lines_for(loaded.recognizer, page, self._limits.max_lines)
+        height, width = page.shape[:2]
         image = _data_uri(page) if with_images else None
-        about = Page(page.shape[1], page.shape[0], tuple(lines), image)
-        return about, cut_lines(page, lines)
+        if alone:
+            line = PageLine(rectangle(width, height), 0.0)
+            return Page(width, height, (line,), image, is_line=True), [page]
+        lines = lines_for(loaded.recognizer, page, self._limits.max_lines)
+        return Page(width, height, tuple(lines), image), cut_lines(page, lines)
 
-    async def _read(self, crops: Sequence[Pixels], loaded: Loaded) -> list[Read]:
+    async def _read(self, crops: Sequence[Pixels], loaded: Loaded, with_words: bool) -> list[Read]:
         read = list[Read]()
         for start in range(0, len(crops), self._batch_size):
-            results, _ = await self._reader.read(crops[start : start + self._batch_size], loaded)
+            some = crops[start : start + self._batch_size]
+            results, _ = await self._reader.read(some, loaded, with_words)
             # pixels are never refused
             read += [result for result in results if isinstance(result, Read)]
         return read
+
+
+def _shaped(pages: Pages, finds_lines: bool) -> Iterator[tuple[Pixels, bool]]:
+    """Yield pages, and whether each is one line: the only page of a file, in the shape of one."""
+    first = next(pages, None)
+    if first is None:
+        return
+    second = next(pages, None) if finds_lines else None
+    yield first, finds_lines and second is None and is_line(first.shape[1], first.shape[0])
+    if second is not None:
+        yield second, False
+    yield from ((page, False) for page in pages)
 
 
 def _data_uri(page: Pixels) -> str:
@@ -101,11 +146,19 @@ def _data_uri(page: Pixels) -> str:
     return f"data:image/jpeg;base64,{jpeg}"
 
 
-def page_result(pages: Sequence[ReadPage], with_tokens: bool = False) -> dict[str, Any]:
+def page_of(read: Read) -> ReadPage:
+    """Return an image of one line as a page with that line."""
+    line = PageLine(rectangle(read.width, read.height), 0.0)
+    return Page(read.width, read.height, (line,), is_line=True), [read]
+
+
+def page_result(
+    pages: Sequence[ReadPage], with_tokens: bool = False, with_words: bool = False
+) -> dict[str, Any]:
     """Return `{text, confidence, pages}`, the confidence being the mean over all lines.
 
     A page is `{width, height, degrees, lines: [{text, confidence, box, polygon}]}`, its lines in
-    reading order.
+    reading order; a line with words has `words: [{text, confidence, box}]` too.
     """
     readings = [read.reading for _, lines in pages for read in lines]
     given, written = (sum(reading.tokens[side] for reading in readings) for side in (0, 1))
@@ -115,17 +168,26 @@ def page_result(pages: Sequence[ReadPage], with_tokens: bool = False) -> dict[st
         "confidence": round(
             sum(reading.confidence for reading in readings) / max(1, len(readings)), 6
         ),
-        "pages": [_page(page, lines) for page, lines in pages],
+        "pages": [_page(page, lines, with_words) for page, lines in pages],
     }
 
 
-def _page(page: Page, lines: Sequence[Read]) -> dict[str, Any]:
+def words_of(words: Sequence[Word]) -> list[dict[str, Any]]:
+    """Return words as answers have them; a box is left, top, width and height in pixels."""
+    return [
+        {"text": word.text, "confidence": round(word.confidence, 6), "box": box_of(word.polygon)}
+        for word in words
+    ]
+
+
+def _page(page: Page, lines: Sequence[Read], with_words: bool) -> dict[str, Any]:
     plain = [
         {
             "text": read.reading.text,
             "confidence": round(read.reading.confidence, 6),
             "box": list(line.box),
             "polygon": [[round(float(x), 1), round(float(y), 1)] for x, y in line.polygon],
+            **({"words": words_of(words_on_page(line.polygon, read.spans))} if with_words else {}),
         }
         for line, read in zip(page.lines, lines, strict=True)
     ]

@@ -9,16 +9,20 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from ocr.reading.page import rectangle, words_on_page
 from serve.batching import Read
 from serve.config import LimitSettings
 from serve.errors import Refused
+from serve.formats import JSON, format_of
+from serve.page_reading import words_of
 
+Level = Literal["line", "page", "auto"]
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n\f\v"
 
@@ -27,39 +31,51 @@ _WHITE_SPACE = b" \t\r\n\f\v"
 class ImagesRequest:
     """The encoded images of a request, each with a name.
 
-    `single`: the answer is one object, not a list; `level`: an image shows a line or a page.
+    `single`: the answer is one object, not a list; `level`: an image shows a line or a page, or
+    its shape decides; `details`: lines (the line of an image), words, images (of pages).
     """
 
     names: tuple[str, ...]
     images: tuple[bytes, ...]
     single: bool = False
-    level: Literal["line", "page"] = "line"
-    detail: str = ""  # "lines", or "images" of pages
+    level: Level = "line"
+    details: frozenset[str] = frozenset()
+    format: str = JSON
 
 
 async def images_of(
-    content_type: str, body: bytes, limits: LimitSettings, query: Mapping[str, Sequence[str]]
+    content_type: str,
+    body: bytes,
+    limits: LimitSettings,
+    query: Mapping[str, Sequence[str]],
+    accept: str = "",
 ) -> ImagesRequest:
-    """Return the images of `POST /v1/ocr?level=…&detail=…`; Refused 400 or 415 without any."""
+    """Return the images of `POST /v1/ocr?level=…&detail=…&format=…`; Refused 400 or 415."""
     asked = await _images_of(content_type, body, limits)
-    if not query:
+    if not query and accept in ("", "*/*"):
         return asked
-    return replace(
+    asked = replace(
         asked,
         level=level_of(query.get("level", ["line"])[-1]),
-        detail=query.get("detail", [""])[-1],
+        details=frozenset(query.get("detail", [""])[-1].split(",")),
+        format=format_of(query.get("format", [None])[-1], accept),
     )
-
-
-def level_of(given: Any) -> Literal["line", "page"]:
-    """Return the level; Refused 400 for another word."""
-    if given not in ("line", "page"):
+    if asked.format != JSON and len(asked.images) > 1:
         raise Refused(
             400,
-            "bad_level",
-            f"level: expected line (an image shows one) or page, got {str(given)[:40]!r}",
+            "one_document",
+            f"format={asked.format} has one document a request, found {len(asked.images)}; send "
+            "one each, or format=json",
         )
-    return "page" if given == "page" else "line"
+    return asked
+
+
+def level_of(given: Any) -> Level:
+    """Return the level; Refused 400 for another word."""
+    if given in ("line", "page", "auto"):
+        return cast(Level, given)
+    expected = "line (an image shows one), page, or auto (by kind and shape)"
+    raise Refused(400, "bad_level", f"level: expected {expected}, got {str(given)[:40]!r}")
 
 
 async def _images_of(content_type: str, body: bytes, limits: LimitSettings) -> ImagesRequest:
@@ -93,14 +109,19 @@ def answer(
     return {"results": [{"name": name, **result} for name, result in named], **common}
 
 
-def line_result(read: Read, with_line: bool, with_tokens: bool = False) -> dict[str, Any]:
-    """Return `{text, confidence}`; `with_line` adds the line with its box, as pages have them."""
+def line_result(
+    read: Read, details: frozenset[str] = frozenset(), with_tokens: bool = False
+) -> dict[str, Any]:
+    """Return `{text, confidence}`; details lines and words add the line, as pages have them."""
     plain = {"text": read.reading.text, "confidence": round(read.reading.confidence, 6)}
     if with_tokens:
         return {**plain, "tokens": read.reading.tokens}
-    if not with_line:
+    if details.isdisjoint(("lines", "words")):
         return plain
-    return {**plain, "lines": [{**plain, "box": [0, 0, read.width, read.height]}]}
+    line = {**plain, "box": [0, 0, read.width, read.height]}
+    if "words" in details:
+        line["words"] = words_of(words_on_page(rectangle(read.width, read.height), read.spans))
+    return {**plain, "lines": [line]}
 
 
 def bounded(asked: ImagesRequest, limits: LimitSettings) -> ImagesRequest:

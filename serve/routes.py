@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from ocr.reading.config import FORMAT
 from serve.docs_page import page
 from serve.errors import Refused
 from serve.label_studio_routes import add_label_studio
@@ -175,11 +176,17 @@ def _reading(app: FastAPI, replica: Replica) -> None:
         responses=READ_ERRORS,
         openapi_extra={"requestBody": OCR_BODY},
     )
-    async def ocr(level: Literal["line", "page"] = "line", detail: str | None = None) -> None:
+    async def ocr(
+        level: Literal["line", "page", "auto"] = "line",
+        detail: str | None = None,
+        format: FORMAT = "json",
+    ) -> None:
         """Read one image (a raw body) or several (a form of files, or JSON with base64).
 
-        `level=page`: pages, also of PDF and TIFF files, are cut into lines first. `detail=lines`
-        adds the line of an image with its box, `detail=images` each page as it was read.
+        `level=page`: pages, also of PDF and TIFF files, are cut into lines first; `auto`: the kind
+        and the shape of a file decide. `detail` (one or several, with commas): `lines` adds the
+        line of an image with its box, `words` the words of lines, `images` each page as it was
+        read. `format` (or `Accept`) of one document: a file for other programs.
         """
 
     @app.post(

@@ -23,6 +23,14 @@ class Refusal(pydantic.BaseModel):
     error: Error
 
 
+class Word(pydantic.BaseModel):
+    """A word of a line; `box`: left, top, width, height in pixels."""
+
+    text: str
+    confidence: float
+    box: list[int]
+
+
 class Line(pydantic.BaseModel):
     """One line of an image.
 
@@ -33,6 +41,7 @@ class Line(pydantic.BaseModel):
     confidence: float
     box: list[int]
     polygon: list[list[float]] | None = None
+    words: list[Word] | None = None
 
 
 class Page(pydantic.BaseModel):
@@ -49,6 +58,7 @@ class Answer(pydantic.BaseModel):
 
     text: str | None = pydantic.Field(None, examples=["ଜୀବନର ମୂଳ ମନ୍ତ୍ର"])
     confidence: float | None = pydantic.Field(None, examples=[0.97])
+    level: str | None = pydantic.Field(None, examples=["page"])
     results: list[dict[str, Any]] | None = None
     lines: list[Line] | None = None
     pages: list[Page] | None = None
@@ -143,7 +153,7 @@ _CHAT_SCHEMA = {
     "properties": {
         "model": {"type": "string"},
         "messages": {"type": "array", "items": _MESSAGE},
-        "level": {"enum": ["line", "page"]},
+        "level": {"enum": ["line", "page", "auto"]},
         "stream": {"type": "boolean"},
         "stream_options": {"type": "object"},
     },

@@ -9,7 +9,7 @@ from ocr.documents import dpi_of, is_pdf, open_pages, page_count
 from ocr.images import ImageRefused, Pixels, Polygon, image_size
 from ocr.limits import ImageLimits
 from ocr.reading.config import LEVEL, ReadConfig
-from ocr.reading.page import TextLine, TextPage, words_on_page
+from ocr.reading.page import TextLine, TextPage, rectangle, words_on_page
 from ocr.recognizers.recognizer import Recognizer
 from ocr.recognizers.words import Span
 from ocr.sample import Reading
@@ -35,7 +35,12 @@ def level_of(data: bytes, wanted: LEVEL, where: str) -> LEVEL:
     if is_pdf(data) or page_count(data, where) > 1:
         return "page"
     width, height = image_size(data, LIMITS, where)
-    return "page" if height >= _LEAST_PAGE_PX and width < LINE_ASPECT * height else "line"
+    return "line" if is_line(width, height) else "page"
+
+
+def is_line(width: int, height: int) -> bool:
+    """Return whether an image of this size, in pixels, is taken for one line."""
+    return height < _LEAST_PAGE_PX or width >= LINE_ASPECT * height
 
 
 def read_pages(
@@ -56,7 +61,9 @@ def read_pages(
         found = lines_for(recognizer, pixels, _MAX_LINES)
         read = _read(recognizer, cut_lines(pixels, found), with_words)
         height, width = pixels.shape[:2]
-        lines = [part for line, one in zip(found, read, strict=True) for part in _parts(line, *one)]
+        lines = [
+            part for line, one in zip(found, read, strict=True) for part in text_lines(line, *one)
+        ]
         yield TextPage(width, height, tuple(lines), number, dpi), pixels
 
 
@@ -67,7 +74,7 @@ def read_lines(
     pages = []
     for image, (reading, spans) in zip(images, _read(recognizer, images, with_words), strict=True):
         height, width = image.shape[:2]
-        line = _line(_rectangle(0, 0, width, height), 0.0, reading, spans)
+        line = _line(rectangle(width, height), 0.0, reading, spans)
         pages.append(TextPage(width, height, (line,)))
     return pages
 
@@ -80,7 +87,7 @@ def _read(
     return [(reading, ()) for reading in recognizer.read(images)] if images else []
 
 
-def _parts(line: "PageLine", reading: Reading, spans: tuple[Span, ...]) -> Iterator[TextLine]:
+def text_lines(line: "PageLine", reading: Reading, spans: tuple[Span, ...]) -> Iterator[TextLine]:
     """Yield a line; of a recogniser of pages, the lines of its text, as strips of equal height."""
     texts = reading.text.splitlines()
     if len(texts) < 2:
@@ -89,13 +96,11 @@ def _parts(line: "PageLine", reading: Reading, spans: tuple[Span, ...]) -> Itera
     (left, top), (right, bottom) = line.polygon.min(axis=0), line.polygon.max(axis=0)
     edges = np.linspace(top, bottom, len(texts) + 1)
     for text, upper, lower in zip(texts, edges, edges[1:], strict=False):
-        yield TextLine(text, reading.confidence, _rectangle(left, upper, right, lower))
+        yield TextLine(
+            text, reading.confidence, rectangle(right - left, lower - upper, left, upper)
+        )
 
 
 def _line(polygon: Polygon, degrees: float, reading: Reading, spans: tuple[Span, ...]) -> TextLine:
     words = words_on_page(polygon, spans)
     return TextLine(reading.text, reading.confidence, polygon, degrees, words)
-
-
-def _rectangle(left: float, top: float, right: float, bottom: float) -> Polygon:
-    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64)

@@ -69,6 +69,12 @@ def box_of(polygon: Polygon) -> tuple[int, int, int, int]:
     return int(left), int(top), int(right - left), int(bottom - top)
 
 
+def rectangle(width: float, height: float, left: float = 0.0, top: float = 0.0) -> Polygon:
+    """Return the four corners of an upright rectangle, clockwise from its top left."""
+    right, bottom = left + width, top + height
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64)
+
+
 def words_on_page(polygon: Polygon, spans: tuple[Span, ...]) -> tuple[Word, ...]:
     """Return the words of a line from their shares of its width.
 

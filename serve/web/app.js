@@ -1,7 +1,7 @@
 // The page of the endpoint: read, correct, watch it learn. No library, no build step, nothing from elsewhere; what was read is only ever shown as text.
 
 import { $, ask, KeyAsked, Refused, tell } from "./parts.js";
-import { clearWork, copyText, downloadJson, downloadText, onSaved, readFiles, readSample, save, showWork, unsaved } from "./reading.js";
+import { clearWork, copyText, downloadAs, downloadJson, downloadText, onSaved, readFiles, readSample, save, showWork, unsaved } from "./reading.js";
 import { exportAll, onChange, showLearning, showStored, startTraining, stopTraining, turnStored } from "./learning.js";
 
 let timer;
@@ -70,7 +70,7 @@ document.addEventListener("keydown", (event) => {
 });
 window.addEventListener("beforeunload", (event) => { if (unsaved()) event.preventDefault(); });
 const clicks = {
-  sample: readSample, save, copy: copyText, "as-text": downloadText, "as-json": downloadJson, clear: clearWork, stop: stopTraining,
+  sample: readSample, save, copy: copyText, "as-text": downloadText, "as-json": downloadJson, "as-alto": () => downloadAs("alto"), "as-page": () => downloadAs("page"), "as-pdf": () => downloadAs("pdf"), clear: clearWork, stop: stopTraining,
   "stored-before": () => turnStored(-1), "stored-after": () => turnStored(1), "export-zip": () => exportAll("zip", "zip"), "export-tasks": () => exportAll("label_studio", "json"),
 };
 for (const [id, act] of Object.entries(clicks)) $(id).addEventListener("click", act);

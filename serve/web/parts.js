@@ -60,7 +60,7 @@ async function refusal(answer) {
 }
 
 export const ask = async (path, options = {}) => (await answered(path, options)).json();
-export const fetched = async (path) => (await answered(path, {})).blob();
+export const fetched = async (path, options = {}) => (await answered(path, options)).blob();
 export const post = (path, value) => ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) });
 
 export function download(name, content, type) {

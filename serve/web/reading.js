@@ -5,7 +5,7 @@ import { $, ask, attempt, download, fetched, make, many, post, tell, Refused } f
 const SURE = 0.9, DOUBTFUL = 0.5;  // of a line's confidence
 const LINE_ASPECT = 2.5;           // wider than this, an image is taken for one line
 const MOST_AT_ONCE = 32, MOST_BYTES = 6e6;  // of a request that saves
-const documents = [];              // {name, id, level, pages: [{bitmap}], lines: [...]}
+const documents = [];              // {name, id, file, level, pages: [{bitmap}], lines: [...]}
 
 const LOOKED_AT = ["right", "corrected"];
 const lines = () => documents.flatMap((entry) => entry.lines);
@@ -46,7 +46,7 @@ async function readFile(file) {
   const level = chosenLevel(bitmap);
   const type = file.type || "application/octet-stream";
   const answer = await ask(`v1/ocr?level=${level}${bitmap ? "" : "&detail=images"}`, { method: "POST", headers: { "Content-Type": type }, body: file });
-  const entry = { name: file.name || "pasted image", id: await idOf(file), level, pages: [], lines: [] };
+  const entry = { name: file.name || "pasted image", id: await idOf(file), file, level, pages: [], lines: [] };
   if (level === "line") {
     if (!bitmap) throw new Refused("this browser cannot show this kind of file as a line; choose “a page”");
     entry.pages.push({ bitmap });
@@ -276,6 +276,16 @@ export function downloadJson() {
   }));
   download(fileName("json"), `${JSON.stringify(value, null, 2)}\n`, "application/json");
 }
+
+// Files for other programs: the endpoint writes them of what it reads, one of each document.
+export const downloadAs = (format) => attempt(async () => {
+  for (const entry of documents) {
+    const type = entry.file.type || "application/octet-stream";
+    const content = await fetched(`v1/ocr?level=${entry.level}&format=${format}`, { method: "POST", headers: { "Content-Type": type }, body: entry.file });
+    const ending = format === "pdf" ? "pdf" : content.type === "application/zip" ? "zip" : "xml";
+    download(`${entry.name.replace(/\.[^.]*$/, "")}.${ending}`, content);
+  }
+});
 
 export function clearWork() {
   if (unsaved() && !window.confirm("Some lines are not saved. Clear them all the same?")) return;
