@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,11 +77,14 @@ def test_a_page_is_answered_as_the_file_that_is_written_of_it(
     assert answered.headers["x-model"].startswith("base-odia@")
     document = read["page"].document
     expected = FORMATS[format].write(document, {}, b"").decode()
-    assert answered.text.replace("image", "X") == expected.replace(document.source, "X").replace(
-        "image", "X"
-    )
+    assert undated(answered.text) == undated(expected.replace(document.source, "image"))
     by_type = posted(running, files["page"], "level=page", Accept=FORMATS[format].media_type)
-    assert by_type.content == answered.content
+    assert undated(by_type.text) == undated(answered.text)
+
+
+def undated(text: str) -> str:
+    """PAGE-XML has the time of writing."""
+    return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", "", text)
 
 
 def test_a_document_of_two_pages(

@@ -209,3 +209,23 @@ def test_a_file_of_another_kind_is_answered_in_words_for_people(
         assert (
             said == "make.py: This kind of file cannot be read; PNG, JPEG, WebP, TIFF and PDF can."
         )
+
+
+def test_files_for_other_programs_are_downloaded(
+    running: Running, chromium: Any, tmp_path: Path
+) -> None:
+    path = kept_as(page_of_words(1, 0.0)[:700], tmp_path / "scan.png")
+    with opened(chromium, running.address) as page:
+        page.check("input[value=page]")
+        read(page, [path])
+        for format, name, begins in (
+            ("alto", "scan.xml", b"<?xml"),
+            ("page", "scan.xml", b"<?xml"),
+            ("pdf", "scan.pdf", b"%PDF"),
+        ):
+            with page.expect_download() as got:
+                page.click(f"#as-{format}")
+            assert got.value.suggested_filename == name
+            content = Path(got.value.path()).read_bytes()
+            assert content.startswith(begins)
+            assert format == "pdf" or {"alto": b"<alto", "page": b"<PcGts"}[format] in content
