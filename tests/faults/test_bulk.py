@@ -130,7 +130,7 @@ def test_a_node_is_lost(workers: str) -> None:
         before = stamps(output)
         assert cluster.nodes[1].processes("MapWorker"), "the second node reads too"
         cluster.nodes[1].kill()
-        out, _ = job.communicate(timeout=500)
+        out, _ = job.communicate(timeout=900)
         assert f"{COUNT:,} of {COUNT + 1:,} files as text" in out, out
         assert before.items() <= stamps(output).items()
         is_complete(output, COUNT)
