@@ -5,8 +5,9 @@ decoded in a child of its own (`serve/decoding_process.py`), which nobody else w
 memory goes back when it ends. Small images of common kinds stay in the process: a child costs
 more than they do (docs/results.md).
 
-To the child: 8 bytes of length and the arguments. Back: 8 bytes of length and JSON, {"shape"}
-with the bytes of a page after it, {"refused"}, {"died"} with its exit status, or {"end"}.
+To the child: 8 bytes of length and the arguments. Back: 8 bytes of length and JSON: {"shape"} with
+the bytes of a page (or of a line's file) after it, {"refused"}, {"died"} with an exit status, or
+{"end"}.
 """
 
 import contextlib
@@ -21,9 +22,9 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,11 +33,13 @@ from ocr.jpeg import scans_at_most
 from ocr.limits import ImageLimits
 from ocr.pixels import Mode, Pixels
 from serve.config import LimitSettings
+from serve.line_cuts import LineCut
 
 # most of an image that is decoded in the process, where no decoder takes 20 ms for it
 SMALL_BYTES, SMALL_PIXELS, _SMALL_SCANS = 100_000, 1_000_000, 12
 _HEADS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 _PATIENCE = 6  # seconds of waiting per second of computing: other processes compute, too
+_MOST_MESSAGE = 100_000  # bytes
 _PREFIX = struct.Struct("<Q")
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -64,7 +67,7 @@ class Decoding:
 
     def image(self, data: bytes, mode: Mode, limits: ImageLimits) -> Pixels:
         """Return the pixels that `open_image` gives; ImageRefused as there."""
-        with self._opened(False, data, {"mode": mode, "limits": limits}) as pages:
+        with self._opened("image", data, {"mode": mode, "limits": limits}) as pages:
             return next(pages)
 
     def document(
@@ -77,7 +80,20 @@ class Decoding:
     ) -> "Pages":
         """Return the pages that `open_pages` yields; close them, and the child ends."""
         options = {"mode": mode, "limits": limits, "max_pages": max_pages, "where": where}
-        return self._opened(True, data, options)
+        return self._opened("document", data, options)
+
+    def lines(
+        self,
+        data: bytes,
+        cuts: Sequence[LineCut],
+        limits: ImageLimits,
+        max_pages: int,
+        max_pixels: int,
+        where: str,
+    ) -> "Pages":
+        """Return the PNG files that `encoded_lines` yields; `about` has what comes with them."""
+        options = {"cuts": cuts, "limits": limits, "max_pages": max_pages, "where": where}
+        return self._opened("lines", data, {**options, "max_pixels": max_pixels})
 
     def start(self) -> None:
         """Start the process, unless it runs; does not wait for it."""
@@ -91,8 +107,10 @@ class Decoding:
                 _end(self._control, self._process)
             self._control = self._process = None
 
-    def _opened(self, is_document: bool, data: bytes, options: dict[str, Any]) -> "Pages":
-        asked = pickle.dumps((is_document, data, options))
+    def _opened(
+        self, what: Literal["image", "document", "lines"], data: bytes, options: dict[str, Any]
+    ) -> "Pages":
+        asked = pickle.dumps((what, data, options))
         return Pages(self, asked, options.get("where", "image"), self._limits)
 
     def connect(self) -> socket.socket:
@@ -138,6 +156,7 @@ class Pages(Iterator[Pixels]):
         self._decoding, self._asked, self._where, self._limits = decoding, asked, where, limits
         self._connection: socket.socket | None = None
         self._turn, self._is_closed = threading.Lock(), False
+        self.about = dict[str, Any]()  # what the child says of the last page
 
     def __enter__(self) -> "Pages":
         return self
@@ -179,6 +198,7 @@ class Pages(Iterator[Pixels]):
             raise StopIteration
         message = self._first() if self._connection is None else self._message()
         if "shape" in message:
+            self.about = message["about"]
             return self._pixels(message["shape"])
         if "refused" in message:
             raise ImageRefused(*message["refused"])
@@ -205,13 +225,13 @@ class Pages(Iterator[Pixels]):
 
     def _message(self) -> dict[str, Any]:
         (length,) = _PREFIX.unpack(self._received(bytearray(_PREFIX.size)))
-        if length > 100_000:
+        if length > _MOST_MESSAGE:
             raise DecoderLost(f"a message of {length} bytes came from the decoding process")
         content: dict[str, Any] = json.loads(bytes(self._received(bytearray(length))))
         return content
 
     def _pixels(self, shape: list[int]) -> Pixels:
-        if math.prod(shape) > 3 * self._limits.max_pixels:
+        if math.prod(shape) > 4 * self._limits.max_pixels + _MOST_MESSAGE:
             raise DecoderLost(f"a page of the shape {shape} came from the decoding process")
         pixels = np.empty(shape, np.uint8)
         self._received(pixels.data.cast("B"))

@@ -23,6 +23,7 @@ import psutil
 from ocr.documents import open_pages
 from ocr.errors import ImageRefused
 from ocr.images import NO_MEMORY, Pixels, open_image
+from serve.line_cuts import encoded_lines
 
 _NICE = 5  # reading comes first where cores are few
 _PREFIX = struct.Struct("<Q")
@@ -109,8 +110,8 @@ def _child(job: socket.socket, memory: int, seconds: int) -> None:
 def _answer(job: socket.socket) -> None:
     asked = pickle.loads(_received(job, _PREFIX.unpack(_received(job, _PREFIX.size))[0]))  # noqa: S301  from the endpoint itself
     try:
-        for pixels in _pages(*asked):
-            job.sendall(_message({"shape": pixels.shape}))
+        for about, pixels in _decoded(*asked):
+            job.sendall(_message({"shape": pixels.shape, "about": about}))
             job.sendall(pixels.data.cast("B"))
         last: dict[str, Any] = {"end": True}
     except ImageRefused as problem:
@@ -120,10 +121,15 @@ def _answer(job: socket.socket) -> None:
     job.sendall(_message(last))
 
 
-def _pages(is_document: bool, data: bytes, options: dict[str, Any]) -> Iterator[Pixels]:
-    pages = open_pages(data, **options) if is_document else [open_image(data, **options)]
+def _decoded(
+    what: str, data: bytes, options: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], Pixels]]:
+    if what == "lines":
+        yield from encoded_lines(data, **options)
+        return
+    pages = open_pages(data, **options) if what == "document" else [open_image(data, **options)]
     for page in pages:
-        yield np.ascontiguousarray(page)
+        yield {}, np.ascontiguousarray(page)
 
 
 def _message(content: dict[str, Any]) -> bytes:
