@@ -102,24 +102,27 @@ def _data_uri(page: Pixels) -> str:
 
 
 def page_result(pages: Sequence[ReadPage], with_tokens: bool = False) -> dict[str, Any]:
-    """Return `{text, confidence, pages}`, the confidence being the mean over all lines.
+    """Return `{text, confidence, pages}`, the confidence being the mean over lines with text.
 
     A page is `{width, height, degrees, lines: [{text, confidence, box, polygon}]}`, its lines in
-    reading order.
+    reading order; those without text, such as a crease or a stain, are last and not in `text`.
     """
     readings = [read.reading for _, lines in pages for read in lines]
     given, written = (sum(reading.tokens[side] for reading in readings) for side in (0, 1))
+    with_text = [reading for reading in readings if reading.text]
+    texts = [[read.reading.text for read in lines if read.reading.text] for _, lines in pages]
     return {
         **({"tokens": (given, written)} if with_tokens else {}),
-        "text": "\n\n".join("\n".join(read.reading.text for read in lines) for _, lines in pages),
+        "text": "\n\n".join("\n".join(lines) for lines in texts),
         "confidence": round(
-            sum(reading.confidence for reading in readings) / max(1, len(readings)), 6
+            sum(reading.confidence for reading in with_text) / max(1, len(with_text)), 6
         ),
         "pages": [_page(page, lines) for page, lines in pages],
     }
 
 
 def _page(page: Page, lines: Sequence[Read]) -> dict[str, Any]:
+    placed = zip(page.lines, lines, strict=True)
     plain = [
         {
             "text": read.reading.text,
@@ -127,7 +130,7 @@ def _page(page: Page, lines: Sequence[Read]) -> dict[str, Any]:
             "box": list(line.box),
             "polygon": [[round(float(x), 1), round(float(y), 1)] for x, y in line.polygon],
         }
-        for line, read in zip(page.lines, lines, strict=True)
+        for line, read in sorted(placed, key=lambda pair: not pair[1].reading.text)
     ]
     degrees = round(page.lines[0].degrees, 2) if page.lines else 0.0
     return {

@@ -18,7 +18,7 @@ import requests
 from tests.support import bombs, load
 from tests.support.running import REPLICA, Running, endpoint, loaded, word_shots
 
-RATE, PHASE_S, PHASES = 20, 5.0, 4
+RATE, PHASE_S, PHASES = 20, 5.0, 5
 PAUSE_S = 0.25  # of the attacker, between an answer and the next request
 Words = tuple[list[bytes], list[str]]
 Sent = tuple[str, bytes, str]  # path, body, type
@@ -125,8 +125,8 @@ def test_an_attack_costs_its_sender_a_refusal_and_others_nothing(
     ended = time.monotonic()
     while (after := memory(running)) > before + 60 and time.monotonic() - ended < 10:
         time.sleep(0.2)
-    alone, attacked = (
-        float(np.percentile([each for pair in pairs for each in pair[side].latencies], 99))
+    alone, attacked = (  # the median of phases: other programs disturb some of them
+        float(np.median([np.percentile(pair[side].latencies, 99) for pair in pairs]))
         for side in (0, 1)
     )
     print(
