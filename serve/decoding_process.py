@@ -25,7 +25,7 @@ from ocr.errors import ImageRefused
 from ocr.images import NO_MEMORY, Pixels, open_image
 from serve.line_cuts import encoded_lines
 
-_NICE = 5  # reading comes first where cores are few
+_NICE = 10  # reading comes first where cores are few
 _PREFIX = struct.Struct("<Q")
 
 

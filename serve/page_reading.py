@@ -20,6 +20,7 @@ from serve.errors import Refused, as_refused
 from serve.models import Loaded
 
 _AT_ONCE = 3  # documents
+_MOST_IMAGES = 4  # of an answer's pages, in the largest body of a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +51,35 @@ class PageReader:
     ) -> tuple[list[list[ReadPage] | Refused], str]:
         """Return the pages of each document, or why it has none, and the model that read them."""
         loaded, left = self._reader.choose(), self._limits.max_pages
+        room = _MOST_IMAGES * self._limits.max_body_bytes if with_images else None
         results = list[list[ReadPage] | Refused]()
         for document in documents:
             try:
-                pages = await self._document(document, loaded, left, with_images)
+                pages = await self._document(document, loaded, left, room)
             except ImageRefused as problem:
                 results.append(as_refused(problem))
                 continue
             left -= len(pages)
+            if room is not None:
+                room -= sum(len(page.image or "") for page, _ in pages)
             results.append(pages)
         return results, loaded.model
 
     async def _document(
-        self, document: bytes, loaded: Loaded, most: int, with_images: bool
+        self, document: bytes, loaded: Loaded, most: int, room: int | None
     ) -> list[ReadPage]:
+        """Read page by page; with `room` for so many bytes of images of pages, also return them."""
         loop, read = asyncio.get_running_loop(), list[ReadPage]()
         mode, limits = loaded.recognizer.image_mode, self._limits.images
         async with self._turn:
             with self._decoding.document(document, mode, limits, most) as pages:
                 while page := await loop.run_in_executor(
-                    self._threads, self._next, pages, loaded, with_images
+                    self._threads, self._next, pages, loaded, room is not None
                 ):
                     about, crops = page
+                    if room is not None and (room := room - len(about.image or "")) < 0:
+                        detail = "the images of its pages; ask without detail=images"
+                        raise ImageRefused("document", "answer too large", detail)
                     read.append((about, await self._read(crops, loaded)))
         return read
 

@@ -5,6 +5,9 @@ sender a refusal and nobody else anything.
 import asyncio
 import contextlib
 import io
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -162,6 +165,39 @@ def test_a_file_that_nobody_waits_for_is_not_decoded_further() -> None:
     time.sleep(0.2)
     assert failures and children(decoding) == []
     decoding.close()
+
+
+def test_a_process_whose_owner_was_killed_ends() -> None:
+    script = (
+        "import sys, time; from serve.config import LimitSettings; from serve.decoding import "
+        "Decoding; found = Decoding(LimitSettings()); found.start(); "
+        "print(found._process.pid, flush=True); time.sleep(60)"
+    )
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=path
+    ) as owner:
+        assert owner.stdout is not None
+        process = psutil.Process(int(owner.stdout.readline()))
+        owner.kill()
+    process.wait(10)
+    assert not process.is_running()
+
+
+def test_the_images_of_an_answer_are_bounded_for_all_its_documents(decoding: Decoding) -> None:
+    limits = LimitSettings(max_body_bytes=40_000)
+    page = encode_image(bombs.noise(300, 300))
+
+    async def read() -> list[Any]:
+        lines = reader(decoding, load(Path("odia")), True)
+        documents = PageReader(lines, 4, limits, decoding)
+        found = (await documents.read([page] * 4, with_images=True))[0]
+        return [*found, *(await documents.read([page] * 4))[0]]
+
+    found = asyncio.run(read())
+    refused = [isinstance(each, Refused) for each in found]
+    assert refused == [False, False, True, True, False, False, False, False]
+    assert found[2].code == "answer_too_large"
 
 
 def reader(decoding: Decoding, recognizer: Any, in_loop: bool | None = None) -> BatchingReader:
