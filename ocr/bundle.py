@@ -20,12 +20,12 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from ocr.errors import UserError, first_line
 from ocr.files import read_json, replaced_folder, sha256_of, sync, write_json
+from ocr.version import VERSION
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -205,8 +205,7 @@ def _of_this_version(description: dict[str, Any], file: Path) -> dict[str, Any]:
         named = "names no format" if found is None else f"has format {found!r}"
         remedy = "update lipi-ocr" if is_newer else "export the bundle again with this version"
         raise UserError(
-            f"{file}: {named}; this version of lipi-ocr ({version()}) reads format {FORMAT}: "
-            f"{remedy}"
+            f"{file}: {named}; this version of lipi-ocr ({VERSION}) reads format {FORMAT}: {remedy}"
         )
     known = {each.name: each for each in fields(Bundle) if each.name != "path"}
     if unknown := sorted(set(values) - set(known)):
@@ -240,16 +239,8 @@ def _require_types(values: dict[str, Any], file: Path) -> None:
             raise _damaged(file, f"{place}: {first['msg']}") from None
 
 
-def version() -> str:
-    """Return the version of lipi-ocr; of a checkout that is not installed its state is unknown."""
-    try:
-        return metadata.version("lipi-ocr")
-    except metadata.PackageNotFoundError:
-        return "a checkout"
-
-
 OTHER_VERSION = (
-    f"it is of another version of lipi-ocr than this one ({version()}): update lipi-ocr, or "
+    f"it is of another version of lipi-ocr than this one ({VERSION}): update lipi-ocr, or "
     "export the bundle again with this version"
 )
 

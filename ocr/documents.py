@@ -39,7 +39,7 @@ def open_pages(
     ImageRefused names a page that is too large, a locked document, or one that cannot be read.
     """
     limits = limits or ImageLimits()
-    if data[:1024].lstrip()[:5] == b"%PDF-":
+    if is_pdf(data):
         yield from _pdf_pages(data, mode, limits, max_pages, where)
         return
     frames = _tiff_pages(data)
@@ -49,6 +49,19 @@ def open_pages(
     _require_pages(len(frames), max_pages, where)
     for number, frame in enumerate(_each_frame(data, frames, limits, where), start=1):
         yield open_image(frame, mode, limits, f"{where}, page {number}")
+
+
+def page_count(data: bytes, where: str = "document") -> int:
+    """Return the number of pages of a file; ImageRefused of a PDF that cannot be opened."""
+    if not is_pdf(data):
+        return max(1, len(_tiff_pages(data)))
+    with _opened_pdf(data, where) as document, _pdfium:
+        return len(document)
+
+
+def is_pdf(data: bytes) -> bool:
+    """Return whether a file is a PDF, by its first bytes."""
+    return data[:1024].lstrip()[:5] == b"%PDF-"
 
 
 def _require_pages(count: int, most: int, where: str) -> None:

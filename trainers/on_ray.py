@@ -53,7 +53,7 @@ from trainers.ray_watchdog import Watchdog
 from trainers.runs.identity import environment, hardware
 from trainers.runs.job import Data, Job
 from trainers.runs.memory import MemoryWatch
-from trainers.runs.places import needs
+from trainers.runs.places import needs, speed_up
 
 _LONGEST_WAIT_S = 60  # before a retry
 
@@ -122,6 +122,8 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
     use_gpu = uses_gpu(job.config)
     wanted = needs(job.config, threads, gpus_of_a_worker(job.config) if use_gpu else 0)
     require_places(job.config, wanted)
+    if line := speed_up(job.config):
+        print(line, flush=True)
     outcome = _outcome_file(job)
     trainer = TorchTrainer(
         _train_worker,

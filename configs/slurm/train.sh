@@ -22,8 +22,7 @@ set -euo pipefail
 cd "$SLURM_SUBMIT_DIR"
 export PATH=$PWD/.venv/bin:$PATH
 
-# Yours: a folder that every node mounts. With several nodes it lies under /mnt, /shared, /efs or
-# /nfs; elsewhere the run is refused, since a local folder would look the same.
+# Yours: a folder that every node mounts; the run is refused where one of them does not share it.
 export LIPI_STORAGE=${LIPI_STORAGE:-/shared/lipi}
 export LIPI_ACCELERATOR=gpu
 # Each node reads the token from the home folder, which Slurm's nodes share.
@@ -42,4 +41,4 @@ srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
   ray symmetric-run --address "$ip:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "$gpus_per_node" \
   -- env RAY_ADDRESS="$ip:6379" \
-  python ray_jobs/train_odia.py "$@" workers="$((SLURM_JOB_NUM_NODES * gpus_per_node))"
+  python ray_jobs/train_odia.py "$@"

@@ -7,6 +7,7 @@ from typing import Literal
 from ocr.errors import UserError
 from ocr.images import Pixels
 from ocr.recognizers.recognizer import PixelReader, Recognizer
+from ocr.recognizers.words import Span
 from ocr.sample import Reading
 
 
@@ -35,6 +36,14 @@ class Ensemble(PixelReader):
             self._vote(readings)
             for readings in zip(*(member.read(images) for member in self.members), strict=True)
         ]
+
+    def read_words(self, images: Sequence[Pixels]) -> list[tuple[Reading, tuple[Span, ...]]]:
+        """Return one Reading per image, its words where the first member with its text has them."""
+        results = []
+        for members in zip(*(member.read_words(images) for member in self.members), strict=True):
+            vote = self._vote([reading for reading, _ in members])
+            results.append((vote, next(s for r, s in members if r.text == vote.text)))
+        return results
 
     def _vote(self, readings: Sequence[Reading]) -> Reading:
         votes: defaultdict[str, float] = defaultdict(float)

@@ -5,6 +5,7 @@ from typing import Literal, Protocol, overload
 
 from ocr.images import Pixels
 from ocr.recognizers.image_like import ImageLike, is_one, is_ready, pixels_of
+from ocr.recognizers.words import Span, guessed_spans
 from ocr.sample import Reading
 
 
@@ -19,6 +20,9 @@ class Recognizer(Protocol):
     def read(self, images: ImageLike) -> Reading: ...  # type: ignore[overload-overlap]
     @overload
     def read(self, images: Iterable[ImageLike]) -> list[Reading]: ...
+    def read_words(self, images: Sequence[Pixels]) -> list[tuple[Reading, tuple[Span, ...]]]:
+        """Return one Reading per image, and where its words are."""
+        ...
 
 
 class PixelReader:
@@ -29,6 +33,13 @@ class PixelReader:
     def read_pixels(self, images: Sequence[Pixels]) -> list[Reading]:
         """Return one Reading per image; pixels are as `open_image` gives them in `image_mode`."""
         raise NotImplementedError
+
+    def read_words(self, images: Sequence[Pixels]) -> list[tuple[Reading, tuple[Span, ...]]]:
+        """Return one Reading per image, and where its words are, by their lengths and the gaps."""
+        return [
+            (reading, guessed_spans(reading.text, reading.confidence, image))
+            for reading, image in zip(self.read_pixels(images), images, strict=True)
+        ]
 
     @overload
     def read(self, images: ImageLike) -> Reading: ...  # type: ignore[overload-overlap]

@@ -3,9 +3,11 @@
 The run goes on to the same bits; with a notice, no step is taken twice.
 """
 
+import contextlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -74,17 +76,81 @@ def with_a_worker(cluster: Nodes) -> Node:
     return next(node for node in cluster.nodes[1:] if node.processes("RayTrainWorker"))
 
 
-def test_a_node_dies_and_another_takes_its_place(cluster: Nodes, undisturbed: Path) -> None:
-    run_dir = cluster.shared / "runs" / "died"
-    running = cluster.head.start(*job(cluster, "died"))
+def seconds_to_go_on(run_dir: Path, most: float = 200) -> tuple[float, float]:
+    """Wait until a run that lost a node continues; to its restart, and to its next step."""
+    lost_at, seen = time.monotonic(), len(timings(run_dir))
+    restart = 0.0
+    while time.monotonic() < lost_at + most:
+        for line in timings(run_dir)[seen:]:
+            if not restart and line.get("event") == "restart":
+                restart = time.monotonic() - lost_at
+            if restart and "samples_per_second" in line:
+                return restart, time.monotonic() - lost_at
+        time.sleep(0.1)
+    raise AssertionError(f"{run_dir.name} did not go on within {most:g} s")
+
+
+@contextlib.contextmanager
+def killed(node: Node) -> Iterator[None]:
+    node.kill()
+    yield
+
+
+@contextlib.contextmanager
+def cut_off(node: Node) -> Iterator[None]:
+    """The node lives on, and so do the processes on it that believe to train."""
+    node.cut()
+    yield
+    node.join()
+    node.kill()
+
+
+@contextlib.contextmanager
+def frozen(node: Node) -> Iterator[None]:
+    """It wakes up once another worker has its place."""
+    pids = node.freeze()
+    yield
+    node.thaw(pids)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("loss", [killed, cut_off, frozen], ids=lambda loss: loss.__name__)
+def test_a_node_is_lost_and_another_takes_its_place(
+    cluster: Nodes, undisturbed: Path, loss: Callable[[Node], AbstractContextManager[None]]
+) -> None:
+    name = loss.__name__
+    run_dir = cluster.shared / "runs" / name
+    running = cluster.head.start(*job(cluster, name))
     wait_for(directory_of(run_dir, 20), seconds=120)
-    with_a_worker(cluster).kill()
-    died_at = time.monotonic()
+    with loss(with_a_worker(cluster)):
+        restart, step = seconds_to_go_on(run_dir)
     said, _ = running.communicate(timeout=300)
     assert running.returncode == 0, said
-    print(f"died: {steps_repeated(run_dir)} steps again, {time.monotonic() - died_at:.0f} s to end")
+    print(
+        f"{name}: {restart:.0f} s to the restart, {step:.0f} s to the next step, "
+        f"{steps_repeated(run_dir)} steps again"
+    )
     assert_equal_at(STEPS, run_dir, undisturbed)
     assert steps_repeated(run_dir) <= 12  # the save_steps and what was on the way to the disk
+
+
+@pytest.mark.timeout(900)
+def test_a_vision_language_run_loses_a_node(cluster: Nodes) -> None:
+    words = ["python", "ray_jobs/train.py", "configs/tiny_vlm.yaml", "model.base_steps=0"]
+    words += ["workers=2", "train.micro_batch_size=8", "train.max_steps=24", "train.save_steps=4"]
+    words += ["train.eval_steps=24", "train.logging_steps=1", "data.max_validation_samples=6"]
+    calm = cluster.head.run(*cluster.submit(*words, "run_name=vlm-calm"), timeout=400)
+    assert calm.returncode == 0, calm.stdout
+    run_dir = cluster.shared / "runs" / "vlm-killed"
+    running = cluster.head.start(*cluster.submit(*words, "run_name=vlm-killed"))
+    wait_for(directory_of(run_dir, 8), seconds=200)
+    with_a_worker(cluster).kill()
+    restart, step = seconds_to_go_on(run_dir)
+    said, _ = running.communicate(timeout=400)
+    assert running.returncode == 0, said
+    print(f"vision-language: {restart:.0f} s to the restart, {step:.0f} s to the next step")
+    assert_equal_at(24, run_dir, cluster.shared / "runs" / "vlm-calm")
+    assert steps_repeated(run_dir) <= 6
 
 
 def test_a_node_that_is_drained_costs_no_step(cluster: Nodes, undisturbed: Path) -> None:

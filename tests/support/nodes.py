@@ -150,6 +150,20 @@ class Node:
         """Put the node back on the network."""
         subprocess.run(["ip", "link", "set", self.link, "up"], check=True)
 
+    def freeze(self) -> list[int]:
+        """Stop every process of the node but its first; return them for `thaw`."""
+        frozen = self.processes()
+        for pid in frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        return frozen
+
+    def thaw(self, frozen: Sequence[int]) -> None:
+        """Let them go on."""
+        for pid in frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
     def processes(self, *words: str) -> list[int]:
         """Return the ids, as this machine sees them, of the node's processes with these words."""
         found: list[int] = []

@@ -11,7 +11,7 @@ from tests.support.clusters import cluster
 from tests.support.commands import PROJECT, assert_refused, call
 from trainers.config import TrainConfig
 from trainers.ray_cluster import connected, require_places
-from trainers.runs.places import Cluster, Node, automatic, idle_gpus, lacking, matches
+from trainers.runs.places import Cluster, Node, automatic, idle_gpus, lacking, matches, speed_up
 
 TINY = str(PROJECT / "configs" / "tiny.yaml")  # 3 micro-batches a step
 
@@ -94,10 +94,20 @@ def test_gpus_that_nobody_uses_are_said_once_with_what_to_do() -> None:
     assert "a new run with a smaller train.micro_batch_size" in str(
         idle_gpus(config("train.micro_batch_size=12"), eight, 1)
     )
-    many = idle_gpus(config("workers=4"), machines(4), 1)
-    assert many == (
-        "workers=4: a step has 3 micro-batches, the other workers do nothing; set workers=3"
-    )
+
+
+def test_a_worker_without_work_is_refused_with_what_to_do() -> None:
+    with pytest.raises(UserError, match="a step has 3 micro-batches") as refused:
+        config("workers=4")
+    assert "set workers=3, or a smaller train.micro_batch_size" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("workers", "said"), [(2, "3 micro-batches in 2 rounds, 1.5"), (3, "in 1 round, 3 times")]
+)
+def test_the_speed_up_is_that_of_the_worker_with_the_most_to_do(workers: int, said: str) -> None:
+    assert said in str(speed_up(config(f"workers={workers}")))
+    assert speed_up(config()) is None
 
 
 def test_what_is_missing_is_told_from_what_is_scarce() -> None:

@@ -132,7 +132,7 @@ def test_workers_with_unequal_texts_and_images_finish_and_evaluate(
     changes: dict[str, Any] = {
         "workers": workers,
         "data": {"max_validation_samples": 5},
-        "train": {"max_steps": 4, "save_steps": 2},
+        "train": {"max_steps": 4, "save_steps": 2, "micro_batch_size": 2},
     }
     config = tiny_vlm_config(tmp_path, **changes)
     fit_together(config)

@@ -243,12 +243,13 @@ class TrainConfig(PlacementSettings):
         return self
 
     @pydantic.model_validator(mode="after")
-    def _one_worker_for_a_device_map(self) -> "TrainConfig":
+    def _work_for_every_worker(self) -> "TrainConfig":
         if self.spreads_over_gpus and self.workers not in (1, "auto"):
             raise ValueError(
                 "model.device_map=auto spreads one copy over all GPUs, "
                 f"so workers must be 1, found {self.workers}"
             )
+        self.require_work(self.train.micro_batches)
         return self
 
     @property

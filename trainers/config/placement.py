@@ -116,3 +116,12 @@ class PlacementSettings(Settings):
         """The threads of each worker where settings name them."""
         cores = self.resources_per_worker.get("CPU")
         return self.threads_per_worker or (int(cores) if cores else None)
+
+    def require_work(self, micro_batches: int) -> None:
+        """Raise ValueError where a step has fewer micro-batches than there are workers."""
+        if isinstance(self.workers, int) and self.workers > micro_batches:
+            raise ValueError(
+                f"workers={self.workers}: a step has {micro_batches} micro-batches and nothing for "
+                f"the other workers; set workers={micro_batches}, or a smaller "
+                "train.micro_batch_size in a new run"
+            )

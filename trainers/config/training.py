@@ -130,6 +130,11 @@ class LoopSettings(Settings):
             )
         return self
 
+    @property
+    def micro_batches(self) -> int:
+        """The number of micro-batches of a step; the last one of an epoch may have fewer."""
+        return -(-self.global_batch_size // self.micro_batch_size)
+
 
 class OptimizerSettings(Settings):
     """The optimizer and its learning rate over time."""

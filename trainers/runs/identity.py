@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ocr.settings import flattened, given_settings
+from ocr.version import VERSION
 from trainers.config import TrainConfig
 
 _KINDS = ("kind", "name")
-_LIBRARIES = ("torch", "numpy", "pillow", "lipi-ocr")
+_LIBRARIES = ("torch", "numpy", "pillow")
 # not part of the identity: the content counts, by its fingerprint, not the folder
 _WHERE_DATA_LIES = (
     "data.train",
@@ -110,6 +111,7 @@ def environment(
         "deterministic": config.deterministic,
         "engine": config.deepspeed.summary if uses_deepspeed else _all_reduce(config),
         **{library: version(library) for library in libraries},
+        "lipi-ocr": VERSION,
         **({"hardware": _joined(machines)} if machines else {}),
     }
 

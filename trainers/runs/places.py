@@ -45,11 +45,6 @@ def needs(config: TrainConfig, threads: int, gpus: int) -> dict[str, float]:
     return {name: amount for name, amount in wanted.items() if amount}
 
 
-def micro_batches(config: TrainConfig) -> int:
-    """Return the number of micro-batches of a step: more workers have nothing to do."""
-    return -(-config.train.global_batch_size // config.train.micro_batch_size)
-
-
 def fitting(config: TrainConfig, cluster: Cluster, wanted: Mapping[str, float]) -> int:
     """Return for how many workers the nodes that are there have room, other work left aside."""
     return sum(
@@ -69,22 +64,32 @@ def automatic(config: TrainConfig, cluster: Cluster) -> tuple[int, str]:
     there = fitting(config, cluster, wanted)
     limits = cluster.most or {}
     may_get = [int(limits[name] // amount) for name, amount in wanted.items() if name in limits]
-    room, most = max(there, min(may_get, default=0)), micro_batches(config)
+    room, most = max(there, min(may_get, default=0)), config.train.micro_batches
     verb = "has" if room == there else "may get"
     kind = "GPUs" if unit == "GPU" else "cores"
     why = f"{cluster.where} {verb} {kind} for {room}, and a step has "
     return max(1, min(room, most)), f"{why}{_counted(most, 'micro-batch', 'micro-batches')}"
 
 
+def speed_up(config: TrainConfig) -> str | None:
+    """Return what several workers gain at most, the wait for each other and for data left aside.
+
+    A step takes as long as the worker with the most micro-batches.
+    """
+    workers, batches = config.worker_count, config.train.micro_batches
+    if workers == 1:
+        return None
+    rounds = -(-batches // workers)
+    step = _counted(batches, "micro-batch", "micro-batches")
+    return (
+        f"{workers} workers: a step's {step} in {_counted(rounds, 'round', 'rounds')}, "
+        f"{batches / rounds:.3g} times as fast as one at most"
+    )
+
+
 def idle_gpus(config: TrainConfig, cluster: Cluster, gpus_each: int) -> str | None:
-    """Return a line about GPUs, or workers, that would do nothing; None where all are of use."""
-    workers, most = config.worker_count, micro_batches(config)
-    if workers > most:
-        steps = _counted(most, "micro-batch", "micro-batches")
-        return (
-            f"workers={workers}: a step has {steps}, the other workers do nothing; "
-            f"set workers={most}"
-        )
+    """Return a line about GPUs that would do nothing; None where all are of use."""
+    workers, most = config.worker_count, config.train.micro_batches
     total, used = int(cluster.total("GPU")), workers * gpus_each
     if config.spreads_over_gpus or used >= total:
         return None

@@ -52,7 +52,7 @@ def log_likelihoods(
 
     Computed by the scaled forward pass (Graves et al. 2006, eq. 6–8).
     """
-    spelt_BS, may_skip_BS = _with_blanks(targets)
+    spelt_BS, may_skip_BS = with_blanks(targets)
     batch, positions = spelt_BS.shape
     last_B = 2 * np.array([len(target) for target in targets])
     inside_BS = np.arange(positions) <= last_B[:, None]
@@ -85,7 +85,7 @@ def log_likelihoods(
     return result_B
 
 
-def _with_blanks(targets: Sequence[Sequence[int]]) -> tuple[Ints, NDArray[np.bool_]]:
+def with_blanks(targets: Sequence[Sequence[int]]) -> tuple[Ints, NDArray[np.bool_]]:
     """Return targets with blanks between, [B, S], and where the blank before may be skipped."""
     positions = 2 * max(map(len, targets), default=0) + 1
     spelt_BS = np.full((len(targets), positions), BLANK)
@@ -112,7 +112,12 @@ class Decoder:
 
     def read(self, log_probs_TBK: Floats, lengths_B: Ints) -> list[Reading]:
         """Return the Reading of each image of a batch, with calibrated confidence."""
-        decoded = self._decode(log_probs_TBK, lengths_B)
+        return self.readings(self.decode(log_probs_TBK, lengths_B), log_probs_TBK, lengths_B)
+
+    def readings(
+        self, decoded: Sequence[Sequence[int]], log_probs_TBK: Floats, lengths_B: Ints
+    ) -> list[Reading]:
+        """Return the Reading of each image's decoded classes."""
         likelihoods_B = log_likelihoods(log_probs_TBK, lengths_B, decoded)
         return [
             Reading(self._text(ids), self.calibration(likelihood))
@@ -123,7 +128,8 @@ class Decoder:
         text = normalise(self.alphabet.decode(ids))
         return self.lexicon.corrected(text) if self.lexicon else text
 
-    def _decode(self, log_probs_TBK: Floats, lengths_B: Ints) -> list[list[int]]:
+    def decode(self, log_probs_TBK: Floats, lengths_B: Ints) -> list[list[int]]:
+        """Return the classes of each image's text, before it is normalised."""
         lengths = lengths_B.tolist()
         if self.settings.method == "closed":
             return [

@@ -22,13 +22,15 @@ from ocr.bundle import (
 )
 from ocr.errors import UserError
 from ocr.images import Pixels
+from ocr.recognizers.ctc.alignment import align
 from ocr.recognizers.ctc.calibration import Calibration
 from ocr.recognizers.ctc.decoding import Decoder, Floats, Ints, log_likelihoods, log_softmax
-from ocr.recognizers.ctc.inputs import as_line, collate, has_ink
+from ocr.recognizers.ctc.inputs import MARGIN_PX, as_line, collate, has_ink
 from ocr.recognizers.ctc.language_model import CharacterModel
 from ocr.recognizers.ctc.lexicon import Lexicon
 from ocr.recognizers.ctc.settings import NETWORK_SETTINGS, DecodingSettings, NetworkSettings
 from ocr.recognizers.recognizer import PixelReader, like_sizes
+from ocr.recognizers.words import Span, guessed_spans, spans_between
 from ocr.sample import Reading
 from ocr.settings import parse_settings
 
@@ -69,6 +71,56 @@ class CtcRecognizer(PixelReader):
         The loss is inf where the network cannot write the reference.
         """
         return self._in_batches(images, references)
+
+    def read_words(self, images: Sequence[Pixels]) -> list[tuple[Reading, tuple[Span, ...]]]:
+        """Return one Reading per image, and where its words are."""
+        lines = [as_line(image, self.settings) for image in images]
+        results: dict[int, tuple[Reading, tuple[Span, ...]]] = {}
+        for chosen in _by_width([line.shape[1] for line in lines]):
+            logits_TBK, lengths_B = self.backend.logits(
+                *collate([lines[i] for i in chosen], self.settings)
+            )
+            log_probs_TBK = log_softmax(logits_TBK)
+            decoded = self.decoder.decode(log_probs_TBK, lengths_B)
+            readings = self.decoder.readings(decoded, log_probs_TBK, lengths_B)
+            for row, index in enumerate(chosen):
+                results[index] = (
+                    readings[row],
+                    self._spans(
+                        readings[row],
+                        decoded[row],
+                        log_probs_TBK[: lengths_B[row], row],
+                        lines[index],
+                    ),
+                )
+        return [
+            results[index] if has_ink(line) else (NOTHING, ()) for index, line in enumerate(lines)
+        ]
+
+    def _spans(
+        self, reading: Reading, decoded: Sequence[int], log_probs_TK: Floats, line: Pixels
+    ) -> tuple[Span, ...]:
+        """Cut where the spaces between the words were written.
+
+        Where a lexicon changed the number of words the cuts are guessed.
+        """
+        words, text = reading.text.split(), self.decoder.alphabet.decode(decoded)
+        if not words or len(text.split()) != len(words):
+            return guessed_spans(reading.text, reading.confidence, line)
+        columns_N, strengths_N = align(log_probs_TK, decoded)
+        letters = np.array([not character.isspace() for character in text])
+        of_word = np.cumsum(letters & ~np.concatenate([[False], letters[:-1]])) - 1
+        confidences, middles = [], []
+        for number in range(len(words)):
+            mine = letters & (of_word == number)
+            confidences.append(float(np.exp(strengths_N[mine].sum())))
+            if number + 1 < len(words):
+                last = columns_N[mine].max()
+                first = columns_N[letters & (of_word == number + 1)].min()
+                middles.append((last + first + 1) / 2)
+        scale = self.settings.columns_per_output
+        cuts = [(middle * scale - MARGIN_PX) / line.shape[1] for middle in middles]
+        return spans_between(words, [min(1.0, max(0.0, cut)) for cut in cuts], confidences, line)
 
     def _in_batches(
         self, images: Sequence[Pixels], references: Sequence[str] | None

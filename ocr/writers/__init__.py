@@ -1,0 +1,1 @@
+"""What was read on a page, as files that other programs open."""
