@@ -41,6 +41,8 @@ _HEADS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 _PATIENCE = 6  # seconds of waiting per second of computing: other processes compute, too
 _MOST_MESSAGE = 100_000  # bytes
 _PREFIX = struct.Struct("<Q")
+# of the environment, which may have keys in it
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "HOME")
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -116,8 +118,12 @@ class Decoding:
     def connect(self) -> socket.socket:
         """Return a connection to a new child."""
         ours, theirs = socket.socketpair()
-        with theirs, self._lock:
-            socket.send_fds(self._running(), [b"\0"], [theirs.fileno()])
+        try:
+            with theirs, self._lock:
+                socket.send_fds(self._running(), [b"\0"], [theirs.fileno()])
+        except OSError:
+            ours.close()
+            raise
         return ours
 
     def _running(self) -> socket.socket:
@@ -134,10 +140,11 @@ def _started(limits: LimitSettings) -> "tuple[socket.socket, subprocess.Popen[by
     ours, theirs = socket.socketpair()
     numbers = (theirs.fileno(), limits.max_decode_bytes, math.ceil(limits.max_decode_s))
     path = os.pathsep.join(part for part in sys.path if part)
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-m", "serve.decoding_process", *map(str, numbers)],
-            env={**os.environ, "PYTHONPATH": path, **dict.fromkeys(_ONE_THREAD, "1")},
+            env={**kept, "PYTHONPATH": path, **dict.fromkeys(_ONE_THREAD, "1")},
             pass_fds=[theirs.fileno()],
         )
     return ours, process

@@ -167,6 +167,15 @@ def test_a_file_that_nobody_waits_for_is_not_decoded_further() -> None:
     decoding.close()
 
 
+def test_the_process_knows_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
+    decoding = Decoding(LIMITS)
+    decoding.image(encode_image(LARGE), "L", LIMITS.images)
+    assert decoding._process is not None
+    assert "a secret" not in psutil.Process(decoding._process.pid).environ().values()
+    decoding.close()
+
+
 def test_a_process_whose_owner_was_killed_ends() -> None:
     script = (
         "import sys, time; from serve.config import LimitSettings; from serve.decoding import "
@@ -228,7 +237,7 @@ def test_large_images_join_the_batches_of_small_ones(decoding: Decoding, in_loop
 
 
 def test_nobody_waits_for_a_bomb() -> None:
-    decoding = Decoding(LimitSettings(max_decode_s=3))
+    decoding = Decoding(LimitSettings(max_decode_s=2))
     odia, small = load(Path("odia")), bombs.pixel_bomb(100, 40)
     blank = encode_image(np.full((300, 400), 255, np.uint8))
     bomb = bombs.many_pages_tiff(200_000)
