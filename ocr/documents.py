@@ -8,7 +8,7 @@ costs is not known before: files of strangers are opened in a process with limit
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,22 +33,27 @@ def open_pages(
     limits: ImageLimits | None = None,
     max_pages: int = MAX_PAGES,
     where: str = "document",
+    takes: Callable[[int], bool] = lambda _: True,
 ) -> Iterator[Pixels]:
-    """Yield every page, uint8 [H, W] or [H, W, 3], upright.
+    """Yield every page whose number `takes` takes, uint8 [H, W] or [H, W, 3], upright.
 
-    ImageRefused names a page that is too large, a locked document, or one that cannot be read.
+    Pages count from 1; `max_pages` is of the whole document. ImageRefused names a page that is too
+    large, a locked document, or one that cannot be read.
     """
     limits = limits or ImageLimits()
     if is_pdf(data):
-        yield from _pdf_pages(data, mode, limits, max_pages, where)
+        yield from _pdf_pages(data, mode, limits, max_pages, where, takes)
         return
     frames = _tiff_pages(data)
     if len(frames) <= 1:
-        yield open_image(data, mode, limits, where)
+        if takes(1):
+            yield open_image(data, mode, limits, where)
         return
     _require_pages(len(frames), max_pages, where)
-    for number, frame in enumerate(_each_frame(data, frames, limits, where), start=1):
-        yield open_image(frame, mode, limits, f"{where}, page {number}")
+    for number, index in enumerate(frames, start=1):
+        if takes(number):
+            at = f"{where}, page {number}"
+            yield open_image(_frame(data, index, limits, at), mode, limits, at)
 
 
 def page_count(data: bytes, where: str = "document") -> int:
@@ -82,45 +87,43 @@ def _tiff_pages(data: bytes) -> list[int]:
         return [0]
 
 
-def _each_frame(data: bytes, frames: list[int], limits: ImageLimits, where: str) -> Iterator[bytes]:
-    """Yield each frame as a file of its own, after checking its size."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for number, frame in enumerate(frames, start=1):
-            buffer = io.BytesIO()
-            try:
-                with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-                    image.seek(frame)
-                    if (
-                        image.width * image.height > limits.max_pixels
-                        or max(image.size) > limits.max_side_px
-                    ):
-                        raise ImageRefused(
-                            f"{where}, page {number}",
-                            "image too large",
-                            f"{image.width}×{image.height} pixels",
-                        )
-                    image.save(buffer, "TIFF", compression=None)
-            except (ImageRefused, MemoryError):
-                raise
-            except Exception as problem:  # noqa: BLE001  as in open_image: decoders raise anything
-                raise ImageRefused(
-                    f"{where}, page {number}",
-                    "not a readable image",
-                    str(problem) or type(problem).__name__,
-                ) from None
-            yield buffer.getvalue()
+def _frame(data: bytes, frame: int, limits: ImageLimits, where: str) -> bytes:
+    """Return one frame as a file of its own, after checking its size."""
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+                image.seek(frame)
+                pixels = image.width * image.height
+                if pixels > limits.max_pixels or max(image.size) > limits.max_side_px:
+                    size = f"{image.width}×{image.height} pixels"
+                    raise ImageRefused(where, "image too large", size)
+                image.save(buffer, "TIFF", compression=None)
+    except (ImageRefused, MemoryError):
+        raise
+    except Exception as problem:  # noqa: BLE001  as in open_image: decoders raise anything
+        raise ImageRefused(
+            where, "not a readable image", str(problem) or type(problem).__name__
+        ) from None
+    return buffer.getvalue()
 
 
 def _pdf_pages(
-    data: bytes, mode: Mode, limits: ImageLimits, max_pages: int, where: str
+    data: bytes,
+    mode: Mode,
+    limits: ImageLimits,
+    max_pages: int,
+    where: str,
+    takes: Callable[[int], bool],
 ) -> Iterator[Pixels]:
     with _opened_pdf(data, where) as document:
         _require_pages(len(document), max_pages, where)
         if not len(document):
             raise ImageRefused(where, "not a readable document", "a PDF without pages")
         for number in range(len(document)):
-            yield _drawn(document, number, mode, limits, f"{where}, page {number + 1}")
+            if takes(number + 1):
+                yield _drawn(document, number, mode, limits, f"{where}, page {number + 1}")
 
 
 @contextmanager

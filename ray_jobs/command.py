@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -103,6 +105,23 @@ def split_config(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     if words and "=" not in words[0]:
         return Path(words[0]), list(words[1:])
     return None, list(words)
+
+
+def split_inputs(words: Sequence[str], settings: type[Settings]) -> tuple[list[str], list[str]]:
+    """Split `INPUT… key=value…` into inputs and overrides; a file that is there is an input.
+
+    A word of the form of a setting that is no file is an override, so that typing errors are named.
+    """
+    keys = tuple(f"{key}=" for key in settings.model_fields)
+    overrides = [
+        word
+        for word in words
+        if word.startswith(keys) or (re.match(r"[a-z_.]+=", word) and not os.path.exists(word))
+    ]
+    inputs = [word for word in words if word not in overrides]
+    if not inputs:
+        raise UserError("nothing to read: name images, PDF files, folders, or - (standard input)")
+    return inputs, overrides
 
 
 def last_saved(path: Path, overrides: Sequence[str]) -> Path | None:

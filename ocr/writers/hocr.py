@@ -1,5 +1,6 @@
 """A document as hOCR 1.2, one file with all pages: https://kba.github.io/hocr-spec/1.2/."""
 
+from collections.abc import Mapping
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -16,7 +17,7 @@ _DOCTYPE = (
 )
 
 
-def as_hocr(document: Document, images: dict[int, str]) -> bytes:
+def as_hocr(document: Document, images: Mapping[int, str]) -> bytes:
     """Return the document; `images` are the paths of the pages' images, by page number."""
     root = Element("html", {"xmlns": "http://www.w3.org/1999/xhtml"})
     head = child(root, "head")

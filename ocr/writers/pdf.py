@@ -5,7 +5,7 @@ Pages of a PDF stay what they are; images are embedded as they are stored (img2p
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import img2pdf
@@ -18,7 +18,7 @@ from ocr.documents import is_pdf, open_pages, page_count
 from ocr.errors import UserError, first_line
 from ocr.images import Polygon, dpi_of, encode_image
 from ocr.limits import ImageLimits
-from ocr.reading.page import TextPage, Word
+from ocr.reading.page import TextLine, TextPage, Word
 from ocr.writers.pdf_font import WIDTH, add_font
 from ocr.writers.xml import without_controls
 
@@ -27,6 +27,11 @@ _FONT = Name.LipiText
 _INVISIBLE = 3  # text rendering mode
 _DPI = 300.0  # of images that do not say theirs
 _NO_LIMITS = ImageLimits(max_pixels=2**40, max_side_px=2**30)  # it has been read already
+_SIZE = 0.8  # of the font, in line heights
+# least step from letter to letter, in font sizes: of equal letters nearer to each other, poppler
+# takes one for the shadow of the other
+_LEAST_ADVANCE = 0.15
+_GAP = 0.2  # least one between words, in font sizes
 _BASELINE = 0.2  # of a line's height: descenders hang below
 Matrix = NDArray[np.float64]  # [2, 3]: pixels of the upright page → points of the PDF page
 
@@ -86,9 +91,7 @@ def _add_text(page: Page, read: TextPage, font: pikepdf.Object) -> None:
     to_points = _to_points(page, read)
     commands = [f"BT {_INVISIBLE} Tr"]
     for line in read.lines_with_text:
-        whole = Word(line.text, line.polygon, line.confidence)
-        size = _height(line.polygon @ to_points[:, :2].T)
-        commands += [_placed(word, to_points, size) for word in line.words or (whole,)]
+        commands += _line(line, to_points)
     commands.append("ET")
     if "/Resources" not in page:
         page.Resources = Dictionary()
@@ -97,21 +100,49 @@ def _add_text(page: Page, read: TextPage, font: pikepdf.Object) -> None:
     page.contents_add(("\nQ\nq\n" + "\n".join(commands) + "\nQ\n").encode())
 
 
-def _placed(word: Word, to_points: Matrix, size: float) -> str:
-    """Return the commands that draw a word, and the space after it, along its baseline."""
+def _line(line: TextLine, to_points: Matrix) -> Iterator[str]:
+    """Yield the commands that draw a line's words, each along its baseline up to the next word.
+
+    All have one size, and each word ends before the next: from both, programs see what is one line
+    and where a space is. The size is the line's, or as much smaller as its densest word needs.
+    """
+    words = line.words or (Word(line.text, line.polygon, line.confidence),)
+    starts, ends = zip(*(_baseline(word, to_points) for word in words), strict=True)
+    reach = [*starts[1:], ends[-1]]
+    lengths = [
+        max(0.1, float(np.hypot(*(to - start)))) for start, to in zip(starts, reach, strict=True)
+    ]
+    codes = [without_controls(word.text).encode("utf-16-be") for word in words]
+    steps = [length / (len(code) / 2 + 1) for length, code in zip(lengths, codes, strict=True)]
+    height = _height(line.polygon @ to_points[:, :2].T)
+    size = max(0.1, min(_SIZE * height, min(steps) / _LEAST_ADVANCE))
+    cos, sin = _direction(starts[0], ends[-1])
+    yield f"{_FONT} {size:.3f} Tf"
+    for code, start, length in zip(codes, starts, lengths, strict=True):
+        gap = min(_GAP * size, 0.5 * length)
+        stretch = 100 * (length - gap) / (len(code) / 2 * WIDTH * size)
+        yield (
+            f"{stretch:.3f} Tz {cos:.5f} {sin:.5f} {-sin:.5f} {cos:.5f} "
+            f"{start[0]:.3f} {start[1]:.3f} Tm <{code.hex().upper()}0020> Tj"
+        )
+
+
+def _direction(start: Polygon, end: Polygon) -> tuple[float, float]:
+    """Return cosine and sine of the line's direction."""
+    length = float(np.hypot(*(end - start)))
+    return (
+        (1.0, 0.0)
+        if length < 1e-6
+        else (float((end - start)[0] / length), float((end - start)[1] / length))
+    )
+
+
+def _baseline(word: Word, to_points: Matrix) -> tuple[Polygon, Polygon]:
+    """Return where a word's baseline starts and ends, in points."""
     corners = word.polygon @ to_points[:, :2].T + to_points[:, 2]
     top_left, top_right, bottom_right, bottom_left = corners
-    start = bottom_left + _BASELINE * (top_left - bottom_left)
-    along = bottom_right + _BASELINE * (top_right - bottom_right) - start
-    length = float(np.hypot(*along)) or 1.0
-    cos, sin = along / length
-    code = without_controls(word.text).encode("utf-16-be")
-    stretch = 100 * length / (len(code) / 2 * WIDTH * size)
-    return (
-        f"{_FONT} {size:.3f} Tf {stretch:.3f} Tz "
-        f"{cos:.5f} {sin:.5f} {-sin:.5f} {cos:.5f} {start[0]:.3f} {start[1]:.3f} Tm "
-        f"<{code.hex().upper()}0020> Tj"
-    )
+    below = bottom_left + _BASELINE * (top_left - bottom_left)
+    return below, bottom_right + _BASELINE * (top_right - bottom_right)
 
 
 def _height(corners: Polygon) -> float:

@@ -11,7 +11,6 @@ from PIL import Image
 from ocr.dataset.build import build
 from ocr.dataset.config import PrepareConfig
 from ocr.errors import UserError
-from ocr.file_reading import unread_in
 from ocr.images import ImageRefused, encode_image, image_size, open_image
 from ocr.sample import Sample, Skip
 from ocr.sources.settings import CorrectionsSettings, HuggingFaceSettings, PairsSettings
@@ -256,14 +255,6 @@ def test_prepare_counts_images_without_any_contrast(tmp_path: Path) -> None:
     }
     table = build(PrepareConfig.model_validate(config)).table
     assert "image: image without contrast: 1 times, such as a" in table
-
-
-def test_what_a_folder_holds_beside_images_is_told(tmp_path: Path) -> None:
-    for name in ("a.png", "b.pdf", "c.pdf", ".d", "sub/e.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    expected = [f"warning: not read in {tmp_path}: 2 .pdf, 1 folder"]
-    assert list(unread_in([tmp_path, tmp_path / "a.png", tmp_path / "sub"])) == expected
 
 
 def test_images_that_no_metadata_names_are_counted(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""A file → its pages, their lines and texts: opened within limits, cut, read."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ocr.documents import is_pdf, open_pages, page_count
+from ocr.images import ImageRefused, Pixels, Polygon, dpi_of, image_size
+from ocr.limits import ImageLimits
+from ocr.pages import PageLine, cut_lines, lines_for
+from ocr.reading.config import LEVEL, ReadConfig
+from ocr.reading.page import TextLine, TextPage, words_on_page
+from ocr.recognizers.recognizer import Recognizer
+from ocr.recognizers.words import Span
+from ocr.sample import Reading
+
+# of files of one's own: an A3 page at 600 dpi has 70 megapixels
+LIMITS = ImageLimits(max_pixels=300_000_000, max_side_px=60_000)
+MAX_PAGES = 100_000
+_MAX_LINES = 10_000
+LINE_ASPECT = 2.5  # an image that is wider for its height is one line
+_LEAST_PAGE_PX = 200  # an image that is lower is one line
+
+
+def level_of(data: bytes, wanted: LEVEL, where: str) -> LEVEL:
+    """Return `line` or `page`: what is wanted, else by the kind and the shape of a file.
+
+    ImageRefused for a file that is no image and no PDF.
+    """
+    if wanted != "auto":
+        return wanted
+    if is_pdf(data) or page_count(data, where) > 1:
+        return "page"
+    width, height = image_size(data, LIMITS, where)
+    return "page" if height >= _LEAST_PAGE_PX and width < LINE_ASPECT * height else "line"
+
+
+def read_pages(
+    recognizer: Recognizer, data: bytes, config: ReadConfig, where: str, with_words: bool
+) -> Iterator[tuple[TextPage, Pixels]]:
+    """Yield each page that the config takes, read, with its pixels in the recogniser's mode.
+
+    ImageRefused names what cannot be opened, and pages that the document does not have.
+    """
+    numbers = [n for n in range(1, page_count(data, where) + 1) if config.takes(n)]
+    if not numbers:
+        raise ImageRefused(where, "no such page", f"it has none of pages={config.pages}")
+    dpi = None if is_pdf(data) else dpi_of(data)
+    pages = open_pages(data, recognizer.image_mode, LIMITS, MAX_PAGES, where, config.takes)
+    for number, pixels in zip(numbers, pages, strict=True):
+        found = lines_for(recognizer, pixels, _MAX_LINES)
+        read = _read(recognizer, cut_lines(pixels, found), with_words)
+        height, width = pixels.shape[:2]
+        lines = [part for line, one in zip(found, read, strict=True) for part in _parts(line, *one)]
+        yield TextPage(width, height, tuple(lines), number, dpi), pixels
+
+
+def read_lines(
+    recognizer: Recognizer, images: Sequence[Pixels], with_words: bool
+) -> list[TextPage]:
+    """Return images of one line each as pages with that line."""
+    pages = []
+    for image, (reading, spans) in zip(images, _read(recognizer, images, with_words), strict=True):
+        height, width = image.shape[:2]
+        line = _line(_rectangle(0, 0, width, height), 0.0, reading, spans)
+        pages.append(TextPage(width, height, (line,)))
+    return pages
+
+
+def _read(
+    recognizer: Recognizer, images: Sequence[Pixels], with_words: bool
+) -> list[tuple[Reading, tuple[Span, ...]]]:
+    if with_words:
+        return recognizer.read_words(images)
+    return [(reading, ()) for reading in recognizer.read(images)] if images else []
+
+
+def _parts(line: PageLine, reading: Reading, spans: tuple[Span, ...]) -> Iterator[TextLine]:
+    """Yield a line; of a recogniser of pages, the lines of its text, as strips of equal height."""
+    texts = reading.text.splitlines()
+    if len(texts) < 2:
+        yield _line(line.polygon, line.degrees, reading, spans)
+        return
+    (left, top), (right, bottom) = line.polygon.min(axis=0), line.polygon.max(axis=0)
+    edges = np.linspace(top, bottom, len(texts) + 1)
+    for text, upper, lower in zip(texts, edges, edges[1:], strict=False):
+        yield TextLine(text, reading.confidence, _rectangle(left, upper, right, lower))
+
+
+def _line(polygon: Polygon, degrees: float, reading: Reading, spans: tuple[Span, ...]) -> TextLine:
+    words = words_on_page(polygon, spans)
+    return TextLine(reading.text, reading.confidence, polygon, degrees, words)
+
+
+def _rectangle(left: float, top: float, right: float, bottom: float) -> Polygon:
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], dtype=np.float64)
