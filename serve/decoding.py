@@ -5,9 +5,9 @@ decoded in a child of its own (`serve/decoding_process.py`), which nobody else w
 memory goes back when it ends. Small images of common kinds stay in the process: a child costs
 more than they do (docs/results.md).
 
-To the child: 8 bytes of length and the arguments. Back: 8 bytes of length and JSON: {"shape"} with
-the bytes of a page (or of a line's file) after it, {"refused"}, {"died"} with an exit status, or
-{"end"}.
+To the child: the arguments and the file, each after 8 bytes of length. Back: JSON, after 8 bytes of
+length: {"shape"} with the bytes of a page (or of a line's file) after it, {"refused"}, {"died"}
+with an exit status, or {"end"}.
 """
 
 import contextlib
@@ -112,8 +112,9 @@ class Decoding:
     def _opened(
         self, what: Literal["image", "document", "lines"], data: bytes, options: dict[str, Any]
     ) -> "Pages":
-        asked = pickle.dumps((what, data, options))
-        return Pages(self, asked, options.get("where", "image"), self._limits)
+        asked = pickle.dumps((what, options))
+        head = _PREFIX.pack(len(asked)) + asked + _PREFIX.pack(len(data))
+        return Pages(self, (head, data), options.get("where", "image"), self._limits)
 
     def connect(self) -> socket.socket:
         """Return a connection to a new child."""
@@ -219,7 +220,8 @@ class Pages(Iterator[Pixels]):
             try:
                 self._connection = self._decoding.connect()
                 self._connection.settimeout(_PATIENCE * self._limits.max_decode_s)
-                self._connection.sendall(_PREFIX.pack(len(self._asked)) + self._asked)
+                for part in self._asked:  # without a copy of the file
+                    self._connection.sendall(part)
                 return self._message()
             except TimeoutError:
                 raise

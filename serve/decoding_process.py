@@ -108,9 +108,9 @@ def _child(job: socket.socket, memory: int, seconds: int) -> None:
 
 
 def _answer(job: socket.socket) -> None:
-    asked = pickle.loads(_received(job, _PREFIX.unpack(_received(job, _PREFIX.size))[0]))  # noqa: S301  from the endpoint itself
+    what, options = pickle.loads(_part(job))  # noqa: S301  from the endpoint itself
     try:
-        for about, pixels in _decoded(*asked):
+        for about, pixels in _decoded(what, _part(job), options):
             job.sendall(_message({"shape": pixels.shape, "about": about}))
             job.sendall(pixels.data.cast("B"))
         last: dict[str, Any] = {"end": True}
@@ -135,6 +135,11 @@ def _decoded(
 def _message(content: dict[str, Any]) -> bytes:
     encoded = json.dumps(content).encode()
     return _PREFIX.pack(len(encoded)) + encoded
+
+
+def _part(job: socket.socket) -> bytes:
+    (length,) = _PREFIX.unpack(_received(job, _PREFIX.size))
+    return _received(job, length)
 
 
 def _received(job: socket.socket, size: int) -> bytes:
