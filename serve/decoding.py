@@ -160,7 +160,9 @@ def _end(control: socket.socket, process: "subprocess.Popen[bytes]") -> None:
 class Pages(Iterator[Pixels]):
     """The pages of a file as its child sends them; ImageRefused where there are no (more) pages."""
 
-    def __init__(self, decoding: Decoding, asked: bytes, where: str, limits: LimitSettings) -> None:
+    def __init__(
+        self, decoding: Decoding, asked: tuple[bytes, bytes], where: str, limits: LimitSettings
+    ) -> None:
         self._decoding, self._asked, self._where, self._limits = decoding, asked, where, limits
         self._connection: socket.socket | None = None
         self._turn, self._is_closed = threading.Lock(), False

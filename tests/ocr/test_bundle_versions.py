@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from ocr.bundle import LANGUAGE_MODEL, SHIPPED, open_bundle, version
+from ocr.bundle import LANGUAGE_MODEL, SHIPPED, open_bundle
 from ocr.errors import UserError
 from ocr.recognizers.factory import load
+from ocr.version import VERSION
 from tests.support.commands import assert_refused, call
 
 
@@ -125,7 +126,7 @@ def test_a_bundle_of_another_version_or_a_damaged_one_is_one_message(
     message = refusal(bundle)
     assert all(part in message for part in says), message
     if "another version" in says:
-        assert f"than this one ({version()})" in message
+        assert f"than this one ({VERSION})" in message
 
 
 @pytest.mark.parametrize("name", PARTS)
