@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import pypdfium2 as pdfium
 from PIL import Image
 
 from ocr.images import ImageRefused, Mode, Pixels, open_image
@@ -67,6 +66,20 @@ def page_count(data: bytes, where: str = "document") -> int:
 def is_pdf(data: bytes) -> bool:
     """Return whether a file is a PDF, by its first bytes."""
     return data[:1024].lstrip()[:5] == b"%PDF-"
+
+
+def dpi_of(source: bytes) -> float | None:
+    """Return the resolution that an image file says it has; None where it says none.
+
+    Of two, the lower; 72 and 96 are what programs write that know none.
+    """
+    try:
+        with Image.open(io.BytesIO(source)) as image:
+            found = image.info.get("dpi")
+            lowest = float(min(found)) if found else 0.0
+    except Exception:  # noqa: BLE001  as in open_image: decoders raise anything
+        return None
+    return lowest if 100 <= lowest <= 2400 else None
 
 
 def _require_pages(count: int, most: int, where: str) -> None:
@@ -128,6 +141,8 @@ def _pdf_pages(
 
 @contextmanager
 def _opened_pdf(data: bytes, where: str) -> Iterator[Any]:
+    import pypdfium2 as pdfium  # reading single images needs the core dependencies alone
+
     try:
         with _pdfium:
             document = pdfium.PdfDocument(data)
@@ -147,6 +162,8 @@ def _opened_pdf(data: bytes, where: str) -> Iterator[Any]:
 
 def _drawn(document: Any, number: int, mode: Mode, limits: ImageLimits, where: str) -> Pixels:
     """Render a page at 200 dpi, or as finely as the limits allow, and refuse an illegible one."""
+    import pypdfium2 as pdfium
+
     try:
         with _pdfium:
             page = document[number]

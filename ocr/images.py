@@ -111,20 +111,6 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if image.getexif().get(_EXIF_ORIENTATION, 1) >= 5 else (width, height)
 
 
-def dpi_of(source: bytes) -> float | None:
-    """Return the resolution that an image file says it has; None where it says none.
-
-    Of two, the lower; 72 and 96 are what programs write that know none.
-    """
-    try:
-        with Image.open(io.BytesIO(source)) as image:
-            found = image.info.get("dpi")
-            lowest = float(min(found)) if found else 0.0
-    except Exception:  # noqa: BLE001  as in open_image: decoders raise anything
-        return None
-    return lowest if 100 <= lowest <= 2400 else None
-
-
 def encode_image(
     pixels: Pixels, format: Literal["PNG", "WEBP", "JPEG"] = "PNG", quality: int = 90
 ) -> bytes:

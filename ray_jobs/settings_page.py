@@ -1,6 +1,7 @@
 """docs/settings.md, written from the settings themselves: `python -m ray_jobs.settings_page`."""
 
 from ocr.dataset.config import PrepareConfig
+from ocr.reading.config import ReadConfig
 from ocr.retraining import RetrainConfig
 from ocr.settings import Settings
 from ocr.settings_reference import as_markdown, shared_as_markdown
@@ -15,6 +16,7 @@ PAGE = PROJECT / "docs" / "settings.md"
 KINDS: dict[str, type[Settings]] = {
     "train.py, train_odia.py": TrainConfig,
     "prepare.py": PrepareConfig,
+    "read.py": ReadConfig,
     "sweep.py": SweepConfig,
     "export.py": ExportRequest,
     "retrain.py": RetrainConfig,
@@ -25,8 +27,8 @@ _FAMILIES = {group: _NAMES[family] for group, family in FAMILY_GROUPS.items()}
 _INTRODUCTION = """# Settings
 
 Written by `python -m ray_jobs.settings_page` from the code; `python ray_jobs/train.py --settings
-optimizer` prints a group in the terminal, likewise `prepare.py`, `sweep.py`, `export.py`,
-`retrain.py` and `deploy.py`.
+optimizer` prints a group in the terminal, likewise `prepare.py`, `read.py`,
+`sweep.py`, `export.py`, `retrain.py` and `deploy.py`.
 
 Settings stand in a YAML file as nested groups and on the command line as `group.setting=value`.
 *On resume* says what another value means for a run that exists: `refuse` is another run,

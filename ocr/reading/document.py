@@ -1,18 +1,21 @@
 """A file → its pages, their lines and texts: opened within limits, cut, read."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocr.documents import is_pdf, open_pages, page_count
-from ocr.images import ImageRefused, Pixels, Polygon, dpi_of, image_size
+from ocr.documents import dpi_of, is_pdf, open_pages, page_count
+from ocr.images import ImageRefused, Pixels, Polygon, image_size
 from ocr.limits import ImageLimits
-from ocr.pages import PageLine, cut_lines, lines_for
 from ocr.reading.config import LEVEL, ReadConfig
 from ocr.reading.page import TextLine, TextPage, words_on_page
 from ocr.recognizers.recognizer import Recognizer
 from ocr.recognizers.words import Span
 from ocr.sample import Reading
+
+if TYPE_CHECKING:
+    from ocr.pages import PageLine
 
 # of files of one's own: an A3 page at 600 dpi has 70 megapixels
 LIMITS = ImageLimits(max_pixels=300_000_000, max_side_px=60_000)
@@ -42,6 +45,8 @@ def read_pages(
 
     ImageRefused names what cannot be opened, and pages that the document does not have.
     """
+    from ocr.pages import cut_lines, lines_for  # OpenCV; lines need the core dependencies alone
+
     numbers = [n for n in range(1, page_count(data, where) + 1) if config.takes(n)]
     if not numbers:
         raise ImageRefused(where, "no such page", f"it has none of pages={config.pages}")
@@ -75,7 +80,7 @@ def _read(
     return [(reading, ()) for reading in recognizer.read(images)] if images else []
 
 
-def _parts(line: PageLine, reading: Reading, spans: tuple[Span, ...]) -> Iterator[TextLine]:
+def _parts(line: "PageLine", reading: Reading, spans: tuple[Span, ...]) -> Iterator[TextLine]:
     """Yield a line; of a recogniser of pages, the lines of its text, as strips of equal height."""
     texts = reading.text.splitlines()
     if len(texts) < 2:

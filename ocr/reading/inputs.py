@@ -9,9 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import pyarrow.fs
-
-from ocr.dataset.arrow_cache import filesystem
 from ocr.errors import UserError
 from ocr.limits import SUFFIXES
 from ocr.settings import with_home
@@ -39,6 +36,8 @@ class Input:
             return sys.stdin.buffer.read()
         if self.is_local:
             return Path(self.name).read_bytes()
+        from ocr.dataset.arrow_cache import filesystem
+
         files, path = filesystem(self.name)
         with files.open_input_stream(path, compression=None) as stream:
             return bytes(stream.read())
@@ -110,6 +109,10 @@ def _unread(folder: Path) -> Iterator[str]:
 
 def _in_bucket(address: str) -> list[tuple[str, str]]:
     """Return the files at an address: one, all below a folder, or those of a glob."""
+    import pyarrow.fs
+
+    from ocr.dataset.arrow_cache import filesystem
+
     scheme = address.partition("://")[0]
     wild = min((address.find(c) for c in _WILD if c in address), default=-1)
     base = address if wild < 0 else address[: address.rfind("/", 0, wild)]

@@ -4,9 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs
-
-from ocr.dataset.arrow_cache import filesystem
 from ocr.errors import UserError
 from ocr.files import write_atomically
 from ocr.images import Pixels, encode_image
@@ -30,6 +27,8 @@ class Results:
         self.is_local = "://" not in self.output
         self._files, self._root = (None, self.output)
         if not self.is_local:
+            from ocr.dataset.arrow_cache import filesystem
+
             self._files, self._root = filesystem(self.output)
 
     def has(self, item: Input, first_page: int = 1) -> bool:
@@ -85,7 +84,7 @@ class Results:
         if self._files is None:
             return Path(self._root, name).is_file()
         info: Any = self._files.get_file_info(f"{self._root}/{name}")
-        return bool(info.type == pyarrow.fs.FileType.File)
+        return bool(info.is_file)
 
     def _write(self, name: str, content: bytes) -> None:
         if self._files is None:

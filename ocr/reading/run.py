@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ocr.documents import is_pdf, page_count
 from ocr.errors import UserError
 from ocr.images import Pixels, open_image, orientation_of
 from ocr.reading.config import ReadConfig
@@ -71,7 +72,7 @@ def read_each(
                 waiting.append((item, data, pixels))
                 if len(waiting) < _AT_ONCE and _bytes_of(waiting) < _BYTES_AT_ONCE:
                     continue
-                yield from _lines(recognizer, waiting, with_words)
+                yield from _lines(recognizer, waiting, with_words, with_images)
                 waiting = []
                 continue
             found: Read | UserError = _pages(
@@ -81,10 +82,10 @@ def read_each(
             found = UserError(f"{item.name}: unreadable file: {problem.strerror or problem}")
         except UserError as problem:
             found = problem
-        yield from _lines(recognizer, waiting, with_words)
+        yield from _lines(recognizer, waiting, with_words, with_images)
         waiting = []
         yield found
-    yield from _lines(recognizer, waiting, with_words)
+    yield from _lines(recognizer, waiting, with_words, with_images)
 
 
 def _bytes_of(waiting: Sequence[tuple[Input, bytes, Pixels]]) -> int:
@@ -92,13 +93,17 @@ def _bytes_of(waiting: Sequence[tuple[Input, bytes, Pixels]]) -> int:
 
 
 def _lines(
-    recognizer: Recognizer, waiting: Sequence[tuple[Input, bytes, Pixels]], with_words: bool
+    recognizer: Recognizer,
+    waiting: Sequence[tuple[Input, bytes, Pixels]],
+    with_words: bool,
+    with_images: bool,
 ) -> Iterator[Read]:
     if not waiting:
         return
     pages = read_lines(recognizer, [pixels for _, _, pixels in waiting], with_words)
-    for (item, data, _), page in zip(waiting, pages, strict=True):
-        yield Read(item, Document(item.name, (page,)), "line", data)
+    for (item, data, pixels), page in zip(waiting, pages, strict=True):
+        images = ((1, pixels),) if with_images and not _is_one_image(data) else ()
+        yield Read(item, Document(item.name, (page,)), "line", data, images)
 
 
 def _pages(
@@ -110,7 +115,7 @@ def _pages(
     with_images: bool,
 ) -> Read:
     pages, images = list[TextPage](), list[tuple[int, Pixels]]()
-    is_image = level_of(data, "auto", item.name) == "line" or _is_one_image(data)
+    is_image = _is_one_image(data)
     for page, pixels in read_pages(recognizer, data, config, item.name, with_words):
         pages.append(page)
         if with_images and not is_image:
@@ -120,8 +125,6 @@ def _pages(
 
 def _is_one_image(data: bytes) -> bool:
     """Return whether the file itself shows the page as it was read."""
-    from ocr.documents import is_pdf, page_count
-
     return not is_pdf(data) and page_count(data) == 1 and orientation_of(data, LIMITS) == 1
 
 

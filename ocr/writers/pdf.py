@@ -14,9 +14,9 @@ import pikepdf
 from numpy.typing import NDArray
 from pikepdf import Dictionary, Name, Page, Pdf
 
-from ocr.documents import is_pdf, open_pages, page_count
+from ocr.documents import dpi_of, is_pdf, open_pages, page_count
 from ocr.errors import UserError, first_line
-from ocr.images import Polygon, dpi_of, encode_image
+from ocr.images import Polygon, encode_image
 from ocr.limits import ImageLimits
 from ocr.reading.page import TextLine, TextPage, Word
 from ocr.writers.pdf_font import WIDTH, add_font

@@ -72,13 +72,19 @@ def add_font(pdf: Pdf) -> Object:
 
 @cache
 def _program() -> bytes:
-    """Return a TrueType font whose two glyphs are empty."""
+    """Return a TrueType font of two glyphs: a stroke without area from corner to corner.
+
+    It paints nothing, and has the extent of a letter: PDFium drops upright text without any.
+    """
     builder = FontBuilder(_UNITS, isTTF=True)
-    empty = TTGlyphPen(None).glyph()
-    names = [".notdef", "empty"]
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, -200))
+    pen.lineTo((int(WIDTH * _UNITS), 800))
+    pen.closePath()
+    names = [".notdef", "letter"]
     builder.setupGlyphOrder(names)
-    builder.setupCharacterMap({0x20: "empty"})
-    builder.setupGlyf(dict.fromkeys(names, empty))
+    builder.setupCharacterMap({0x20: "letter"})
+    builder.setupGlyf(dict.fromkeys(names, pen.glyph()))
     builder.setupHorizontalMetrics(dict.fromkeys(names, (int(WIDTH * _UNITS), 0)))
     builder.setupHorizontalHeader(ascent=800, descent=-200)
     builder.setupNameTable({"familyName": "LipiInvisible", "styleName": "Regular"})

@@ -10,7 +10,18 @@ from ocr.dataset.read import Dataset
 from tests.support.commands import PROJECT
 
 CORE = {"numpy", "onnxruntime", "pillow", "pydantic", "pyyaml", "rapidfuzz", "regex"}
-HEAVY = ("ray", "torch", "transformers", "deepspeed", "pyarrow", "datasets", "cv2", "jinja2")
+HEAVY = (
+    "ray",
+    "torch",
+    "transformers",
+    "deepspeed",
+    "pyarrow",
+    "datasets",
+    "cv2",
+    "jinja2",
+    "pypdfium2",
+    "pikepdf",
+)
 BLOCKED = f"import sys\nfor name in {HEAVY!r}:\n    sys.modules[name] = None\n"
 
 
