@@ -14,6 +14,7 @@ from ocr.bundle import LANGUAGE_MODEL, SHIPPED, open_bundle
 from ocr.errors import UserError
 from ocr.recognizers.factory import load
 from ocr.version import VERSION
+from tests.support.bombs import pixel_bomb
 from tests.support.commands import assert_refused, call
 
 
@@ -152,4 +153,5 @@ def test_a_damaged_manifest_is_named(content: bytes, bundle: Path) -> None:
 def test_the_script_prints_the_message_and_nothing_else(bundle: Path, tmp_path: Path) -> None:
     described(lambda values: values.update(format=2))(bundle)
     sealed(bundle)
+    (tmp_path / "a.png").write_bytes(pixel_bomb(100, 40))
     assert_refused(call("read", bundle, tmp_path / "a.png"), "has format 2", "update lipi-ocr")
