@@ -8,8 +8,24 @@ from ocr.settings import PathText, Setting, Settings
 BETTER, UNSURE, REFUSED = "better", "too few to be sure", "refused"
 VERDICT_FILE, PROGRESS_FILE = "verdict.json", "progress.json"
 USER_MISTAKE = 2  # exit status of `ray_jobs/retrain.py`: trying again would not help
+CLUSTER_AWAY = 75  # its exit status where no Ray answers, which may pass (EX_TEMPFAIL)
 MIN_CORRECTIONS = 10
 MAX_EPOCHS, MAX_BATCH_SIZE, MAX_LEARNING_RATE = 1000, 512, 0.1
+
+
+class GateSettings(Settings):
+    """What a candidate may lose, against the live model and against the first of its chain."""
+
+    max_forgetting: float = Setting(
+        0.005,
+        ge=0,
+        le=1,
+        on_resume="free",
+        description=(
+            "Largest rise of CER on the first model's validation data (upper end of the interval), "
+            "over all retrainings since; 1 where all documents are of one new kind"
+        ),
+    )
 
 
 class RetrainConfig(Settings):
@@ -115,11 +131,8 @@ class RetrainConfig(Settings):
             "Held-out lines needed to decide by an interval; with fewer, by all folds' errors"
         ),
     )
-    max_loss: float = Setting(
-        0.005,
-        ge=0,
-        on_resume="free",
-        description="Largest rise of CER on the old validation data (upper end of its interval)",
+    gate: GateSettings = Setting(
+        GateSettings(), on_resume="free", description="Conditions for the candidate"
     )
     seed: int = Setting(42, ge=0, on_resume="refuse", description="Seed of every random draw")
     save_steps: int = Setting(

@@ -262,8 +262,9 @@ def _known_keys(kind: type[Settings], parents: tuple[Any, ...]) -> list[str]:
 def tag_of(group: type[Settings]) -> Any:
     """Return the value that tells a group from the other members of its union; None without one."""
     for name in ("kind", "name", "format"):
-        if name in group.model_fields:
-            return group.model_fields[name].default
+        field = group.model_fields.get(name)
+        if field is not None and not field.is_required():
+            return field.default
     return None
 
 

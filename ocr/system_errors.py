@@ -78,12 +78,17 @@ def mistake_of(
 
 
 def is_full_disk(problem: BaseException) -> bool:
-    """Tell whether an error, or its cause, is that a disk or a quota is full."""
-    if isinstance(problem, OSError) and problem.errno in _NO_ROOM:
-        return True
-    if not isinstance(problem, UserError) and _SAYS_NO_ROOM.search(str(problem)):
-        return True
-    return problem.__cause__ is not None and is_full_disk(problem.__cause__)
+    """Tell whether an error, or one of its causes, is that a disk or a quota is full."""
+    seen = list[BaseException]()
+    cause: BaseException | None = problem
+    while cause is not None and cause not in seen:  # Ray raises an error from itself
+        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+            return True
+        if not isinstance(cause, UserError) and _SAYS_NO_ROOM.search(str(cause)):
+            return True
+        seen.append(cause)
+        cause = cause.__cause__
+    return False
 
 
 def _belongs(where: Path, path: Path) -> bool:

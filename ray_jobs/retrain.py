@@ -7,16 +7,18 @@ After a kill the same command resumes. The exit status is 0 whatever the verdict
 the candidate.
 """
 
+import sys
 from argparse import Namespace
 
-from ocr.retraining import RetrainConfig
+from ocr.ray_address import NoCluster
+from ocr.retraining import CLUSTER_AWAY, RetrainConfig
 from ocr.settings import settings_from
 from ocr.system_errors import reported
 from ray_jobs import command
 
 
-def main(arguments: Namespace) -> None:
-    """Retrain and print the verdict."""
+def main(arguments: Namespace) -> int:
+    """Retrain and print the verdict; return the exit status."""
     words = [
         f"bundle={arguments.bundle}",
         f"corrections={arguments.corrections}",
@@ -27,7 +29,12 @@ def main(arguments: Namespace) -> None:
     from trainers.retrain.run import retrain
 
     with reported(config.storage_path, "set storage_path to a folder that you may write"):
-        print(retrain(config, on_ray.train, command.this_command()))
+        try:
+            print(retrain(config, on_ray.train, command.this_command()))
+        except NoCluster as problem:
+            print(f"error: {problem}", file=sys.stderr)
+            return CLUSTER_AWAY
+    return 0
 
 
 if __name__ == "__main__":

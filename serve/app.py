@@ -14,6 +14,7 @@ from serve.config import ServeConfig
 from serve.deployment import deployment
 from serve.models import Models
 from serve.promotion import promoter
+from serve.store import keep_private
 
 
 def build(arguments: dict[str, Any]) -> Application:
@@ -27,6 +28,7 @@ def build(arguments: dict[str, Any]) -> Application:
     config = settings_from(ServeConfig, nested, words, "serve.app:build")
     path = storage_path(config.storage_path, takes_buckets=True)
     config = config.model_copy(update={"storage_path": path})
+    keep_private(path)
     bundle, entry = first_bundle(config)
     return deployment(config, bundle, entry, entry, promoter)
 

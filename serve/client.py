@@ -62,7 +62,8 @@ class Client:
         return [Reading(result["text"], result["confidence"]) for result in results]
 
     def _posted(self, files: Any) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        # bytes, since a key may be beyond ASCII
+        headers = {"Authorization": f"Bearer {self.key}".encode()} if self.key else {}
         problem, session = "", requests.Session()
         # past http_proxy, which does not know this machine
         session.trust_env = not is_this_machine(urlsplit(self.address).hostname or "")

@@ -1,10 +1,15 @@
 """Every setting of the endpoint. No torch, no ray here."""
 
+import functools
 import ipaddress
+import re
+from collections.abc import Sequence
+from typing import Literal
 
 import pydantic
 
 from ocr.limits import ImageLimits
+from ocr.retraining import GateSettings
 from ocr.settings import PathText, Setting, Settings
 
 _IMAGES = ImageLimits()
@@ -112,6 +117,35 @@ class AutoscalingSettings(Settings):
         return self
 
 
+Role = Literal["read", "correct", "train"]
+
+
+class KeySettings(Settings):
+    """A key: who has it, what its owner may do, and its SHA-256."""
+
+    name: str = Setting(
+        min_length=1,
+        max_length=80,
+        pattern=r"^[\w.@-]([\w .@-]*[\w.@-])?$",
+        on_resume="free",
+        description="Owner of the key, for the journal and for corrections",
+    )
+    role: Role = Setting(
+        "read",
+        on_resume="free",
+        description="Right of the owner: read; correct, which includes read; train (and promote), "
+        "which includes both",
+    )
+    sha256: str = Setting(
+        on_resume="free", description="SHA-256 in hex of the key (printf %s KEY | sha256sum)"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _is_digest(self) -> "KeySettings":
+        _require_digests([self.sha256])  # not a bound of the field, whose error shows the value
+        return self
+
+
 class ServeConfig(Settings):
     """One endpoint."""
 
@@ -135,7 +169,7 @@ class ServeConfig(Settings):
     host: str = Setting(
         "127.0.0.1",
         on_resume="free",
-        description="Address to listen on; any but this machine's own needs api_keys_sha256",
+        description="Address to listen on; any but this machine's own needs api_keys",
     )
     port: int = Setting(8000, ge=1, le=65535, on_resume="free", description="Port to listen on")
     num_cpus: float = Setting(
@@ -154,10 +188,20 @@ class ServeConfig(Settings):
         on_resume="free",
         description="Seconds for all replicas to load a promoted bundle, else it is rolled back",
     )
-    promote_when_sure: bool = Setting(
-        True,
+    promote_when_sure: bool | None = Setting(
+        None,
         on_resume="free",
-        description="Promote a retrained model that is better beyond doubt; false: only by hand",
+        description="Promote a retrained model that is better beyond doubt; false: only by hand; "
+        "null: true where no keys are set, false where they are",
+    )
+    gate: GateSettings = Setting(
+        GateSettings(), on_resume="free", description="Conditions for a retrained model"
+    )
+    allowed_hosts: tuple[str, ...] = Setting(
+        (),
+        on_resume="free",
+        description="Names, without a port, by which the endpoint is reached (the header Host), "
+        "beside localhost and addresses; none: any name where keys are set, else no other",
     )
     autoscaling: AutoscalingSettings = Setting(
         AutoscalingSettings(), on_resume="free", description="Number of replicas"
@@ -165,31 +209,75 @@ class ServeConfig(Settings):
     limits: LimitSettings = Setting(
         LimitSettings(), on_resume="free", description="Limits on requests"
     )
+    label_studio_url: str | None = Setting(
+        None,
+        pattern=r"^https?://[^/?#@]+/?$",
+        on_resume="free",
+        description="Address of a Label Studio that uses this endpoint: images of its tasks are "
+        "fetched there, with LABEL_STUDIO_API_KEY of the environment; none: nothing is fetched",
+    )
+    api_keys: tuple[KeySettings, ...] = Setting(
+        (),
+        on_resume="free",
+        description="Accepted keys (Authorization: Bearer KEY), a list of {name, role, sha256}; "
+        "none: no key is needed on this machine",
+    )
     api_keys_sha256: tuple[str, ...] = Setting(
         (),
         on_resume="free",
-        description="SHA-256 in hex of accepted keys (Authorization: Bearer KEY); none: no key is "
-        "needed on this machine",
+        description="SHA-256 in hex of further accepted keys, each with the role train",
     )
+
+    @functools.cached_property
+    def keys(self) -> tuple[KeySettings, ...]:
+        """All keys; one of `api_keys_sha256` is named after the first digits of its digest."""
+        unnamed = [
+            KeySettings(name=f"key {digest[:8]}", role="train", sha256=digest)
+            for digest in self.api_keys_sha256
+        ]
+        return (*self.api_keys, *unnamed)
+
+    @property
+    def promotes_when_sure(self) -> bool:
+        """Whether a retrained model that is better beyond doubt is promoted by itself."""
+        return not self.keys if self.promote_when_sure is None else self.promote_when_sure
+
+    @pydantic.field_validator("api_keys_sha256")
+    @classmethod
+    def _digests(cls, digests: tuple[str, ...]) -> tuple[str, ...]:
+        _require_digests(digests)
+        return digests
+
+    @pydantic.field_validator("allowed_hosts")
+    @classmethod
+    def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [name for name in names if not re.match(r"^[A-Za-z0-9.-]+$", name)]
+        if wrong:
+            raise ValueError(f"expected names without scheme and port, got {wrong[0]!r}")
+        return tuple(name.lower().rstrip(".") for name in names)
 
     @pydantic.model_validator(mode="after")
     def _keys_where_others_come(self) -> "ServeConfig":
-        if not self.api_keys_sha256 and not _is_loopback(self.host):
+        if not self.keys and not _is_loopback(self.host):
             raise ValueError(
-                f"host {self.host} is reached from other machines; set api_keys_sha256=[…] "
-                "(printf %s KEY | sha256sum), or host=127.0.0.1"
+                f"host {self.host} is reached from other machines; set "
+                "api_keys=[{name: ME, role: train, sha256: …}] (printf %s KEY | sha256sum), or "
+                "host=127.0.0.1"
             )
-        wrong = [digest for digest in self.api_keys_sha256 if not _is_sha256(digest)]
-        if wrong:
-            raise ValueError(
-                "api_keys_sha256: expected SHA-256 in hex (printf %s KEY | sha256sum), got "
-                f"{len(wrong)} other values; keys themselves do not belong here"
-            )
+        for field in ("name", "sha256"):
+            given = [getattr(key, field) for key in self.keys]
+            if twice := [value for value in given if given.count(value) > 1]:
+                raise ValueError(f"api_keys: the {field} {twice[0]} is given twice")
         return self
 
 
-def _is_sha256(digest: str) -> bool:
-    return len(digest) == 64 and set(digest) <= set("0123456789abcdef")
+def _require_digests(digests: Sequence[str]) -> None:
+    wrong = [digest for digest in digests if not re.fullmatch(r"[0-9a-f]{64}", digest)]
+    if wrong:
+        raise ValueError(
+            "expected SHA-256 in hex (printf %s KEY | sha256sum), got "
+            f"{len(wrong)} other values; keys themselves do not belong here"
+        )
 
 
 def _is_loopback(host: str) -> bool:

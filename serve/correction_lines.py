@@ -38,6 +38,12 @@ class Correction(pydantic.BaseModel):
     page: int = pydantic.Field(1, ge=1, description="of a document with several")
     polygon: list[tuple[float, float]] | None = pydantic.Field(None, min_length=3, max_length=64)
     degrees: float = pydantic.Field(0.0, ge=-360, le=360)
+    document: str | None = pydantic.Field(
+        None,
+        max_length=200,
+        description="the page that the line is of, where `image` is only a part of it; lines of "
+        "one page are held out together",
+    )
 
 
 class CorrectionsRequest(pydantic.BaseModel):

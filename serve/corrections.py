@@ -48,10 +48,13 @@ class Corrections:
         self._turn, self._waiting = threading.Lock(), threading.BoundedSemaphore(_MOST_WAITING)
         self._stored_bytes, self._counted_until = 0, 0.0
 
-    def put(self, asked: CorrectionsRequest, deadline: float | None = None) -> dict[str, Any]:
+    def put(
+        self, asked: CorrectionsRequest, deadline: float | None = None, by: str | None = None
+    ) -> dict[str, Any]:
         """Store all corrections, or none where one is faulty; return `{stored, unchanged, ids}`.
 
-        A correction that is stored already counts as unchanged. One request is cut at a time.
+        `by`: the name of the key that they came with. A correction that is stored already counts as
+        unchanged. One request is cut at a time.
         Raises TimeoutError after the deadline (of `time.monotonic`), with nothing stored.
         """
         texts = [_text_of(index, one.text) for index, one in enumerate(asked.corrections)]
@@ -63,14 +66,18 @@ class Corrections:
             if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 raise TimeoutError
             try:
-                return self._put_all(asked, texts, deadline)
+                return self._put_all(asked, texts, deadline, by)
             finally:
                 self._turn.release()
         finally:
             self._waiting.release()
 
     def _put_all(
-        self, asked: CorrectionsRequest, texts: Sequence[str], deadline: float
+        self,
+        asked: CorrectionsRequest,
+        texts: Sequence[str],
+        deadline: float,
+        by: str | None,
     ) -> dict[str, Any]:
         lines = dict[int, Line]()
         for line in lines_of(asked, self._limits, self._decoding, deadline):
@@ -82,9 +89,10 @@ class Corrections:
         }
         stored, ids = 0, []
         for index, (one, text) in enumerate(zip(asked.corrections, texts, strict=True)):
-            page, line = f"{pages[one.image]}-{one.page}", lines[index]
+            line = lines[index]
+            page = one.document or f"{pages[one.image]}-{one.page}"
             ids.append(line.name)
-            facts = {**_facts(one), "user": asked.user, "page": page}
+            facts = {**_facts(one), "user": asked.user, "by": by, "page": page}
             stored += self._put(line.name, line.png, text, facts)
         return {"stored": stored, "unchanged": len(ids) - stored, "ids": ids}
 
@@ -109,7 +117,7 @@ class Corrections:
             return False
         history = []
         if old:
-            before = {key: old.get(key) for key in ("corrected_text", "timestamp", "user")}
+            before = {key: old.get(key) for key in ("corrected_text", "timestamp", "user", "by")}
             history = [*old.get("history", []), before]
         else:
             self._store.put(f"{FOLDER}/{name}.png", image)

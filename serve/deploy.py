@@ -19,9 +19,11 @@ import psutil
 import ray
 import requests
 from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from ocr.errors import UserError
-from ocr.local_ray import start_local_ray
+from ocr.local_ray import protect_token, start_local_ray
 from ocr.ray_address import names_cluster, require_cluster
 from serve.app import first_bundle
 from serve.config import ServeConfig
@@ -29,8 +31,10 @@ from serve.deployment import deployment
 from serve.models import Models
 from serve.promotion import end_promoter, promoter
 from serve.running import run, state
+from serve.store import keep_private
 
 _FINISH_S = 3.0
+_END_S = 30.0  # as `serve.shutdown` waits
 _SAID_AGAIN_S = 30.0
 
 
@@ -39,6 +43,7 @@ def deploy(config: ServeConfig) -> None:
 
     Raises UserError before anything starts where the bundle or the port is not usable.
     """
+    keep_private(config.storage_path)
     models = Models(config.storage_path)
     given = models.add(config.bundle)
     if _is_running(config, models):
@@ -60,7 +65,7 @@ def deploy(config: ServeConfig) -> None:
     finally:
         _finish_haproxy()
         end_promoter()
-        serve.shutdown()
+        _end_serve()
         ray.shutdown()
 
 
@@ -70,6 +75,7 @@ def _start_ray(config: ServeConfig) -> None:
     if names_cluster():
         require_cluster()
         ray.init(**quiet)
+        protect_token()
         return
     needed = int(config.autoscaling.max_replicas * config.num_cpus) + 1
     start_local_ray(
@@ -126,6 +132,21 @@ def _finish_haproxy() -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             proxy.send_signal(signal.SIGUSR1)
     psutil.wait_procs(proxies, _FINISH_S)
+
+
+def _end_serve() -> None:
+    """End all replicas and Serve itself.
+
+    `serve.shutdown` waits in a call that ends with the death of its actor, which Ray prints as an
+    error.
+    """
+    with contextlib.suppress(ValueError, RayActorError):
+        controller = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+        ray.get(controller.graceful_shutdown.remote(wait=False), timeout=_END_S)
+        until = time.monotonic() + _END_S
+        while time.monotonic() < until:
+            ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)  # ValueError once it has ended
+            time.sleep(0.1)
 
 
 def _is_running(config: ServeConfig, models: Models) -> bool:

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ocr.errors import UserError
-from serve.auth import require_key
+from serve.auth import key_of, require_right
 from serve.batching import BatchingReader, Read
 from serve.chat import chat_answer, chat_events, chat_request, usage_of
 from serve.config import ServeConfig
@@ -23,6 +23,7 @@ from serve.errors import Refused, as_unstored
 from serve.forwarding import forwarded
 from serve.metrics import Metrics
 from serve.models import BadVote, Loaded, Models
+from serve.origin import SAFE_METHODS, require_json, require_own_origin
 from serve.page_reading import PageReader, page_result
 from serve.payloads import (
     ImagesRequest,
@@ -33,7 +34,7 @@ from serve.payloads import (
 )
 from serve.retraining import Retrainings
 from serve.routes import CHAT, OCR, is_open, routes
-from serve.store import StorageError
+from serve.store import StorageError, keep_private
 
 _UNREAD = (401, 408, 413)  # answers that do not wait for the rest of the body
 _log = logging.getLogger("ray.serve")
@@ -45,6 +46,7 @@ class Endpoint:
     """One replica behind the routes; `reconfigure` swaps its model between two batches."""
 
     def __init__(self, config: ServeConfig, revision: str, start_promoter: StartPromoter) -> None:
+        keep_private(config.storage_path)
         limits = config.limits
         self.config, self.models, self.metrics = config, Models(config.storage_path), Metrics()
         self.promoter = start_promoter(config, revision)
@@ -55,7 +57,7 @@ class Endpoint:
         )
         self.pages = PageReader(self.reader, config.batch_size, limits, decoding)
         self.corrections = Corrections(self.models.store, limits, decoding)
-        self.retrainings = Retrainings(self.models, self.corrections)
+        self.retrainings = Retrainings(self.models, self.corrections, config.gate)
         self._max_reading = limits.max_ongoing_requests + limits.max_queued_requests
         self._ongoing = self._reading = 0
         self._app = routes(self)
@@ -126,11 +128,9 @@ class Endpoint:
 
     async def _answer(self, request: Request, path: str, began: float) -> Response:
         try:
+            self._admit(request, path)
             if path in (OCR, CHAT) and request.method == "POST":
-                self._require_key(request)
                 return await self._read(request, path, began)
-            if not is_open(path):
-                self._require_key(request)
             request.state.deadline = began + self.config.limits.request_timeout_s
             async with asyncio.timeout(self._left_s(began)):
                 body = await self._body(request, began) if request.method == "POST" else b""
@@ -155,8 +155,16 @@ class Endpoint:
             message = f"{type(problem).__name__}; the log of the endpoint has more"
             return Refused(500, "internal", message).response()
 
-    def _require_key(self, request: Request) -> None:
-        require_key(request.headers.getlist("authorization"), self.config.api_keys_sha256)
+    def _admit(self, request: Request, path: str) -> None:
+        """Raise Refused unless this request may be answered; its key goes into its state."""
+        method, headers = request.method, request.headers
+        require_own_origin(method, headers, self.config)
+        if not (is_open(path) and method in SAFE_METHODS):
+            key = key_of(headers.getlist("authorization"), self.config.keys)
+            require_right(key, method, path)
+            request.state.key = key
+        if method == "POST" and path != OCR:  # whose types `images_of` knows
+            require_json(headers)
 
     async def _read(self, request: Request, path: str, began: float) -> Response:
         """Read images without FastAPI, whose machinery would cost more than the reading.

@@ -8,22 +8,22 @@ After an update of Ray, check: the names of the 22 variables below, the lines of
 haproxy.cfg that `amended` rewrites (tests/serve/test_front.py holds both against ray==2.60.0).
 """
 
-import atexit
 import os
 import re
 import shlex
-import shutil
 import socket
 import sys
-import tempfile
 from pathlib import Path
 
+from ocr.local_ray import folder_of_sockets
 from serve.config import LimitSettings
 
 # requests up to this size are retried where a replica died; reading changes nothing
 _RETRIED_BYTES = 128 * 1024
 _PORTS = 50  # of an endpoint: replicas from the first on, its own services from the last on
 _RESERVED: list[socket.socket] = []  # kept open
+_SOCKET_PATH = 97  # most characters of a path that HAProxy takes, which adds a suffix
+_OF_HAPROXYS_SOCKET = len("/") + 56 + len("/admin.sock")  # Ray adds a folder named by its node
 _QUEUE_MS = 20  # that a request waits for a replica with room before it is answered 503
 _ERRORS = {
     408: ("body_too_slow", "the request did not arrive in time"),
@@ -44,8 +44,7 @@ def use_haproxy(limits: LimitSettings) -> None:
         binary = get_haproxy_binary()
     except (ImportError, OSError):
         return
-    folder = Path(tempfile.mkdtemp(prefix="lipi-serve-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = folder_of_sockets(_OF_HAPROXYS_SOCKET, _SOCKET_PATH)
     for status, (code, message) in _ERRORS.items():
         (folder / f"{status}.http").write_text(_error(status, code, message))
     start = folder / "haproxy"

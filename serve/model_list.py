@@ -1,8 +1,11 @@
 """The stored models as `GET /v1/models` lists them, in OpenAI's shape."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from ocr.retraining import REFUSED
+from serve.journal import Entry
 from serve.models import Models
 from serve.retraining import RETRAINED
 
@@ -34,6 +37,16 @@ def listed(models: Models) -> list[dict[str, Any]]:
         }
         for id in models.ids()
     ]
+
+
+def advice_against(entries: Sequence[Entry], bundle: str) -> str | None:
+    """Return the gate's last verdict on a bundle where it was against promoting it; else None."""
+    verdicts = [
+        f"{entry['verdict']}: {entry['why']}"
+        for entry in entries
+        if entry["what"] == RETRAINED and entry["bundle"] == bundle
+    ]
+    return verdicts[-1] if verdicts and verdicts[-1].startswith(REFUSED) else None
 
 
 def _seconds(stamp: Any) -> int:

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from ocr.bundle import MANIFEST, Bundle, open_bundle
 from ocr.errors import UserError
-from ocr.files import locked
+from ocr.files import cache_dir, locked
 from ocr.images import Pixels
 from ocr.recognizers.factory import load_all
 from ocr.recognizers.recognizer import Recognizer
@@ -126,8 +126,8 @@ class Models:
 
         Replicas of one machine wait for the first; a damaged copy is fetched again.
         """
-        folder = Path(tempfile.gettempdir()) / "lipi-models" / id
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder = cache_dir() / "served" / id  # of this user alone
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(folder.parent / f".{id}.lock"):
             try:
                 _require_is(folder, id)

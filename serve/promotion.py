@@ -19,6 +19,7 @@ from serve.journal import Entry
 from serve.models import Models
 from serve.retraining import Retrainings
 from serve.running import run, state
+from serve.store import keep_private
 
 NAMESPACE, NAME = "lipi", "lipi-promoter"
 _POLL_S = 1.0
@@ -53,10 +54,11 @@ class Promoter:
     """Acts on promotions one at a time, the oldest first; one it was killed in, it repeats."""
 
     def __init__(self, config: ServeConfig, revision: str) -> None:
+        keep_private(config.storage_path)
         self._config, self._revision, self._models = config, revision, Models(config.storage_path)
         self._journal, self._woken = self._models.journal, threading.Event()
         corrections = Corrections(self._models.store, config.limits)
-        self._retrainings = Retrainings(self._models, corrections)
+        self._retrainings = Retrainings(self._models, corrections, config.gate)
         self._poll_s = _POLL_S if self._models.store.is_local else 10 * _POLL_S
         for watch in (self._watch, self._watch_training):
             threading.Thread(target=watch, daemon=True).start()
@@ -80,7 +82,7 @@ class Promoter:
             try:
                 if pending := self._retrainings.pending():
                     self._retrainings.advance(pending[0])
-                if self._config.promote_when_sure and (better := self._retrainings.better()):
+                if self._config.promotes_when_sure and (better := self._retrainings.better()):
                     why = "a retraining found it better"
                     self._models.promote(better[1], why, retraining=better[0])
                     self._woken.set()

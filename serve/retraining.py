@@ -9,7 +9,7 @@ verdict.json, bundle/)
 import shlex
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,28 @@ import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from ocr.errors import first_line
-from ocr.files import read_object, write_json
-from ocr.json_lines import read_lines
-from ocr.retraining import BETTER, MIN_CORRECTIONS, PROGRESS_FILE, USER_MISTAKE, VERDICT_FILE
+from ocr.files import write_json
+from ocr.retraining import (
+    BETTER,
+    CLUSTER_AWAY,
+    MIN_CORRECTIONS,
+    PROGRESS_FILE,
+    USER_MISTAKE,
+    VERDICT_FILE,
+    GateSettings,
+)
 from ocr.this_machine import past_proxies
 from serve.corrections import Corrections
 from serve.errors import Refused
 from serve.journal import Entry
 from serve.models import Models
+from serve.retraining_progress import progress_of, seconds_left, stored
+from serve.store import is_private
 
-RETRAINED, FAILED = "retrained", "retrain_failed"
+RETRAINED, FAILED, STOPPED = "retrained", "retrain_failed", "retrain_stopped"
+STOP = "retrain_stop"  # asked for; STOPPED once the job has ended
+_OUTCOMES = (RETRAINED, FAILED, STOPPED)
+_STATUS = {RETRAINED: "done", FAILED: "failed", STOPPED: "stopped"}
 _PROJECT = Path(__file__).resolve().parent.parent
 _MAX_ATTEMPTS, _MAX_STARTS, _LOG_LINES = 3, 10, 40
 _BUSY = (JobStatus.PENDING, JobStatus.RUNNING)
@@ -35,13 +47,16 @@ _BUSY = (JobStatus.PENDING, JobStatus.RUNNING)
 class Retrainings:
     """The retrainings of an endpoint; requests ask and look, the promoter acts."""
 
-    def __init__(self, models: Models, corrections: Corrections) -> None:
+    def __init__(
+        self, models: Models, corrections: Corrections, gate: GateSettings | None = None
+    ) -> None:
         self._models, self._corrections, self._journal = models, corrections, models.journal
+        self._gate = gate or GateSettings()
         self._failing_since: dict[str, float] = {}
         self.patience_s = 60.0  # of tries to give Ray a job
 
-    def ask(self, settings: dict[str, Any]) -> str:
-        """Add a retraining to the journal; return its id.
+    def ask(self, settings: dict[str, Any], by: str | None = None) -> str:
+        """Add a retraining to the journal; return its id. `by`: the name of the key that asks.
 
         Refused 409 while one is under way; 422 with too few corrections, or where the live model
         cannot be trained further.
@@ -59,7 +74,17 @@ class Retrainings:
         if (count := len(self._corrections.records())) < MIN_CORRECTIONS:
             message = f"{count} corrections; at least {MIN_CORRECTIONS} are needed"
             raise Refused(422, "too_few_corrections", message)
-        return self._journal.append(what="retrain", bundle=live, settings=settings)
+        named = {"by": by} if by else {}
+        return self._journal.append(what="retrain", bundle=live, settings=settings, **named)
+
+    def stop(self, id: str, by: str | None = None) -> None:
+        """Ask for the end of a retraining; Refused 404 for an unknown one, 409 for an ended one."""
+        state = self.state(id)
+        if state["ended"]:
+            raise Refused(409, "ended", f"retraining {id} is {state['status']} already")
+        if state["status"] != "stopping":
+            named = {"by": by} if by else {}
+            self._journal.append(what=STOP, of=id, bundle=state["bundle"], **named)
 
     def asked(self) -> list[Entry]:
         """Return all retrainings that were asked for, the newest first."""
@@ -68,7 +93,7 @@ class Retrainings:
     def pending(self) -> list[Entry]:
         """Return retrainings without an outcome, the oldest first."""
         entries = self._journal.entries()
-        done = {entry["of"] for entry in entries if entry["what"] in (RETRAINED, FAILED)}
+        done = {entry["of"] for entry in entries if entry["what"] in _OUTCOMES}
         return [
             entry for entry in entries if entry["what"] == "retrain" and entry["id"] not in done
         ]
@@ -98,26 +123,30 @@ class Retrainings:
     def state(self, id: str) -> dict[str, Any]:
         """Return a retraining's status, progress in [0, 1], verdict, and the end of its log.
 
-        The status is waiting, running, done or failed. Refused 404 for an unknown id.
+        The status is waiting, running, stopping, done, failed or stopped. Refused 404 for an
+        unknown id.
         """
         entries = self._journal.entries()
         asked = next((entry for entry in entries if entry["id"] == id), None)
         if asked is None or asked["what"] != "retrain":
             raise Refused(404, "not_found", f"{id[:80]}: no such retraining")
-        outcomes = (entry for entry in entries if entry["what"] in (RETRAINED, FAILED))
+        outcomes = (entry for entry in entries if entry["what"] in _OUTCOMES)
         outcome = next((entry for entry in outcomes if entry["of"] == id), None)
         folder = self._folder(id)
-        running = {} if outcome else _json(folder / "run" / PROGRESS_FILE)
+        running = {} if outcome else stored(folder / "run" / PROGRESS_FILE)
+        progress = 1.0 if outcome else progress_of(folder / "run")
         return {
             "id": id,
             "at": asked["at"],
             "bundle": asked["bundle"],
             "settings": asked["settings"],
-            "status": _status(outcome, folder),
-            "progress": 1.0 if outcome else _progress(folder / "run"),
+            "by": asked.get("by"),
+            "status": _status(outcome, _stop_of(entries, id), folder),
+            "progress": progress,
+            "seconds_left": None if outcome else seconds_left(folder, progress),
             "phase": running.get("phase", ""),
-            "attempts": len(_json(folder / "attempts.json").get("jobs", [])),
-            "verdict": _json(folder / "run" / VERDICT_FILE) or None,
+            "attempts": len(stored(folder / "attempts.json").get("jobs", [])),
+            "verdict": stored(folder / "run" / VERDICT_FILE) or None,
             "candidate": outcome.get("bundle") if outcome else None,
             "why": outcome.get("why") if outcome else None,
             "ended": outcome["at"] if outcome else None,
@@ -149,6 +178,7 @@ class Retrainings:
 
     def _advance(self, asked: Entry) -> None:
         folder = self._folder(asked["id"])
+        stop = _stop_of(self._journal.entries(), asked["id"])
         cluster = ray.get_runtime_context().gcs_address
         past_proxies([cluster.rpartition(":")[0]])
         client = JobSubmissionClient(cluster)
@@ -157,42 +187,52 @@ class Retrainings:
         if attempts:
             job = jobs.get(attempts[-1])
             if job is not None and job.status in _BUSY:
+                if stop:
+                    client.stop_job(attempts[-1])
                 return
-            if _json(folder / "run" / VERDICT_FILE):
+        if stop:
+            by = f" by {stop['by']}" if stop.get("by") else ""
+            self._note(STOPPED, asked, None, f"stopped{by}")
+            return
+        if attempts:
+            if stored(folder / "run" / VERDICT_FILE):
                 self._finish(asked, folder)
                 return
             # a job that Ray does not know died with an earlier Ray
-            most = _MAX_STARTS if job is None else _MAX_ATTEMPTS
+            is_start = job is None or job.driver_exit_code == CLUSTER_AWAY
+            most = _MAX_STARTS if is_start else _MAX_ATTEMPTS
             is_mistake = job is not None and job.driver_exit_code == USER_MISTAKE
             if len(attempts) >= most or is_mistake:
                 why = self.log(asked["id"], 3) or f"the job did not start {len(attempts)} times"
                 self._note(FAILED, asked, None, why)
                 return
-        self._submit(asked, folder, attempts, client)
+        self._submit(asked, folder, attempts, cluster)
 
-    def _submit(
-        self, asked: Entry, folder: Path, attempts: list[str], client: JobSubmissionClient
-    ) -> None:
+    def _submit(self, asked: Entry, folder: Path, attempts: list[str], cluster: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "corrections").is_dir():
             self._corrections.snapshot(folder / "corrections")
         words = [f"{key}={value}" for key, value in asked["settings"].items() if value is not None]
         script, bundle = _PROJECT / "ray_jobs" / "retrain.py", self._models.path(asked["bundle"])
         command = [sys.executable, str(script), str(bundle), str(folder / "corrections")]
-        whole = shlex.join([*command, f"storage_path={folder}", "output=run", *words])
+        gate = f"gate.max_forgetting={self._gate.max_forgetting}"
+        whole = shlex.join([*command, f"storage_path={folder}", "output=run", gate, *words])
         job = f"{_job_name(asked['id'])}{len(attempts) + 1}"
         # before the job is submitted, so that no job runs unknown
-        write_json(folder / "attempts.json", {"jobs": [*attempts, job]})
-        client.submit_job(
-            entrypoint=f"{whole} >> {shlex.quote(str(folder / 'log.txt'))} 2>&1",
+        write_json(folder / "attempts.json", {"jobs": [*attempts, job], "since": time.time()})
+        # Ray gives a job "the" cluster of its machine: the first whose process it finds there
+        own = f"RAY_ADDRESS={shlex.quote(cluster)}"
+        private = "umask 077; " if is_private(folder) else ""
+        JobSubmissionClient(cluster).submit_job(
+            entrypoint=f"{private}{own} {whole} >> {shlex.quote(str(folder / 'log.txt'))} 2>&1",
             submission_id=job,
             runtime_env={"env_vars": {"PYTHONPATH": str(_PROJECT), "LIPI_NICE": "10"}},
         )
 
     def _finish(self, asked: Entry, folder: Path) -> None:
-        verdict = _json(folder / "run" / VERDICT_FILE)
+        verdict = stored(folder / "run" / VERDICT_FILE)
         candidate = self._models.add(str(folder / "run" / "bundle"))
-        until = max(_json(file)["timestamp"] for file in (folder / "corrections").glob("*.json"))
+        until = max(stored(file)["timestamp"] for file in (folder / "corrections").glob("*.json"))
         facts = {"verdict": verdict["verdict"], "trained_until": until}
         self._note(RETRAINED, asked, candidate, "; ".join(verdict["why"]), **facts)
 
@@ -203,10 +243,17 @@ class Retrainings:
         return Path(self._models.store.root) / "retrain" / id
 
 
-def _status(outcome: Entry | None, folder: Path) -> str:
+def _status(outcome: Entry | None, stop: Entry | None, folder: Path) -> str:
     if outcome:
-        return "done" if outcome["what"] == RETRAINED else "failed"
+        return _STATUS[outcome["what"]]
+    if stop:
+        return "stopping"
     return "running" if (folder / "attempts.json").is_file() else "waiting"
+
+
+def _stop_of(entries: Sequence[Entry], id: str) -> Entry | None:
+    """Return the entry that asks for the end of a retraining."""
+    return next((entry for entry in entries if entry["what"] == STOP and entry["of"] == id), None)
 
 
 def _job_name(id: str) -> str:
@@ -215,36 +262,7 @@ def _job_name(id: str) -> str:
 
 def _attempts(id: str, folder: Path, jobs: Collection[Any]) -> list[str]:
     """Return the jobs of a retraining in their order; those Ray knows where the file is damaged."""
-    noted = _json(folder / "attempts.json").get("jobs")
+    noted = stored(folder / "attempts.json").get("jobs")
     name = _job_name(id)
     known = [str(job) for job in jobs if str(job).startswith(name)]
     return noted or sorted(known, key=lambda job: int(job.removeprefix(name)))
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """Return a file's content; empty where it is not written yet, or damaged."""
-    try:
-        return read_object(file) or {}
-    except OSError:
-        return {}
-
-
-def _progress(run: Path) -> float:
-    """Return the share of the job that is done: its parts, and within a run its steps."""
-    progress = _json(run / PROGRESS_FILE)
-    if not progress:
-        return 0.0
-    within = _share_of_run(run, progress) if progress.get("run") else 0.0
-    done = progress["part"] - 1 + min(1.0, within)
-    return float(round(min(1.0, done / progress["parts"]), 3))
-
-
-def _share_of_run(run: Path, progress: dict[str, Any]) -> float:
-    try:
-        lines = read_lines(run / progress["run"] / "metrics.jsonl").values
-        last = lines[-1] if lines else {"step": 0, "epoch": 0.0}
-        if progress["num_epochs"]:
-            return float(last["epoch"] / progress["num_epochs"])
-        return float(last["step"] / progress["max_steps"])
-    except (OSError, ValueError, KeyError):
-        return 0.0

@@ -5,7 +5,7 @@ without FastAPI's machinery.
 """
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,32 +13,23 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from serve.corrections import Corrections, CorrectionsRequest
 from serve.docs_page import page
 from serve.errors import Refused
+from serve.label_studio_routes import add_label_studio
+from serve.learning_routes import add_corrections, add_retraining
 from serve.metrics import scraped
-from serve.model_list import listed
-from serve.models import Models
-from serve.retraining import Retrainings
-from serve.schemas import CHAT_BODY, OCR_BODY, Answer, Promotion, Refusal, Retraining, Trial
+from serve.model_list import advice_against, listed
+from serve.replica import ERRORS, KEY_ERROR, READ_ERRORS, Replica, asker
+from serve.sample import sample_page
+from serve.schemas import CHAT_BODY, OCR_BODY, Answer, Promotion, Refusal, Trial
 
 OCR, CHAT = "/v1/ocr", "/v1/chat/completions"
-_OPEN = {"/", "/favicon.ico", "/healthz", "/readyz", "/docs", "/openapi.json"}
-_OPEN_FILES = {"/web/app.js", "/web/style.css"}
+_OPEN = {"/", "/favicon.ico", "/healthz", "/readyz", "/health", "/docs", "/openapi.json"}
 _CODES = {404: "not_found", 405: "method_not_allowed"}
-_READ_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal} for status in (400, 401, 408, 413, 415, 422, 503, 504)
-}
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Refusal} for status in (400, 401, 404, 409, 413, 422, 503, 507)
-}
-_KEY_ERROR: dict[int | str, dict[str, Any]] = {401: {"model": Refusal}}
 _WEB = Path(__file__).parent / "web"
-_TYPES = {
-    "index.html": "text/html; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
-}
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_FILES = {file.name: file.read_bytes() for file in _WEB.iterdir() if file.suffix in _KINDS}
+_OPEN_FILES = {f"/web/{name}" for name in _FILES}
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -49,25 +40,9 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-
-
-class Replica(Protocol):
-    """The parts of an endpoint's replica that routes use."""
-
-    models: Models
-    corrections: Corrections
-    retrainings: Retrainings
-    promoter: Any
-
-    @property
-    def model(self) -> str:
-        """The id of the model that reads new requests; empty while none is loaded."""
-        ...
-
-    @property
-    def stuck_s(self) -> float:
-        """Seconds that a batch has been read for, if more than the limit; else 0."""
-        ...
+# one page with its style in it, and no script
+_DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+_DOCS_HEADERS = {**_HEADERS, "Content-Security-Policy": f"{_DOCS_POLICY}; base-uri 'none'"}
 
 
 def is_open(path: str) -> bool:
@@ -87,8 +62,11 @@ def routes(replica: Replica) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Refused, _refused)
-    for add in (_web_page, _operation, _reading, _models, _promotions, _corrections, _retraining):
+    for add in (_web_page, _operation, _about, _reading, _models, _promotions):
         add(app, replica)
+    add_corrections(app, replica)
+    add_retraining(app, replica)
+    add_label_studio(app, replica)
     return app
 
 
@@ -115,23 +93,29 @@ async def _refused(_: Request, problem: Exception) -> Response:
 
 def _web_page(app: FastAPI, _: Replica) -> None:
     """Add the web page and its files."""
-    files = {name: (_WEB / name).read_bytes() for name in _TYPES}
 
     @app.get("/", include_in_schema=False)
     async def web() -> Response:
-        return Response(files["index.html"], headers=_HEADERS, media_type=_TYPES["index.html"])
+        return _file("index.html")
 
     @app.get("/web/{name}", include_in_schema=False)
-    async def web_file(name: Literal["app.js", "style.css"]) -> Response:
-        return Response(files[name], headers=_HEADERS, media_type=_TYPES[name])
+    async def web_file(name: str) -> Response:
+        if name not in _FILES:
+            raise Refused(404, "not_found", f"{name[:80]}: no such file")
+        return _file(name)
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def icon() -> Response:
         return Response(status_code=204)
 
 
+def _file(name: str) -> Response:
+    kind = f"{_KINDS[Path(name).suffix]}; charset=utf-8"
+    return Response(_FILES[name], headers=_HEADERS, media_type=kind)
+
+
 def _operation(app: FastAPI, replica: Replica) -> None:
-    """Add health, metrics and the description of the API."""
+    """Add health and metrics."""
 
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> dict[str, str]:
@@ -156,7 +140,7 @@ def _operation(app: FastAPI, replica: Replica) -> None:
         "/metrics",
         tags=["operation"],
         response_class=PlainTextResponse,
-        responses=_KEY_ERROR,
+        responses=KEY_ERROR,
     )
     async def metrics() -> PlainTextResponse:
         """Counts, seconds and batches of all replicas for Prometheus.
@@ -165,19 +149,30 @@ def _operation(app: FastAPI, replica: Replica) -> None:
         """
         return PlainTextResponse(await scraped(), media_type="text/plain; version=0.0.4")
 
+
+def _about(app: FastAPI, _: Replica) -> None:
+    """Add the description of the API and what a key may do."""
+
+    @app.get("/v1/key", tags=["operation"], responses=KEY_ERROR)
+    async def key(request: Request) -> dict[str, str | None]:
+        """The owner and the role of the key; a role of train where no keys are asked for."""
+        given = request.state.key
+        return {"name": asker(request), "role": given.role if given else "train"}
+
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(page(app.openapi()))
+    async def docs(request: Request) -> HTMLResponse:
+        address = str(request.base_url).rstrip("/")
+        return HTMLResponse(page(app.openapi(), address), headers=_DOCS_HEADERS)
 
 
-def _reading(app: FastAPI, _: Replica) -> None:
-    """Describe the two routes that `Endpoint` answers itself."""
+def _reading(app: FastAPI, replica: Replica) -> None:
+    """Describe the two routes that `Endpoint` answers itself, and add a sample to read."""
 
     @app.post(
         OCR,
         tags=["reading"],
         response_model=Answer,
-        responses=_READ_ERRORS,
+        responses=READ_ERRORS,
         openapi_extra={"requestBody": OCR_BODY},
     )
     async def ocr(level: Literal["line", "page"] = "line", detail: str | None = None) -> None:
@@ -190,28 +185,33 @@ def _reading(app: FastAPI, _: Replica) -> None:
     @app.post(
         CHAT,
         tags=["reading"],
-        responses=_READ_ERRORS,
+        responses=READ_ERRORS,
         openapi_extra={"requestBody": CHAT_BODY},
     )
     async def chat() -> dict[str, Any]:
         """Read the images (data URIs) of the last user message, as OpenAI's API answers."""
         return {}
 
+    @app.get("/v1/sample", tags=["reading"], responses=ERRORS)
+    def sample() -> Response:
+        """A page of a few lines that the live model was evaluated on, to try it with."""
+        return Response(sample_page(replica.models, replica.model), media_type="image/png")
+
 
 def _models(app: FastAPI, replica: Replica) -> None:
     """Add the list of models and the journal."""
 
-    @app.get("/v1/models", tags=["models"], responses=_KEY_ERROR)
+    @app.get("/v1/models", tags=["models"], responses=KEY_ERROR)
     def models() -> dict[str, Any]:
         """All stored models in OpenAI's shape; the `live` one reads."""
         return {"object": "list", "data": listed(replica.models)}
 
-    @app.get("/v1/models/journal", tags=["models"], responses=_KEY_ERROR)
+    @app.get("/v1/models/journal", tags=["models"], responses=KEY_ERROR)
     def journal() -> list[dict[str, Any]]:
         """All requests for models and their outcomes, the oldest first."""
         return replica.models.journal.entries()
 
-    @app.get("/v1/models/{id}", tags=["models"], responses=_ERRORS)
+    @app.get("/v1/models/{id}", tags=["models"], responses=ERRORS)
     def model(id: str) -> dict[str, Any]:
         """One stored model in OpenAI's shape."""
         known = {value["id"]: value for value in listed(replica.models)}
@@ -224,75 +224,36 @@ def _models(app: FastAPI, replica: Replica) -> None:
 def _promotions(app: FastAPI, replica: Replica) -> None:
     """Add what changes the served model."""
 
-    @app.post("/v1/models/promote", tags=["models"], status_code=202, responses=_ERRORS)
-    def promote(asked: Promotion) -> dict[str, str]:
-        """Serve another model without dropping a request; roll back by promoting the old one."""
-        promotion = replica.models.promote(asked.bundle, asked.why)
-        replica.promoter.wake.remote()
-        return {"promotion": promotion, "see": f"/v1/models/promotions/{promotion}"}
+    @app.post("/v1/models/promote", tags=["models"], status_code=202, responses=ERRORS)
+    def promote(asked: Promotion, request: Request) -> dict[str, str]:
+        """Serve another model without dropping a request; roll back by promoting the old one.
 
-    @app.post("/v1/models/traffic", tags=["models"], status_code=202, responses=_ERRORS)
-    def traffic(asked: Trial) -> dict[str, str]:
+        What the gate refused may be promoted; `against` says so, here and in the journal.
+        """
+        against = advice_against(replica.models.journal.entries(), asked.bundle)
+        more = {"by": asker(request), "against": against}
+        noted: dict[str, Any] = {name: value for name, value in more.items() if value}
+        promotion = replica.models.promote(asked.bundle, asked.why, **noted)
+        replica.promoter.wake.remote()
+        see = {"promotion": promotion, "see": f"/v1/models/promotions/{promotion}"}
+        return {**see, "against": against} if against else see
+
+    @app.post("/v1/models/traffic", tags=["models"], status_code=202, responses=ERRORS)
+    def traffic(asked: Trial, request: Request) -> dict[str, str]:
         """Try a candidate on a share of the requests, beside the live model.
 
         Corrections show which reads better (`/v1/corrections/stats`). A promotion ends the trial.
         """
-        promotion = replica.models.promote(asked.candidate, what="traffic", share=asked.share)
+        more: dict[str, Any] = {"by": name} if (name := asker(request)) else {}
+        bundle, share = asked.candidate, asked.share
+        promotion = replica.models.promote(bundle, what="traffic", share=share, **more)
         replica.promoter.wake.remote()
         return {"promotion": promotion, "see": f"/v1/models/promotions/{promotion}"}
 
-    @app.get("/v1/models/promotions/{promotion}", tags=["models"], responses=_ERRORS)
+    @app.get("/v1/models/promotions/{promotion}", tags=["models"], responses=ERRORS)
     def outcome(promotion: str) -> dict[str, Any]:
         """The outcome: live, refused, rolled_back or superseded; pending before there is one."""
         journal = replica.models.journal
         if promotion not in [entry["id"] for entry in journal.entries()]:
             raise Refused(404, "not_found", f"{promotion[:80]}: no such promotion")
         return journal.outcome(promotion) or {"what": "pending", "of": promotion}
-
-
-def _corrections(app: FastAPI, replica: Replica) -> None:
-    """Add corrections and their statistics."""
-
-    @app.post("/v1/corrections", tags=["learning"], status_code=201, responses=_ERRORS)
-    def correct(asked: CorrectionsRequest, request: Request) -> dict[str, Any]:
-        """Store corrections: all of them, or none where one is faulty; repeats are stored once."""
-        return replica.corrections.put(asked, request.state.deadline)
-
-    @app.get("/v1/corrections/stats", tags=["learning"], responses=_KEY_ERROR)
-    def stats() -> dict[str, Any]:
-        """Counts of corrections, those not trained on yet, and error rates by day and model."""
-        return replica.corrections.stats(replica.retrainings.trained_until())
-
-
-def _retraining(app: FastAPI, replica: Replica) -> None:
-    """Add retraining on corrections."""
-
-    @app.post("/v1/retrain", tags=["learning"], status_code=202, responses=_ERRORS)
-    def retrain(asked: Retraining) -> dict[str, str]:
-        """Train the live model further on all corrections and evaluate the candidate.
-
-        One retraining runs at a time, as a Ray job of `ray_jobs/retrain.py`.
-        """
-        id = replica.retrainings.ask(asked.model_dump(exclude_none=True))
-        return {"retraining": id, "see": f"/v1/retrain/{id}"}
-
-    @app.get("/v1/retrain", tags=["learning"], responses=_KEY_ERROR)
-    def retrainings() -> list[dict[str, Any]]:
-        """All retrainings that were asked for, the newest first."""
-        return replica.retrainings.asked()
-
-    @app.get("/v1/retrain/{id}", tags=["learning"], responses=_ERRORS)
-    def retraining(id: str) -> dict[str, Any]:
-        """Status (waiting, running, done, failed), progress in [0, 1], verdict, candidate, log."""
-        return replica.retrainings.state(id)
-
-    @app.get(
-        "/v1/retrain/{id}/log",
-        tags=["learning"],
-        response_class=PlainTextResponse,
-        responses=_ERRORS,
-    )
-    def log(id: str) -> PlainTextResponse:
-        """The whole output of the job."""
-        replica.retrainings.state(id)
-        return PlainTextResponse(replica.retrainings.log(id))

@@ -8,6 +8,8 @@ import errno
 import hashlib
 import json
 import logging
+import os
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -39,6 +41,26 @@ class StorageFull(StorageError):
     """A file for which the storage has no room."""
 
 
+def keep_private(location: str) -> None:
+    """Make a storage folder for this user alone, and so what this process writes into it.
+
+    A folder that is there keeps its rights, and one that others may enter this process's umask.
+    """
+    if "://" in location:
+        return
+    folder = Path(location)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    if is_private(folder):
+        os.umask(0o077)
+
+
+def is_private(folder: Path) -> bool:
+    """Return whether a folder is its owner's alone."""
+    return not stat.S_IMODE(folder.stat().st_mode) & 0o077
+
+
 class Store:
     """A folder (a path, or s3://bucket/folder) of small files.
 
@@ -68,6 +90,16 @@ class Store:
                     stream.write(content)
         except (pa.ArrowException, OSError) as problem:
             raise self._unwritten(name, problem) from None
+
+    def remove(self, name: str) -> bool:
+        """Remove a file; return whether it was there. StorageError where it stays."""
+        try:
+            self.files.delete_file(f"{self.root}/{name}")
+        except FileNotFoundError:
+            return False
+        except (pa.ArrowException, OSError) as problem:
+            raise self._unwritten(name, problem) from None
+        return True
 
     def _unwritten(self, name: str, problem: Exception) -> StorageError:
         is_full = isinstance(problem, OSError) and problem.errno in _FULL

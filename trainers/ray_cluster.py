@@ -19,7 +19,7 @@ import torch
 from ray.train import ScalingConfig
 
 from ocr.errors import UserError, first_line
-from ocr.local_ray import start_local_ray
+from ocr.local_ray import protect_token, start_local_ray
 from ocr.ray_address import NoCluster, names_cluster, require_cluster
 from trainers.config import TrainConfig
 from trainers.ray_preflight import preflight
@@ -37,6 +37,7 @@ def _start(cores: int | None = None) -> None:
             raise NoCluster(
                 f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {first_line(problem)}"
             ) from None
+        protect_token()
         return
     start_local_ray(num_cpus=cores, include_dashboard=False, **options)
 

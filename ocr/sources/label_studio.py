@@ -26,7 +26,7 @@ _IMAGE_KEYS = ("image", "ocr", "img", "captioning", "file_upload")
 _TEXT_KEYS = ("transcription", "text", "label", "caption")
 
 
-class _Region(NamedTuple):
+class Region(NamedTuple):
     """A region of a task: its id, its corners in percent (None: the whole image), its text."""
 
     id: str
@@ -53,7 +53,7 @@ def files(settings: LabelStudioSettings) -> Iterator[Path]:
     """Yield the images that the tasks name."""
     for task in _tasks(settings.path):
         try:
-            yield _root(settings) / (find_named(_root(settings), _image_of(task) or "") or "")
+            yield _root(settings) / (find_named(_root(settings), image_of(task) or "") or "")
         except FileRefused:
             continue
 
@@ -82,11 +82,11 @@ def _tasks(path: str) -> list[Any]:
 
 
 def _read_task(settings: LabelStudioSettings, task: Any, where: str) -> Iterator[Sample | Skip]:
-    named = _image_of(task)
+    named = image_of(task)
     if named is None:
         yield Skip(where, "missing image", "no key of the task names an image")
         return
-    regions = list(_regions(task))
+    regions = list(regions_of(task))
     if not regions:
         yield Skip(where, NOT_ANNOTATED, named)
         return
@@ -115,7 +115,7 @@ class _Reader:
         self._limits = ImageLimits(settings.max_page_pixels, max_side_px=65_535)
         self._page: Pixels | None = None
 
-    def read(self, region: _Region, where: str) -> Sample | Skip:
+    def read(self, region: Region, where: str) -> Sample | Skip:
         """Return the sample of a region."""
         if region.text is None:
             return Skip(where, "region without text")
@@ -143,7 +143,7 @@ class _Reader:
         return open_image(self._data, "as it is", self._limits, self._name, upright)
 
 
-def _image_of(task: Any) -> str | None:
+def image_of(task: Any) -> str | None:
     """Return the image that a task names, under a usual key or the one whose value looks so."""
     data = task.get("data", task) if isinstance(task, dict) else None
     if not isinstance(data, dict):
@@ -154,7 +154,8 @@ def _image_of(task: Any) -> str | None:
     return next(iter([*usual, *looking]), None)
 
 
-def _regions(task: Any) -> Iterator[_Region]:
+def regions_of(task: Any) -> Iterator[Region]:
+    """Yield the regions of a task's newest annotation, each with its text."""
     if "data" not in task:
         yield from _of_minimal(task)
         return
@@ -168,7 +169,7 @@ def _regions(task: Any) -> Iterator[_Region]:
     yield from _of_results([one for one in newest.get("result", []) if isinstance(one, dict)])
 
 
-def _of_results(results: list[dict[str, Any]]) -> Iterator[_Region]:
+def _of_results(results: list[dict[str, Any]]) -> Iterator[Region]:
     """Join the parts of each region, which have its id: the shape, its labels, its text."""
     joined: dict[str, dict[str, Any]] = {}
     for number, result in enumerate(results):
@@ -177,10 +178,10 @@ def _of_results(results: list[dict[str, Any]]) -> Iterator[_Region]:
             sizes = {key: result[key] for key in _SIZE if result.get(key)}
             joined.setdefault(str(result.get("id", number)), {}).update({**sizes, **value})
     for id, value in joined.items():
-        yield _Region(id, _corners(value), _one_text(value.get("text")), _size(value))
+        yield Region(id, _corners(value), _one_text(value.get("text")), _size(value))
 
 
-def _of_minimal(task: dict[str, Any]) -> Iterator[_Region]:
+def _of_minimal(task: dict[str, Any]) -> Iterator[Region]:
     """Yield the regions of JSON-MIN, where shapes and texts are lists in the same order."""
     shapes: list[dict[str, Any]] = next(
         (value for value in task.values() if _are_shapes(value)), []
@@ -188,13 +189,13 @@ def _of_minimal(task: dict[str, Any]) -> Iterator[_Region]:
     text = next((task[key] for key in _TEXT_KEYS if key in task), None)
     texts = text if isinstance(text, list) else [] if text is None else [text]
     if not shapes:
-        yield from (_Region("image", None, _one_text(texts)) for _ in texts[:1])
+        yield from (Region("image", None, _one_text(texts)) for _ in texts[:1])
         return
     if len(texts) != len(shapes):
         problem = {"shapes": len(shapes), "texts": len(texts)}
         texts = [problem] * len(shapes)  # named as malformed
     for number, (shape, one) in enumerate(zip(shapes, texts, strict=True)):
-        yield _Region(str(number), _corners(shape), one, _size(shape))
+        yield Region(str(number), _corners(shape), one, _size(shape))
 
 
 def _are_shapes(value: Any) -> bool:

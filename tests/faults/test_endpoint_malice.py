@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import requests
 from PIL import Image
@@ -350,23 +349,6 @@ def test_a_request_that_takes_too_long_ends_with_504_and_the_replica_lives(
                 break
         assert later.json().get("text") == words[1][0], later.text
         assert [process.pid for process in running.processes(REPLICA)] == pids
-
-
-def test_nothing_of_the_endpoint_listens_for_others(running: Running) -> None:
-    """Ray's own processes (GCS, raylet, agents) listen as Ray has it, and ask for its token."""
-    found = {
-        (process.name(), connection.laddr.ip)
-        for process in psutil.Process(running.process.pid).children(recursive=True)
-        if process.name().startswith("haproxy")
-        or any(
-            30000 <= c.laddr.port < 31000 for c in process.net_connections() if c.status == "LISTEN"
-        )
-        for connection in process.net_connections()
-        if connection.status == "LISTEN"
-        and (process.name().startswith("haproxy") or 30000 <= connection.laddr.port < 31000)
-    }
-    assert found
-    assert {address for _, address in found} == {"127.0.0.1"}, found
 
 
 def test_no_text_is_logged(running: Running, words: Words) -> None:

@@ -48,12 +48,13 @@ BASES: list[tuple[type[Settings], dict[str, Any]]] = [
         SweepConfig,
         {"sweep_name": "s", "base": "b", "space": {"a.b": {"choice": [1]}}, "trials": 1},
     ),
-    (ServeConfig, {"bundle": "odia", "api_keys_sha256": ["0" * 64]}),
+    (ServeConfig, {"bundle": "odia", "api_keys": [{"name": "a", "sha256": "0" * 64}]}),
     (RetrainConfig, {"bundle": "odia", "corrections": "c"}),
     (ExportRequest, {}),
 ]
 # texts with a grammar of their own, which refuse most words
 GRAMMAR = {"group_pattern", "run_name", "sweep_name", "repo_id", "hub_repo", "script"}
+GRAMMAR |= {"label_studio_url", "name", "sha256"}
 PATHS = {
     *("path", "images", "texts", "fonts", "dictionary", "character_dict_path", "output"),
     *("storage_path", "train", "validation", "replay", "init_from", "resume_from", "llama_cpp"),
@@ -80,7 +81,7 @@ def texts_of(kind: type[Settings], values: Any, prefix: str = "") -> list[tuple[
         groups = list(groups_in(field.annotation))
         if isinstance(given, list) and groups:
             for index, item in enumerate(given):
-                one = next(group for group in groups if tag_of(group) == item["format"])
+                one = next(group for group in groups if tag_of(group) == item.get("format"))
                 found += texts_of(one, item, f"{prefix}{name}.{index}.")
         elif groups and not any(issubclass(group, SourceSettings) for group in groups):
             inner = given if isinstance(given, dict) else {}

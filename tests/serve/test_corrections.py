@@ -19,6 +19,7 @@ from ocr.dataset.prepared import open_training
 from ocr.images import encode_image, open_image
 from ocr.sources.settings import CorrectionsSettings
 from serve.config import LimitSettings
+from serve.correction_list import CorrectionList
 from serve.corrections import Corrections, CorrectionsRequest
 from serve.errors import Refused
 from serve.store import Store
@@ -212,3 +213,20 @@ def test_statistics_tell_errors_by_day_and_model_and_what_waits(
     assert corrections.stats(newest)["waiting"] == 0
     corrections.snapshot(tmp_path / "snapshot")
     assert len(list((tmp_path / "snapshot").glob("*.png"))) == 2
+
+
+def test_an_export_is_bounded_and_lines_of_one_document_stay_together(
+    corrections: Corrections, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = {name: png(number) for number, name in enumerate("abc")}
+    lines = [{"image": name, "text": name, "document": "page 7"} for name in images]
+    corrections.put(told(*lines, images=images), by="ward 3")
+    records = corrections.records().values()
+    assert {(one["page"], one["by"]) for one in records} == {("page 7", "ward 3")}
+    listed = CorrectionList(corrections, Store(str(tmp_path)))
+    monkeypatch.setattr("serve.correction_list._MOST_BYTES", 2 * len(images["a"]) + 10)
+    with pytest.raises(Refused, match="ask for fewer at once") as caught:
+        listed.export(1, 3, "zip")
+    assert caught.value.status == 413
+    fewer = listed.export(2, 2, "zip")
+    assert fewer.headers["X-Pages"] == "2"

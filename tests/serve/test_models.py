@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from ocr.errors import UserError
+from serve.model_list import advice_against
 from serve.models import Models
 from tests.support.buckets import bucket_server
 from tests.support.commands import assert_refused, call
@@ -105,3 +106,13 @@ def test_a_storage_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> Non
         "file/models/",
         "cannot be written",
     )
+
+
+def test_a_promotion_against_the_gates_advice_says_so() -> None:
+    entries = [
+        {"what": "retrained", "bundle": "a-r1@1", "verdict": "refused", "why": "it forgets: CER"},
+        {"what": "retrained", "bundle": "a-r1@2", "verdict": "better", "why": "held-out"},
+        {"what": "promote", "bundle": "a-r1@1"},
+    ]
+    assert advice_against(entries, "a-r1@1") == "refused: it forgets: CER"
+    assert [advice_against(entries, bundle) for bundle in ("a-r1@2", "a@0")] == [None, None]

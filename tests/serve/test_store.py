@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -148,7 +149,7 @@ def test_a_correction_that_found_the_disk_full_is_stored_when_it_is_sent_again(
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("LIPI_CACHE", str(tmp_path))
     with bucket_server() as client:
         yield client
 
@@ -165,7 +166,9 @@ def test_a_bundle_of_a_bucket_is_fetched_once_a_node_and_again_where_damaged(
         except BaseException as problem:  # noqa: BLE001  shown below
             found.append(problem)
 
-    folder = tmp_path / "lipi-models" / odia
+    folder = tmp_path / "served" / odia
+    assert stat.S_IMODE(Models("s3://lipi/serve").path(odia).parent.stat().st_mode) == 0o700
+    shutil.rmtree(folder)
     for _ in range(6):
         replicas = [threading.Thread(target=replica) for _ in range(4)]
         for each in replicas:

@@ -60,6 +60,7 @@ def test_words_are_read_corrected_by_keyboard_and_saved_once(
     with opened(chromium, running.address) as page:
         page.check("input[value=line]")
         read(page, list(words))
+        page.select_option("#order", "certainty")
         sure = [
             float(told.split()[0]) for told in page.locator("#lines .under b").all_inner_texts()
         ]

@@ -1,5 +1,6 @@
 """The promotion gate's decisions, how corrections are divided, and a whole retraining."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from hypothesis import strategies as st
 
 from ocr.bundle import open_bundle
 from ocr.dataset.read import Dataset
-from ocr.evaluation import Evaluation, Line, compare
-from ocr.images import encode_image, open_image
+from ocr.evaluation import Evaluation, Line, compare, evaluate
+from ocr.images import open_image
 from ocr.recognizers.factory import load
 from ocr.retraining import BETTER, REFUSED, UNSURE, RetrainConfig
+from ocr.sample import Reading
+from tests.support.corrected import twelve_corrections
 from tests.support.tiny import train_here
+from trainers.retrain.first import first_of, id_of
 from trainers.retrain.gate import decide
 from trainers.retrain.run import divided, retrain
 
@@ -43,7 +47,7 @@ def test_clearly_better_on_held_out_lines_is_better() -> None:
         SAME,
         compare(evaluation(drawn(4, 60)), evaluation(drawn(1, 60, 2))),
         held_out=True,
-        max_loss=0.005,
+        max_forgetting=0.005,
     )
     assert (verdict.verdict, verdict.judged_by) == (BETTER, "held-out lines")
     assert verdict.corrections.high < 0
@@ -55,7 +59,7 @@ def test_a_difference_that_the_lines_do_not_show_is_refused() -> None:
         SAME,
         compare(evaluation(drawn(2.0, 60)), evaluation(drawn(1.9, 60, 3))),
         held_out=True,
-        max_loss=0.005,
+        max_forgetting=0.005,
     )
     assert verdict.verdict == REFUSED
     assert "not better beyond doubt on held-out corrections" in verdict.why[0]
@@ -71,7 +75,7 @@ def test_what_forgets_is_refused_however_well_it_reads_the_corrections() -> None
         forgot,
         compare(evaluation(drawn(4, 60)), evaluation([0] * 60)),
         held_out=True,
-        max_loss=0.005,
+        max_forgetting=0.005,
     )
     assert verdict.verdict == REFUSED
     assert verdict.why[0].startswith("it forgets: CER")
@@ -81,7 +85,7 @@ def test_what_forgets_is_refused_however_well_it_reads_the_corrections() -> None
             forgot,
             compare(evaluation(drawn(4, 60)), evaluation([0] * 60)),
             held_out=True,
-            max_loss=0.05,
+            max_forgetting=0.05,
         ).verdict
         == BETTER
     )
@@ -90,10 +94,54 @@ def test_what_forgets_is_refused_however_well_it_reads_the_corrections() -> None
 @pytest.mark.parametrize(("new", "verdict"), [(2, UNSURE), (5, REFUSED)])
 def test_of_few_lines_the_folds_total_decides_and_a_person(new: int, verdict: str) -> None:
     found = decide(
-        SAME, compare(evaluation([4] * 12), evaluation([new] * 12)), held_out=False, max_loss=0.005
+        SAME,
+        compare(evaluation([4] * 12), evaluation([new] * 12)),
+        held_out=False,
+        max_forgetting=0.005,
     )
     assert (found.verdict, found.judged_by) == (verdict, "folds")
     assert f"48 → {12 * new}" in found.why[0]
+
+
+def worse_by(points: float, seed: int) -> Evaluation:
+    """1,500 lines of a chain, so many points of CER above its first model's 5 %."""
+    lost = np.random.default_rng(seed).random(1500) < points / 5
+    wrong = np.array(drawn(1.0, 1500)) + lost
+    return evaluation(wrong.clip(0, 20).tolist())
+
+
+def test_three_retrainings_may_not_lose_three_times_what_one_may() -> None:
+    """Each loses 0.3 points of 0.5 that are allowed; the second step is refused, and the third."""
+    chain = [worse_by(0.3 * step, 7) for step in range(4)]
+    gain = compare(evaluation(drawn(4, 60)), evaluation([0] * 60))
+    alone = [
+        decide(compare(old, new), gain, held_out=True, max_forgetting=0.005)
+        for old, new in itertools.pairwise(chain)
+    ]
+    assert [verdict.verdict for verdict in alone] == [BETTER] * 3, "as each for itself"
+    found = [
+        decide(
+            compare(chain[step - 1], chain[step]),
+            gain,
+            held_out=True,
+            max_forgetting=0.005,
+            since_first=compare(chain[0], chain[step]) if step > 1 else None,
+        )
+        for step in (1, 2, 3)
+    ]
+    assert [verdict.verdict for verdict in found] == [BETTER, REFUSED, REFUSED]
+    assert found[1].why[0].startswith("it forgets, with the retrainings before it: CER")
+    assert found[1].since_first is not None
+    lost = found[1].since_first.new_cer - found[1].since_first.old_cer
+    assert lost == pytest.approx(0.006, abs=1e-3)
+    wide = decide(
+        compare(chain[2], chain[3]),
+        gain,
+        held_out=True,
+        max_forgetting=0.05,
+        since_first=compare(chain[0], chain[3]),
+    )
+    assert wide.verdict == BETTER and "since the first model" in wide.why[0]
 
 
 @given(st.lists(st.integers(0, 12).map(str), min_size=10, max_size=80), st.integers(2, 6))
@@ -119,15 +167,11 @@ def test_parts_are_alike_and_tear_no_page_apart(groups: list[str], parts: int) -
         assert max(map(len, found)) - min(map(len, found)) <= 1
 
 
-def twelve_corrections(folder: Path) -> Path:
-    data = Dataset.open("odia_words", "validation")
-    folder.mkdir()
-    for index in range(12):
-        image = encode_image(open_image(data.image_bytes(index)))
-        (folder / f"{index:02}.png").write_bytes(image)
-        text = json.dumps({"corrected_text": data.texts[index]}, ensure_ascii=False)
-        (folder / f"{index:02}.json").write_text(text)
-    return folder
+def read_all(bundle: Path, of: Evaluation) -> list[Reading]:
+    """The bundle's readings of the validation lines that an evaluation has."""
+    data = Dataset.open("odia_few_words", "validation")
+    images = dict(zip(data.ids, map(data.image_bytes, range(len(data))), strict=True))
+    return load(bundle).read([open_image(images[line.id]) for line in of.lines])
 
 
 def test_it_ends_with_a_verdict_and_a_bundle_that_can_be_trained_further(
@@ -164,3 +208,12 @@ def test_it_ends_with_a_verdict_and_a_bundle_that_can_be_trained_further(
     capsys.readouterr()
     assert retrain(config, train_here, "the command").values == found
     assert "this retraining is finished" in capsys.readouterr().out
+    assert (found["first"], found["since_first"]) == (found["of"], None)
+    before = evaluate(load(bundle.path), Dataset.open(str(bundle.path), "validation"))
+    first = first_of(bundle, before)
+    assert first.model == found["of"]
+    odia = [reading.text for reading in read_all(Path("odia"), before)]
+    assert [line.reading for line in first.on(before).lines] == odia
+    other = evaluate(load(bundle.path), Dataset.open("odia_words", "validation"), range(5))
+    assert first_of(bundle, other).model == id_of(bundle)
+    assert "what may be forgotten counts from base-odia-r1@" in capsys.readouterr().out

@@ -55,12 +55,14 @@ class Figures:
 class Verdict:
     """The gate's decision: BETTER (promote), UNSURE (a person decides) or REFUSED.
 
-    `why` gives the reasons, `worse` the lines that lost.
+    `why` gives the reasons, `worse` the lines that lost. `base` compares with the live recogniser,
+    `since_first` with the first of its chain, on the same lines; None where that is the live one.
     """
 
     verdict: str
     why: tuple[str, ...]
     base: Figures
+    since_first: Figures | None
     corrections: Figures
     judged_by: Literal["held-out lines", "folds"]
     worse: tuple[dict[str, Any], ...]
@@ -70,32 +72,52 @@ class Verdict:
         return asdict(self)
 
 
-def decide(before: Comparison, corrections: Comparison, held_out: bool, max_loss: float) -> Verdict:
+def decide(
+    before: Comparison,
+    corrections: Comparison,
+    held_out: bool,
+    max_forgetting: float,
+    since_first: Comparison | None = None,
+) -> Verdict:
     """Return the verdict.
 
-    `before`: both recognisers on the validation data of the old one's training. `corrections`:
-    both on corrected lines that the new one, or for folds another of its kind, was not trained on.
+    `before`: both recognisers on the validation data of the first one's training; `since_first`:
+    the first of the chain and the new one on the same. `corrections`: old and new on corrected
+    lines that the new one, or for folds another of its kind, was not trained on.
     """
     kept, gained = Figures.of(before), Figures.of(corrections)
-    why = _objections(kept, gained, held_out, max_loss)
+    first = Figures.of(since_first) if since_first else None
+    why = _forgotten(kept, first, max_forgetting) + _not_gained(gained, held_out)
     verdict = REFUSED if why else BETTER if held_out else UNSURE
+    in_all = f", {first} since the first model" if first else ""
     if verdict == BETTER:
-        why.append(f"held-out corrections: {gained}; nothing forgotten: {kept}")
+        why.append(f"held-out corrections: {gained}; nothing forgotten: {kept}{in_all}")
     elif verdict == UNSURE:
         why.append(
             f"{gained.old_errors} → {gained.new_errors} errors in {gained.samples} lines held out "
-            f"in turn, too few for an interval; nothing forgotten: {kept}"
+            f"in turn, too few for an interval; nothing forgotten: {kept}{in_all}"
         )
     worse = (*_worse(corrections, "correction"), *_worse(before, "base"))
     judged_by: Literal["held-out lines", "folds"] = "held-out lines" if held_out else "folds"
-    return Verdict(verdict, tuple(why), kept, gained, judged_by, worse)
+    return Verdict(verdict, tuple(why), kept, first, gained, judged_by, worse)
 
 
-def _objections(kept: Figures, gained: Figures, held_out: bool, max_loss: float) -> list[str]:
-    """Return the reasons to refuse the new recogniser."""
+def _forgotten(kept: Figures, first: Figures | None, most: float) -> list[str]:
+    """Return the reasons to refuse what forgets.
+
+    The limit holds against the first of the chain too: each of several retrainings may lose a
+    little, all of them together no more than one.
+    """
+    allowed = f"the upper end may be {100 * most:+.2f} points at most"
+    why = [f"it forgets: {kept}; {allowed}"] if kept.high > most else []
+    if first is not None and first.high > most:
+        why.append(f"it forgets, with the retrainings before it: {first}; {allowed}")
+    return why
+
+
+def _not_gained(gained: Figures, held_out: bool) -> list[str]:
+    """Return the reasons to refuse what reads corrections no better."""
     why = list[str]()
-    if kept.high > max_loss:
-        why.append(f"it forgets: {kept}; the upper end may be {100 * max_loss:+.2f} points at most")
     if held_out and gained.high >= 0:
         why.append(
             f"not better beyond doubt on held-out corrections: {gained}; "

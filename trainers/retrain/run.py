@@ -30,6 +30,7 @@ from ocr.retraining import PROGRESS_FILE, REFUSED, VERDICT_FILE, RetrainConfig
 from ocr.settings import parse_settings
 from ocr.sources.settings import CorrectionsSettings
 from trainers.config import TrainConfig
+from trainers.retrain.first import FIRST, first_of, id_of
 from trainers.retrain.gate import Verdict, decide, joined
 from trainers.runs.job import Job
 from trainers.runs.launch import launch
@@ -143,16 +144,18 @@ class _Retraining:
         candidate, indices, new = way(parts)
         last = 2 if held_out else len(parts) + 2
         self._write_progress("evaluating", (last, last), None)
+        before, after = evaluate(old, self.validation), evaluate(load(candidate), self.validation)
+        first = first_of(self.bundle, before)
         verdict = decide(
-            compare(evaluate(old, self.validation), evaluate(load(candidate), self.validation)),
+            compare(before, after),
             compare(evaluate(old, self.corrected, indices), new),
             held_out,
-            self.config.max_loss,
+            self.config.gate.max_forgetting,
+            None if first.model == id_of(self.bundle) else compare(first.on(before), after),
         )
-        made = with_replay(
-            open_bundle(candidate), self.output / "bundle", replay_files(self.replay)
-        )
-        return self._finished(verdict, made, time.time() - began)
+        files = {**replay_files(self.replay), FIRST: first.to_bytes()}
+        made = with_replay(open_bundle(candidate), self.output / "bundle", files)
+        return self._finished(verdict, made, first.model, time.time() - began)
 
     def _parts(self) -> list[list[int]]:
         """Return the corrections in parts; those of one page stay together."""
@@ -275,11 +278,12 @@ class _Retraining:
         write_json(self.output / PROGRESS_FILE, progress)
         print(f"part {part[0]} of {part[1]}: {phase}", flush=True)
 
-    def _finished(self, verdict: Verdict, made: Bundle, seconds: float) -> Retrained:
+    def _finished(self, verdict: Verdict, made: Bundle, first: str, seconds: float) -> Retrained:
         values = {
             **verdict.as_json(),
-            "candidate": f"{made.name}@{made.sha256[:12]}",
-            "of": f"{self.bundle.name}@{self.bundle.sha256[:12]}",
+            "candidate": id_of(made),
+            "of": id_of(self.bundle),
+            "first": first,
             "samples": len(self.corrected),
             "replay": self.replay,
             "seconds": round(seconds, 1),
