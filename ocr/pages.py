@@ -1,6 +1,7 @@
 """A page → its text lines in reading order, so that a recogniser of lines can read pages.
 
-Classical segmentation with OpenCV. Grey is evened out and split from the background (Otsu), and the
+Classical segmentation with OpenCV. What a photo shows around its page is left out
+(`ocr/page_background.py`). Grey is evened out and split from the background (Otsu), and the
 sharpest row profile gives the skew. Recursive cuts at white gaps give blocks (columns, paragraphs),
 and the peaks of a block's row profile give its lines. Marks above and below letters go with their
 nearest line.
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocr.images import ImageRefused, Pixels, Polygon, cut
+from ocr.page_background import background_of
 from ocr.recognizers.recognizer import Recognizer
 
 _WORK_SIDE_PX = 2400  # longer side of the page that is analysed
@@ -79,7 +81,7 @@ def find_lines(page: Pixels, max_lines: int = 1000) -> list[PageLine]:
         if scale == 1
         else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     )
-    ink = _ink(np.asarray(small))
+    ink = _ink(np.asarray(small), background_of(np.asarray(small)))
     degrees = skew_of(ink)
     turn = cv2.getRotationMatrix2D((ink.shape[1] / 2, ink.shape[0] / 2), degrees, 1.0)
     straight = (
@@ -149,8 +151,11 @@ def _sharpness(points: Floats, degrees: float) -> float:
     return float(np.square(np.diff(counts)).sum())
 
 
-def _ink(grey: Pixels) -> Pixels:
+def _ink(grey: Pixels, background: NDArray[np.bool_]) -> Pixels:
     """Return 255 where there is ink: darker than its surroundings, or lighter on a dark page."""
+    if background.any():
+        grey = grey.copy()
+        grey[background] = np.median(grey[~background])
     if np.median(grey) < 110:
         grey = 255 - grey
     side = max(15, min(grey.shape) // 24) | 1

@@ -17,15 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ocr.files import replaced_folder
-from ocr.images import Pixels, encode_image
 from ocr.retraining import MIN_CORRECTIONS
 from ocr.scoring import score_all
 from ocr.text import normalise
 from serve.config import LimitSettings
-from serve.correction_lines import Correction, LineCutter
+from serve.correction_lines import Correction, Line, lines_of
 from serve.correction_lines import CorrectionsRequest as CorrectionsRequest
 from serve.decoding import Decoding
 from serve.errors import Refused
@@ -46,7 +43,7 @@ class Corrections:
         self, store: Store, limits: LimitSettings, decoding: Decoding | None = None
     ) -> None:
         self._store, self._limits = store, limits
-        self._cutter = LineCutter(limits, decoding or Decoding(limits))
+        self._decoding = decoding or Decoding(limits)
         self._seen, self._lock = dict[str, tuple[int, dict[str, Any]]](), threading.Lock()
         self._turn, self._waiting = threading.Lock(), threading.BoundedSemaphore(_MOST_WAITING)
         self._stored_bytes, self._counted_until = 0, 0.0
@@ -82,21 +79,21 @@ class Corrections:
         deadline: float,
         by: str | None,
     ) -> dict[str, Any]:
-        lines = dict[int, tuple[str, bytes]]()  # by index: encoded, so that they are small
-        for index, line in self._cutter.lines(asked, deadline):
-            lines[index] = (_name_of(line), encode_image(line))
-        self._require_room(sum(len(image) for _, image in lines.values()))
+        lines = dict[int, Line]()
+        for line in lines_of(asked, self._limits, self._decoding, deadline):
+            lines[line.index] = line
+        self._require_room(sum(len(line.png) for line in lines.values()))
         pages = {
             name: hashlib.sha256(content.encode()).hexdigest()[:16]
             for name, content in asked.images.items()
         }
         stored, ids = 0, []
         for index, (one, text) in enumerate(zip(asked.corrections, texts, strict=True)):
-            name, image = lines[index]
+            line = lines[index]
             page = one.document or f"{pages[one.image]}-{one.page}"
-            ids.append(name)
+            ids.append(line.name)
             facts = {**_facts(one), "user": asked.user, "by": by, "page": page}
-            stored += self._put(name, image, text, facts)
+            stored += self._put(line.name, line.png, text, facts)
         return {"stored": stored, "unchanged": len(ids) - stored, "ids": ids}
 
     def _require_room(self, size: int) -> None:
@@ -212,12 +209,6 @@ def _text_of(index: int, text: str) -> str:
         message = f"{where}: U+{ord(odd[0]):04X} cannot be part of a line"
         raise Refused(422, "unprintable_character", message)
     return text
-
-
-def _name_of(line: Pixels) -> str:
-    return hashlib.sha256(
-        f"{line.shape}".encode() + np.ascontiguousarray(line).tobytes()
-    ).hexdigest()[:32]
 
 
 def _facts(one: Correction) -> dict[str, Any]:

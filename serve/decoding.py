@@ -5,8 +5,9 @@ decoded in a child of its own (`serve/decoding_process.py`), which nobody else w
 memory goes back when it ends. Small images of common kinds stay in the process: a child costs
 more than they do (docs/results.md).
 
-To the child: 8 bytes of length and the arguments. Back: 8 bytes of length and JSON, {"shape"}
-with the bytes of a page after it, {"refused"}, {"died"} with its exit status, or {"end"}.
+To the child: the arguments and the file, each after 8 bytes of length. Back: JSON, after 8 bytes of
+length: {"shape"} with the bytes of a page (or of a line's file) after it, {"refused"}, {"died"}
+with an exit status, or {"end"}.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,12 +34,16 @@ from ocr.limits import ImageLimits
 from ocr.pixels import Mode, Pixels
 from ocr.reading.page import TextPage
 from serve.config import LimitSettings
+from serve.line_cuts import LineCut
 
 # most of an image that is decoded in the process, where no decoder takes 20 ms for it
 SMALL_BYTES, SMALL_PIXELS, _SMALL_SCANS = 100_000, 1_000_000, 12
 _HEADS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 _PATIENCE = 6  # seconds of waiting per second of computing: other processes compute, too
+_MOST_MESSAGE = 100_000  # bytes
 _PREFIX = struct.Struct("<Q")
+# of the environment, which may have keys in it
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "HOME")
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -85,6 +90,19 @@ class Decoding:
         with self._opened("pdf", data, {"pages": pages}) as made:
             return next(made).tobytes()
 
+    def lines(
+        self,
+        data: bytes,
+        cuts: Sequence[LineCut],
+        limits: ImageLimits,
+        max_pages: int,
+        max_pixels: int,
+        where: str,
+    ) -> "Pages":
+        """Return the PNG files that `encoded_lines` yields; `about` has what comes with them."""
+        options = {"cuts": cuts, "limits": limits, "max_pages": max_pages, "where": where}
+        return self._opened("lines", data, {**options, "max_pixels": max_pixels})
+
     def start(self) -> None:
         """Start the process, unless it runs; does not wait for it."""
         with self._lock:
@@ -97,15 +115,25 @@ class Decoding:
                 _end(self._control, self._process)
             self._control = self._process = None
 
-    def _opened(self, task: str, data: bytes, options: dict[str, Any]) -> "Pages":
-        asked = pickle.dumps((task, data, options))
-        return Pages(self, asked, options.get("where", "image"), self._limits)
+    def _opened(
+        self,
+        what: Literal["image", "document", "lines", "pdf"],
+        data: bytes,
+        options: dict[str, Any],
+    ) -> "Pages":
+        asked = pickle.dumps((what, options))
+        head = _PREFIX.pack(len(asked)) + asked + _PREFIX.pack(len(data))
+        return Pages(self, (head, data), options.get("where", "image"), self._limits)
 
     def connect(self) -> socket.socket:
         """Return a connection to a new child."""
         ours, theirs = socket.socketpair()
-        with theirs, self._lock:
-            socket.send_fds(self._running(), [b"\0"], [theirs.fileno()])
+        try:
+            with theirs, self._lock:
+                socket.send_fds(self._running(), [b"\0"], [theirs.fileno()])
+        except OSError:
+            ours.close()
+            raise
         return ours
 
     def _running(self) -> socket.socket:
@@ -122,10 +150,11 @@ def _started(limits: LimitSettings) -> "tuple[socket.socket, subprocess.Popen[by
     ours, theirs = socket.socketpair()
     numbers = (theirs.fileno(), limits.max_decode_bytes, math.ceil(limits.max_decode_s))
     path = os.pathsep.join(part for part in sys.path if part)
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     with theirs:
         process = subprocess.Popen(
             [sys.executable, "-m", "serve.decoding_process", *map(str, numbers)],
-            env={**os.environ, "PYTHONPATH": path, **dict.fromkeys(_ONE_THREAD, "1")},
+            env={**kept, "PYTHONPATH": path, **dict.fromkeys(_ONE_THREAD, "1")},
             pass_fds=[theirs.fileno()],
         )
     return ours, process
@@ -140,10 +169,13 @@ def _end(control: socket.socket, process: "subprocess.Popen[bytes]") -> None:
 class Pages(Iterator[Pixels]):
     """The pages of a file as its child sends them; ImageRefused where there are no (more) pages."""
 
-    def __init__(self, decoding: Decoding, asked: bytes, where: str, limits: LimitSettings) -> None:
+    def __init__(
+        self, decoding: Decoding, asked: tuple[bytes, bytes], where: str, limits: LimitSettings
+    ) -> None:
         self._decoding, self._asked, self._where, self._limits = decoding, asked, where, limits
         self._connection: socket.socket | None = None
         self._turn, self._is_closed = threading.Lock(), False
+        self.about = dict[str, Any]()  # what the child says of the last page
 
     def __enter__(self) -> "Pages":
         return self
@@ -185,6 +217,7 @@ class Pages(Iterator[Pixels]):
             raise StopIteration
         message = self._first() if self._connection is None else self._message()
         if "shape" in message:
+            self.about = message["about"]
             return self._pixels(message["shape"])
         if "refused" in message:
             raise ImageRefused(*message["refused"])
@@ -198,7 +231,8 @@ class Pages(Iterator[Pixels]):
             try:
                 self._connection = self._decoding.connect()
                 self._connection.settimeout(_PATIENCE * self._limits.max_decode_s)
-                self._connection.sendall(_PREFIX.pack(len(self._asked)) + self._asked)
+                for part in self._asked:  # without a copy of the file
+                    self._connection.sendall(part)
                 return self._message()
             except TimeoutError:
                 raise
@@ -211,13 +245,13 @@ class Pages(Iterator[Pixels]):
 
     def _message(self) -> dict[str, Any]:
         (length,) = _PREFIX.unpack(self._received(bytearray(_PREFIX.size)))
-        if length > 100_000:
+        if length > _MOST_MESSAGE:
             raise DecoderLost(f"a message of {length} bytes came from the decoding process")
         content: dict[str, Any] = json.loads(bytes(self._received(bytearray(length))))
         return content
 
     def _pixels(self, shape: list[int]) -> Pixels:
-        if math.prod(shape) > 3 * self._limits.max_pixels:
+        if math.prod(shape) > 4 * self._limits.max_pixels + _MOST_MESSAGE:
             raise DecoderLost(f"a page of the shape {shape} came from the decoding process")
         pixels = np.empty(shape, np.uint8)
         self._received(pixels.data.cast("B"))

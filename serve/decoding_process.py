@@ -15,7 +15,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import psutil
@@ -23,9 +23,9 @@ import psutil
 from ocr.documents import open_pages
 from ocr.errors import ImageRefused, UserError
 from ocr.images import NO_MEMORY, Pixels, open_image
+from serve.line_cuts import encoded_lines
 
-Task = Literal["image", "document", "pdf"]
-_NICE = 5  # reading comes first where cores are few
+_NICE = 10  # reading comes first where cores are few
 _PREFIX = struct.Struct("<Q")
 
 
@@ -108,10 +108,10 @@ def _child(job: socket.socket, memory: int, seconds: int) -> None:
 
 
 def _answer(job: socket.socket) -> None:
-    asked = pickle.loads(_received(job, _PREFIX.unpack(_received(job, _PREFIX.size))[0]))  # noqa: S301  from the endpoint itself
+    what, options = pickle.loads(_part(job))  # noqa: S301  from the endpoint itself
     try:
-        for pixels in _pages(*asked):
-            job.sendall(_message({"shape": pixels.shape}))
+        for about, pixels in _decoded(what, _part(job), options):
+            job.sendall(_message({"shape": pixels.shape, "about": about}))
             job.sendall(pixels.data.cast("B"))
         last: dict[str, Any] = {"end": True}
     except ImageRefused as problem:
@@ -123,22 +123,31 @@ def _answer(job: socket.socket) -> None:
     job.sendall(_message(last))
 
 
-def _pages(task: Task, data: bytes, options: dict[str, Any]) -> Iterator[Pixels]:
-    """Yield an image, the pages of a document, or the bytes of the PDF that is made of one."""
-    if task == "pdf":
+def _decoded(
+    what: str, data: bytes, options: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], Pixels]]:
+    """Yield an image, pages, lines as files, or the bytes of the PDF that is made of a document."""
+    if what == "lines":
+        yield from encoded_lines(data, **options)
+        return
+    if what == "pdf":
         from ocr.writers.pdf import as_pdf  # half a second, in this child alone
 
-        yield np.frombuffer(as_pdf(data, **options), np.uint8)
+        yield {}, np.frombuffer(as_pdf(data, **options), np.uint8)
         return
-    for page in (
-        open_pages(data, **options) if task == "document" else [open_image(data, **options)]
-    ):
-        yield np.ascontiguousarray(page)
+    pages = open_pages(data, **options) if what == "document" else [open_image(data, **options)]
+    for page in pages:
+        yield {}, np.ascontiguousarray(page)
 
 
 def _message(content: dict[str, Any]) -> bytes:
     encoded = json.dumps(content).encode()
     return _PREFIX.pack(len(encoded)) + encoded
+
+
+def _part(job: socket.socket) -> bytes:
+    (length,) = _PREFIX.unpack(_received(job, _PREFIX.size))
+    return _received(job, length)
 
 
 def _received(job: socket.socket, size: int) -> bytes:

@@ -12,6 +12,8 @@ from serve.config import ServeConfig
 from serve.endpoint import Endpoint, StartPromoter
 
 APPLICATION, DEPLOYMENT = "lipi", "ocr"
+# glibc gives larger blocks (bodies, pages) back when they are freed; by itself it keeps some
+_MMAP_THRESHOLD = "4000000"
 _BACKSTOP = 4  # Ray Serve's limit over ours: its refusals are plain text
 
 
@@ -51,7 +53,12 @@ def _options(config: ServeConfig) -> dict[str, Any]:
         "ray_actor_options": {
             "num_cpus": config.num_cpus,
             "num_gpus": config.num_gpus,
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
+            "runtime_env": {
+                "env_vars": {
+                    "OMP_NUM_THREADS": threads,
+                    "MALLOC_MMAP_THRESHOLD_": _MMAP_THRESHOLD,
+                }
+            },
         },
         "max_ongoing_requests": most,
         "max_queued_requests": most,

@@ -13,6 +13,7 @@ class _Answered(Response):
 
     def __init__(self, messages: list[Any]) -> None:
         self.status_code, self._messages = messages[0]["status"], messages
+        self.raw_headers = messages[0]["headers"]  # may be added to
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Send it."""

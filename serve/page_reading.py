@@ -23,6 +23,7 @@ from serve.errors import Refused, as_refused
 from serve.models import Loaded
 
 _AT_ONCE = 3  # documents
+_MOST_IMAGES = 4  # of an answer's pages, in the largest body of a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,16 @@ class PageReader:
         (of pages), words.
         """
         loaded, left = self._reader.choose(), self._limits.max_pages
+        room = _MOST_IMAGES * self._limits.max_body_bytes  # for images of pages
         results = list[list[ReadPage] | Refused]()
         for document in documents:
             try:
-                pages = await self._document(document, loaded, left, details, finds_lines)
+                pages = await self._document(document, loaded, (left, room), details, finds_lines)
             except ImageRefused as problem:
                 results.append(as_refused(problem))
                 continue
             left -= len(pages)
+            room -= sum(len(page.image or "") for page, _ in pages)
             results.append(pages)
         return results, loaded.model
 
@@ -88,19 +91,23 @@ class PageReader:
         self,
         document: bytes,
         loaded: Loaded,
-        most: int,
+        most: tuple[int, int],
         details: frozenset[str],
         finds_lines: bool,
     ) -> list[ReadPage]:
-        loop, read = asyncio.get_running_loop(), list[ReadPage]()
+        """Read page by page; `most` pages, and bytes of their images."""
+        loop, read, (most_pages, room) = asyncio.get_running_loop(), list[ReadPage](), most
         mode, limits = loaded.recognizer.image_mode, self._limits.images
         async with self._turn:
-            with self._decoding.document(document, mode, limits, most) as pages:
+            with self._decoding.document(document, mode, limits, most_pages) as pages:
                 shaped = _shaped(pages, finds_lines and not is_pdf(document))
                 while page := await loop.run_in_executor(
                     self._threads, self._next, shaped, loaded, "images" in details
                 ):
                     about, crops = page
+                    if (room := room - len(about.image or "")) < 0:
+                        detail = "the images of its pages; ask without detail=images"
+                        raise ImageRefused("document", "answer too large", detail)
                     read.append((about, await self._read(crops, loaded, "words" in details)))
         return read
 
@@ -155,18 +162,21 @@ def page_of(read: Read) -> ReadPage:
 def page_result(
     pages: Sequence[ReadPage], with_tokens: bool = False, with_words: bool = False
 ) -> dict[str, Any]:
-    """Return `{text, confidence, pages}`, the confidence being the mean over all lines.
+    """Return `{text, confidence, pages}`, the confidence being the mean over lines with text.
 
     A page is `{width, height, degrees, lines: [{text, confidence, box, polygon}]}`, its lines in
-    reading order; a line with words has `words: [{text, confidence, box}]` too.
+    reading order; those without text, such as a crease or a stain, are last and not in `text`.
+    A line with words has `words: [{text, confidence, box}]` too.
     """
     readings = [read.reading for _, lines in pages for read in lines]
     given, written = (sum(reading.tokens[side] for reading in readings) for side in (0, 1))
+    with_text = [reading for reading in readings if reading.text]
+    texts = [[read.reading.text for read in lines if read.reading.text] for _, lines in pages]
     return {
         **({"tokens": (given, written)} if with_tokens else {}),
-        "text": "\n\n".join("\n".join(read.reading.text for read in lines) for _, lines in pages),
+        "text": "\n\n".join("\n".join(lines) for lines in texts),
         "confidence": round(
-            sum(reading.confidence for reading in readings) / max(1, len(readings)), 6
+            sum(reading.confidence for reading in with_text) / max(1, len(with_text)), 6
         ),
         "pages": [_page(page, lines, with_words) for page, lines in pages],
     }
@@ -181,6 +191,7 @@ def words_of(words: Sequence[Word]) -> list[dict[str, Any]]:
 
 
 def _page(page: Page, lines: Sequence[Read], with_words: bool) -> dict[str, Any]:
+    placed = zip(page.lines, lines, strict=True)
     plain = [
         {
             "text": read.reading.text,
@@ -189,7 +200,7 @@ def _page(page: Page, lines: Sequence[Read], with_words: bool) -> dict[str, Any]
             "polygon": [[round(float(x), 1), round(float(y), 1)] for x, y in line.polygon],
             **({"words": words_of(words_on_page(line.polygon, read.spans))} if with_words else {}),
         }
-        for line, read in zip(page.lines, lines, strict=True)
+        for line, read in sorted(placed, key=lambda pair: not pair[1].reading.text)
     ]
     degrees = round(page.lines[0].degrees, 2) if page.lines else 0.0
     return {

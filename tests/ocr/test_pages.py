@@ -11,10 +11,11 @@ from ocr.dataset.read import Dataset
 from ocr.documents import open_pages
 from ocr.images import ImageRefused, Pixels, open_image
 from ocr.limits import ImageLimits
+from ocr.page_background import background_of
 from ocr.pages import cut_lines, find_lines
 from ocr.recognizers.factory import load
 from ocr.scoring import score_all
-from tests.support.composed_pages import composed_page, matches
+from tests.support.composed_pages import composed_page, matches, photographed
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
 
@@ -39,6 +40,29 @@ def test_pasted_lines_are_found(
     assert hits >= 0.95 * len(lines)
     if lines and degrees:
         assert abs(lines[0].degrees - degrees) < 0.3
+
+
+@pytest.mark.parametrize("table", [20, 60, 90])
+def test_a_photo_has_the_lines_of_its_page_and_none_of_the_table(
+    words: tuple[list[Pixels], list[str]], table: float
+) -> None:
+    for columns in (1, 2):
+        page, boxes, _ = composed_page(*words, columns=columns, degrees=0.0, seed=columns)
+        photo, placed = photographed(page, boxes, columns, table)
+        lines = [line.box for line in find_lines(photo)]
+        assert len(lines) <= 1.05 * len(boxes)
+        assert matches(placed, lines) >= 0.85 * len(boxes)
+
+
+def test_a_shaded_page_and_a_light_page_without_a_table_lose_nothing(
+    words: tuple[list[Pixels], list[str]],
+) -> None:
+    page, boxes, _ = composed_page(*words, columns=2, degrees=0.0, seed=2)
+    shade = np.linspace(1, 0.6, page.shape[1])
+    dark_corner = page * np.minimum(shade, np.linspace(1, 0.7, page.shape[0])[:, None])
+    for seen in (page, (page * shade).astype(np.uint8), dark_corner.astype(np.uint8)):
+        assert not background_of(seen).any()
+        assert matches(boxes, [line.box for line in find_lines(seen)]) >= 0.95 * len(boxes)
 
 
 def test_lines_come_column_by_column_from_the_top(words: tuple[list[Pixels], list[str]]) -> None:

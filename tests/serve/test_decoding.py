@@ -5,6 +5,9 @@ sender a refusal and nobody else anything.
 import asyncio
 import contextlib
 import io
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -164,6 +167,48 @@ def test_a_file_that_nobody_waits_for_is_not_decoded_further() -> None:
     decoding.close()
 
 
+def test_the_process_knows_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
+    decoding = Decoding(LIMITS)
+    decoding.image(encode_image(LARGE), "L", LIMITS.images)
+    assert decoding._process is not None
+    assert "a secret" not in psutil.Process(decoding._process.pid).environ().values()
+    decoding.close()
+
+
+def test_a_process_whose_owner_was_killed_ends() -> None:
+    script = (
+        "import sys, time; from serve.config import LimitSettings; from serve.decoding import "
+        "Decoding; found = Decoding(LimitSettings()); found.start(); "
+        "print(found._process.pid, flush=True); time.sleep(60)"
+    )
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=path
+    ) as owner:
+        assert owner.stdout is not None
+        process = psutil.Process(int(owner.stdout.readline()))
+        owner.kill()
+    process.wait(10)
+    assert not process.is_running()
+
+
+def test_the_images_of_an_answer_are_bounded_for_all_its_documents(decoding: Decoding) -> None:
+    limits = LimitSettings(max_body_bytes=40_000)
+    page = encode_image(bombs.noise(300, 300))
+
+    async def read() -> list[Any]:
+        lines = reader(decoding, load(Path("odia")), True)
+        documents = PageReader(lines, 4, limits, decoding)
+        found = (await documents.read([page] * 4, with_images=True))[0]
+        return [*found, *(await documents.read([page] * 4))[0]]
+
+    found = asyncio.run(read())
+    refused = [isinstance(each, Refused) for each in found]
+    assert refused == [False, False, True, True, False, False, False, False]
+    assert found[2].code == "answer_too_large"
+
+
 def reader(decoding: Decoding, recognizer: Any, in_loop: bool | None = None) -> BatchingReader:
     found = BatchingReader(4, LIMITS, decoding, in_loop)
     found.swap(Loaded("odia@1", recognizer), bool(in_loop))
@@ -192,7 +237,7 @@ def test_large_images_join_the_batches_of_small_ones(decoding: Decoding, in_loop
 
 
 def test_nobody_waits_for_a_bomb() -> None:
-    decoding = Decoding(LimitSettings(max_decode_s=3))
+    decoding = Decoding(LimitSettings(max_decode_s=2))
     odia, small = load(Path("odia")), bombs.pixel_bomb(100, 40)
     blank = encode_image(np.full((300, 400), 255, np.uint8))
     bomb = bombs.many_pages_tiff(200_000)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import defusedxml.ElementTree
 import numpy as np
 from PIL import Image
@@ -129,3 +130,32 @@ def iou(one: Box, other: Box) -> float:
         return 0.0
     both = width * height
     return both / (one[2] * one[3] + other[2] * other[3] - both)
+
+
+def photographed(
+    page: Pixels, boxes: Sequence[Box], seed: int, table: float = 60
+) -> tuple[Pixels, list[Box]]:
+    """The page as a phone sees it: on a table of that value with its grain, askew, half in shade.
+
+    Also the boxes of its lines on the photo.
+    """
+    draw, (tall, wide) = np.random.default_rng(seed), page.shape
+    height, width = round(1.35 * tall), round(1.5 * wide)
+    grain = draw.normal(table, table / 4, (height // 3 + 1, width // 40 + 1))
+    wood = cv2.resize(grain, (width, height), interpolation=cv2.INTER_CUBIC)
+    corners = np.array([[0, 0], [wide, 0], [wide, tall], [0, tall]], np.float32)
+    shift = np.array([(width - wide) / 2, (height - tall) / 2])
+    moved = corners + shift + draw.uniform(-0.03, 0.03, (4, 2)) * [wide, tall]
+    turn = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
+    seen = cv2.warpPerspective(page, turn, (width, height), flags=cv2.INTER_AREA)
+    is_page = cv2.warpPerspective(np.full_like(page, 255), turn, (width, height)) > 127
+    lit = np.where(is_page, seen, wood) * np.linspace(1, 0.6, width)
+    noisy = np.clip(lit + draw.normal(0, 4, lit.shape), 0, 255).astype(np.uint8)
+    found = list[Box]()
+    for left, top, across, down in boxes:
+        xs, ys = (left, left + across), (top, top + down)
+        corner = np.array([[x, y] for x in xs for y in ys], np.float32)[None]
+        placed = cv2.perspectiveTransform(corner, turn)[0]
+        (x, y), (right, bottom) = placed.min(axis=0), placed.max(axis=0)
+        found.append((float(x), float(y), float(right - x), float(bottom - y)))
+    return np.asarray(cv2.GaussianBlur(noisy, (3, 3), 0)), found
