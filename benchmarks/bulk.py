@@ -3,6 +3,7 @@
 python benchmarks/bulk.py 20000 workers=2      # words of the embedded data set, each many times
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from benchmarks import tesseract
 from ocr.dataset.read import Dataset
 
 PROJECT = Path(__file__).parent.parent
+_PARTS = ("command", "readers", "Ray")
 _EVERY_S, _OF_TESSERACT, _MIB = 1.0, 1000, 2**20
 
 
@@ -26,12 +28,12 @@ class Watched:
 
     process: "subprocess.Popen[bytes]"
     cpu: dict[tuple[int, float], float] = field(default_factory=dict)
-    mib: list[float] = field(default_factory=list)
+    mib: list[dict[str, float]] = field(default_factory=list)
 
     def watch(self) -> None:
         """Sample until it ends. Memory is PSS: pages that processes share count once."""
         while self.process.poll() is None:
-            total = 0.0
+            now = dict.fromkeys(_PARTS, 0.0)
             try:
                 root = psutil.Process(self.process.pid)
                 tree = [root, *root.children(recursive=True)]
@@ -41,19 +43,27 @@ class Watched:
                 try:
                     times = process.cpu_times()
                     self.cpu[process.pid, process.create_time()] = times.user + times.system
-                    total += process.memory_full_info().pss
+                    part = "command" if process.pid == root.pid else _part(process)
+                    now[part] += process.memory_full_info().pss / _MIB
                 except psutil.Error:
                     continue
-            self.mib.append(total / _MIB)
+            self.mib.append(now)
             time.sleep(_EVERY_S)
 
 
+def _part(process: psutil.Process) -> str:
+    return "readers" if "MapWorker" in " ".join(process.cmdline()) else "Ray"
+
+
 def measure(name: str, folder: Path, count: int, *words: str) -> None:
-    """Read the folder, and print one row."""
+    """Read the folder, each process with one thread, and print a row."""
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, "ray_jobs/read.py", "odia", str(folder), f"output={output}"]
         began = time.monotonic()
-        process = subprocess.Popen([*command, *words], cwd=PROJECT, stdout=subprocess.DEVNULL)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+        process = subprocess.Popen(
+            [*command, *words], cwd=PROJECT, stdout=subprocess.DEVNULL, env=env
+        )
         watched = Watched(process)
         thread = threading.Thread(target=watched.watch)
         thread.start()
@@ -61,13 +71,14 @@ def measure(name: str, folder: Path, count: int, *words: str) -> None:
         seconds = time.monotonic() - began
         thread.join()
     cpu, mib = sum(watched.cpu.values()), watched.mib
-    quarters = [max(mib[len(mib) * i // 4 : len(mib) * (i + 1) // 4 or 1]) for i in range(4)]
-    memory = " ".join(f"{each:,.0f}" for each in quarters)
     print(
         f"{name}: {count:,} lines, {seconds:.0f} s, {cpu:.0f} CPU s, "
-        f"{count / cpu * 3600:,.0f} lines a CPU hour; most MiB by quarter of the time: {memory}",
-        flush=True,
+        f"{count / cpu * 3600:,.0f} lines a CPU hour"
     )
+    fifths = [mib[len(mib) * i // 5 : len(mib) * (i + 1) // 5 or 1] for i in range(5)]
+    for part in _PARTS:
+        most = " ".join(f"{max(each[part] for each in fifth):,.0f}" for fifth in fifths)
+        print(f"  most MiB of {part} by fifth of the time: {most}", flush=True)
 
 
 def main(count: int, *words: str) -> None:

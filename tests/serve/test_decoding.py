@@ -200,7 +200,7 @@ def test_the_images_of_an_answer_are_bounded_for_all_its_documents(decoding: Dec
     async def read() -> list[Any]:
         lines = reader(decoding, load(Path("odia")), True)
         documents = PageReader(lines, 4, limits, decoding)
-        found = (await documents.read([page] * 4, with_images=True))[0]
+        found = (await documents.read([page] * 4, frozenset(("images",))))[0]
         return [*found, *(await documents.read([page] * 4))[0]]
 
     found = asyncio.run(read())
