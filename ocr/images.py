@@ -148,6 +148,13 @@ def scale_to_fit(pixels: Pixels, max_side_px: int) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
+def box_of(polygon: Polygon) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of the upright rectangle around a polygon."""
+    left, top = np.floor(polygon.min(axis=0)).astype(int)
+    right, bottom = np.ceil(polygon.max(axis=0)).astype(int)
+    return int(left), int(top), int(right - left), int(bottom - top)
+
+
 def cut(page: Pixels, polygon: Polygon, degrees: float = 0.0) -> Pixels:
     """Return the part of a page inside a polygon, upright; around it the median colour of its box.
 
@@ -155,15 +162,11 @@ def cut(page: Pixels, polygon: Polygon, degrees: float = 0.0) -> Pixels:
     turns lose no pixel. ImageRefused when the polygon has no area on the page.
     """
     polygon = polygon.round(3)  # coordinates in other units than pixels come with rounding noise
-    (left, top), (right, bottom) = (
-        np.floor(polygon.min(axis=0)).astype(int),
-        np.ceil(polygon.max(axis=0)).astype(int),
-    )
+    left, top, wide, high = box_of(polygon)
+    right, bottom = left + wide, top + high
     height, width = page.shape[:2]
-    if right <= left or bottom <= top or _area(polygon) < 1:
-        raise ImageRefused(
-            "polygon", "polygon without area", f"it spans {right - left}×{bottom - top} pixels"
-        )
+    if wide <= 0 or high <= 0 or _area(polygon) < 1:
+        raise ImageRefused("polygon", "polygon without area", f"it spans {wide}×{high} pixels")
     box = (max(0, left), max(0, top), min(width, right), min(height, bottom))
     if box[2] <= box[0] or box[3] <= box[1]:
         raise ImageRefused(

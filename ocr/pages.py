@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr.images import ImageRefused, Pixels, Polygon, cut
+from ocr.images import ImageRefused, Pixels, Polygon, box_of, cut
 from ocr.page_background import background_of
 from ocr.recognizers.recognizer import Recognizer
 
@@ -46,11 +46,7 @@ class PageLine:
     @property
     def box(self) -> tuple[int, int, int, int]:
         """Left, top, width and height of the upright rectangle around the line."""
-        (left, top), (right, bottom) = (
-            np.floor(self.polygon.min(axis=0)).astype(int),
-            np.ceil(self.polygon.max(axis=0)).astype(int),
-        )
-        return int(left), int(top), int(right - left), int(bottom - top)
+        return box_of(self.polygon)
 
 
 @dataclass(frozen=True, slots=True)

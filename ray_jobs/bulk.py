@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain
-from typing import Any, cast
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, cast
 
 from ocr.bundle import open_bundle
 from ocr.errors import UserError
@@ -27,6 +25,9 @@ from ocr.reading.run import Outcome, write_each
 from ocr.recognizers.factory import load_all
 from ocr.recognizers.recognizer import Recognizer
 from ocr.writers.formats import FORMATS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _IMAGES = 64  # of a task: half a second of lines, a minute of pages
 _TASKS = 10_000  # most of a command; above it tasks have more files
@@ -131,7 +132,7 @@ def _read(
             max_task_retries=_RETRIES,  # Ray's default is without end, and has no other name yet
         )
     for block in read.iter_batches(batch_size=None, batch_format="pyarrow"):
-        for row in cast(pa.Table, block).to_pylist():
+        for row in cast("pa.Table", block).to_pylist():
             if (stop := row.pop("stop")) is not None:
                 raise cloudpickle.loads(stop) from None
             yield Outcome(**row)

@@ -15,7 +15,8 @@ from ocr.documents import is_pdf
 from ocr.images import ImageRefused, Pixels, encode_image
 from ocr.pages import PageLine, cut_lines, lines_for
 from ocr.reading.document import is_line
-from ocr.reading.page import TextPage, Word, box_of, rectangle, words_on_page
+from ocr.reading.page import TextPage, rectangle, words_on_page
+from ocr.writers.plain import corners_of, words_of
 from serve.batching import BatchingReader, Read
 from serve.config import LimitSettings
 from serve.decoding import Decoding, Pages
@@ -182,14 +183,6 @@ def page_result(
     }
 
 
-def words_of(words: Sequence[Word]) -> list[dict[str, Any]]:
-    """Return words as answers have them; a box is left, top, width and height in pixels."""
-    return [
-        {"text": word.text, "confidence": round(word.confidence, 6), "box": box_of(word.polygon)}
-        for word in words
-    ]
-
-
 def _page(page: Page, lines: Sequence[Read], with_words: bool) -> dict[str, Any]:
     placed = zip(page.lines, lines, strict=True)
     plain = [
@@ -197,7 +190,7 @@ def _page(page: Page, lines: Sequence[Read], with_words: bool) -> dict[str, Any]
             "text": read.reading.text,
             "confidence": round(read.reading.confidence, 6),
             "box": list(line.box),
-            "polygon": [[round(float(x), 1), round(float(y), 1)] for x, y in line.polygon],
+            "polygon": corners_of(line.polygon),
             **({"words": words_of(words_on_page(line.polygon, read.spans))} if with_words else {}),
         }
         for line, read in sorted(placed, key=lambda pair: not pair[1].reading.text)

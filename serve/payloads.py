@@ -16,11 +16,11 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from ocr.reading.page import rectangle, words_on_page
+from ocr.writers.plain import words_of
 from serve.batching import Read
 from serve.config import LimitSettings
 from serve.errors import Refused
 from serve.formats import JSON, format_of
-from serve.page_reading import words_of
 
 Level = Literal["line", "page", "auto"]
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")

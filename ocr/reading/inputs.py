@@ -116,6 +116,8 @@ def _in_bucket(address: str) -> list[tuple[str, str]]:
     scheme = address.partition("://")[0]
     wild = min((address.find(c) for c in _WILD if c in address), default=-1)
     base = address if wild < 0 else address[: address.rfind("/", 0, wild)]
+    if not base.removeprefix(f"{scheme}:").strip("/"):
+        raise UserError(f"{address}: name the bucket; * and ? may stand below it")
     files, root = filesystem(base)
     info = files.get_file_info(root)
     if info.type == pyarrow.fs.FileType.File:

@@ -56,7 +56,7 @@ class Results:
         return Path(name).name
 
     def write(self, item: Input, document: Document, images: dict[int, str], data: bytes) -> None:
-        """Write a document in the format; UserError where that cannot be done."""
+        """Write a document in the format; OSError where that cannot be done."""
         if not self.format.pages_apart:
             names = images or {page.number: self._path_to(item) for page in document.pages}
             content = self.format.write(document, names, data)

@@ -62,13 +62,6 @@ class Document:
         return "\n\n".join(page.text for page in self.pages)
 
 
-def box_of(polygon: Polygon) -> tuple[int, int, int, int]:
-    """Return left, top, width and height of the upright rectangle around a polygon."""
-    left, top = np.floor(polygon.min(axis=0)).astype(int)
-    right, bottom = np.ceil(polygon.max(axis=0)).astype(int)
-    return int(left), int(top), int(right - left), int(bottom - top)
-
-
 def rectangle(width: float, height: float, left: float = 0.0, top: float = 0.0) -> Polygon:
     """Return the four corners of an upright rectangle, clockwise from its top left."""
     right, bottom = left + width, top + height

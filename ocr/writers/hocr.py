@@ -5,8 +5,8 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from ocr.images import Polygon
-from ocr.reading.page import Document, TextLine, TextPage, box_of
+from ocr.images import Polygon, box_of
+from ocr.reading.page import Document, TextLine, TextPage
 from ocr.version import VERSION
 from ocr.writers.xml import as_file, child
 

@@ -129,12 +129,9 @@ def _line(line: TextLine, to_points: Matrix) -> Iterator[str]:
 
 def _direction(start: Polygon, end: Polygon) -> tuple[float, float]:
     """Return cosine and sine of the line's direction."""
-    length = float(np.hypot(*(end - start)))
-    return (
-        (1.0, 0.0)
-        if length < 1e-6
-        else (float((end - start)[0] / length), float((end - start)[1] / length))
-    )
+    across, up = end - start
+    length = float(np.hypot(across, up))
+    return (float(across) / length, float(up) / length) if length > 0 else (1.0, 0.0)
 
 
 def _baseline(word: Word, to_points: Matrix) -> tuple[Polygon, Polygon]:

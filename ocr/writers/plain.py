@@ -1,10 +1,11 @@
 """Text, Tesseract's table of words (TSV), and JSON as the endpoint answers."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ocr.reading.page import Document, TextLine, TextPage, box_of
+from ocr.images import Polygon, box_of
+from ocr.reading.page import Document, TextLine, TextPage, Word
 
 # Tesseract's columns: https://github.com/tesseract-ocr/tessdoc/blob/main/Command-Line-Usage.md
 _COLUMNS = (
@@ -71,13 +72,23 @@ def _line(line: TextLine) -> dict[str, Any]:
         "text": line.text,
         "confidence": round(line.confidence, 6),
         "box": list(box_of(line.polygon)),
-        "polygon": [[round(float(x), 1), round(float(y), 1)] for x, y in line.polygon],
-        "words": [
-            {
-                "text": word.text,
-                "confidence": round(word.confidence, 6),
-                "box": list(box_of(word.polygon)),
-            }
-            for word in line.words
-        ],
+        "polygon": corners_of(line.polygon),
+        "words": words_of(line.words),
     }
+
+
+def corners_of(polygon: Polygon) -> list[list[float]]:
+    """Return corners as JSON has them, to a tenth of a pixel."""
+    return [[round(float(x), 1), round(float(y), 1)] for x, y in polygon]
+
+
+def words_of(words: Sequence[Word]) -> list[dict[str, Any]]:
+    """Return words as JSON has them; a box is left, top, width and height in pixels."""
+    return [
+        {
+            "text": word.text,
+            "confidence": round(word.confidence, 6),
+            "box": list(box_of(word.polygon)),
+        }
+        for word in words
+    ]

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -49,8 +50,10 @@ def test_a_bundle_reads_with_the_core_alone(name: str, word: str) -> None:
     assert done.stdout.strip()
 
 
-def test_read_py_needs_the_core_alone(word: str) -> None:
-    code = f"import runpy\nsys.argv = ['read.py', 'odia', {word!r}]\n"
+@pytest.mark.parametrize("more", [[], ["format=alto"], ["format=json", "output=FOLDER"]])
+def test_read_py_needs_the_core_alone(more: list[str], word: str, tmp_path: Path) -> None:
+    words = ["read.py", "odia", word, *(each.replace("FOLDER", str(tmp_path)) for each in more)]
+    code = f"import runpy\nsys.argv = {words!r}\n"
     done = run(code + "runpy.run_path('ray_jobs/read.py', run_name='__main__')")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

@@ -15,13 +15,13 @@ from PIL import Image
 
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
-from ocr.images import Pixels, open_image
+from ocr.images import Pixels, box_of, open_image
 from ocr.limits import ImageLimits
 from ocr.reading.config import ReadConfig
 from ocr.reading.document import level_of
 from ocr.reading.inputs import Input
 from ocr.reading.outputs import Results
-from ocr.reading.page import Document, TextPage, box_of
+from ocr.reading.page import Document, TextPage
 from ocr.reading.run import Read, read_each, write_all, write_each
 from ocr.recognizers.factory import load
 from ocr.recognizers.recognizer import Recognizer

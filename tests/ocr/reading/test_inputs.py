@@ -101,6 +101,7 @@ def test_from_a_bucket_into_a_bucket(word: bytes) -> None:
         glob = call("read", "odia", "s3://lipi/in/*b.png")
         assert one.stdout.strip() and one.stdout.strip() == glob.stdout.split("\t")[1].strip()
         assert_refused(call("read", "odia", "s3://lipi/nothing"), "no image and no PDF there")
+        assert_refused(call("read", "odia", "s3://*/a.png"), "name the bucket")
 
 
 def test_standard_input_is_read(word: bytes, tmp_path: Path) -> None:
