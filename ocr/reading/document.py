@@ -22,7 +22,7 @@ LIMITS = ImageLimits(max_pixels=300_000_000, max_side_px=60_000)
 MAX_PAGES = 100_000
 _MAX_LINES = 10_000
 LINE_ASPECT = 2.5  # an image that is wider for its height is one line
-_LEAST_PAGE_PX = 200  # an image that is lower is one line
+LEAST_PAGE_PX = 200  # an image that is lower is one line
 
 
 def level_of(data: bytes, wanted: LEVEL, where: str) -> LEVEL:
@@ -40,7 +40,7 @@ def level_of(data: bytes, wanted: LEVEL, where: str) -> LEVEL:
 
 def is_line(width: int, height: int) -> bool:
     """Return whether an image of this size, in pixels, is taken for one line."""
-    return height < _LEAST_PAGE_PX or width >= LINE_ASPECT * height
+    return height < LEAST_PAGE_PX or width >= LINE_ASPECT * height
 
 
 def read_pages(

@@ -3,7 +3,7 @@
 import { $, ask, attempt, download, fetched, make, many, post, tell, Refused } from "./parts.js";
 
 const SURE = 0.9, DOUBTFUL = 0.5;  // of a line's confidence
-const LINE_ASPECT = 2.5;           // wider than this, an image is taken for one line
+const LINE_ASPECT = 2.5, LEAST_PAGE_PX = 200;  // an image that is wider, or lower, is taken for one line (ocr/reading/document.py)
 const MOST_AT_ONCE = 32, MOST_BYTES = 6e6;  // of a request that saves
 const documents = [];              // {name, id, file, level, pages: [{bitmap}], lines: [...]}
 
@@ -70,7 +70,8 @@ export async function readSample() {
 function chosenLevel(bitmap) {
   const level = document.querySelector("input[name=level]:checked").value;
   if (level !== "auto") return level;
-  return bitmap && bitmap.width > LINE_ASPECT * bitmap.height ? "line" : "page";
+  const isLine = bitmap && (bitmap.height < LEAST_PAGE_PX || bitmap.width >= LINE_ASPECT * bitmap.height);
+  return isLine ? "line" : "page";
 }
 
 function lineOf(entry, read, page, polygon, degrees, model, number) {

@@ -18,7 +18,7 @@ from ocr.errors import UserError
 from ocr.images import Pixels, box_of, open_image
 from ocr.limits import ImageLimits
 from ocr.reading.config import ReadConfig
-from ocr.reading.document import level_of
+from ocr.reading.document import LEAST_PAGE_PX, LINE_ASPECT, level_of
 from ocr.reading.inputs import Input
 from ocr.reading.outputs import Results
 from ocr.reading.page import Document, TextPage
@@ -29,6 +29,7 @@ from ocr.settings import settings_from
 from ocr.sources import alto, page_xml
 from ocr.sources.page_image import find_image, open_page
 from ocr.writers.formats import FORMATS
+from tests.support.commands import PROJECT
 from tests.support.composed_pages import composed_page
 
 UPRIGHT = (1, 3, 6, 8)  # EXIF orientations without a mirror
@@ -332,3 +333,8 @@ def _pages(reader: Recognizer, data: bytes) -> list[TextPage]:
     from ocr.reading.document import read_pages
 
     return [page for page, _ in read_pages(reader, data, ReadConfig(), "a.png", True)]
+
+
+def test_the_web_page_takes_the_same_images_for_lines() -> None:
+    script = (PROJECT / "serve" / "web" / "reading.js").read_text()
+    assert f"LINE_ASPECT = {LINE_ASPECT:g}, LEAST_PAGE_PX = {LEAST_PAGE_PX};" in script
