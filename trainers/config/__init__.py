@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Literal
 
 import pydantic
 
+from ocr.files import shown
+from ocr.mirror import copy_of
 from ocr.recognizers.ctc.settings import (
     CompactSettings,
     CrnnSettings,
@@ -73,7 +75,8 @@ class TrainConfig(PlacementSettings):
         "runs",
         min_length=1,
         on_resume="free",
-        description="Folder of runs; a relative one lies in LIPI_STORAGE where that is set",
+        description="Folder of runs, or an s3:// or gs:// address; a relative one lies in "
+        "LIPI_STORAGE where that is set",
     )
     data: DataSettings = Setting(on_resume="refuse", description="Data sets")
     train: LoopSettings = Setting(on_resume="refuse", description="Training loop")
@@ -285,8 +288,25 @@ class TrainConfig(PlacementSettings):
         return self.deepspeed.stage if self.engine == "deepspeed" else 0
 
     @property
+    def address(self) -> str:
+        """Where the run lives: `storage_path/run_name`, a path or an address in a bucket."""
+        return f"{self.storage_path.rstrip('/')}/{self.run_name}"
+
+    @property
+    def shown_address(self) -> str:
+        """The address as a user at this prompt would write it."""
+        return self.address if self.in_bucket else shown(self.local_run_dir)
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether the run lives in a bucket."""
+        return "://" in self.storage_path
+
+    @property
     def local_run_dir(self) -> Path:
-        """`storage_path/run_name` as written, before it is made absolute."""
+        """The run's folder on this machine: `storage_path/run_name`, or its copy in the cache."""
+        if self.in_bucket:
+            return copy_of(self.address)
         return Path(self.storage_path) / self.run_name
 
 
