@@ -16,9 +16,9 @@ def storage_path(path: str, takes_buckets: bool = False) -> str:
     Ray's cache. With `takes_buckets` both may be addresses in a bucket, else these raise UserError.
     """
     shared = with_home(os.environ.get("LIPI_STORAGE", ""))
-    if takes_buckets and "://" in path:
+    if takes_buckets and ("://" in path or Path(path).is_absolute()):
         return path
-    if takes_buckets and "://" in shared and not Path(path).is_absolute():
+    if takes_buckets and "://" in shared:
         return f"{shared.rstrip('/')}/{path}"
     for where in (path, shared):
         if "://" in where:

@@ -17,28 +17,26 @@ def main(arguments: Namespace) -> None:
     """Print a table with a line per recogniser, or the changed lines and both error rates."""
     named = dict(word.partition("=")[::2] for word in arguments.words if "=" in word)
     words = [word for word in arguments.words if "=" not in word]
-    if set(named) - {"data"}:
+    if unknown := set(named) - {"data"}:
         raise UserError(
-            f"{', '.join(sorted(set(named) - {'data'}))}: unknown; "
-            "expected data=FOLDER or the name of an embedded data set"
+            f"{', '.join(sorted(unknown))}: unknown; expected data=FOLDER or the name "
+            "of an embedded data set"
         )
     if len(words) != (3 if words[:1] == ["compare"] else 1):
-        raise UserError(
-            "expected RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER; "
-            f"got {' '.join(arguments.words) or 'nothing'}"
-        )
-    data = with_home(named["data"]) if "data" in named else None
+        got = " ".join(arguments.words) or "nothing"
+        raise UserError(f"expected RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER; got {got}")
     from trainers.runs.evaluate import HEADER, best_of, compared, evaluate_run
 
+    data = with_home(named["data"]) if "data" in named else None
     if len(words) == 3:
         print(compared(fetched(words[1]), fetched(words[2]), data))
         return
     print(HEADER)
     results = []
-    with copied(words[0]) as path:
-        for result in evaluate_run(path, data):
+    with copied(words[0]) as run:
+        for result in evaluate_run(run, data):
             print(result, flush=True)
-            results.append(result)
+            results += [result]
     if len(results) > 1:
         print(f"best: {best_of(results)}")
 

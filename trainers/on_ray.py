@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from trainers.loop.exported import Exported
 from trainers.loop.lease import LostLease, OldGroup, require_latest
 from trainers.loop.loop import fit
 from trainers.loop.notices import Notices
-from trainers.loop.progress import Progress
+from trainers.loop.progress import progress_of
 from trainers.loop.run_state import RunContext
 from trainers.loop.workers import Workers
 from trainers.ray_cluster import connected, gpus_of_a_worker, require_places, scaling, uses_gpu
@@ -65,12 +65,12 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     Failures of workers, and of Ray itself, are retried `max_failures` times each. Then GivenUp, but
     where a checkpoint is newer than before these failures: a run of weeks has many.
     """
-    failure, saved, bucket = 0, job.saved_steps()[-1:], RunInBucket.of(job.config)
+    failure, saved = 0, job.saved_steps()[-1:]
     while True:
         try:
             with (
                 connected(job.config) as share,
-                _progress(job, bucket),
+                progress_of(job.config),
                 MemoryWatch(job.run_dir),
             ):
                 _train_once(job, threads_of(job, share), callbacks)
@@ -94,13 +94,6 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             what = f"Ray stopped ({last_line(problem)})"
             print(f"{what}; resuming from the last checkpoint in {wait} s", flush=True)
             time.sleep(wait)
-
-
-def _progress(job: Job, bucket: RunInBucket | None) -> Progress:
-    steps = job.config.train.max_steps
-    if bucket is None:
-        return Progress(job.run_dir, steps)
-    return Progress(bucket.fetch_logs(), steps, bucket.fetch_logs)
 
 
 def _mistake(job: Job, problem: BaseException) -> UserError | None:
@@ -298,11 +291,7 @@ def _report_to_ray(metrics: dict[str, Any], checkpoint: Checkpoint | None) -> No
     with tempfile.TemporaryDirectory() as folder:
         pointer = None
         if checkpoint:
-            about = {
-                "path": str(checkpoint.path),
-                "step": checkpoint.step,
-                "manifest_sha256": checkpoint.manifest_sha256,
-            }
+            about = {**asdict(checkpoint), "path": str(checkpoint.path)}
             (Path(folder) / "pointer.json").write_text(json.dumps(about))
             pointer = ray.train.Checkpoint.from_directory(folder)
         ray.train.report(metrics, checkpoint=pointer)

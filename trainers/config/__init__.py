@@ -6,8 +6,6 @@ from typing import Any, ClassVar, Literal
 
 import pydantic
 
-from ocr.files import shown
-from ocr.mirror import copy_of
 from ocr.recognizers.ctc.settings import (
     CompactSettings,
     CrnnSettings,
@@ -23,14 +21,14 @@ from ocr.recognizers.vlm.settings import (
     TinyVlmSettings,
     VlmSettings,
 )
-from ocr.settings import PathText, Setting, settings_from
+from ocr.settings import Setting, settings_from
 from trainers.config.data import DataSettings, with_shared_dictionary
 from trainers.config.deepspeed import DeepSpeedSettings, contradictions
 from trainers.config.export import ExportSettings
 from trainers.config.kornia import KorniaSettings
-from trainers.config.placement import PlacementSettings
 from trainers.config.stored import stored_values
 from trainers.config.training import AugmentSettings, LoopSettings, LossSettings, OptimizerSettings
+from trainers.config.where import WhereSettings
 
 __all__ = [
     "AugmentSettings",
@@ -57,7 +55,7 @@ FAMILY_GROUPS: dict[str, Family] = {
 }
 
 
-class TrainConfig(PlacementSettings):
+class TrainConfig(WhereSettings):
     """One run: everything that determines its weights, and where it is stored."""
 
     renamed: ClassVar[dict[str, str]] = {
@@ -65,19 +63,6 @@ class TrainConfig(PlacementSettings):
         "skip_verification": "skip_preflight",
     }
 
-    run_name: str = Setting(
-        on_resume="free",
-        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]|\{data\})*$",
-        description="Name of the run's folder under storage_path; {data} becomes a hash of the "
-        "data, so that other data makes another run beside it",
-    )
-    storage_path: PathText = Setting(
-        "runs",
-        min_length=1,
-        on_resume="free",
-        description="Folder of runs, or an s3:// or gs:// address; a relative one lies in "
-        "LIPI_STORAGE where that is set",
-    )
     data: DataSettings = Setting(on_resume="refuse", description="Data sets")
     train: LoopSettings = Setting(on_resume="refuse", description="Training loop")
     optimizer: OptimizerSettings = Setting(
@@ -286,28 +271,6 @@ class TrainConfig(PlacementSettings):
     def zero_stage(self) -> int:
         """The ZeRO stage (`DeepSpeedSettings.stage`); 0 without DeepSpeed."""
         return self.deepspeed.stage if self.engine == "deepspeed" else 0
-
-    @property
-    def address(self) -> str:
-        """Where the run lives: `storage_path/run_name`, a path or an address in a bucket."""
-        return f"{self.storage_path.rstrip('/')}/{self.run_name}"
-
-    @property
-    def shown_address(self) -> str:
-        """The address as a user at this prompt would write it."""
-        return self.address if self.in_bucket else shown(self.local_run_dir)
-
-    @property
-    def in_bucket(self) -> bool:
-        """Whether the run lives in a bucket."""
-        return "://" in self.storage_path
-
-    @property
-    def local_run_dir(self) -> Path:
-        """The run's folder on this machine: `storage_path/run_name`, or its copy in the cache."""
-        if self.in_bucket:
-            return copy_of(self.address)
-        return Path(self.storage_path) / self.run_name
 
 
 def config_of_run(file: Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -11,6 +11,8 @@ from typing import Any
 from tqdm import tqdm
 
 from ocr.json_lines import lines_of, skipped
+from trainers.config import TrainConfig
+from trainers.loop.bucket import RunInBucket
 
 _POLL_SECONDS, _FETCH_SECONDS = 0.5, 5.0
 
@@ -93,6 +95,14 @@ class Progress:
     def _say(self, text: str) -> None:
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
+
+
+def progress_of(config: TrainConfig) -> Progress:
+    """Return the progress of a run; of one in a bucket, a few seconds late."""
+    bucket, steps = RunInBucket.of(config), config.train.max_steps
+    if bucket is None:
+        return Progress(config.local_run_dir, steps)
+    return Progress(bucket.fetch_logs(), steps, bucket.fetch_logs)
 
 
 def _step_of(line: dict[str, Any]) -> int:

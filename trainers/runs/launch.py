@@ -68,7 +68,6 @@ def launch(
         print(data.listing(), flush=True)
     config = named(config, data)
     run_dir, run_id = _run_dir(config, data)
-    bucket = RunInBucket.of(config)
     with Lease(place_of(config), sweep) as lease:
         was_finished = not _train_rest(config, data, run_id, lease, train)
         if was_finished:
@@ -85,8 +84,7 @@ def launch(
                 finish(job, command)
             else:
                 finish_here(job, command, data)
-            if bucket:
-                bucket.fetch()
+            _fetch(config)
         return Outcome(run_dir, read_json(run_dir / "report.json"), was_finished)
 
 
@@ -132,9 +130,14 @@ def _train_rest(
     threads = checkpoint.state()["environment"]["threads_per_worker"] if checkpoint else None
     usable, fingerprints = data.usable, data.fingerprints
     train(Job(config, run_dir, run_id, lease.attempt, threads, usable, fingerprints))
-    if bucket:
-        bucket.fetch()
+    _fetch(config)
     return True
+
+
+def _fetch(config: TrainConfig) -> None:
+    """Have what workers or a task on other machines have put into the run's bucket, if any."""
+    if bucket := RunInBucket.of(config):
+        bucket.fetch()
 
 
 def named(config: TrainConfig, data: Data) -> TrainConfig:
