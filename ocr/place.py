@@ -1,6 +1,7 @@
 """A folder or a bucket that files lie in: each whole or not there.
 
-A bucket that answers with an error of its own, or not at all, is asked again for half a minute.
+A bucket that answers with an error of its own, or not at all, is asked again for half a minute, or
+for a minute where each try times out.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ocr.errors import UserError
+from ocr.errors import UserError, first_line
 from ocr.files import locked, sync, write_atomically
 from ocr.lock_files import TIMES, Times, Unchanged
 from ocr.settings import with_home
@@ -24,6 +25,7 @@ from ocr.settings import with_home
 _random = random.SystemRandom()  # a seed that was set must not make processes wait in step
 T = TypeVar("T")
 _WAITS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # seconds, between tries
+_TOLD_AT = 2.0
 _PART = 8 << 20  # bytes
 _MISTAKES = re.compile(
     r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|AccessDenied|"
@@ -33,7 +35,7 @@ _MISTAKES = re.compile(
 
 
 class Unreachable(ConnectionError):
-    """A bucket that did not answer for half a minute; to be tried again later."""
+    """A bucket that did not answer for so long; to be tried again later."""
 
 
 class Place:
@@ -51,7 +53,7 @@ class Place:
         if not self.is_local:
             from ocr.dataset.arrow_cache import filesystem
 
-            self._files, self._root = filesystem(self.path)
+            self._files, self._root = filesystem(self.path, tries=1)
 
     def __str__(self) -> str:
         return self.path
@@ -248,6 +250,8 @@ class Place:
                     raise self._refused(problem) from None
                 if wait is None:
                     raise Unreachable(f"{self.path}: no answer: {problem}") from None
+                if wait == _TOLD_AT:
+                    print(f"{self.path}: no answer ({first_line(problem)}); again", flush=True)
                 time.sleep(wait * _random.uniform(0.5, 1.0))
         raise AssertionError  # the last try returns or raises
 

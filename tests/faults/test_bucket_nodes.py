@@ -35,7 +35,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         for name, value in bucket.items():
             patch.setenv(name, value)
         patch.setenv("LIPI_CACHE", str(tmp_path_factory.mktemp("cache")))
-        server = made.head.start("moto_server", "-H", "0.0.0.0", "-p", str(SERVER_PORT))
+        serve = f"exec moto_server -H 0.0.0.0 -p {SERVER_PORT} > /dev/null 2>&1"
+        server = made.head.start("sh", "-c", serve)
         client = boto3.client("s3", region_name="us-east-1")
         until = time.monotonic() + 60
         while True:
@@ -49,6 +50,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
             node.start_ray()
         made.wait_alive(3)
         yield made
+        server.kill()
+        server.communicate()
 
 
 def job(cluster: Nodes, name: str) -> list[str]:
@@ -65,7 +68,7 @@ def until_saved(name: str, step: int, seconds: float = 200) -> None:
 
 @pytest.mark.timeout(900)
 def test_nodes_without_a_shared_folder_lose_one(cluster: Nodes) -> None:
-    calm = cluster.head.run(*job(cluster, "calm"), timeout=400)
+    calm = cluster.head.run(*job(cluster, "calm"), timeout=500)
     assert calm.returncode == 0, calm.stdout
     assert "storage shared" in calm.stdout  # as each node's preflight found the bucket
     running = cluster.head.start(*job(cluster, "killed"))
