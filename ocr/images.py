@@ -149,9 +149,6 @@ def scale_to_fit(pixels: Pixels, max_side_px: int) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
-_FARTHEST_PX = 1e6
-
-
 def box_of(polygon: Polygon) -> tuple[int, int, int, int]:
     """Return left, top, width and height of the upright rectangle around a polygon."""
     left, top = map(math.floor, polygon.min(axis=0))
@@ -165,8 +162,8 @@ def cut(page: Pixels, polygon: Polygon, degrees: float = 0.0) -> Pixels:
     `degrees` is the direction of the writing, clockwise on the page from left to right; quarter
     turns lose no pixel. ImageRefused when the polygon has no area on the page.
     """
-    # coordinates in other units than pixels come with rounding noise, damaged files with far points
-    polygon = polygon.round(3).clip(-_FARTHEST_PX, _FARTHEST_PX)
+    # coordinates in other units come with rounding noise, damaged files with points far away
+    polygon = polygon.round(3).clip(-1e6, 1e6)
     left, top, wide, high = box_of(polygon)
     right, bottom = left + wide, top + high
     height, width = page.shape[:2]
