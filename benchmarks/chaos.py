@@ -27,13 +27,15 @@ from typing import Any
 
 import psutil
 
-from ocr.mirror import fetched
-from tests.support.buckets import bucket_server
-from tests.support.resuming import assert_same
-from trainers.loop.checkpoint import directory_of, verify_hashes
-from trainers.report.records import read_records
-
 PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from ocr.mirror import fetched  # noqa: E402
+from tests.support.buckets import bucket_server  # noqa: E402
+from tests.support.resuming import assert_same  # noqa: E402
+from trainers.loop.checkpoint import directory_of, verify_hashes  # noqa: E402
+from trainers.report.records import read_records  # noqa: E402
+
 TRAIN = ["configs/tiny.yaml", "workers=2", "threads_per_worker=1", "train.save_steps=10"]
 TRAIN += ["train.eval_steps=500", "train.logging_steps=1", "run_name=chaos"]
 KINDS = {  # → words of the command lines of those that are killed

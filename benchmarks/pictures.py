@@ -16,16 +16,18 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from ocr.dataset.read import Dataset
-from ocr.images import encode_image, open_image
-from ocr.reading.config import ReadConfig
-from ocr.reading.document import read_pages
-from ocr.recognizers.factory import load
-from tests.support.browser import browser, opened, until
-from tests.support.composed_pages import composed_page
-from tests.support.running import endpoint
-
 PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from ocr.dataset.read import Dataset  # noqa: E402
+from ocr.images import encode_image, open_image  # noqa: E402
+from ocr.reading.config import ReadConfig  # noqa: E402
+from ocr.reading.document import read_pages  # noqa: E402
+from ocr.recognizers.factory import load  # noqa: E402
+from tests.support.browser import browser, opened, until  # noqa: E402
+from tests.support.composed_pages import composed_page  # noqa: E402
+from tests.support.running import endpoint  # noqa: E402
+
 TARGET = PROJECT / "docs" / "pictures"
 WIDE, COLOURS = {"width": 1280, "height": 820}, ("#1769aa", "#b3261e")
 
@@ -52,7 +54,7 @@ def lines() -> None:
     """A page in two columns, with the lines that were found and their order."""
     data = Dataset.open("odia_words", "validation")
     words = [open_image(data.image_bytes(index)) for index in range(160)]
-    page, _ = composed_page(words, data.texts[:160], 2, 1.0, 3)
+    page, *_ = composed_page(words, data.texts[:160], 2, 1.0, 3)
     image = Image.fromarray(page).convert("RGB")
     config = ReadConfig(level="page")
     ((read, _),) = read_pages(load("odia"), encode_image(page), config, "page.png", False)

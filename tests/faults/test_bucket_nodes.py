@@ -50,8 +50,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
             node.start_ray()
         made.wait_alive(3)
         yield made
-        server.kill()
-        server.communicate()
+        for pid in made.head.processes("moto_server"):
+            os.kill(pid, signal.SIGKILL)
+        server.communicate(timeout=60)
 
 
 def job(cluster: Nodes, name: str) -> list[str]:
