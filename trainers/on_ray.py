@@ -182,7 +182,7 @@ def _train_worker(setup: dict[str, Any]) -> None:
         return
     workers = Workers.here()
     try:
-        with Pulse(job.run_id, workers.rank) as doing:
+        with Pulse(job.run_id, workers.rank, workers.world) as doing:
             _fit(job, setup["threads"], workers, doing)
         if workers.first:
             place.write_json(outcome, {"finished": True})
