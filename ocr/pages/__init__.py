@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from ocr.errors import ImageRefused, UserError
@@ -30,8 +29,7 @@ def find_lines(page: Pixels, max_lines: int = 1000, detector: DETECTOR = "auto")
     if detector != "classical" and is_there():
         lines = detected_lines(page)
     else:
-        grey = page if page.ndim == 2 else cv2.cvtColor(page, cv2.COLOR_RGB2GRAY)
-        lines = classical_lines(np.asarray(grey))
+        lines = classical_lines(page)
     if len(lines) > max_lines:
         raise ImageRefused(
             "page",

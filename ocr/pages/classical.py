@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from ocr.images import Polygon
 from ocr.pages.background import background_of
 from ocr.pages.blocks import Floats, Indices, blocks
+from ocr.pages.ink import ink_of, small_grey
 from ocr.pages.line import PageLine
 from ocr.pixels import Pixels
 
-_WORK_SIDE_PX = 2400  # longer side of the page that is analysed
 _MAX_SKEW, _SKEW_POINTS = 6.0, 40_000  # degrees; ink pixels that the skew is measured on
 _LEAST_INK = 12  # pixels of a mark; fewer are dirt
 _LEAST_PEAK = 0.04  # of a line in the row profile, as a share of the highest
@@ -39,15 +39,10 @@ class _Marks:
         return _Marks(self.boxes[chosen], self.ink[chosen])
 
 
-def classical_lines(grey: Pixels) -> list[PageLine]:
-    """Return the lines of a grey page [H, W] in reading order; of an empty page none."""
-    scale = min(1.0, _WORK_SIDE_PX / max(grey.shape))
-    small = (
-        grey
-        if scale == 1
-        else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    )
-    ink = _ink(np.asarray(small), background_of(np.asarray(small)))
+def classical_lines(page: Pixels) -> list[PageLine]:
+    """Return the lines of a page, [H, W] or [H, W, 3], in reading order; of an empty page none."""
+    small, scale = small_grey(page)
+    ink = ink_of(small, background_of(small))
     degrees = skew_of(ink)
     turn = cv2.getRotationMatrix2D((ink.shape[1] / 2, ink.shape[0] / 2), degrees, 1.0)
     straight = (
@@ -65,7 +60,7 @@ def classical_lines(grey: Pixels) -> list[PageLine]:
         boxes += _lines(marks.of(block), height)
     back: Floats = np.asarray(cv2.invertAffineTransform(turn), dtype=np.float64)
     return [
-        PageLine(_corners(box, back, scale, (grey.shape[1], grey.shape[0])), degrees)
+        PageLine(_corners(box, back, scale, (page.shape[1], page.shape[0])), degrees)
         for box in boxes
     ]
 
@@ -92,24 +87,6 @@ def _sharpness(points: Floats, degrees: float) -> float:
     rows = points[1] * np.cos(angle) - points[0] * np.sin(angle)
     counts = np.bincount((rows - rows.min()).astype(int) // 2).astype(np.float64)
     return float(np.square(np.diff(counts)).sum())
-
-
-def _ink(grey: Pixels, background: NDArray[np.bool_]) -> Pixels:
-    """Return 255 where there is ink: darker than its surroundings, or lighter on a dark page."""
-    if background.any():
-        grey = grey.copy()
-        grey[background] = np.median(grey[~background])
-    if np.median(grey) < 110:
-        grey = 255 - grey
-    side = max(15, min(grey.shape) // 24) | 1
-    paper = cv2.GaussianBlur(
-        cv2.dilate(grey, np.ones((side // 2, side // 2), np.uint8)), (side, side), 0
-    )
-    even = cv2.divide(grey, paper, scale=255)
-    level, ink = cv2.threshold(even, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
-    if level > 235:  # one kind of pixels only: nothing is written here
-        _, ink = cv2.threshold(even, 200, 255, cv2.THRESH_BINARY_INV)
-    return np.asarray(ink, dtype=np.uint8)
 
 
 def _marks(ink: Pixels) -> tuple[_Marks, float]:

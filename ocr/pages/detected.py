@@ -4,24 +4,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ocr.images import Polygon
 from ocr.pages.background import background_of
 from ocr.pages.blocks import Floats, blocks
 from ocr.pages.detector import pieces_on
 from ocr.pages.gutters import columns
+from ocr.pages.ink import ink_of, small_grey
 from ocr.pages.line import PageLine, turned_back
+from ocr.pages.marks import with_marks
 from ocr.pages.piece import Piece, direction_of, lie_on_their_side, middle_of, turned
 from ocr.pixels import Pixels
 
 _ASKEW = 20.0  # degrees off the page's direction, from which on a piece is a line of its own
 _LETTER = 0.7  # height of a letter, in heights of pieces
-_JOIN = 1.0  # widest gap within a line, in heights of pieces
+_JOIN = 1.25  # widest gap within a line, in heights of pieces
 _OVERLAP = 1.5  # pieces of one line may overlap by so much, in heights
 _OFF = 0.5  # most difference of the middles of two pieces of a line, in heights
 _SAME_ROW = 0.5  # most difference of the middles of two lines of a row, in heights of pieces
 _HEIGHTS = 2.0  # most ratio of the heights of two pieces of a line
-_SPECK = 0.5  # area of a line, in squares of the height of pieces; smaller ones are dirt
+_SPECK = 0.75  # area of a line, in squares of the height of pieces; smaller ones are dirt
 _INNER = 0.8  # of a line, about its middle, that lies in another one if it is a part of that
 _LONG, _RISE = 3.0, 0.3  # heights: length and rise of a line that has a direction of its own
 
@@ -38,28 +41,29 @@ class _Line:
         return np.asarray(self.corners.mean(axis=0))
 
 
-def detected_lines(page: Pixels) -> list[PageLine]:
+def detected_lines(page: Pixels, may_lie: bool = True) -> list[PageLine]:
     """Return the lines of a page, [H, W] or [H, W, 3], in reading order.
 
     Those of a page that lies on its side read downwards, whichever side is its top.
     """
-    pieces = _on_paper(pieces_on(page), page)
-    if lie_on_their_side(pieces):
-        upright = np.ascontiguousarray(np.rot90(page))
-        lines = _lines(_on_paper(pieces_on(upright), upright))
-        return turned_back(lines, 1, (page.shape[0], page.shape[1]))
-    return _lines(pieces)
-
-
-def _on_paper(pieces: Sequence[Piece], page: Pixels) -> list[Piece]:
-    """Leave out pieces in what a photo shows around its page."""
-    grey = page if page.ndim == 2 else page.mean(axis=2).astype(np.uint8)
+    grey, scale = small_grey(page)
     around_HW = background_of(grey)
-    if not around_HW.any():
-        return list(pieces)
-    limit = np.array(around_HW.shape[::-1]) - 1
-    middles = [np.clip(piece.middle.astype(int), 0, limit) for piece in pieces]
-    return [piece for piece, (x, y) in zip(pieces, middles, strict=True) if not around_HW[y, x]]
+    pieces = [piece for piece in pieces_on(page) if not _is_in(around_HW, piece, scale)]
+    if may_lie and lie_on_their_side(pieces):
+        lines = detected_lines(np.ascontiguousarray(np.rot90(page)), may_lie=False)
+        return turned_back(lines, 1, (page.shape[0], page.shape[1]))
+    found = _lines(pieces)
+    ink = ink_of(grey, around_HW) if found else grey
+    return [
+        PageLine(with_marks(line.polygon, ink, scale), line.degrees)
+        for line in found
+    ]
+
+
+def _is_in(around_HW: NDArray[np.bool_], piece: Piece, scale: float) -> bool:
+    """Return whether a piece is in what a photo shows around its page."""
+    x, y = np.clip((piece.middle * scale).astype(int), 0, np.array(around_HW.shape[::-1]) - 1)
+    return bool(around_HW[y, x])
 
 
 def _lines(pieces: Sequence[Piece]) -> list[PageLine]:
