@@ -205,7 +205,8 @@ def page_result(
     """Return `{text, confidence, pages}`, the confidence being the mean over lines with text.
 
     A page is `{width, height, degrees, lines: [{text, confidence, box, polygon, degrees}]}`,
-    its lines in reading order; those without text, such as a crease or a stain, are last and not in `text`.
+    its lines in reading order; those without text, such as a crease or a stain, are last and not in
+    `text`.
     A line with words has `words: [{text, confidence, box}]` too.
     """
     readings = [read.reading for _, lines in pages for read in lines]

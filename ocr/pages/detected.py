@@ -16,6 +16,7 @@ from ocr.pages.line import PageLine, turned_back
 from ocr.pages.marks import with_marks
 from ocr.pages.piece import Piece, direction_of, lie_on_their_side, middle_of, turned
 from ocr.pixels import Pixels
+from ocr.reading.page import rectangle
 
 _ASKEW = 20.0  # degrees off the page's direction, from which on a piece is a line of its own
 _LETTER = 0.7  # height of a letter, in heights of pieces
@@ -54,10 +55,7 @@ def detected_lines(page: Pixels, may_lie: bool = True) -> list[PageLine]:
         return turned_back(lines, 1, (page.shape[0], page.shape[1]))
     found = _lines(pieces)
     ink = ink_of(grey, around_HW) if found else grey
-    return [
-        PageLine(with_marks(line.polygon, ink, scale), line.degrees)
-        for line in found
-    ]
+    return [PageLine(with_marks(line.polygon, ink, scale), line.degrees) for line in found]
 
 
 def _is_in(around_HW: NDArray[np.bool_], piece: Piece, scale: float) -> bool:
@@ -78,9 +76,14 @@ def _lines(pieces: Sequence[Piece]) -> list[PageLine]:
         if not _goes_elsewhere(piece)
     ]
     tall = middle_of([piece.height for piece in straight], [piece.length for piece in straight])
+    chained = [list(_chains(block, tall)) for block in _blocks(straight, tall)]
+    slopes = [_slope(chain, tall) for chains in chained for chain in chains]
+    level = (
+        middle_of(*zip(*[slope for slope in slopes if slope], strict=True)) if any(slopes) else 0.0
+    )
     found = list[_Line]()
-    for block in _blocks(straight, tall):
-        found += _in_rows([_joined(chain, tall) for chain in _chains(block, tall)], tall)
+    for chains in chained:
+        found += _in_rows([_joined(chain, level, tall) for chain in chains], tall)
     found += [_Line(piece.corners, piece.degrees) for piece in aside]
     return [
         PageLine(turned(line.corners, degrees), degrees + line.degrees)
@@ -149,19 +152,26 @@ def _neighbours(pieces: Sequence[Piece], tall: float) -> Iterator[tuple[float, i
         yield from ((float(gap[other]), piece, int(other)) for other in np.flatnonzero(near))
 
 
-def _joined(pieces: Sequence[Piece], tall: float) -> _Line:
-    """Return the line of pieces: the rectangle around them, along their own direction."""
+def _slope(pieces: Sequence[Piece], tall: float) -> tuple[float, float] | None:
+    """Return the direction of a line's pieces in degrees, and its width; None of a short one."""
     ends = np.concatenate([piece.ends for piece in pieces])
-    corners = np.concatenate([piece.corners for piece in pieces])
-    degrees, width = 0.0, float(np.ptp(ends[:, 0]))
-    if width > _LONG * tall:
-        slope = float(np.polyfit(*ends.T, 1)[0])
-        degrees = float(np.degrees(np.arctan(slope))) if abs(slope * width) > _RISE * tall else 0.0
-    (left, top), (right, bottom) = (
-        side(turned(corners, -degrees), axis=0) for side in (np.min, np.max)
-    )
-    around = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-    return _Line(turned(around, degrees), degrees)
+    width = float(np.ptp(ends[:, 0]))
+    if width < _LONG * tall:
+        return None
+    return float(np.degrees(np.arctan(np.polyfit(*ends.T, 1)[0]))), width
+
+
+def _joined(pieces: Sequence[Piece], level: float, tall: float) -> _Line:
+    """Return the line of pieces: the rectangle around them, in the direction of most lines.
+
+    In its own direction where that differs: by more than pieces of different shapes make it.
+    """
+    own, width = _slope(pieces, tall) or (level, 0.0)
+    rise = abs(np.tan(np.deg2rad(own - level))) * width
+    degrees = own if rise > _RISE * tall else level
+    corners = turned(np.concatenate([piece.corners for piece in pieces]), -degrees)
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    return _Line(turned(rectangle(right - left, bottom - top, left, top), degrees), degrees)
 
 
 def _in_rows(lines: Sequence[_Line], tall: float) -> list[_Line]:

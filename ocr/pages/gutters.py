@@ -44,9 +44,7 @@ def _gutter(pieces: Sequence[Piece], tall: float) -> float | None:
     count = int(rows.max()) + 1
     before = np.array([len(np.unique(rows[right - margin <= x])) for x in xs])
     after = np.array([len(np.unique(rows[left + margin >= x])) for x in xs])
-    is_white = (
-        (crossing <= _CROSSING * count) & (before >= _LEAST_ROWS) & (after >= _LEAST_ROWS)
-    )
+    is_white = (crossing <= _CROSSING * count) & (before >= _LEAST_ROWS) & (after >= _LEAST_ROWS)
     edges = np.diff(np.concatenate([[0], is_white.astype(np.int8), [0]]))
     starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     if not len(starts):

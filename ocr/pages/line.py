@@ -29,9 +29,7 @@ def page_direction(lines: Sequence[PageLine]) -> float:
     return float(np.median([line.degrees for line in lines])) if lines else 0.0
 
 
-def turned_back(
-    lines: Sequence[PageLine], quarters: int, size: tuple[int, int]
-) -> list[PageLine]:
+def turned_back(lines: Sequence[PageLine], quarters: int, size: tuple[int, int]) -> list[PageLine]:
     """Return lines found on `np.rot90(page, quarters)` as lines of the page, [H, W] = `size`."""
     height, width = size
     for number in range(quarters % 4, 0, -1):

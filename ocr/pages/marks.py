@@ -26,11 +26,9 @@ def with_marks(corners: Polygon, ink: Pixels, scale: float) -> Polygon:
     outer = corners + np.array([-reach, -reach, reach, reach])
     rows = _inked_rows(outer * scale, ink)
     inside = len(rows) / (1 + 2 * _REACH)
-    edge = round(_REACH * inside)
-    above, below = _reach(rows[:edge][::-1]), _reach(rows[len(rows) - edge :])
-    up, low = (
-        down * (min(_REACH, part / inside + _MARGIN) if part else 0.0) for part in (above, below)
-    )
+    edge, margin = round(_REACH * inside), max(1, round(_MARGIN * inside))
+    up = _reach(rows[:edge][::-1], margin) / inside * down
+    low = _reach(rows[len(rows) - edge :], margin) / inside * down
     return corners + np.array([-up, -up, low, low])
 
 
@@ -44,10 +42,14 @@ def _inked_rows(corners: Polygon, ink: Pixels) -> Floats:
     return np.asarray((strip > 0).mean(axis=1), dtype=np.float64)
 
 
-def _reach(rows: Floats) -> int:
-    """Return how many rows, outwards, a line's marks take; ink up to the last row is no mark."""
+def _reach(rows: Floats, margin: int) -> int:
+    """Return how many rows, outwards, a line's marks and their margin take.
+
+    Ink up to the last row is another line's; where no row is empty, the emptiest parts them.
+    """
     empty = np.flatnonzero(rows <= _DIRT)
     if not len(empty):
         return int(np.argmin(rows)) if len(rows) else 0
     marks = np.flatnonzero(rows[: empty[-1]] > _DIRT)
-    return int(marks[-1]) + 1 if len(marks) else 0
+    end = int(marks[-1]) + 1 if len(marks) else 0
+    return min(end + margin, int(empty[-1]) + 1)

@@ -1,4 +1,4 @@
-"""Whether a page lies upside down: where its lines are read with doubt, a few are read both ways."""
+"""Whether a page lies upside down: where it is read with doubt, a few lines are read both ways."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from ocr.pages.line import PageLine
 from ocr.sample import Reading
 
 _SURE = 0.5  # mean confidence of a page's lines, from which on nothing is tried
-_SURER = 0.2  # gain of the mean confidence by which a page is upside down
+_SURER = 0.1  # gain of the mean confidence by which a page is upside down
 _FEW = 5  # lines that are read both ways
 
 

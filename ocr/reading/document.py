@@ -97,9 +97,7 @@ def read_lines(
     return pages
 
 
-def _read(
-    recognizer: Recognizer, images: Sequence[Pixels], with_words: bool
-) -> list[_Read]:
+def _read(recognizer: Recognizer, images: Sequence[Pixels], with_words: bool) -> list[_Read]:
     if with_words:
         return recognizer.read_words(images)
     return [(reading, ()) for reading in recognizer.read(images)] if images else []

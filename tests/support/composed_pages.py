@@ -40,7 +40,9 @@ def pages_of(name: str) -> Iterator[tuple[str, Pixels, list[Box]]]:
         page = open_image(image, "L", ImageLimits(max_pixels=100_000_000, max_side_px=20_000))
         height, width = page.shape
         scale = np.array([width / (layout.width or width), height / (layout.height or height)])
-        pieces = [piece for region in layout.regions for piece in region.pieces if not _is_initial(piece)]
+        pieces = [
+            piece for region in layout.regions for piece in region.pieces if not _is_initial(piece)
+        ]
         polygons = [piece.polygon for piece in pieces if piece.polygon is not None]
         boxes = [box_of(np.asarray(polygon) * scale) for polygon in polygons]
         yield f"{file.parent.name}-{file.stem}", page, boxes
@@ -133,7 +135,9 @@ def matches(boxes: Sequence[Box], others: Sequence[Box]) -> int:
 
 def inside(boxes: Sequence[Box], truth: Sequence[Box]) -> list[Box]:
     """Those of `boxes` whose middles lie in the convex hull of the true boxes."""
-    corners = [(x, y) for left, top, w, h in truth for x in (left, left + w) for y in (top, top + h)]
+    corners = [
+        (x, y) for left, top, w, h in truth for x in (left, left + w) for y in (top, top + h)
+    ]
     hull = cv2.convexHull(np.array(corners, np.float32))
     middles = [(left + width / 2, top + height / 2) for left, top, width, height in boxes]
     return [

@@ -25,9 +25,7 @@ def rendered_page(script: str, columns: int = 1, seed: int = 0) -> tuple[Pixels,
     """A page of lines in columns, the box of each line's ink, and the text of the page."""
     draw, page = np.random.default_rng(seed), Image.new("L", (WIDTH_PX, HEIGHT_PX), PAPER)
     size = int(draw.integers(28, 44))
-    font = ImageFont.truetype(
-        FOLDER + TEXTS[script][1], size, layout_engine=ImageFont.Layout.RAQM
-    )
+    font = ImageFont.truetype(FOLDER + TEXTS[script][1], size, layout_engine=ImageFont.Layout.RAQM)
     width = (WIDTH_PX - 2 * MARGIN_PX - GAP_PX * (columns - 1)) // columns
     pen, boxes, said = ImageDraw.Draw(page), list[Box](), list[str]()
     lines = _fitting(script, font, width, seed)
@@ -45,11 +43,9 @@ def rendered_page(script: str, columns: int = 1, seed: int = 0) -> tuple[Pixels,
     return np.asarray(page), boxes, "\n".join(said)
 
 
-def _fitting(
-    script: str, font: ImageFont.FreeTypeFont, width: int, seed: int
-) -> Iterator[str]:
+def _fitting(script: str, font: ImageFont.FreeTypeFont, width: int, seed: int) -> Iterator[str]:
     """Lines of the shipped text, each as long as the column allows."""
-    content = lzma.open(SHIPPED_TEXTS / script / TEXTS[script][0]).read().decode()
+    content = lzma.decompress((SHIPPED_TEXTS / script / TEXTS[script][0]).read_bytes()).decode()
     texts = [normalise(line) for line in content.splitlines()]
     order = np.random.default_rng(seed).permutation(len(texts))
     for index in order:
