@@ -55,7 +55,11 @@ def detected_lines(page: Pixels, may_lie: bool = True) -> list[PageLine]:
         return turned_back(lines, 1, (page.shape[0], page.shape[1]))
     found = _lines(pieces)
     ink = ink_of(grey, around_HW) if found else grey
-    return [PageLine(with_marks(line.polygon, ink, scale), line.degrees) for line in found]
+    size = np.array([page.shape[1], page.shape[0]], dtype=np.float64)
+    return [
+        PageLine(np.clip(with_marks(line.polygon, ink, scale), 0, size), line.degrees)
+        for line in found
+    ]
 
 
 def _is_in(around_HW: NDArray[np.bool_], piece: Piece, scale: float) -> bool:
@@ -68,27 +72,24 @@ def _lines(pieces: Sequence[Piece]) -> list[PageLine]:
     if not pieces:
         return []
     degrees = direction_of(pieces)
-    turned_pieces = [piece.turned(-degrees) for piece in pieces]
-    aside = [piece for piece in turned_pieces if _goes_elsewhere(piece)]
+    upright = [piece.turned(-degrees) for piece in pieces]
+    aside = [piece for piece in upright if _goes_elsewhere(piece)]
     straight = [
         piece if piece.has_direction else piece.levelled()
-        for piece in turned_pieces
+        for piece in upright
         if not _goes_elsewhere(piece)
     ]
     tall = middle_of([piece.height for piece in straight], [piece.length for piece in straight])
     chained = [list(_chains(block, tall)) for block in _blocks(straight, tall)]
-    slopes = [_slope(chain, tall) for chains in chained for chain in chains]
-    level = (
-        middle_of(*zip(*[slope for slope in slopes if slope], strict=True)) if any(slopes) else 0.0
-    )
+    slopes = [slope for chains in chained for chain in chains if (slope := _slope(chain, tall))]
+    level = middle_of([degrees for degrees, _ in slopes], [width for _, width in slopes])
     found = list[_Line]()
     for chains in chained:
         found += _in_rows([_joined(chain, level, tall) for chain in chains], tall)
     found += [_Line(piece.corners, piece.degrees) for piece in aside]
     return [
         PageLine(turned(line.corners, degrees), degrees + line.degrees)
-        for line in found
-        if not _is_speck(line, tall) and not any(_is_inside(line, other) for other in found)
+        for line in _outermost([line for line in found if not _is_speck(line, tall)])
     ]
 
 
@@ -111,13 +112,27 @@ def _is_speck(line: _Line, tall: float) -> bool:
     return width * height < _SPECK * tall**2
 
 
+def _outermost(lines: Sequence[_Line]) -> list[_Line]:
+    """Return the lines that are no part of another one."""
+    if not lines:
+        return []
+    corners = np.array([line.corners for line in lines])
+    left_top, right_bottom, middles = corners.min(1), corners.max(1), corners.mean(1)
+    near = (middles[:, None] > left_top).all(2) & (middles[:, None] < right_bottom).all(2)
+    return [
+        line
+        for line, others in zip(lines, near, strict=True)
+        if not any(_is_inside(line, lines[index]) for index in np.flatnonzero(others))
+    ]
+
+
 def _is_inside(line: _Line, other: _Line) -> bool:
-    """Return whether a line is a part of another one, but for a margin."""
+    """Return whether a line is a part of a larger one, but for a margin."""
     middle = line.corners.mean(axis=0)
     inner = turned(middle + _INNER * (line.corners - middle), -other.degrees)
     outer = turned(other.corners, -other.degrees)
     is_within = (inner > outer.min(axis=0)).all() and (inner < outer.max(axis=0)).all()
-    return bool(is_within) and np.prod(_size(line)) < np.prod(_size(other))
+    return bool(is_within and np.prod(_size(line)) < np.prod(_size(other)))
 
 
 def _size(line: _Line) -> tuple[float, float]:
@@ -158,7 +173,7 @@ def _slope(pieces: Sequence[Piece], tall: float) -> tuple[float, float] | None:
     width = float(np.ptp(ends[:, 0]))
     if width < _LONG * tall:
         return None
-    return float(np.degrees(np.arctan(np.polyfit(*ends.T, 1)[0]))), width
+    return float(np.degrees(np.arctan(np.polyfit(ends[:, 0], ends[:, 1], 1)[0]))), width
 
 
 def _joined(pieces: Sequence[Piece], level: float, tall: float) -> _Line:

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ocr.pages.piece import Floats, Piece
+from ocr.pages.blocks import Floats, Indices
+from ocr.pages.piece import Piece
 
 _LEAST_ROWS = 8  # of a block, on both sides of a gutter
 _CROSSING = 0.12  # share of the rows that may reach into a gutter
@@ -35,16 +37,17 @@ def _gutter(pieces: Sequence[Piece], tall: float) -> float | None:
     corners = np.array([piece.corners for piece in pieces])
     left, top = corners.min(axis=1).T
     right, bottom = corners.max(axis=1).T
-    margin = _EDGE * (bottom - top)
-    step = _STEP * tall
-    xs = np.arange(left.min(), right.max(), step)
     rows = _rows(top, bottom, tall)
-    covers = (left + margin < xs[:, None]) & (right - margin > xs[:, None])
-    crossing = np.array([len(np.unique(rows[some])) for some in covers])
     count = int(rows.max()) + 1
-    before = np.array([len(np.unique(rows[right - margin <= x])) for x in xs])
-    after = np.array([len(np.unique(rows[left + margin >= x])) for x in xs])
-    is_white = (crossing <= _CROSSING * count) & (before >= _LEAST_ROWS) & (after >= _LEAST_ROWS)
+    if count < _LEAST_ROWS:
+        return None
+    margin, step = _EDGE * (bottom - top), _STEP * tall
+    xs = np.arange(left.min(), right.max(), step)
+    is_before, is_after = right - margin <= xs[:, None], left + margin >= xs[:, None]
+    crossing = _count_rows(~is_before & ~is_after, rows)
+    is_white = crossing <= _CROSSING * count
+    for side in (is_before, is_after):
+        is_white &= _count_rows(side, rows) >= _LEAST_ROWS
     edges = np.diff(np.concatenate([[0], is_white.astype(np.int8), [0]]))
     starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     if not len(starts):
@@ -55,12 +58,18 @@ def _gutter(pieces: Sequence[Piece], tall: float) -> float | None:
     return float(xs[starts[widest]] + xs[ends[widest] - 1]) / 2
 
 
-def _rows(top: Floats, bottom: Floats, tall: float) -> Floats:
+def _count_rows(chosen_XN: NDArray[np.bool_], rows: Indices) -> Indices:
+    """Return in how many rows each choice of pieces is."""
+    in_row_NR = np.eye(int(rows.max()) + 1, dtype=np.float32)[rows]
+    return np.asarray(((chosen_XN @ in_row_NR) > 0).sum(axis=1))
+
+
+def _rows(top: Floats, bottom: Floats, tall: float) -> Indices:
     """Return the number of each piece's row: those whose middles are near are in one."""
     middles = (top + bottom) / 2
     order = np.argsort(middles)
     steps = np.diff(middles[order], prepend=middles[order][0])
-    rows = np.empty(len(order))
+    rows = np.empty(len(order), dtype=np.intp)
     rows[order] = np.cumsum(steps > 0.25 * tall)
     return rows
 

@@ -29,7 +29,7 @@ def with_marks(corners: Polygon, ink: Pixels, scale: float) -> Polygon:
     edge, margin = round(_REACH * inside), max(1, round(_MARGIN * inside))
     up = _reach(rows[:edge][::-1], margin) / inside * down
     low = _reach(rows[len(rows) - edge :], margin) / inside * down
-    return corners + np.array([-up, -up, low, low])
+    return np.asarray(corners + np.array([-up, -up, low, low]))
 
 
 def _inked_rows(corners: Polygon, ink: Pixels) -> Floats:

@@ -65,7 +65,8 @@ class Piece:
 def turned(points: Floats, degrees: float) -> Floats:
     """Return points, [..., 2], rotated clockwise about the page's top left corner."""
     angle = np.deg2rad(degrees)
-    return points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return np.asarray(points @ turn)
 
 
 def lie_on_their_side(pieces: Sequence[Piece]) -> bool:
