@@ -61,7 +61,7 @@ def _gutter(pieces: Sequence[Piece], tall: float) -> float | None:
 def _count_rows(chosen_XN: NDArray[np.bool_], rows: Indices) -> Indices:
     """Return in how many rows each choice of pieces is."""
     in_row_NR = np.eye(int(rows.max()) + 1, dtype=np.float32)[rows]
-    return np.asarray(((chosen_XN @ in_row_NR) > 0).sum(axis=1))
+    return np.asarray((chosen_XN.astype(np.float32) @ in_row_NR > 0).sum(axis=1))
 
 
 def _rows(top: Floats, bottom: Floats, tall: float) -> Indices:
