@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -58,7 +57,7 @@ def connected(config: TrainConfig, waiting: int = 0) -> Iterator[int]:
     _start(None if joined else max(cores, needed) + waiting)
     try:
         if joined:
-            preflight(Path(config.storage_path))
+            preflight(config.storage_path)
         share = max(1, int(ray.cluster_resources().get("CPU", cores)) // config.worker_count)
         here = min(share, cores) if joined else max(1, cores // config.worker_count)
         yield config.threads_asked or here
