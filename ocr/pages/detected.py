@@ -122,7 +122,7 @@ def _outermost(lines: Sequence[_Line]) -> list[_Line]:
     return [
         line
         for line, others in zip(lines, near, strict=True)
-        if not any(_is_inside(line, lines[index]) for index in np.flatnonzero(others))
+        if not any(_is_inside(line, lines[int(index)]) for index in np.flatnonzero(others))
     ]
 
 
