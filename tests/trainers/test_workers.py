@@ -69,6 +69,37 @@ def test_two_workers_stopped_and_continued_are_two_workers_undisturbed(tmp_path:
     ).read_text()
 
 
+def test_exact_sums_are_the_same_bits_for_any_number_of_workers(tmp_path: Path) -> None:
+    alone = tiny_config(tmp_path / "alone", train=STEPS, reduce="exact")
+    torch.set_num_threads(1)
+    fit(alone, tiny_task(alone), tiny_context(alone))
+    golden = verify_hashes(directory_of(alone.local_run_dir, 20))
+    by_turns = [
+        tiny_config(tmp_path / "turns", train=STEPS, workers=workers, reduce="exact")
+        for workers in (2, 1, 3)
+    ]
+    for config, stop_after in zip(by_turns, (6, 13, None), strict=True):
+        fit_together(config, stop_after)
+    ours = verify_hashes(directory_of(by_turns[0].local_run_dir, 20))
+    assert_same(ours.weights(), golden.weights())
+    assert_same(ours.optimizer(), golden.optimizer())
+    assert events(by_turns[0]) == [f"continues exactly, from step {step}" for step in (6, 13)]
+
+
+def test_exact_sums_are_close_to_those_in_fp64(tmp_path: Path) -> None:
+    fp64, exact = (
+        tiny_config(tmp_path / name, train=STEPS, reduce=name)
+        for name in ("fp64", "exact")
+    )
+    torch.set_num_threads(1)
+    for config in (fp64, exact):
+        fit(config, tiny_task(config), tiny_context(config))
+    one, other = final(fp64), final(exact)
+    difference = sum(float((one[name] - other[name]).double().square().sum()) for name in one)
+    size = sum(float(tensor.double().square().sum()) for tensor in one.values())
+    assert (difference / size) ** 0.5 < 1e-4
+
+
 def test_gradients_summed_in_fp32_are_the_same_bits_across_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,11 +122,12 @@ class TrainConfig(WhereSettings):
         description="Engine that combines gradients. all_reduce: full replica per worker; "
         "deepspeed: sharded (ZeRO)",
     )
-    reduce: Literal["fp64", "fp32"] = Setting(
+    reduce: Literal["fp64", "fp32", "exact"] = Setting(
         "fp64",
         on_resume="rounding",
-        description="Precision of the sum of gradients (engine=all_reduce). fp32: half the traffic "
-        "and memory, bits that depend on the number of workers",
+        description="Sum of gradients (engine=all_reduce). exact: each micro-batch's is rounded to "
+        "2^-32, so that fp64 adds without rounding and the weights are the same bits for any "
+        "number of workers. fp32: half the traffic and memory",
     )
     deepspeed: DeepSpeedSettings = Setting(
         DeepSpeedSettings(),
@@ -215,7 +216,7 @@ class TrainConfig(WhereSettings):
         if self.engine == "deepspeed":
             base = self.vlm if self.family == "vlm" else None
             mistakes = list(contradictions(self.deepspeed, self.train, self.optimizer, base))
-            mistakes += ["reduce: only with engine=all_reduce"] if self.reduce == "fp32" else []
+            mistakes += ["reduce: only with engine=all_reduce"] if self.reduce != "fp64" else []
             if mistakes:
                 raise ValueError("\n  ".join(mistakes))
         return self

@@ -153,9 +153,12 @@ def find(run_dir: Path, run_id: str) -> tuple[Checkpoint | None, list[str]]:
 def exactness(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Return `exact`, or `equal to rounding, because workers 4 → 2`.
 
-    Checkpoints of earlier versions do not say their hardware; it counts as equal.
+    Checkpoints of earlier versions do not say their hardware; it counts as equal. With
+    `reduce: exact` any number of workers does.
     """
     unknown = {"hardware"} - (before.keys() & now.keys())
+    if str(now.get("engine")).endswith(" in exact"):
+        unknown.add("workers")
     differing = [
         f"{key.replace('_', ' ')} {before.get(key)} → {now.get(key)}"
         for key in {**before, **now}

@@ -4,7 +4,9 @@ DistributedDataParallel rebuilds its buckets after the first step, so a restarte
 another order. With `reduce: fp64` adding fp32 gradients loses next to nothing. Another number of
 workers changes the last bit of an fp32 sum; Adam would magnify that to 1e-4 of the weights within
 20 steps. With `reduce: fp32` the gradients have a buffer of their own, of half the bytes, and the
-rest stays in fp64: equal bits for a given number of workers, and for no other.
+rest stays in fp64: equal bits for a given number of workers, and for no other. With `reduce: exact`
+what each micro-batch adds is rounded to a grid of 2^-32 first. fp64 adds such numbers without
+rounding up to 2 million, in any order, so the bits are equal for any number of workers.
 """
 
 import math
@@ -17,10 +19,11 @@ from torch import Tensor
 
 from trainers.config import TrainConfig
 from trainers.families.task import Losses, MicroBatch, Task
-from trainers.loop.engines.engine import Engine, copied, optimizer_of
+from trainers.loop.engines.engine import Engine, copied, optimizer_of, rounded
 from trainers.loop.engines.zero_8bit import require_whole
 from trainers.loop.workers import Workers
 
+_GRID = 2.0**32
 _SCALARS = 5  # loss, weight, samples, samples whose loss is not finite, notice
 
 
@@ -33,10 +36,11 @@ class AllReduceEngine(Engine):
         super().__init__(task, config, workers, device, precision)
         self.optimizer = optimizer_of(config.optimizer, task)
         self.max_grad_norm = config.optimizer.max_grad_norm
+        self.grid = _GRID if config.reduce == "exact" else None
         count = sum(parameter.numel() for parameter in self.parameters)
         others = [*(sums.numel() for sums in task.statistics()), _SCALARS]
         # all that crosses workers: gradients, statistics, scalars
-        if config.reduce == "fp64":
+        if config.reduce != "fp32":
             flat = self._zeros(count + sum(others), torch.float64)
             self._flats = [flat]
             self._gradients, *rest = torch.split(flat, [count, *others])
@@ -63,22 +67,36 @@ class AllReduceEngine(Engine):
                     held[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     def _accumulation(self) -> AbstractContextManager[Any]:
-        self._gradients.zero_()
+        for flat in self._flats:
+            flat.zero_()
         return super()._accumulation()
 
     def _accumulate(self, micro_batch: MicroBatch, batch: Any) -> Losses:
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._losses(micro_batch, batch)
         self._total(losses.sums_B, micro_batch).backward()  # type: ignore[no-untyped-call]
+        scale = self.scale.value if self.scale else 1.0
         for total, parameter in zip(self._split(self._gradients), self.parameters, strict=True):
             if parameter.grad is not None:
-                total += parameter.grad.reshape(-1)
+                total += self._rounded(parameter.grad.reshape(-1), scale)
+        if self.grid:
+            self._add_statistics()
         return Losses(losses.sums_B.detach(), losses.weights_B.detach())
+
+    def _rounded(self, gradient: Tensor, scale: float) -> Tensor:
+        return gradient if self.grid is None else rounded(gradient.double(), self.grid / scale)
+
+    def _add_statistics(self) -> None:
+        """Move what a micro-batch has added to the statistics into the flat buffer, rounded."""
+        for part, sums in zip(self._statistics, self.task.statistics(), strict=True):
+            part += rounded(sums.reshape(-1).double(), self.grid)
+            sums.zero_()
 
     def _all_reduce(self, scalars: list[float]) -> tuple[list[Tensor], list[float]]:
         """Sum gradients, statistics and scalars, which are in one flat buffer; in fp32 in two."""
-        for part, sums in zip(self._statistics, self.task.statistics(), strict=True):
-            part.copy_(sums.reshape(-1))
+        if self.grid is None:
+            for part, sums in zip(self._statistics, self.task.statistics(), strict=True):
+                part.copy_(sums.reshape(-1))
         self._scalars.copy_(torch.tensor(scalars, dtype=torch.float64))
         for flat in self._flats:
             self.workers.sum(flat)

@@ -71,6 +71,14 @@ class LossScale:
             self.value, self.good_steps = self.value * 2, 0
 
 
+def rounded(sums: Tensor, grid: float | None) -> Tensor:
+    """Return fp64 sums rounded to multiples of 1 / grid, a power of two; None: as they are.
+
+    fp64 adds such numbers without rounding while a total stays below 2^53 / grid.
+    """
+    return sums if grid is None else (sums * grid).round_() / grid
+
+
 @dataclass(slots=True)
 class _Totals:
     """One worker's sums over the micro-batches of a step."""
@@ -80,9 +88,9 @@ class _Totals:
     samples: int = 0
     not_finite: list[int] = field(default_factory=list)  # indices of samples
 
-    def add(self, micro_batch: MicroBatch, losses: Losses) -> None:
-        self.loss += float(losses.sums_B.sum(dtype=torch.float64))
-        self.weight += float(losses.weights_B.sum(dtype=torch.float64))
+    def add(self, micro_batch: MicroBatch, losses: Losses, grid: float | None) -> None:
+        self.loss += float(rounded(losses.sums_B.sum(dtype=torch.float64), grid))
+        self.weight += float(rounded(losses.weights_B.sum(dtype=torch.float64), grid))
         self.samples += len(micro_batch.samples)
         finite = torch.isfinite(losses.sums_B).tolist()
         pairs = zip(micro_batch.samples, finite, strict=True)
@@ -96,6 +104,7 @@ class Engine(ABC):
     """
 
     reads_together = False  # whether all workers must read the same images at once
+    grid: float | None = None  # of sums that are equal for any number of workers
 
     def __init__(
         self, task: Task, config: TrainConfig, workers: Workers, device: str, precision: str
@@ -124,7 +133,7 @@ class Engine(ABC):
             for micro_batch, batch in zip(micro_batches, batches, strict=True):
                 losses = self._accumulate(micro_batch, batch)
                 if micro_batch.weight:
-                    mine.add(micro_batch, losses)
+                    mine.add(micro_batch, losses, self.grid)
             bad = mine.not_finite
             statistics, (loss, weight, samples, all_bad, notice) = self._all_reduce(
                 [mine.loss, mine.weight, float(mine.samples), float(len(bad)), notice]
