@@ -129,7 +129,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         special_tokens=_QWEN_TOKENS,
         end_of_answer="<|im_end|>",
         template_options={"enable_thinking": False},  # else the prompt ends inside <think>
-        used_directly=r"linear_attn\.conv1d\.weight$",
+        used_directly=r".*\.linear_attn\.conv1d\.weight",
         tiny=TinyModel(
             "Qwen3_5Config",
             16,

@@ -1,7 +1,7 @@
 """A vision-language base with its adapter, as the module that training changes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -40,13 +40,17 @@ class AdaptedModel(nn.Module):
         """The base's own class, with the adapter in its layers."""
         return self.model.get_base_model()  # type: ignore[operator]
 
-    def parameters_used_directly(self, pattern: str | None) -> tuple[nn.Parameter, ...]:
-        """Return the head's weight and the parameters whose names end as the expression says."""
-        named = self.named_parameters() if pattern else ()
-        return (
-            self.causal.lm_head.weight,
-            *(parameter for name, parameter in named if re.search(str(pattern), name)),
-        )
+    def parameters_used_directly(
+        self, pattern: str | None
+    ) -> Iterator[tuple[nn.Module, nn.Parameter]]:
+        """Yield the head's weight, used here, and those whose whole names fit the expression.
+
+        Each with the module that uses it, which is the one around its layer.
+        """
+        yield self, self.causal.lm_head.weight
+        for name, parameter in self.named_parameters():
+            if pattern and re.fullmatch(pattern, name):
+                yield self.get_submodule(name.rsplit(".", 2)[0]), parameter
 
     def forward(
         self, answers_BT: Tensor, loss: LossSettings, inputs: Mapping[str, Tensor]

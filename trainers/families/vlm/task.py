@@ -84,9 +84,9 @@ class VlmTask:
         )
 
     @property
-    def parameters_used_directly(self) -> Sequence[nn.Parameter]:
-        """Parameters that are used without a call of their layer."""
-        return self.network.parameters_used_directly(self.base.architecture.used_directly)
+    def parameters_used_directly(self) -> Sequence[tuple[nn.Module, nn.Parameter]]:
+        """Parameters that are used without a call of their layer, and by which module."""
+        return list(self.network.parameters_used_directly(self.base.architecture.used_directly))
 
     def batch(self, micro_batch: MicroBatch, epoch: int) -> VlmBatch:
         """Decode, scale and collate."""
