@@ -54,14 +54,14 @@ def of(architecture: str, where: Path, **changes: Any) -> TrainConfig:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stop_after_every_step_changes_no_bit(
+def test_a_stop_changes_no_bit(
     architecture: str, kind: str, tmp_path: Path
 ) -> None:
     every = {"save_steps": 1, "save_total_limit": 20}
     golden = of(architecture, tmp_path / "golden", train=every, **KINDS[kind])
     fit(golden, tiny_task(golden), tiny_context(golden))
     stopped = of(architecture, tmp_path / "stopped", **KINDS[kind])
-    for step in range(1, 13):
+    for step in range(1, 13) if kind == next(iter(KINDS)) else (2, 4, 9, 12):
         run_again(stopped, stop_after=step)
         assert_equal_at(step, stopped.local_run_dir, golden.local_run_dir)
     for name in ("metrics.jsonl", "samples.jsonl"):

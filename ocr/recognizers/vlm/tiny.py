@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,14 @@ def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
     tokenizer = _tokenizer(data.texts, architecture)
     tokenizer.save_pretrained(folder)
     # by this mean and deviation paper is 0
-    patching = Patching(architecture.tiny.patch_px, 2, 2, (1.0, 1.0, 1.0), (0.3, 0.3, 0.3))
+    patching = Patching(
+        architecture.tiny.patch_px,
+        2,
+        architecture.tiny.frames,
+        (1.0, 1.0, 1.0),
+        (0.3, 0.3, 0.3),
+        architecture.layout,
+    )
     write_json(folder / "preprocessor_config.json", _preprocessor(architecture, patching))
     threads = torch.get_num_threads()
     # one thread everywhere: another number gives other last bits, and so another model
@@ -108,14 +116,20 @@ def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
 
 def _preprocessor(architecture: Architecture, patching: Patching) -> dict[str, Any]:
     """Return the content of preprocessor_config.json."""
-    return {
+    means = {"image_mean": list(patching.mean), "image_std": list(patching.std)}
+    kinds = {
         "image_processor_type": architecture.image_processor,
         "processor_class": architecture.processors[0],
+    }
+    if patching.layout == "whole":
+        side = {"height": patching.patch_px, "width": patching.patch_px}
+        return {**kinds, "patch_size": side, **means, "size": {"longest_edge": IMAGES.max_side_px}}
+    return {
+        **kinds,
         "patch_size": patching.patch_px,
         "merge_size": patching.merge,
         "temporal_patch_size": patching.frames,
-        "image_mean": list(patching.mean),
-        "image_std": list(patching.std),
+        **means,
         "size": {"shortest_edge": IMAGES.min_pixels, "longest_edge": IMAGES.max_pixels},
     }
 
@@ -154,12 +168,17 @@ def _initialised(architecture: Architecture, tokenizer: Any, patching: Patching)
         for key, token in {**architecture.special_tokens, **tiny.token_ids}.items()
     }
     config = getattr(transformers, tiny.config_class)(
-        text_config={**_text_sizes(len(tokenizer)), **tiny.text},
-        vision_config={**_vision_sizes(patching), **tiny.vision},
+        text_config=deepcopy({**_text_sizes(len(tokenizer)), **tiny.text}),
+        vision_config=deepcopy({**_vision_sizes(patching), **tiny.vision}),
         tie_word_embeddings=True,
         **ids,
     )
-    return getattr(transformers, architecture.model_class)(config)
+    model = getattr(transformers, architecture.model_class)(config)
+    for name, parameter in model.named_parameters():
+        for end, value in tiny.start.items():
+            if name.endswith(end):
+                nn.init.constant_(parameter, value)
+    return model
 
 
 def _text_sizes(vocabulary: int) -> dict[str, Any]:
