@@ -54,9 +54,7 @@ def of(architecture: str, where: Path, **changes: Any) -> TrainConfig:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stop_changes_no_bit(
-    architecture: str, kind: str, tmp_path: Path
-) -> None:
+def test_a_stop_changes_no_bit(architecture: str, kind: str, tmp_path: Path) -> None:
     every = {"save_steps": 1, "save_total_limit": 20}
     golden = of(architecture, tmp_path / "golden", train=every, **KINDS[kind])
     fit(golden, tiny_task(golden), tiny_context(golden))
@@ -98,12 +96,24 @@ def test_deepspeed_trains_alike_and_a_stop_changes_no_bit(
     assert_like(run(together), reference)
 
 
+def test_merged_weights_and_a_4_bit_base_go_through_the_gate(
+    architecture: str, tmp_path: Path
+) -> None:
+    config = of(architecture, tmp_path, export={"merged_dtype": "float32"})
+    run_dir = launch(config, train_here, "the command").run_dir
+    merged = export_run(run_dir, ["format=merged", f"output={tmp_path / 'merged'}"]).bundle
+    assert merged.backends["torch"] == merged.card["live_cer"]
+    export_run(run_dir, ["export.quantization=nf4", f"output={tmp_path / 'nf4'}"])
+    assert set(open_bundle(tmp_path / "nf4").backends) == {"torch", "nf4"}
+    assert load(tmp_path / "merged").read(str(PROJECT / "docs" / "pages.jpg")).confidence > 0
+
+
 def test_words_are_learnt_and_every_export_reads_what_the_network_reads(
     architecture: str, tmp_path: Path
 ) -> None:
     """The gate compares; a base in 4 bits may read a little worse and says so."""
     words = [f"model.architecture={architecture}", f"storage_path={tmp_path}"]
-    config = load_settings(TrainConfig, PROJECT / CONFIG, words)
+    config = load_settings(TrainConfig, PROJECT / CONFIG, [*words, "model.base_steps=900"])
     outcome = launch(config, train_here, "the command")
     assert outcome.report["before_training"]["eval_cer"] > 0.5
     assert outcome.report["eval_cer"] < 0.15

@@ -142,7 +142,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "Qwen3_5Config",
             16,
             text={
-                "layer_types": ["linear_attention", "full_attention"],
+                "num_hidden_layers": 3,
+                "layer_types": ["full_attention", "linear_attention", "full_attention"],
                 "linear_num_key_heads": 2,
                 "linear_num_value_heads": 4,
                 "linear_key_head_dim": 32,

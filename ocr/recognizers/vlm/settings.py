@@ -57,9 +57,8 @@ class BaseModelSettings(Settings):
     )
     instruction: str = Setting(
         INSTRUCTION,
-        min_length=1,
         on_resume="refuse",
-        description="Instruction given to the model with each image",
+        description="Instruction given to the model with each image; empty: none",
     )
     instruction_first: bool = Setting(
         False,
