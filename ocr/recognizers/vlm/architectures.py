@@ -1,7 +1,6 @@
 """The vision-language architectures that are known here: one table of facts, which all else asks.
 
 docs/new_architecture.md says how one is added. Without torch, so that settings can ask too.
-Over 300 lines because the table is one.
 """
 
 from collections.abc import Mapping
@@ -11,9 +10,6 @@ from typing import Any, Literal
 from ocr.errors import UserError
 
 Part = Literal["language", "vision", "merger"]
-# How a model gets images. merged: patches, those of a token beside each other; raster: patches row
-# by row; whole: images padded to one size, and tokens without a type.
-Layout = Literal["merged", "raster", "whole"]
 _LANGUAGE = r"(?:.*\.)?language_model\.layers\.\d+\."
 _ATTENTION, _GATED_MLP = r"self_attn\.(?:q|k|v|o)_proj", r"mlp\.(?:gate|up|down)_proj"
 _QWEN_TOKENS = {
@@ -21,7 +17,6 @@ _QWEN_TOKENS = {
     "vision_start_token_id": "<|vision_start|>",
     "vision_end_token_id": "<|vision_end|>",
 }
-_ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
 _QWEN_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.content is "
     "string %}{{ message.content }}{% else %}"
@@ -43,7 +38,6 @@ class TinyModel:
     patch_px: int
     text: Mapping[str, Any]
     vision: Mapping[str, Any]
-    frames: int = 2  # that a patch is made of
     tokens: tuple[str, ...] = (
         *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
         *("<|image_pad|>", "<|video_pad|>"),
@@ -72,7 +66,6 @@ class Architecture:
     special_tokens: Mapping[str, str]
     end_of_answer: str
     tiny: TinyModel
-    layout: Layout = "merged"
     template_options: Mapping[str, Any] = field(default_factory=dict)
     used_directly: str | None = None  # parameters that are used without a call of their layer
 
@@ -159,135 +152,6 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             vision={"num_position_embeddings": 256},
             # as transformers initialises them, the state forgets each token at the next one
             start={"linear_attn.dt_bias": -4.0, "linear_attn.out_proj.weight": 0.0},
-        ),
-    ),
-    "paddleocr_vl": Architecture(
-        model_class="PaddleOCRVLForConditionalGeneration",
-        processors=("PaddleOCRVLProcessor",),
-        image_processor="PaddleOCRVLImageProcessor",
-        targets={
-            "language": rf"{_LANGUAGE}(?:{_ATTENTION}|{_GATED_MLP})",
-            "vision": (
-                r"(?:.*\.)?visual\.vision_model\.encoder\.layers\.\d+\."
-                r"(?:self_attn\.(?:q|k|v|out)_proj|mlp\.fc[12])"
-            ),
-            "merger": r"(?:.*\.)?projector\.linear_[12]",
-        },
-        special_tokens={
-            "image_token_id": "<|IMAGE_PLACEHOLDER|>",
-            "vision_start_token_id": "<|IMAGE_START|>",
-            "vision_end_token_id": "<|IMAGE_END|>",
-        },
-        end_of_answer="</s>",
-        layout="raster",
-        tiny=TinyModel(
-            "PaddleOCRVLConfig",
-            14,
-            text={
-                "rope_parameters": {
-                    "rope_type": "default",
-                    "rope_theta": 10_000.0,
-                    "mrope_section": [4, 6, 6],
-                }
-            },
-            vision={
-                "num_hidden_layers": 2,
-                "num_attention_heads": 4,
-                "image_size": 224,
-            },
-            tokens=(
-                *("<unk>", "<s>", "</s>", "<|IMAGE_START|>", "<|IMAGE_END|>"),
-                *("<|IMAGE_PLACEHOLDER|>", "<|VIDEO_PLACEHOLDER|>"),
-            ),
-            token_ids={"video_token_id": "<|VIDEO_PLACEHOLDER|>"},
-            padding="<unk>",
-            template=(
-                "{% for message in messages %}User: {% if message.content is string %}"
-                "{{ message.content }}{% else %}{% for part in message.content %}"
-                "{% if part.type == 'image' %}<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>"
-                "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}\n{% endfor %}"
-                "{% if add_generation_prompt %}Assistant:\n{% endif %}"
-            ),
-            frames=1,
-        ),
-    ),
-    "glm_ocr": Architecture(
-        model_class="GlmOcrForConditionalGeneration",
-        processors=("Glm46VProcessor",),
-        image_processor="Glm46VImageProcessor",
-        targets={
-            "language": rf"{_LANGUAGE}(?:{_ATTENTION}|mlp\.(?:gate_up|down)_proj)",
-            "vision": rf"(?:.*\.)?visual\.blocks\.\d+\.(?:attn\.(?:qkv|proj)|{_GATED_MLP})",
-            "merger": r"(?:.*\.)?visual\.merger\.(?:(?:gate|up|down)_)?proj",
-        },
-        special_tokens={
-            "image_token_id": "<|image|>",
-            "image_start_token_id": "<|begin_of_image|>",
-            "image_end_token_id": "<|end_of_image|>",
-        },
-        end_of_answer="<|user|>",  # the next turn's first token, as its template has no other end
-        tiny=TinyModel(
-            "GlmOcrConfig",
-            14,
-            text={
-                "rope_parameters": {
-                    "rope_type": "default",
-                    "rope_theta": 10_000.0,
-                    "partial_rotary_factor": 1.0,
-                    "mrope_section": [4, 6, 6],
-                }
-            },
-            vision={"attention_bias": True},
-            tokens=(
-                *("<|endoftext|>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>"),
-                *("<|begin_of_image|>", "<|end_of_image|>", "<|image|>"),
-                *("<|begin_of_video|>", "<|end_of_video|>", "<|video|>"),
-            ),
-            token_ids={
-                "video_token_id": "<|video|>",
-                "video_start_token_id": "<|begin_of_video|>",
-                "video_end_token_id": "<|end_of_video|>",
-            },
-            template=(
-                "[gMASK]<sop>{% for message in messages %}<|user|>\n{% if message.content is "
-                "string %}{{ message.content }}{% else %}{% for part in message.content %}"
-                "{% if part.type == 'image' %}<|begin_of_image|><|image|><|end_of_image|>"
-                "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
-                "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-            ),
-        ),
-    ),
-    "lighton_ocr": Architecture(
-        model_class="LightOnOcrForConditionalGeneration",
-        processors=("LightOnOcrProcessor",),
-        image_processor="PixtralImageProcessor",
-        targets={
-            "language": rf"{_LANGUAGE}(?:{_ATTENTION}|{_GATED_MLP})",
-            "vision": (
-                r"(?:.*\.)?vision_encoder\.transformer\.layers\.\d+\."
-                r"(?:attention\.(?:q|k|v|o)_proj|feed_forward\.(?:gate|up|down)_proj)"
-            ),
-            "merger": r"(?:.*\.)?vision_projection\.(?:patch_merger\.merging_layer|linear_[12])",
-        },
-        special_tokens={"image_token_id": "<|image_pad|>"},
-        end_of_answer="<|im_end|>",
-        layout="whole",
-        tiny=TinyModel(
-            "LightOnOcrConfig",
-            14,
-            text={"model_type": "qwen3", "rope_parameters": _ROPE},
-            vision={
-                "model_type": "pixtral",
-                "num_hidden_layers": 2,
-                "num_attention_heads": 4,
-                "head_dim": 32,
-                "image_size": 224,
-                "rope_parameters": _ROPE,
-            },
-            token_ids={},
-            template=_QWEN_TEMPLATE.replace(
-                "<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"
-            ),
         ),
     ),
 }

@@ -87,14 +87,9 @@ class Base:
                 "preprocessor_config.json"
             )
         frames = preprocessor.get("temporal_patch_size", vision.get("temporal_patch_size", 2))
-        merge = vision.get("spatial_merge_size") or self.config["spatial_merge_size"]
-        layout = self.architecture.layout
-        return Patching(vision["patch_size"], merge, frames, tuple(mean), tuple(std), layout)
-
-    @property
-    def text_config(self) -> dict[str, Any]:
-        """The language model's part of config.json; older models have no such part."""
-        return dict(self.config.get("text_config") or self.config)
+        return Patching(
+            vision["patch_size"], vision["spatial_merge_size"], frames, tuple(mean), tuple(std)
+        )
 
     def prompt(self, settings: BaseModelSettings) -> Prompt:
         """Return the prompt around each image."""

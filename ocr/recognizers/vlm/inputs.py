@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from ocr.errors import UserError
 from ocr.images import Pixels
-from ocr.recognizers.vlm.architectures import Architecture, Layout
+from ocr.recognizers.vlm.architectures import Architecture
 from ocr.recognizers.vlm.settings import ImageSettings
 
 
@@ -31,7 +30,6 @@ class Patching:
     frames: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    layout: Layout = "merged"
 
     @property
     def factor(self) -> int:
@@ -86,25 +84,15 @@ def resized(pixels: Pixels, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def _normalised(image_CHW: Tensor, patching: Patching) -> Tensor:
+def patches(image_CHW: Tensor, patching: Patching) -> Tensor:
+    """Return the patches [N, P] of an image, 0–255, normalised; a token's are neighbours."""
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=image_CHW.device)[:, None, None]
         for values in (patching.mean, patching.std)
     )
-    return (image_CHW.float() / 255 - mean) / std
-
-
-def patches(image_CHW: Tensor, patching: Patching) -> Tensor:
-    """Return the patches [N, P] of an image, 0–255, normalised; a token's are neighbours.
-
-    In raster order they are [N, C, side, side].
-    """
-    image_CHW = _normalised(image_CHW, patching)
+    image_CHW = (image_CHW.float() / 255 - mean) / std
     channels, height, width = image_CHW.shape
     side, merge = patching.patch_px, patching.merge
-    if patching.layout == "raster":
-        rows = image_CHW.reshape(channels, height // side, side, width // side, side)
-        return rows.permute(1, 3, 0, 2, 4).reshape(-1, channels, side, side)
     down, across = height // side // merge, width // side // merge
     cut = image_CHW.reshape(channels, down, merge, side, across, merge, side).permute(
         1, 4, 2, 5, 0, 3, 6
@@ -121,21 +109,10 @@ def grid(image_CHW: Tensor, patching: Patching) -> list[int]:
 def vision_inputs(images: Sequence[Tensor], patching: Patching) -> dict[str, Tensor]:
     """Return a model's arguments for the images of a batch, each [3, H, W]; empty for no image.
 
-    They are the patches of all images, [N, P], and each image's grid, [B, 3]; or the images
-    themselves, [B, 3, H, W], and each one's height and width, [B, 2].
+    They are the patches of all images, [N, P], and each image's grid, [B, 3].
     """
     if not images:
         return {}
-    if patching.layout == "whole":
-        sizes = torch.tensor([image.shape[1:] for image in images], device=images[0].device)
-        high, wide = sizes.amax(0).tolist()
-        filled = [
-            F.pad(
-                _normalised(image, patching), (0, wide - image.shape[2], 0, high - image.shape[1])
-            )
-            for image in images
-        ]
-        return {"pixel_values": torch.stack(filled), "image_sizes": sizes}
     grids = torch.tensor([grid(image, patching) for image in images], device=images[0].device)
     return {
         "pixel_values": torch.cat([patches(image, patching) for image in images]),
@@ -147,10 +124,11 @@ def model_inputs(
     ids_BT: Tensor, images: Sequence[Tensor], image_token: int, patching: Patching
 ) -> dict[str, Tensor]:
     """Return a model's arguments for a batch: tokens, which of them are of images, and images."""
-    types = (
-        {} if patching.layout == "whole" else {"mm_token_type_ids": (ids_BT == image_token).int()}
-    )
-    return {"input_ids": ids_BT, **types, **vision_inputs(images, patching)}
+    return {
+        "input_ids": ids_BT,
+        "mm_token_type_ids": (ids_BT == image_token).int(),
+        **vision_inputs(images, patching),
+    }
 
 
 @dataclass(frozen=True, slots=True)

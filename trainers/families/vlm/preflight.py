@@ -80,28 +80,23 @@ def _of_architecture(base: Base) -> Iterator[Row]:
 
 def _of_sizes_inside(base: Base) -> Iterator[Row]:
     """Check that image processor, image encoder, language model and tokenizer fit each other."""
-    text, vision, whole = base.text_config, base.config.get("vision_config", {}), base.config
-    merge = {"spatial_merge_size": whole.get("spatial_merge_size"), **vision}["spatial_merge_size"]
-    for ours, known, subject in (
-        ("patch_size", vision.get("patch_size"), "patch size"),
-        ("merge_size", merge, "spatial merge"),
+    text, vision = (base.config.get(part, {}) for part in ("text_config", "vision_config"))
+    for ours, theirs, subject in (
+        ("patch_size", "patch_size", "patch size"),
+        ("merge_size", "spatial_merge_size", "spatial merge"),
     ):
-        given = base.preprocessor.get(ours)
-        given = given.get("height") if isinstance(given, dict) else given
-        if ours == "merge_size" and base.architecture.layout == "whole":
-            given = known  # the processor knows patches only
-        expected = f"{known}, as in config.json"
+        given, known = base.preprocessor.get(ours), vision.get(theirs)
+        expected = f"{known}, as in vision_config.{theirs}"
         yield Row(subject, expected, f"{given}", given == known and given is not None)
-    if encoder := vision.get("out_hidden_size"):
-        hidden = text.get("hidden_size")
-        expected, actual = f"{hidden}, the language model's", f"{encoder} from the image encoder"
-        yield Row("hidden size", expected, actual, encoder == hidden)
+    encoder, hidden = vision.get("out_hidden_size"), text.get("hidden_size")
+    expected, actual = f"{hidden}, the language model's", f"{encoder} from the image encoder"
+    yield Row("hidden size", expected, actual, encoder == hidden)
     size, tokens = text.get("vocab_size", 0), len(base.tokenizer)
     yield Row("vocabulary", f"at least the tokenizer's {tokens:,}", f"{size:,}", size >= tokens)
 
 
 def _of_dtype(base: Base, config: TrainConfig) -> Row:
-    text, whole = base.text_config, base.config
+    text, whole = base.config.get("text_config", {}), base.config
     given = text.get("dtype") or whole.get("dtype") or whole.get("torch_dtype") or "none"
     dtype = str(given).removeprefix("torch.")
     expected, actual = "float32, bfloat16 or float16", f"{dtype}, trained in {config.vlm.dtype}"

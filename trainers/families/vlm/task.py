@@ -70,7 +70,7 @@ class VlmTask:
         held_on = "cpu" if config.zero_stage == 3 else device
         self.network = AdaptedModel(
             self._adapted(held_on),
-            self.base.text_config["vocab_size"],
+            self.base.config["text_config"]["vocab_size"],
             config,
             self.device,
         ).train()
