@@ -15,7 +15,7 @@ ANEK_BANGLA := faces/.npm/fontsource-variable-anek-bangla-5.3.0/package/files/an
 ANEK := fonts/.npm/fontsource-variable-anek-odia-5.3.0/package/files/anek-odia-oriya-standard-normal.woff2
 CONVERT := $(BIN)/python -m ocr.rendering.fonts convert
 
-.PHONY: setup train test lint faults gpu benchmarks requirements fonts faces
+.PHONY: setup train test lint faults gpu benchmarks chaos pictures docs requirements fonts faces
 
 setup: $(STAMP)
 
@@ -48,6 +48,20 @@ benchmarks: setup
 	$(BIN)/python benchmarks/pages.py
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/learning.py
+
+# a hundred kills over one run, in a folder and in a bucket: about an hour
+chaos: setup
+	$(BIN)/python benchmarks/chaos.py
+	$(BIN)/python benchmarks/chaos.py --storage bucket
+
+# docs/pictures/, of what they show
+pictures: setup
+	$(BIN)/python benchmarks/pictures.py
+
+# site/ from docs/, links checked
+docs: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check mkdocs-material==9.* 'mkdocstrings[python]==1.*'
+	$(BIN)/mkdocs build --quiet
 
 # requirements.txt from pyproject.toml, without the path of this checkout; +cpu marks a local build that PyPI does not have
 requirements: setup

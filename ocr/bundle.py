@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 from ocr.errors import UserError, first_line
 from ocr.files import read_json, replaced_folder, sha256_of, sync, write_json
+from ocr.mirror import fetched
 from ocr.version import VERSION
 
 if TYPE_CHECKING:
@@ -136,11 +137,11 @@ def _or_shipped() -> str:
 
 
 def open_bundle(path: str | Path) -> Bundle:
-    """Open and verify a bundle, or a shipped recogniser by its name (odia).
+    """Open and verify a bundle, also in a bucket, or a shipped recogniser by its name (odia).
 
     UserError names the file that is missing, damaged or from a newer version.
     """
-    path = Path(path)
+    path = fetched(path)
     path = SHIPPED / path if str(path) in shipped_names() and not path.exists() else path
     if not (path / MANIFEST).is_file():
         raise UserError(

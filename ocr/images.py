@@ -4,6 +4,7 @@ Legend: H, W in pixels; arrays are uint8, [H, W] for grey and [H, W, 3] for RGB.
 """
 
 import io
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -150,9 +151,9 @@ def scale_to_fit(pixels: Pixels, max_side_px: int) -> Pixels:
 
 def box_of(polygon: Polygon) -> tuple[int, int, int, int]:
     """Return left, top, width and height of the upright rectangle around a polygon."""
-    left, top = np.floor(polygon.min(axis=0)).astype(int)
-    right, bottom = np.ceil(polygon.max(axis=0)).astype(int)
-    return int(left), int(top), int(right - left), int(bottom - top)
+    left, top = map(math.floor, polygon.min(axis=0))
+    right, bottom = map(math.ceil, polygon.max(axis=0))
+    return left, top, right - left, bottom - top
 
 
 def cut(page: Pixels, polygon: Polygon, degrees: float = 0.0) -> Pixels:
@@ -161,7 +162,8 @@ def cut(page: Pixels, polygon: Polygon, degrees: float = 0.0) -> Pixels:
     `degrees` is the direction of the writing, clockwise on the page from left to right; quarter
     turns lose no pixel. ImageRefused when the polygon has no area on the page.
     """
-    polygon = polygon.round(3)  # coordinates in other units than pixels come with rounding noise
+    # coordinates in other units come with rounding noise, damaged files with points far away
+    polygon = polygon.round(3).clip(-1e6, 1e6)
     left, top, wide, high = box_of(polygon)
     right, bottom = left + wide, top + high
     height, width = page.shape[:2]

@@ -13,11 +13,13 @@ def storage_path(path: str, takes_buckets: bool = False) -> str:
     """Return the path, absolute: as given, under LIPI_STORAGE, or under the working directory.
 
     In a folder that Ray made for a job or an application a relative path raises UserError: it is
-    Ray's cache. With `takes_buckets` a URL is returned as it is, else it raises UserError.
+    Ray's cache. With `takes_buckets` both may be addresses in a bucket, else these raise UserError.
     """
     shared = with_home(os.environ.get("LIPI_STORAGE", ""))
-    if takes_buckets and "://" in path:
+    if takes_buckets and ("://" in path or Path(path).is_absolute()):
         return path
+    if takes_buckets and "://" in shared:
+        return f"{shared.rstrip('/')}/{path}"
     for where in (path, shared):
         if "://" in where:
             raise UserError(
@@ -29,7 +31,7 @@ def storage_path(path: str, takes_buckets: bool = False) -> str:
     if not shared and is_rays_cache(Path.cwd()):
         raise UserError(
             f"storage_path {path}: relative inside a Ray job, whose folder is lost; "
-            "set LIPI_STORAGE or storage_path to a folder such as /mnt/lipi"
+            "set LIPI_STORAGE or storage_path to a folder such as /mnt/lipi, or to a bucket"
         )
     return str((Path(shared) if shared else Path.cwd()) / path)
 

@@ -96,7 +96,8 @@ def this_command() -> str:
 
 def in_storage(config: Stored) -> Stored:
     """Return the config with an absolute storage_path; see `ocr.storage.storage_path`."""
-    path = storage_path(config.storage_path, takes_buckets=isinstance(config, ServeConfig))
+    takes_buckets = isinstance(config, ServeConfig | TrainConfig)
+    path = storage_path(config.storage_path, takes_buckets)
     return config.model_copy(update={"storage_path": path})
 
 

@@ -6,9 +6,9 @@ python ray_jobs/evaluate.py compare runs/old runs/new data=my_data    # changed 
 """
 
 from argparse import Namespace
-from pathlib import Path
 
 from ocr.errors import UserError
+from ocr.mirror import copied, fetched
 from ocr.settings import with_home
 from ray_jobs import command
 
@@ -16,28 +16,27 @@ from ray_jobs import command
 def main(arguments: Namespace) -> None:
     """Print a table with a line per recogniser, or the changed lines and both error rates."""
     named = dict(word.partition("=")[::2] for word in arguments.words if "=" in word)
-    paths = [Path(word) for word in arguments.words if "=" not in word]
-    if set(named) - {"data"}:
+    words = [word for word in arguments.words if "=" not in word]
+    if unknown := set(named) - {"data"}:
         raise UserError(
-            f"{', '.join(sorted(set(named) - {'data'}))}: unknown; "
-            "expected data=FOLDER or the name of an embedded data set"
+            f"{', '.join(sorted(unknown))}: unknown; expected data=FOLDER or the name "
+            "of an embedded data set"
         )
-    if len(paths) != (3 if paths[:1] == [Path("compare")] else 1):
-        raise UserError(
-            "expected RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER; "
-            f"got {' '.join(arguments.words) or 'nothing'}"
-        )
-    data = with_home(named["data"]) if "data" in named else None
+    if len(words) != (3 if words[:1] == ["compare"] else 1):
+        got = " ".join(arguments.words) or "nothing"
+        raise UserError(f"expected RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER; got {got}")
     from trainers.runs.evaluate import HEADER, best_of, compared, evaluate_run
 
-    if len(paths) == 3:
-        print(compared(paths[1], paths[2], data))
+    data = with_home(named["data"]) if "data" in named else None
+    if len(words) == 3:
+        print(compared(fetched(words[1]), fetched(words[2]), data))
         return
     print(HEADER)
     results = []
-    for result in evaluate_run(paths[0], data):
-        print(result, flush=True)
-        results.append(result)
+    with copied(words[0]) as run:
+        for result in evaluate_run(run, data):
+            print(result, flush=True)
+            results += [result]
     if len(results) > 1:
         print(f"best: {best_of(results)}")
 

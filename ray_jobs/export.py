@@ -11,8 +11,8 @@ the run. Every exported form is read with before it is kept.
 """
 
 from argparse import Namespace
-from pathlib import Path
 
+from ocr.mirror import copied
 from ocr.system_errors import reported
 from ray_jobs import command
 from trainers.config.export_request import ExportRequest
@@ -22,8 +22,9 @@ def main(arguments: Namespace) -> None:
     """Export and print the CER of each backend."""
     from trainers.runs.export import export_run
 
-    with reported(arguments.run, "set output to a folder that you may write"):
-        exported = export_run(arguments.run, arguments.overrides)
+    advice = "set output to a folder that you may write"
+    with reported(arguments.run, advice), copied(arguments.run) as run_dir:
+        exported = export_run(run_dir, arguments.overrides)
     for backend, cer in exported.bundle.backends.items():
         is_default = backend == exported.bundle.default_backend("cpu")
         print(f"{backend:<12}CER {cer:.2%}{'  (default on a CPU)' if is_default else ''}")
@@ -37,6 +38,6 @@ if __name__ == "__main__":
         main,
         __doc__,
         ExportRequest,
-        run={"type": Path, "metavar": "RUN"},
+        run={"metavar": "RUN"},
         overrides={"nargs": "*", "metavar": "key=value"},
     )

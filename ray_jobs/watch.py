@@ -2,11 +2,11 @@
 
 python ray_jobs/watch.py runs/odia-ctc            # until the run ends, or Ctrl C
 python ray_jobs/watch.py runs/odia-ctc --once     # one look, as for a log
+python ray_jobs/watch.py s3://bucket/runs/odia-ctc
 """
 
 import contextlib
 from argparse import Namespace
-from pathlib import Path
 
 from ray_jobs import command
 
@@ -23,6 +23,6 @@ if __name__ == "__main__":
     command.run(
         main,
         __doc__,
-        run={"type": Path, "metavar": "RUN"},
+        run={"metavar": "RUN"},
         __once={"action": "store_true", "help": "print it once and end"},
     )

@@ -9,6 +9,7 @@ from typing import Literal
 import pydantic
 
 from ocr.limits import ImageLimits
+from ocr.reading.config import DETECTOR
 from ocr.retraining import GateSettings
 from ocr.settings import PathText, Setting, Settings
 
@@ -181,6 +182,12 @@ class ServeConfig(Settings):
         ge=1,
         on_resume="free",
         description="Most images per batch; a batch fills while the previous one is read",
+    )
+    detector: DETECTOR = Setting(
+        "auto",
+        on_resume="free",
+        description="What finds the lines of a page: detector, the network that ships; classical, "
+        "by rules and without a network; auto, the detector where it can run",
     )
     promote_timeout_s: float = Setting(
         120.0,

@@ -57,7 +57,7 @@ class Endpoint:
         self.reader = BatchingReader(
             config.batch_size, limits, decoding, on_batch=self.metrics.batch
         )
-        self.pages = PageReader(self.reader, config.batch_size, limits, decoding)
+        self.pages = PageReader(self.reader, config.batch_size, limits, decoding, config.detector)
         self.corrections = Corrections(self.models.store, limits, decoding)
         self.retrainings = Retrainings(self.models, self.corrections, config.gate)
         self._max_reading = limits.max_ongoing_requests + limits.max_queued_requests

@@ -52,7 +52,7 @@ class Models:
 
         Returns its id NAME@HASH. Raises UserError where it is not a bundle, or a voter comes twice.
         """
-        bundles = [open_bundle(Path(path)) for path in bundle.split(",")]
+        bundles = [open_bundle(path) for path in bundle.split(",")]
         require_voters([_id_of(each) for each in bundles])
         return ",".join(map(self._add, bundles))
 

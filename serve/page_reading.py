@@ -8,12 +8,13 @@ import asyncio
 import base64
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ocr.documents import is_pdf
 from ocr.images import ImageRefused, Pixels, encode_image
-from ocr.pages import PageLine, cut_lines, lines_for
+from ocr.pages import PageLine, cut_lines, lines_for, page_direction, require, upright
+from ocr.reading.config import DETECTOR
 from ocr.reading.document import is_line
 from ocr.reading.page import TextPage, rectangle, words_on_page
 from ocr.writers.plain import corners_of, words_of
@@ -48,10 +49,17 @@ class PageReader:
     """Reads documents page by page; lines join the batches in turns with other requests."""
 
     def __init__(
-        self, reader: BatchingReader, batch_size: int, limits: LimitSettings, decoding: Decoding
+        self,
+        reader: BatchingReader,
+        batch_size: int,
+        limits: LimitSettings,
+        decoding: Decoding,
+        detector: DETECTOR = "auto",
     ) -> None:
+        require(detector)
         self._reader, self._batch_size, self._limits = reader, batch_size, limits
         self._decoding, self._turn = decoding, asyncio.Semaphore(_AT_ONCE)
+        self._detector: DETECTOR = detector
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="lipi-pages")
 
     async def read(
@@ -105,17 +113,48 @@ class PageReader:
                 while page := await loop.run_in_executor(
                     self._threads, self._next, shaped, loaded, "images" in details
                 ):
-                    about, crops = page
+                    about, pixels, crops = page
                     if (room := room - len(about.image or "")) < 0:
                         detail = "the images of its pages; ask without detail=images"
                         raise ImageRefused("document", "answer too large", detail)
-                    read.append((about, await self._read(crops, loaded, "words" in details)))
+                    with_words = "words" in details
+                    lines = await self._read(crops, loaded, with_words)
+                    read.append(await self._upright(about, pixels, lines, loaded, with_words))
         return read
+
+    async def _upright(
+        self, about: Page, pixels: Pixels, read: list[Read], loaded: Loaded, with_words: bool
+    ) -> ReadPage:
+        """Return a page as it was read; read anew where it lies upside down."""
+        readings = [line.reading for line in read]
+        few = upright.doubtful(about.lines, readings)
+        if about.is_line or loaded.recognizer.reads_pages or not few:
+            return about, read
+        halves = [upright.by_half(about.lines[index]) for index in few]
+        turned = await self._read(await self._cut(pixels, halves), loaded, False)
+        if not upright.is_upside_down(
+            [readings[index] for index in few], [line.reading for line in turned]
+        ):
+            return about, read
+        lines = await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._lines, loaded, pixels, True
+        )
+        read = await self._read(await self._cut(pixels, lines), loaded, with_words)
+        return replace(about, lines=tuple(lines)), read
+
+    def _lines(self, loaded: Loaded, page: Pixels, upside_down: bool = False) -> list[PageLine]:
+        most = self._limits.max_lines
+        return lines_for(loaded.recognizer, page, most, self._detector, upside_down)
+
+    async def _cut(self, page: Pixels, lines: Sequence[PageLine]) -> list[Pixels]:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, cut_lines, page, lines
+        )
 
     def _next(
         self, pages: Iterator[tuple[Pixels, bool]], loaded: Loaded, with_images: bool
-    ) -> tuple[Page, list[Pixels]] | None:
-        """Return the next page with its lines cut out; None after the last."""
+    ) -> tuple[Page, Pixels, list[Pixels]] | None:
+        """Return the next page, its pixels, and its lines cut out; None after the last."""
         page, alone = next(pages, (None, False))
         if page is None:
             return None
@@ -123,9 +162,9 @@ class PageReader:
         image = _data_uri(page) if with_images else None
         if alone:
             line = PageLine(rectangle(width, height), 0.0)
-            return Page(width, height, (line,), image, is_line=True), [page]
-        lines = lines_for(loaded.recognizer, page, self._limits.max_lines)
-        return Page(width, height, tuple(lines), image), cut_lines(page, lines)
+            return Page(width, height, (line,), image, is_line=True), page, [page]
+        lines = self._lines(loaded, page)
+        return Page(width, height, tuple(lines), image), page, cut_lines(page, lines)
 
     async def _read(self, crops: Sequence[Pixels], loaded: Loaded, with_words: bool) -> list[Read]:
         read = list[Read]()
@@ -165,8 +204,9 @@ def page_result(
 ) -> dict[str, Any]:
     """Return `{text, confidence, pages}`, the confidence being the mean over lines with text.
 
-    A page is `{width, height, degrees, lines: [{text, confidence, box, polygon}]}`, its lines in
-    reading order; those without text, such as a crease or a stain, are last and not in `text`.
+    A page is `{width, height, degrees, lines: [{text, confidence, box, polygon, degrees}]}`,
+    its lines in reading order; those without text, such as a crease or a stain, are last and not in
+    `text`.
     A line with words has `words: [{text, confidence, box}]` too.
     """
     readings = [read.reading for _, lines in pages for read in lines]
@@ -191,15 +231,15 @@ def _page(page: Page, lines: Sequence[Read], with_words: bool) -> dict[str, Any]
             "confidence": round(read.reading.confidence, 6),
             "box": list(line.box),
             "polygon": corners_of(line.polygon),
+            "degrees": round(line.degrees, 2),
             **({"words": words_of(words_on_page(line.polygon, read.spans))} if with_words else {}),
         }
         for line, read in sorted(placed, key=lambda pair: not pair[1].reading.text)
     ]
-    degrees = round(page.lines[0].degrees, 2) if page.lines else 0.0
     return {
         "width": page.width,
         "height": page.height,
-        "degrees": degrees,
+        "degrees": round(page_direction(page.lines), 2),
         "lines": plain,
         **({"image": page.image} if page.image else {}),
     }

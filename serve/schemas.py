@@ -34,13 +34,15 @@ class Word(pydantic.BaseModel):
 class Line(pydantic.BaseModel):
     """One line of an image.
 
-    `box`: left, top, width, height in pixels; `polygon`: its corners on a page.
+    `box`: left, top, width, height in pixels; `polygon`: its corners on a page; `degrees`: the
+    direction of its writing there, clockwise.
     """
 
     text: str
     confidence: float
     box: list[int]
     polygon: list[list[float]] | None = None
+    degrees: float | None = None
     words: list[Word] | None = None
 
 

@@ -190,7 +190,10 @@ def test_every_config_loads_and_opens_with_its_command(file: Path) -> None:
     assert str(file.relative_to(PROJECT)) in first
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/formats.md", "docs/migrating/chandra.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["docs/training.md", "docs/sweeps.md", "docs/formats.md", "docs/migrating/chandra.md"],
+)
 def test_every_config_in_the_documents_loads(page: str) -> None:
     blocks = [
         block.partition("```")[0]

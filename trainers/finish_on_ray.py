@@ -12,7 +12,6 @@ import ray
 import torch
 
 from ocr.errors import GivenUp, last_line
-from ocr.files import shown
 from ocr.ray_address import names_cluster
 from trainers.on_ray import threads_of
 from trainers.ray_cluster import connected, gpus_of_a_worker, require_places, uses_gpu
@@ -68,7 +67,7 @@ def _wait(task: Any, log: Path, job: Job) -> None:
         raise failed.cause from None
     except ray.exceptions.RayError as problem:
         raise GivenUp(
-            f"{shown(job.run_dir)}: training is done, export and report are not: "
+            f"{job.config.shown_address}: training is done, export and report are not: "
             f"{last_line(problem)}; run the same command to resume"
         ) from problem
 
@@ -77,5 +76,6 @@ def _finish_in_task(job: Job, command: str, threads: int, log: Path, started_in:
     if started_in.is_dir():
         os.chdir(started_in)
     torch.set_num_threads(threads)
+    log.parent.mkdir(parents=True, exist_ok=True)  # a run in a bucket: this node's own
     with open(log, "a", encoding="utf-8", buffering=1) as lines, contextlib.redirect_stdout(lines):
-        finish_here(job, command)
+        finish_here(job.here(), command)

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,20 @@ from ray.train.torch import TorchTrainer, get_device
 from ray.tune import Callback
 
 from ocr.errors import GivenUp, UserError, last_line
-from ocr.files import read_object, shown, write_json
+from ocr.place import Place
 from ocr.ray_address import NoCluster
 from ocr.system_errors import mistake_of
 from trainers.config import TrainConfig
 from trainers.families.task import Task
-from trainers.loop.checkpoint import Checkpoint, again, steps_of
+from trainers.loop.bucket import RunInBucket, place_of
+from trainers.loop.checkpoint import Checkpoint, again
 from trainers.loop.doing import Doing
 from trainers.loop.engines.engine import NotFiniteError
 from trainers.loop.exported import Exported
 from trainers.loop.lease import LostLease, OldGroup, require_latest
 from trainers.loop.loop import fit
 from trainers.loop.notices import Notices
-from trainers.loop.progress import Progress
+from trainers.loop.progress import progress_of
 from trainers.loop.run_state import RunContext
 from trainers.loop.workers import Workers
 from trainers.ray_cluster import connected, gpus_of_a_worker, require_places, scaling, uses_gpu
@@ -64,12 +65,12 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
     Failures of workers, and of Ray itself, are retried `max_failures` times each. Then GivenUp, but
     where a checkpoint is newer than before these failures: a run of weeks has many.
     """
-    failure, saved = 0, steps_of(job.run_dir)[-1:]
+    failure, saved = 0, job.saved_steps()[-1:]
     while True:
         try:
             with (
                 connected(job.config) as share,
-                Progress(job.run_dir, job.config.train.max_steps),
+                progress_of(job.config),
                 MemoryWatch(job.run_dir),
             ):
                 _train_once(job, threads_of(job, share), callbacks)
@@ -86,7 +87,7 @@ def train(job: Job, callbacks: Sequence[Callback] = ()) -> None:
             of_workers = isinstance(problem, WorkerGroupError)  # restarted max_failures × already
             failure = job.config.max_failures + 1 if of_workers else failure + 1
             if failure > job.config.max_failures:
-                if (now := steps_of(job.run_dir)[-1:]) <= saved:
+                if (now := job.saved_steps()[-1:]) <= saved:
                     raise _given_up(job, problem) from problem
                 failure, saved = 0, now
             wait = min(_LONGEST_WAIT_S, 2**failure)
@@ -102,9 +103,9 @@ def _mistake(job: Job, problem: BaseException) -> UserError | None:
 
 def _given_up(job: Job, problem: Exception) -> GivenUp:
     failures = job.config.max_failures + 1
-    stand = "Checkpoints are intact" if steps_of(job.run_dir) else "There is no checkpoint yet"
+    stand = "Checkpoints are intact" if job.saved_steps() else "There is no checkpoint yet"
     return GivenUp(
-        f"{shown(job.run_dir)}: stopped after {failures} "
+        f"{job.config.shown_address}: stopped after {failures} "
         f"failure{'' if failures == 1 else 's'}: {last_line(problem)}. "
         f"{stand}; run the same command to resume"
     )
@@ -124,20 +125,20 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
     require_places(job.config, wanted)
     if line := speed_up(job.config):
         print(line, flush=True)
-    outcome = _outcome_file(job)
+    place, ray_dir, outcome = place_of(job.config), job.run_dir / "ray", _outcome_name(job)
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={
             "job": job,
             "threads": threads,
-            "outcome": str(outcome),
+            "outcome": outcome,
             "started_in": str(Path.cwd()),
         },
         torch_config=RaysNetwork(backend="nccl" if use_gpu else "gloo"),
         scaling_config=scaling(job.config, wanted, use_gpu),
         run_config=RunConfig(
-            name=outcome.stem,
-            storage_path=str(outcome.parent),
+            name=Path(outcome).stem,
+            storage_path=str(ray_dir),
             failure_config=FailureConfig(max_failures=job.config.max_failures),
             callbacks=list(callbacks),
         ),
@@ -148,7 +149,7 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
         with Ending(job.run_id) as ending:
             run_checked(trainer.fit, (ending.check, waiting.check, watchdog.check))
     finally:
-        result = read_object(outcome) or {}
+        result = place.json(outcome) or {}
         if "lost" in result:
             raise LostLease(result["lost"])
         if "error" in result:
@@ -157,14 +158,16 @@ def _train_once(job: Job, threads: int, callbacks: Sequence[Callback]) -> None:
         raise RuntimeError("the workers returned without an outcome")
 
 
-def _outcome_file(job: Job) -> Path:
-    """Return the file for the workers' last word, in an empty folder of Ray's for this attempt."""
-    ray_dir = job.run_dir / "ray"
-    require_latest(job.run_dir, job.attempt)  # else the folder is another attempt's
-    shutil.rmtree(ray_dir, ignore_errors=True)
-    ray_dir.mkdir()
+def _outcome_name(job: Job) -> str:
+    """Return the file for the workers' last word, after emptying Ray's folder for this attempt."""
+    place = place_of(job.config)
+    require_latest(place, job.attempt)  # else the folder is another attempt's
+    shutil.rmtree(job.run_dir / "ray", ignore_errors=True)
+    (job.run_dir / "ray").mkdir(parents=True)
+    if not place.is_local:
+        place.delete_folder("ray")
     # Ray resumes silently from an equal name
-    return ray_dir / f"attempt_{job.attempt:04d}_{uuid.uuid4().hex[:8]}.json"
+    return f"ray/attempt_{job.attempt:04d}_{uuid.uuid4().hex[:8]}.json"
 
 
 def _train_worker(setup: dict[str, Any]) -> None:
@@ -173,27 +176,26 @@ def _train_worker(setup: dict[str, Any]) -> None:
     A user's mistake, or the loss of the run to another attempt, goes into the outcome file, since
     Ray would restart a worker that raises.
     """
-    job, outcome = setup["job"], Path(setup["outcome"])
-    _settle_in(job, setup)
-    if outcome.is_file():
+    job, outcome = setup["job"].here(), setup["outcome"]
+    place = _settle_in(job, setup)
+    if place.has(outcome):
         return
     workers = Workers.here()
     try:
-        with Pulse(job.run_id, workers.rank) as doing:
+        with Pulse(job.run_id, workers.rank, workers.world) as doing:
             _fit(job, setup["threads"], workers, doing)
         if workers.first:
-            write_json(outcome, {"finished": True})
+            place.write_json(outcome, {"finished": True})
     except OldGroup:
         raise
     except LostLease as loss:
-        outcome.parent.mkdir(parents=True, exist_ok=True)  # the other attempt has removed it
-        write_json(outcome, {"lost": str(loss)})
+        place.write_json(outcome, {"lost": str(loss)})
         if workers.world > 1:
             raise  # as below
     except UserError as mistake:
         is_shared = isinstance(mistake, NotFiniteError)  # raised by all workers together
         if workers.first or not is_shared:
-            write_json(outcome, {"error": str(mistake)})
+            place.write_json(outcome, {"error": str(mistake)})
         if workers.world > 1 and not is_shared:
             # the others wait for this worker: Ray ends them, and the next group reads the outcome
             raise
@@ -201,12 +203,15 @@ def _train_worker(setup: dict[str, Any]) -> None:
         message = _mistake(job, problem)
         if message is None:
             raise
-        write_json(outcome, {"error": str(message)})
+        place.write_json(outcome, {"error": str(message)})
         if workers.world > 1:
             raise
 
 
-def _settle_in(job: Job, setup: dict[str, Any]) -> None:
+def _settle_in(job: Job, setup: dict[str, Any]) -> Place:
+    """Make this process a worker of the run; return where the run lives."""
+    if bucket := RunInBucket.of(job.config):
+        bucket.fetch_checkpoints()
     if not job.run_dir.is_dir():  # of a node that came after the preflight
         raise FileNotFoundError(
             f"{socket.gethostname()}: {job.run_dir} is not there; this node does not share it"
@@ -215,15 +220,17 @@ def _settle_in(job: Job, setup: dict[str, Any]) -> None:
         os.chdir(setup["started_in"])
     os.nice(int(os.environ.get("LIPI_NICE", "0")))  # beside an endpoint that answers people
     torch.set_num_threads(setup["threads"])
+    return place_of(job.config)
 
 
 def _fit(job: Job, threads: int, workers: Workers, doing: Doing) -> None:
     devices = get_device()  # several for a worker with several GPUs
     first = devices[0] if isinstance(devices, list) else devices
     task, context = task_and_context(str(first), job, threads, workers)
-    began_at = time.time()
+    began_at, bucket = time.time(), context.bucket
     nodes = set(workers.gather(ray.get_runtime_context().get_node_id()))
     with (
+        bucket.logs_pushed() if bucket and workers.first else nullcontext(),
         Exported(job.config.run_name, job.run_dir, ray.util.metrics.Gauge) as exported,
         RayNotices(job.run_id, nodes) if workers.first else nullcontext(Notices()) as notices,
     ):
@@ -232,7 +239,7 @@ def _fit(job: Job, threads: int, workers: Workers, doing: Doing) -> None:
             task,
             replace(context, notices=notices, doing=doing),
             on_evaluation=lambda result, checkpoint: _report_to_ray(
-                {**result, "began_at": began_at}, checkpoint
+                {**result, "began_at": began_at}, None if bucket else checkpoint
             ),
             on_line=exported.line,
         )
@@ -258,6 +265,7 @@ def task_and_context(
         workers,
         device,
         precision,
+        bucket=RunInBucket.of(config),
     )
     return (data or Data.of_job(job)).task(config, device, precision), context
 
@@ -276,18 +284,14 @@ def precision_on(config: TrainConfig, device: str) -> str:
 
 
 def _report_to_ray(metrics: dict[str, Any], checkpoint: Checkpoint | None) -> None:
-    """Report metrics, and from the first worker a pointer to our checkpoint.
+    """Report metrics, and from the first worker a pointer to our checkpoint in a shared folder.
 
     A report is a barrier, so every worker calls it at every evaluation.
     """
     with tempfile.TemporaryDirectory() as folder:
         pointer = None
         if checkpoint:
-            about = {
-                "path": str(checkpoint.path),
-                "step": checkpoint.step,
-                "manifest_sha256": checkpoint.manifest_sha256,
-            }
+            about = {**asdict(checkpoint), "path": str(checkpoint.path)}
             (Path(folder) / "pointer.json").write_text(json.dumps(about))
             pointer = ray.train.Checkpoint.from_directory(folder)
         ray.train.report(metrics, checkpoint=pointer)

@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -24,6 +23,8 @@ from ocr.ray_address import NoCluster, names_cluster, require_cluster
 from trainers.config import TrainConfig
 from trainers.ray_preflight import preflight
 from trainers.runs.places import Cluster, Node, automatic, idle_gpus, lacking
+
+_GROW_S = 30.0  # between looks whether a run with fewer workers than it may have can grow
 
 
 def _start(cores: int | None = None) -> None:
@@ -58,7 +59,7 @@ def connected(config: TrainConfig, waiting: int = 0) -> Iterator[int]:
     _start(None if joined else max(cores, needed) + waiting)
     try:
         if joined:
-            preflight(Path(config.storage_path))
+            preflight(config.storage_path)
         share = max(1, int(ray.cluster_resources().get("CPU", cores)) // config.worker_count)
         here = min(share, cores) if joined else max(1, cores // config.worker_count)
         yield config.threads_asked or here
@@ -136,10 +137,10 @@ def uses_gpu(config: TrainConfig) -> bool:
     count = ray.cluster_resources().get("GPU", 0)
     scales = names_cluster() and os.environ.get("LIPI_ACCELERATOR") == "gpu"
     each = int(config.resources_per_worker.get("GPU", 1))
-    enough = count >= config.worker_count * each or scales
+    enough = count >= config.least_workers * each or scales
     if not enough and (config.device == "cuda" or config.needs_gpu):
         raise UserError(
-            f"device: {config.device}: expected {config.worker_count * each} GPUs, "
+            f"device: {config.device}: expected {config.least_workers * each} GPUs, "
             f"Ray has {count:g}; "
             "set fewer workers, or device=cpu"
         )
@@ -155,12 +156,16 @@ def gpus_of_a_worker(config: TrainConfig) -> int:
 
 def scaling(config: TrainConfig, wanted: dict[str, float], use_gpu: bool) -> ScalingConfig:
     """Return Ray Train's word for the workers; `wanted`: of each."""
-    # Ray Train's own class has it, the one that its stubs name does not
-    labels: dict[str, Any] = {"label_selector": config.label_selector or None}
+    most, least = config.worker_count, config.least_workers
+    # Ray Train's own class has these, the one that its stubs name does not
+    more: dict[str, Any] = {
+        "num_workers": most if least == most else (least, most),
+        "elastic_resize_monitor_interval_s": _GROW_S,
+        "label_selector": config.label_selector or None,
+    }
     return ScalingConfig(
-        num_workers=config.worker_count,
         use_gpu=use_gpu,
         resources_per_worker=wanted,
         accelerator_type=config.accelerator_type,
-        **labels,
+        **more,
     )

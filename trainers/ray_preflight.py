@@ -18,20 +18,21 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ocr.errors import UserError
-from ocr.files import write_atomically
+from ocr.files import cache_dir
+from ocr.place import Place
 
 _LIBRARIES = ("torch", "numpy", "pillow")
 _MOST_SKEW_S = 5.0
 _LEAST_FREE_GIB = 1.0
 _PATIENCE_S = 120.0
-_LOOKED_AT = set[tuple[str, Path]]()  # nodes and storages, by this process
+_LOOKED_AT = set[tuple[str, str]]()  # nodes and storages, by this process
 
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
     """One node: what is wrong with the storage there (or None), versions, clock and free space.
 
-    `clock`: seconds since 1970; `free_gib` of the storage.
+    `clock`: seconds since 1970; `free_gib` of the storage, or of the cache before a bucket.
     """
 
     name: str
@@ -42,7 +43,7 @@ class NodeReport:
     free_gib: float
 
 
-def preflight(storage: Path) -> list[NodeReport]:
+def preflight(storage: str) -> list[NodeReport]:
     """Look at every node, and print a line for each where there are several; once in a process.
 
     Raises UserError where a node does not share the storage, or has other versions.
@@ -51,20 +52,16 @@ def preflight(storage: Path) -> list[NodeReport]:
     known = {(node["NodeID"], storage) for node in nodes}
     if len(nodes) < 2 or known <= _LOOKED_AT:
         return []
-    storage.mkdir(parents=True, exist_ok=True)
-    mark = storage / f".preflight-{uuid.uuid4().hex}"
-    mark.mkdir()
+    mark = Place(f"{storage}/.preflight-{uuid.uuid4().hex}")
     began = time.time()
     try:
-        _write(mark / "driver")
+        _write(mark, "driver")
         reports = _asked(nodes, mark)
         lost = [
-            report.name
-            for report in reports
-            if not report.problem and not (mark / report.address).exists()
+            report.name for report in reports if not report.problem and not mark.has(report.address)
         ]
     finally:
-        shutil.rmtree(mark, ignore_errors=True)
+        Place(storage).delete_folder(mark.path.rpartition("/")[2])
     _print(reports, began)
     _require_shared(storage, reports, lost)
     _require_equal_versions(reports)
@@ -72,7 +69,7 @@ def preflight(storage: Path) -> list[NodeReport]:
     return reports
 
 
-def _asked(nodes: Sequence[dict[str, Any]], mark: Path) -> list[NodeReport]:
+def _asked(nodes: Sequence[dict[str, Any]], mark: Place) -> list[NodeReport]:
     task: Any = ray.remote(num_cpus=0, max_retries=1)(_look)
     asked = [
         task.options(
@@ -93,11 +90,14 @@ def _asked(nodes: Sequence[dict[str, Any]], mark: Path) -> list[NodeReport]:
 
 def _look(mark: str, address: str) -> NodeReport:
     """On a node: read the driver's file, write one beside it."""
-    folder, problem, free = Path(mark), None, 0.0
+    problem, free = None, 0.0
     try:
-        (folder / "driver").read_bytes()
-        _write(folder / address)
-        free = shutil.disk_usage(folder).free / 2**30
+        place = Place(mark)
+        place.read("driver")
+        _write(place, address)
+        free = shutil.disk_usage(mark if place.is_local else _cache()).free / 2**30
+    except UserError as mistake:
+        problem = str(mistake)
     except FileNotFoundError:
         problem = "what the driver wrote is not there"
     except OSError as error:
@@ -105,12 +105,17 @@ def _look(mark: str, address: str) -> NodeReport:
     return NodeReport(socket.gethostname(), address, problem, _versions(), time.time(), free)
 
 
-def _write(path: Path) -> None:
+def _write(place: Place, name: str) -> None:
     """Write a file as a run writes its files, and read it back."""
     content = uuid.uuid4().bytes
-    write_atomically(path, content)
-    if path.read_bytes() != content:
+    place.write(name, content)
+    if place.read(name) != content:
         raise OSError(0, "what was written reads otherwise")
+
+
+def _cache() -> Path:
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    return cache_dir()
 
 
 def _versions() -> dict[str, str]:
@@ -134,13 +139,13 @@ def _print(reports: Sequence[NodeReport], began: float) -> None:
         print(f"node {report.name} ({report.address}): {', '.join(words)}", flush=True)
 
 
-def _require_shared(storage: Path, reports: Sequence[NodeReport], lost: Sequence[str]) -> None:
+def _require_shared(storage: str, reports: Sequence[NodeReport], lost: Sequence[str]) -> None:
     bad = [f"{report.name} ({report.problem})" for report in reports if report.problem]
     bad += [f"{name} (what it wrote is not here)" for name in lost]
     if bad:
         raise UserError(
             f"storage_path {storage}: not shared by all nodes: {', '.join(bad)}; "
-            "name a folder that every node mounts, such as a network file system's"
+            "name a folder that every node mounts, such as a network file system's, or a bucket"
         )
 
 

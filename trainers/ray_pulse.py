@@ -32,6 +32,7 @@ class Beat:
     doing: str
     steps: int
     at: int  # the worker's own clock, in seconds
+    world: int  # workers of its group
 
 
 def pulse_of(run: str, rank: int = 0) -> bytes:
@@ -40,9 +41,14 @@ def pulse_of(run: str, rank: int = 0) -> bytes:
 
 
 def beats_of(run: str, workers: int) -> dict[int, Beat]:
-    """Return the last sign of life of each worker that has given one, by rank."""
+    """Return the last sign of life of each worker that has given one, by rank.
+
+    Of a larger group before, ranks that the first worker's group does not have are left out.
+    """
     pulses = {rank: pulse_of(run, rank) for rank in range(workers)}
-    return {rank: Beat(**json.loads(pulse)) for rank, pulse in pulses.items() if pulse}
+    beats = {rank: Beat(**json.loads(pulse)) for rank, pulse in pulses.items() if pulse}
+    world = beats[0].world if 0 in beats else workers
+    return {rank: beat for rank, beat in beats.items() if rank < world}
 
 
 def _key(run: str, rank: int) -> bytes:
@@ -52,8 +58,8 @@ def _key(run: str, rank: int) -> bytes:
 class Pulse:
     """A worker's side: within the block it beats, and SIGUSR1 writes the stacks of all threads."""
 
-    def __init__(self, run: str, rank: int) -> None:
-        self._key = _key(run, rank)
+    def __init__(self, run: str, rank: int, world: int = 1) -> None:
+        self._key, self._world = _key(run, rank), world
         self._doing = Doing()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lipi-pulse", daemon=True)
@@ -83,6 +89,7 @@ class Pulse:
 
     def _now(self) -> bytes:
         doing, stacks = self._doing, self._stacks.name
-        at = int(time.monotonic())
-        beat = Beat(self._actor, self._node, os.getpid(), stacks, doing.what, doing.steps, at)
+        at, pid = int(time.monotonic()), os.getpid()
+        where = (self._actor, self._node, pid, stacks)
+        beat = Beat(*where, doing.what, doing.steps, at, self._world)
         return json.dumps(asdict(beat)).encode()

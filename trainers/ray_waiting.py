@@ -8,7 +8,9 @@ import ray
 
 from ocr.errors import GivenUp
 from trainers.config import TrainConfig
+from trainers.ray_cluster import cluster_now
 from trainers.ray_pulse import pulse_of
+from trainers.runs.places import fitting
 
 _FIRST_S, _AGAIN_S, _LOOK_S = 5.0, 30.0, 1.0
 _CHECK_S = 0.2
@@ -42,8 +44,8 @@ class Waiting:
     """Looks, from the driver, whether the workers live; else prints what they wait for."""
 
     def __init__(self, config: TrainConfig, run: str, wanted: Mapping[str, float]) -> None:
-        self._workers, self._most_minutes = config.worker_count, config.wait_minutes
-        self._run, self._wanted = run, dict(wanted)
+        self._workers, self._most_minutes = config.least_workers, config.wait_minutes
+        self._config, self._run, self._wanted = config, run, dict(wanted)
         self._pulse, self._alive_at = b"", time.monotonic()
         self._said_at, self._looked_at = 0.0, 0.0
 
@@ -74,9 +76,12 @@ class Waiting:
 
     def _is_placing(self) -> bool:
         """Whether the workers' group of this run, or one like it, has no place yet."""
+        sizes = range(self._workers, self._config.worker_count + 1)
+        if len(sizes) > 1:  # then Ray asks for a group only once there is room for the fewest
+            return fitting(self._config, cluster_now(), self._wanted) < self._workers
         groups = ray.util.placement_group_table().values()
         return any(
-            group["state"] in ("PENDING", "RESCHEDULING") and len(group["bundles"]) == self._workers
+            group["state"] in ("PENDING", "RESCHEDULING") and len(group["bundles"]) in sizes
             for group in groups
         )
 

@@ -54,19 +54,20 @@ def _fingerprint(target: Path) -> str:
     return str((values or {}).get("fingerprint", ""))
 
 
-def filesystem(location: str) -> tuple[Any, str]:
+def filesystem(location: str, tries: int = 3) -> tuple[Any, str]:
     """Return Arrow's file system and the path in it.
 
     s3:// takes AWS_ENDPOINT_URL, AWS_REGION and the usual credentials from the environment.
+    `tries`: how often a request is sent to a server at AWS_ENDPOINT_URL that does not answer.
     """
     if "://" not in location:
         return pyarrow.fs.LocalFileSystem(), location
     try:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if location.startswith("s3://") and endpoint:
-            return pyarrow.fs.S3FileSystem(endpoint_override=endpoint), location.removeprefix(
-                "s3://"
-            )
+            retries = pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=tries)
+            files = pyarrow.fs.S3FileSystem(endpoint_override=endpoint, retry_strategy=retries)
+            return files, location.removeprefix("s3://")
         files, path = pyarrow.fs.FileSystem.from_uri(location)
         return files, str(path)
     except (pa.ArrowException, OSError) as problem:

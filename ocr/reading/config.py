@@ -9,6 +9,7 @@ from ocr.settings import PathText, Setting, Settings
 
 FORMAT = Literal["text", "tsv", "json", "alto", "page", "hocr", "pdf"]
 LEVEL = Literal["auto", "line", "page"]
+DETECTOR = Literal["auto", "detector", "classical"]
 _PAGES = re.compile(r"\d+(-\d*)?(,\d+(-\d*)?)*")
 
 
@@ -21,6 +22,12 @@ class ReadConfig(Settings):
         description="Whether a file is one line of text or a page. auto: PDF and files of several "
         "pages are pages, and so are images that are 200 pixels high and less than 2.5 times as "
         "wide as high",
+    )
+    detector: DETECTOR = Setting(
+        "auto",
+        on_resume="free",
+        description="What finds the lines of a page: detector, the network that ships; classical, "
+        "by rules and without a network; auto, the detector where it can run",
     )
     format: FORMAT = Setting(
         "text",

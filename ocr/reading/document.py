@@ -8,7 +8,7 @@ import numpy as np
 from ocr.documents import dpi_of, is_pdf, open_pages, page_count
 from ocr.images import ImageRefused, Pixels, Polygon, image_size
 from ocr.limits import ImageLimits
-from ocr.reading.config import LEVEL, ReadConfig
+from ocr.reading.config import DETECTOR, LEVEL, ReadConfig
 from ocr.reading.page import TextLine, TextPage, rectangle, words_on_page
 from ocr.recognizers.recognizer import Recognizer
 from ocr.recognizers.words import Span
@@ -23,6 +23,7 @@ MAX_PAGES = 100_000
 _MAX_LINES = 10_000
 LINE_ASPECT = 2.5  # an image that is wider for its height is one line
 LEAST_PAGE_PX = 200  # an image that is lower is one line
+_Read = tuple[Reading, tuple[Span, ...]]
 
 
 def level_of(data: bytes, wanted: LEVEL, where: str) -> LEVEL:
@@ -50,21 +51,38 @@ def read_pages(
 
     ImageRefused names what cannot be opened, and pages that the document does not have.
     """
-    from ocr.pages import cut_lines, lines_for  # OpenCV; lines need the core dependencies alone
-
     numbers = [n for n in range(1, page_count(data, where) + 1) if config.takes(n)]
     if not numbers:
         raise ImageRefused(where, "no such page", f"it has none of pages={config.pages}")
     dpi = None if is_pdf(data) else dpi_of(data)
     pages = open_pages(data, recognizer.image_mode, LIMITS, MAX_PAGES, where, config.takes)
     for number, pixels in zip(numbers, pages, strict=True):
-        found = lines_for(recognizer, pixels, _MAX_LINES)
-        read = _read(recognizer, cut_lines(pixels, found), with_words)
+        found, read = _lines_of(recognizer, pixels, config.detector, with_words)
         height, width = pixels.shape[:2]
         lines = [
             part for line, one in zip(found, read, strict=True) for part in text_lines(line, *one)
         ]
         yield TextPage(width, height, tuple(lines), number, dpi), pixels
+
+
+def _lines_of(
+    recognizer: Recognizer, page: Pixels, detector: DETECTOR, with_words: bool
+) -> tuple[list["PageLine"], list[_Read]]:
+    """Return the lines of a page and what was read there, also where it lies upside down."""
+    # OpenCV; lines need the core dependencies alone
+    from ocr.pages import cut_lines, lines_for, upright
+
+    found = lines_for(recognizer, page, _MAX_LINES, detector)
+    read = _read(recognizer, cut_lines(page, found), with_words)
+    readings = [reading for reading, _ in read]
+    if recognizer.reads_pages or not (few := upright.doubtful(found, readings)):
+        return found, read
+    halves = [upright.by_half(found[index]) for index in few]
+    turned = [reading for reading, _ in _read(recognizer, cut_lines(page, halves), False)]
+    if not upright.is_upside_down([readings[index] for index in few], turned):
+        return found, read
+    found = lines_for(recognizer, page, _MAX_LINES, detector, upside_down=True)
+    return found, _read(recognizer, cut_lines(page, found), with_words)
 
 
 def read_lines(
@@ -79,9 +97,7 @@ def read_lines(
     return pages
 
 
-def _read(
-    recognizer: Recognizer, images: Sequence[Pixels], with_words: bool
-) -> list[tuple[Reading, tuple[Span, ...]]]:
+def _read(recognizer: Recognizer, images: Sequence[Pixels], with_words: bool) -> list[_Read]:
     if with_words:
         return recognizer.read_words(images)
     return [(reading, ()) for reading in recognizer.read(images)] if images else []

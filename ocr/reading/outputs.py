@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ocr.errors import UserError
 from ocr.images import Pixels, encode_image
+from ocr.place import Place
 from ocr.reading.inputs import Input
 from ocr.reading.page import Document
-from ocr.reading.place import Place
 from ocr.writers.formats import Format
 
 _DIGITS = 4  # of the number of a page in a file's name

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ocr.reading.place import Place
+from ocr.place import Place
 from ocr.reading.run import Outcome
 
 NAME = "read.parquet"  # a folder of parts, as pyarrow, pandas, DuckDB and Spark read it

@@ -13,9 +13,9 @@ from ocr.settings import with_home
 def load(bundle: str | Path, backend: str | None = None, device: str | None = None) -> Recognizer:
     """Verify a bundle, or a shipped recogniser by its name, and return its recogniser.
 
-    Backend and device default to the bundle's own choice.
+    The bundle's folder may be in a bucket. Backend and device default to the bundle's own choice.
     """
-    bundle = Path(with_home(str(bundle)))
+    bundle = with_home(str(bundle))
     opened = open_bundle(bundle)
     if opened.family == "vlm":
         from ocr.recognizers.vlm.adapter import load_vlm  # loads torch

@@ -14,7 +14,7 @@ class Recognizer(Protocol):
 
     name: str
     image_mode: Literal["L", "RGB"]
-    reads_pages: bool  # reads whole pages; else a page is cut into lines first (ocr/pages.py)
+    reads_pages: bool  # reads whole pages; else a page is cut into lines first (ocr/pages/)
 
     @overload
     def read(self, images: ImageLike) -> Reading: ...  # type: ignore[overload-overlap]

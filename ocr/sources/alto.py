@@ -14,6 +14,7 @@ from ocr.sources.layout import (
     Piece,
     Unusable,
     direction_of,
+    hidden_lines,
     made,
     name_of,
     number,
@@ -59,10 +60,12 @@ def parse(root: Element) -> list[Page]:
         )
     order = {reference: position for position, reference in enumerate(_reading_order(root))}
     images = names[:1] or [""] if len(pages) == 1 else names
-    return [
+    first, *others = (
         _page(root, page, image, order, f"page{position}" if len(pages) > 1 else "")
         for position, (page, image) in enumerate(zip(pages, images, strict=True), start=1)
-    ]
+    )
+    hidden = hidden_lines(root, pages, ("TextLine", "String"))
+    return [replace(first, regions=first.regions + hidden), *others]
 
 
 def _page(root: Element, page: Element, image: str, order: dict[str, int], id: str) -> Page:

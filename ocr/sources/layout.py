@@ -1,6 +1,7 @@
 """Pages of PAGE-XML and ALTO as plain values, and what their two parsers share."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
@@ -58,12 +59,15 @@ Parser = Callable[[Element], list[Page]]
 
 
 def number(element: Element, key: str) -> float | None:
-    """Return an attribute as a number; None without it, Unusable where it is none."""
+    """Return an attribute as a finite number; None without it, Unusable where it is none."""
     value = element.get(key)
     try:
-        return float(value) if value else None
+        found = float(value) if value else None
     except ValueError:
         raise odd(element, key) from None
+    if found is not None and not math.isfinite(found):
+        raise odd(element, key)
+    return found
 
 
 def odd(element: Element, key: str) -> Unusable:
@@ -99,6 +103,29 @@ def direction_of(baseline: Polygon | None, otherwise: float = 0.0) -> float:
         return otherwise
     x, y = baseline[-1] - baseline[0]
     return float(np.rad2deg(np.arctan2(y, x)))
+
+
+def hidden_lines(
+    root: Element, pages: Sequence[Element], hiding: Collection[str]
+) -> tuple[Piece, ...]:
+    """Return a region of the TextLines that stand where a page has none; empty without any.
+
+    These are the ones outside of the pages, and inside elements of the names in `hiding`.
+    """
+
+    def found(element: Element, hidden: bool) -> Iterator[Element]:
+        for child in element:
+            name = name_of(child)
+            if hidden and name == "TextLine":
+                yield element
+            yield from found(child, name in hiding or (hidden and child not in pages))
+
+    problems = [("line where none may stand", f"in a {name_of(at)}") for at in found(root, True)]
+    pieces = tuple(
+        Piece(f"hidden.line{position}", None, problem=problem)
+        for position, problem in enumerate(problems)
+    )
+    return (Piece("hidden", None, pieces=pieces),) if pieces else ()
 
 
 def name_of(element: Element) -> str:

@@ -1,7 +1,7 @@
 """Files of PAGE-XML and ALTO → samples: the pieces of a page that `levels` asks for, or why not."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import ParseError
@@ -14,7 +14,7 @@ from ocr.images import ImageRefused, Pixels, cut, encode_image
 from ocr.limits import SUFFIXES, ImageLimits
 from ocr.sample import Level, Sample, Skip
 from ocr.sources.files import UNREAD, FileRefused, folder, names_below, read_inside, unread
-from ocr.sources.layout import NO_TEXT, NotThisFormat, Page, Parser, Piece, Unusable
+from ocr.sources.layout import NO_TEXT, NotThisFormat, Page, Parser, Piece, Unusable, name_of
 from ocr.sources.named_files import is_file
 from ocr.sources.page_image import EXIF, find_image, open_page, scale_of
 from ocr.sources.settings import LayoutSettings
@@ -48,11 +48,10 @@ def read_layout(settings: LayoutSettings, unit: Unit, parse: Parser) -> Iterator
     if unit.name == UNREAD:
         yield from unread(root, _used(settings, root, parse), (".xml",))
         return
-    pages = _parsed(settings, root, unit.name, parse)
-    if isinstance(pages, Skip):
-        yield pages
-        return
-    for page in pages:
+    for page in _parsed(settings, root, unit.name, parse):
+        if isinstance(page, Skip):
+            yield page
+            continue
         items = list(_samples(settings, root, unit, page))
         yield from items
         if not items:
@@ -60,24 +59,34 @@ def read_layout(settings: LayoutSettings, unit: Unit, parse: Parser) -> Iterator
             yield Skip(where, NOTHING, f"no {', '.join(settings.levels)} in it")
 
 
-def _parsed(settings: LayoutSettings, root: Path, name: str, parse: Parser) -> list[Page] | Skip:
+def _parsed(
+    settings: LayoutSettings, root: Path, name: str, parse: Parser
+) -> Sequence[Page | Skip]:
+    """Return the pages of a file, or why there is none: for each of its lines if it has some."""
     where = str(root / name)
     try:
         data = read_inside(root, name, _MAX_XML_BYTES)
-        return parse(defusedxml.ElementTree.fromstring(data, forbid_dtd=True))
+        element = defusedxml.ElementTree.fromstring(data, forbid_dtd=True)
     except FileRefused as refused:
         reason = "missing XML" if refused.reason == "missing image" else refused.reason
-        return Skip(where, reason, refused.detail)
-    except NotThisFormat as problem:
-        return Skip(where, f"not {settings.format.upper()}", str(problem))
-    except Unusable as problem:
-        return Skip(where, problem.reason, problem.detail)
+        return [Skip(where, reason, refused.detail)]
     except DefusedXmlException as problem:
         detail = f"refused unread: {type(problem).__name__}"
-        return Skip(where, "XML with entities or a DTD", detail)
+        return [Skip(where, "XML with entities or a DTD", detail)]
     except (ParseError, ValueError, LookupError, RecursionError) as problem:
         # LookupError: an unknown encoding
-        return Skip(where, "not valid XML", str(problem))
+        return [Skip(where, "not valid XML", str(problem))]
+    try:
+        return parse(element)
+    except NotThisFormat as problem:
+        return [Skip(where, f"not {settings.format.upper()}", str(problem))]
+    except RecursionError as problem:
+        return [Skip(where, "not valid XML", str(problem))]
+    except Unusable as problem:
+        lines = sum(name_of(each) == "TextLine" for each in element.iter())
+        count = lines if "line" in settings.levels else 0
+        places = [f"{where}#line{number}" for number in range(count)] or [where]
+        return [Skip(place, problem.reason, problem.detail) for place in places]
 
 
 def _used(settings: LayoutSettings, root: Path, parse: Parser) -> Iterator[str]:
@@ -89,8 +98,9 @@ def _used(settings: LayoutSettings, root: Path, parse: Parser) -> Iterator[str]:
     stems = {PurePosixPath(name).stem for name in names}
     yield from (name for name in names_below(root, SUFFIXES) if PurePosixPath(name).stem in stems)
     for name in names:
-        pages = _parsed(settings, root, name, parse)
-        for page in [] if isinstance(pages, Skip) or settings.images else pages:
+        for page in [] if settings.images else _parsed(settings, root, name, parse):
+            if isinstance(page, Skip):
+                continue
             with contextlib.suppress(FileRefused):
                 yield _image_name(settings, root, name, page)
 

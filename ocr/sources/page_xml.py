@@ -15,6 +15,7 @@ from ocr.sources.layout import (
     Piece,
     Unusable,
     direction_of,
+    hidden_lines,
     made,
     name_of,
     number,
@@ -62,6 +63,7 @@ def parse(root: Element) -> list[Page]:
     # stable: regions without an order stay in sequence, last
     regions.sort(key=lambda region: order.get(region.id, len(order)))
     width, height = (number(page, key) or 0.0 for key in ("imageWidth", "imageHeight"))
+    regions += hidden_lines(root, [page], _NO_REGIONS)
     return [Page(page.get("imageFilename", ""), width, height, tuple(regions))]
 
 

@@ -73,6 +73,7 @@ def _line(line: TextLine) -> dict[str, Any]:
         "confidence": round(line.confidence, 6),
         "box": list(box_of(line.polygon)),
         "polygon": corners_of(line.polygon),
+        "degrees": round(line.degrees, 2),
         "words": words_of(line.words),
     }
 

@@ -55,7 +55,7 @@ async function readFile(file) {
   for (const [place, page] of (answer.pages ?? []).entries()) {
     const picture = bitmap ?? await pictureOf(page.image);
     entry.pages.push({ bitmap: picture, degrees: page.degrees, width: page.width, height: page.height });
-    page.lines.forEach((line, number) => entry.lines.push(lineOf(entry, line, place + 1, line.polygon, page.degrees, answer.model, number + 1)));
+    page.lines.forEach((line, number) => entry.lines.push(lineOf(entry, line, place + 1, line.polygon, line.degrees, answer.model, number + 1)));
   }
   documents.push(entry);
 }

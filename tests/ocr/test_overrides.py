@@ -108,13 +108,12 @@ WORDS = st.text(
 ) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 
 
-@pytest.mark.parametrize(("kind", "values", "key", "nullable"), KEYS)
-def test_what_goes_into_a_text_setting_comes_out(
-    kind: type[Settings], values: dict[str, Any], key: str, nullable: bool
+def assert_comes_out(
+    kind: type[Settings], values: dict[str, Any], key: str, nullable: bool, examples: int
 ) -> None:
     is_path = key.rpartition(".")[2] in PATHS
 
-    @settings(max_examples=15, deadline=None, database=None)
+    @settings(max_examples=examples, deadline=None, database=None)
     @example("a #2")
     @example("a: b")
     @example("1e5")
@@ -136,6 +135,13 @@ def test_what_goes_into_a_text_setting_comes_out(
         assert read == (with_home(word) if is_path else word)
 
     holds()
+
+
+@pytest.mark.parametrize(("kind", "values", "key", "nullable"), KEYS)
+def test_what_goes_into_a_text_setting_comes_out(
+    kind: type[Settings], values: dict[str, Any], key: str, nullable: bool
+) -> None:
+    assert_comes_out(kind, values, key, nullable, 15)
 
 
 def test_many_settings_are_tried() -> None:

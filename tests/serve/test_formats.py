@@ -20,6 +20,7 @@ from ocr.reading.config import ReadConfig
 from ocr.reading.inputs import Input
 from ocr.reading.run import Read, read_each
 from ocr.recognizers.factory import load
+from ocr.scoring import score_all
 from ocr.writers.formats import FORMATS
 from serve.client import Client
 from serve.formats import format_of
@@ -121,6 +122,18 @@ def test_words_come_with_their_boxes_where_they_are_asked_for(
     assert [word["text"] for word in line["words"]] == [line["text"]]
     together = posted(running, files["page"], "level=page&detail=words,images").json()["pages"][0]
     assert together["image"] and together["lines"][0]["words"]
+
+
+def test_a_page_upside_down_is_read_and_said(
+    running: Running, files: dict[str, Path], tmp_path: Path
+) -> None:
+    upright = posted(running, files["page"], "level=page").json()
+    assert abs(upright["pages"][0]["degrees"]) < 1
+    Image.open(files["page"]).rotate(180).save(tmp_path / "turned.png")
+    turned = posted(running, tmp_path / "turned.png", "level=page&detail=words").json()
+    assert abs(turned["pages"][0]["degrees"] - 180) < 1
+    assert all(abs(line["degrees"] - 180) < 1 for line in turned["pages"][0]["lines"])
+    assert score_all([(upright["text"], turned["text"])]).cer < 0.1
 
 
 def test_the_level_is_found_by_kind_and_shape(

@@ -1,6 +1,7 @@
 """An S3 server on this machine: moto's."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,10 +12,15 @@ from moto.server import ThreadedMotoServer
 
 
 @contextmanager
-def bucket_server() -> Iterator[Any]:
-    """Yield a client of a server with one empty bucket, `lipi`; the environment leads there."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+def bucket_server(trouble: Callable[[str], bool] = lambda _: False) -> Iterator[Any]:
+    """Yield a client of a server with one empty bucket, `lipi`; the environment leads there.
+
+    It answers 500 to a request for whose method and path `trouble` returns True, and may be slow.
+    """
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    _answer_500(server, trouble)
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
     requests.post(f"{address}/moto-api/reset", timeout=10)  # buckets outlive servers
@@ -30,3 +36,18 @@ def bucket_server() -> Iterator[Any]:
             client.close()
     finally:
         server.stop()
+
+
+def _answer_500(server: ThreadedMotoServer, trouble: Callable[[str], bool]) -> None:
+    assert server._server
+    moto = server._server.app
+
+    def app(environ: Any, start_response: Any) -> Any:
+        asked = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+        if "moto-api" not in asked and trouble(asked):
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start_response("500 Internal Server Error", [("Content-Length", "0")])
+            return [b""]
+        return moto(environ, start_response)
+
+    server._server.app = app

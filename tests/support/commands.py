@@ -34,11 +34,11 @@ def start(
 
 
 def call(
-    script: str, *words: str | Path, cwd: Path = PROJECT, **env: str
+    script: str, *words: str | Path, cwd: Path = PROJECT, timeout: float = 400, **env: str
 ) -> "subprocess.CompletedProcess[str]":
     """The same to its end."""
     process = start(script, *words, cwd=cwd, **env)
-    out, error = process.communicate(timeout=400)
+    out, error = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from ocr.images import Pixels, open_image
 from ocr.limits import ImageLimits
 from ocr.sources import alto, page_xml
+from ocr.sources.layout import Piece
 from ocr.sources.page_image import find_image
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
@@ -26,7 +27,10 @@ Corners = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 def pages_of(name: str) -> Iterator[tuple[str, Pixels, list[Box]]]:
-    """Each page's name, pixels, and the upright boxes of its lines."""
+    """Each page's name, pixels, and the upright boxes of its lines.
+
+    Without initials, which the ground truth of some manuscripts has as lines of their own.
+    """
     for file in sorted((DATA / name).rglob("*.xml")):
         if file.name.startswith("METS"):
             continue
@@ -36,10 +40,17 @@ def pages_of(name: str) -> Iterator[tuple[str, Pixels, list[Box]]]:
         page = open_image(image, "L", ImageLimits(max_pixels=100_000_000, max_side_px=20_000))
         height, width = page.shape
         scale = np.array([width / (layout.width or width), height / (layout.height or height)])
-        pieces = [piece for region in layout.regions for piece in region.pieces]
+        pieces = [
+            piece for region in layout.regions for piece in region.pieces if not _is_initial(piece)
+        ]
         polygons = [piece.polygon for piece in pieces if piece.polygon is not None]
         boxes = [box_of(np.asarray(polygon) * scale) for polygon in polygons]
         yield f"{file.parent.name}-{file.stem}", page, boxes
+
+
+def _is_initial(line: Piece) -> bool:
+    text = line.text if line.text is not None else "".join(word.text or "" for word in line.pieces)
+    return len(text.strip()) == 1
 
 
 def composed_page(
@@ -120,6 +131,20 @@ def box_of(polygon: "np.ndarray") -> Box:
 def matches(boxes: Sequence[Box], others: Sequence[Box]) -> int:
     """How many of `boxes` have a partner with an IoU of at least a half."""
     return sum(max((iou(one, other) for other in others), default=0) >= 0.5 for one in boxes)
+
+
+def inside(boxes: Sequence[Box], truth: Sequence[Box]) -> list[Box]:
+    """Those of `boxes` whose middles lie in the convex hull of the true boxes."""
+    corners = [
+        (x, y) for left, top, w, h in truth for x in (left, left + w) for y in (top, top + h)
+    ]
+    hull = cv2.convexHull(np.array(corners, np.float32))
+    middles = [(left + width / 2, top + height / 2) for left, top, width, height in boxes]
+    return [
+        box
+        for box, middle in zip(boxes, middles, strict=True)
+        if cv2.pointPolygonTest(hull, middle, False) >= 0
+    ]
 
 
 def iou(one: Box, other: Box) -> float:

@@ -225,12 +225,21 @@ class Nodes:
             time.sleep(1)
 
 
+def _number() -> int:
+    return os.getpid() % 200 + 20
+
+
+def address_of_head() -> str:
+    """Return the address that the head of this process's `nodes` has, or will have."""
+    return f"10.77.{_number()}.2"
+
+
 @contextlib.contextmanager
 def nodes(
     count: int = 2, start: bool = True, env: Mapping[str, str] | None = None
 ) -> Iterator[Nodes]:
     """Make `count` nodes, with `start` each with Ray and one CPU; all end with the block."""
-    number = os.getpid() % 200 + 20
+    number = _number()
     folder = Path(tempfile.mkdtemp(prefix="lipi", dir="/var/tmp"))  # short: Ray's sockets lie there
     bridge = f"lipib{number}"
     (folder / "shared").mkdir(parents=True)

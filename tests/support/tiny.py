@@ -10,6 +10,7 @@ from ocr.dataset.read import Dataset
 from ocr.files import write_json
 from ocr.settings import parse_settings
 from trainers.config import TrainConfig
+from trainers.loop.bucket import RunInBucket
 from trainers.loop.loop import fit
 from trainers.loop.run_state import RunContext
 from trainers.loop.workers import Workers
@@ -72,12 +73,12 @@ def tiny_vlm_config(storage: Path, **changes: dict[str, Any] | Any) -> TrainConf
     return _changed(TINY_VLM, storage, changes)
 
 
-def tiny_config(storage: Path, **changes: dict[str, Any] | Any) -> TrainConfig:
+def tiny_config(storage: Path | str, **changes: dict[str, Any] | Any) -> TrainConfig:
     """TINY under `storage`, with groups updated and single settings replaced by `changes`."""
     return _changed(TINY, storage, changes)
 
 
-def _changed(run: dict[str, Any], storage: Path, changes: dict[str, Any]) -> TrainConfig:
+def _changed(run: dict[str, Any], storage: Path | str, changes: dict[str, Any]) -> TrainConfig:
     values = {**run, "storage_path": str(storage)}
     for key, change in changes.items():
         values[key] = {**values.get(key, {}), **change} if isinstance(change, dict) else change
@@ -113,11 +114,15 @@ def tiny_task(config: TrainConfig) -> Any:
 def train_here(job: Job) -> None:
     """What trainers.on_ray.train does, in this process."""
     precision = "fp32" if job.config.precision == "auto" else job.config.precision
+    bucket = RunInBucket.of(job.config)
+    if bucket:
+        bucket.fetch_checkpoints()
     place = RunContext(
         job.run_dir,
         job.run_id,
         job.attempt,
         environment(job.config, 1, "cpu", precision),
         precision=precision,
+        bucket=bucket,
     )
     fit(job.config, Data.open(job.config).task(job.config, "cpu", precision), place)

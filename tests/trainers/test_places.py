@@ -125,8 +125,14 @@ def test_what_is_missing_is_told_from_what_is_scarce() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["workers=0"], "workers: expected a whole number from 1, or auto, got 0"),
-        (["workers=many"], "workers: expected a whole number from 1, or auto, got 'many'"),
+        (
+            ["workers=0"],
+            "from 1, auto, or {min: 1, max: 8}, got 0",
+        ),
+        (
+            ["workers=many"],
+            "from 1, auto, or {min: 1, max: 8}, got 'many'",
+        ),
         (["resources_per_worker={gpu: 1}"], "gpu: Ray's name of it is GPU"),
         (["resources_per_worker={GPU: 0.5}"], "GPU: expected a whole number, found 0.5"),
         (["resources_per_worker={CPU: 0}"], "CPU: a worker needs one at least"),

@@ -21,14 +21,14 @@ from ocr.recognizers.vlm.settings import (
     TinyVlmSettings,
     VlmSettings,
 )
-from ocr.settings import PathText, Setting, settings_from
+from ocr.settings import Setting, settings_from
 from trainers.config.data import DataSettings, with_shared_dictionary
 from trainers.config.deepspeed import DeepSpeedSettings, contradictions
 from trainers.config.export import ExportSettings
 from trainers.config.kornia import KorniaSettings
-from trainers.config.placement import PlacementSettings
 from trainers.config.stored import stored_values
 from trainers.config.training import AugmentSettings, LoopSettings, LossSettings, OptimizerSettings
+from trainers.config.where import WhereSettings
 
 __all__ = [
     "AugmentSettings",
@@ -55,7 +55,7 @@ FAMILY_GROUPS: dict[str, Family] = {
 }
 
 
-class TrainConfig(PlacementSettings):
+class TrainConfig(WhereSettings):
     """One run: everything that determines its weights, and where it is stored."""
 
     renamed: ClassVar[dict[str, str]] = {
@@ -63,18 +63,6 @@ class TrainConfig(PlacementSettings):
         "skip_verification": "skip_preflight",
     }
 
-    run_name: str = Setting(
-        on_resume="free",
-        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]|\{data\})*$",
-        description="Name of the run's folder under storage_path; {data} becomes a hash of the "
-        "data, so that other data makes another run beside it",
-    )
-    storage_path: PathText = Setting(
-        "runs",
-        min_length=1,
-        on_resume="free",
-        description="Folder of runs; a relative one lies in LIPI_STORAGE where that is set",
-    )
     data: DataSettings = Setting(on_resume="refuse", description="Data sets")
     train: LoopSettings = Setting(on_resume="refuse", description="Training loop")
     optimizer: OptimizerSettings = Setting(
@@ -283,11 +271,6 @@ class TrainConfig(PlacementSettings):
     def zero_stage(self) -> int:
         """The ZeRO stage (`DeepSpeedSettings.stage`); 0 without DeepSpeed."""
         return self.deepspeed.stage if self.engine == "deepspeed" else 0
-
-    @property
-    def local_run_dir(self) -> Path:
-        """`storage_path/run_name` as written, before it is made absolute."""
-        return Path(self.storage_path) / self.run_name
 
 
 def config_of_run(file: Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
 
@@ -19,7 +19,16 @@ class PlacementSettings(Settings):
         1,
         on_resume="rounding",
         description="Number of Ray Train workers, 1 or more. auto: as many as the cluster has GPUs "
-        "for, or may get, else cores, and never more than a step has micro-batches",
+        "for, or may get, else cores, and never more than a step has micro-batches. {min: 1, "
+        "max: 8} is short for workers=8 min_workers=1",
+    )
+    min_workers: int | None = Setting(
+        None,
+        ge=1,
+        on_resume="free",
+        description="Fewest workers that a run goes on with where nodes are lost; it grows to "
+        "`workers` again where nodes come. Equal to rounding, as with another number of workers. "
+        "null: never fewer than `workers`, and the same bits",
     )
     threads_per_worker: int | None = Setting(
         None,
@@ -69,12 +78,29 @@ class PlacementSettings(Settings):
         "after which the run still retries",
     )
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _a_range(cls, values: Any) -> Any:
+        """Turn `workers: {min: 1, max: 8}` into its two settings."""
+        workers = values.get("workers") if isinstance(values, Mapping) else None
+        if not isinstance(workers, Mapping) or set(workers) != {"min", "max"}:
+            return values
+        if values.get("min_workers") is not None:
+            raise ValueError("workers has a min already; leave min_workers out")
+        return {**values, "workers": workers["max"], "min_workers": workers["min"]}
+
+    @pydantic.model_validator(mode="after")
+    def _no_more_than_there_are(self) -> Self:
+        if self.min_workers and isinstance(self.workers, int) and self.min_workers > self.workers:
+            raise ValueError(f"min_workers={self.min_workers}: more than workers={self.workers}")
+        return self
+
     @pydantic.field_validator("workers", mode="before")
     @classmethod
     def _a_number_or_auto(cls, value: Any) -> Any:
         is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         if value != "auto" and not is_number:
-            raise ValueError("expected a whole number from 1, or auto")
+            raise ValueError("expected a whole number from 1, auto, or {min: 1, max: 8}")
         return value
 
     @pydantic.field_validator("resources_per_worker", mode="before")
@@ -110,6 +136,11 @@ class PlacementSettings(Settings):
         """The number of workers, once auto has become one."""
         assert isinstance(self.workers, int), "workers: auto is a number before a run starts"
         return self.workers
+
+    @property
+    def least_workers(self) -> int:
+        """The number of workers that there must be places for."""
+        return min(self.min_workers or self.worker_count, self.worker_count)
 
     @property
     def threads_asked(self) -> int | None:

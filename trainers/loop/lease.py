@@ -1,10 +1,11 @@
-"""The right to write into a run directory: one driver at a time, and its latest group of workers.
+"""The right to write into a run: one driver at a time, and its latest group of workers.
 
 lease.json    {attempt, the driver's process, renewed_at}: renewed every 10 s
 writer.json   {attempt, token}: the worker that publishes checkpoints; a newer group overwrites it
 
 A lease whose process this host can see ends with that process. Any other lease is stale once the
 file has not changed for a minute of this process's own clock: no two clocks are compared.
+Both files lie where the run does, in a folder or in a bucket.
 """
 
 import errno
@@ -16,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocr.errors import UserError
-from ocr.files import locked, read_object, write_json
 from ocr.lock_files import TIMES, Times, Unchanged
+from ocr.place import Place
 from ocr.processes import Process
 
+LEASE, WRITER = "lease.json", "writer.json"
 STALE_SECONDS = TIMES.stale
 _RETRY_SECONDS = 1.0
 _TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -63,14 +65,14 @@ class Lease:
 
     def __init__(
         self,
-        run_dir: Path,
+        run: Path | Place,
         sweep: SweepLease | None = None,
         me: Process | None = None,
         times: Times = TIMES,
     ) -> None:
-        self.run_dir, self.attempt = run_dir, 0
+        self.place, self.attempt = _place(run), 0
         self._sweep, self._me, self._times = sweep, me or Process.current(), times
-        self._file, self._stopped = run_dir / "lease.json", threading.Event()
+        self._file, self._stopped = self.place / LEASE, threading.Event()
         self._thread = threading.Thread(target=self._renew_for_ever, name="lipi-lease", daemon=True)
 
     def __enter__(self) -> "Lease":
@@ -83,21 +85,21 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._thread.join()
-        with suppress(OSError), _lock(self.run_dir):  # not released, it is stale in a minute
+        with suppress(OSError), _lock(self.place):  # not released, it is stale in a minute
             if self._is_mine():
-                write_json(self._file, {"attempt": self.attempt, "released": True})
+                self.place.write_json(LEASE, {"attempt": self.attempt, "released": True})
 
     def require(self) -> None:
         """Raise LostLease where another process has taken the run over."""
-        require_latest(self.run_dir, self.attempt)
+        require_latest(self.place, self.attempt)
 
     def _take(self, unchanged: Unchanged) -> bool:
         """Take the lease, and return True, unless its holder may still live on another host."""
         try:
-            with _lock(self.run_dir):
+            with _lock(self.place):
                 if not self._is_free(unchanged):
                     return False
-                self.attempt = _newest_attempt(self.run_dir) + 1
+                self.attempt = _newest_attempt(self.place) + 1
                 self._write()
                 return True
         except OSError as problem:
@@ -112,42 +114,41 @@ class Lease:
         if self._sweep:
             self._sweep.require()
             return True
-        content, held = _content(self._file), read_object(self._file) or {}
+        content, held = _content(self.place), self.place.json(LEASE) or {}
         if content is None or held.get("released"):
             return True
         process = Process.from_json(held)
         if process and process.is_visible_to(self._me):
             if process.is_running():
-                raise HeldLease(_held(self.run_dir, str(process)))
+                raise HeldLease(_held(self.place, str(process)))
             return True
         who = f"process {held.get('pid', 'unknown')} on {held.get('host', 'an unknown host')}"
         is_first, seconds = unchanged.changes < 0, unchanged.seconds(content)
         if unchanged.changes > 0:
-            raise HeldLease(_held(self.run_dir, f"{who}, which has just renewed its lease"))
+            raise HeldLease(_held(self.place, f"{who}, which has just renewed its lease"))
         is_stale = seconds >= self._times.stale
         if is_stale:
-            _say(f"{self.run_dir}: {who} is silent; this process takes the run over")
+            _say(f"{self.place}: {who} is silent; this process takes the run over")
         elif is_first:
             most = f"at most {self._times.stale:g} s without a sign of life"
-            _say(f"{self.run_dir}: held by {who}; waiting for its end, {most}")
+            _say(f"{self.place}: held by {who}; waiting for its end, {most}")
         return is_stale
 
     def _is_mine(self) -> bool:
         """Return whether no other attempt is in the file; a damaged one is written anew."""
-        held = read_object(self._file)
+        held = self.place.json(LEASE)
         return held is None or held.get("attempt") == self.attempt
 
     def _write(self) -> None:
-        write_json(
-            self._file,
-            {"attempt": self.attempt, **self._me.as_json(), "renewed_at": time.time()},
+        self.place.write_json(
+            LEASE, {"attempt": self.attempt, **self._me.as_json(), "renewed_at": time.time()}
         )
 
     def _renew_for_ever(self) -> None:
         pause, is_told = self._times.renew, False
         while not self._stopped.wait(pause):
             try:
-                with _lock(self.run_dir):
+                with _lock(self.place):
                     if not self._is_mine():
                         return  # taken over; the writer's own check stops this run
                     self._write()
@@ -163,62 +164,67 @@ class Lease:
 class Writer:
     """The right to publish, of the first worker of the newest group of an attempt."""
 
-    run_dir: Path
+    place: Place
     attempt: int
     token: str
 
     @classmethod
-    def claim(cls, run_dir: Path, attempt: int) -> "Writer":
+    def claim(cls, run: Path | Place, attempt: int) -> "Writer":
         """Become the writer; the writer before is refused from now on.
 
         Raises LostLease where a newer attempt has taken the run over.
         """
-        writer = cls(run_dir, attempt, uuid.uuid4().hex)
-        with _lock(run_dir):
-            require_latest(run_dir, attempt)
-            write_json(run_dir / "writer.json", {"attempt": attempt, "token": writer.token})
+        writer = cls(_place(run), attempt, uuid.uuid4().hex)
+        with _lock(writer.place):
+            require_latest(writer.place, attempt)
+            writer.place.write_json(WRITER, {"attempt": attempt, "token": writer.token})
         return writer
 
     def require(self) -> None:
         """Raise LostLease unless this is still the writer and its driver's attempt the latest."""
-        require_latest(self.run_dir, self.attempt)
-        written = read_object(self.run_dir / "writer.json")
+        require_latest(self.place, self.attempt)
+        written = self.place.json(WRITER)
         if written is None:  # the next group of workers writes it anew
-            raise RuntimeError(f"{self.run_dir / 'writer.json'}: missing or damaged")
+            raise RuntimeError(f"{self.place / WRITER}: missing or damaged")
         if written.get("token") != self.token:
             raise OldGroup(
-                f"{self.run_dir}: newer workers of attempt {self.attempt} have taken over; "
+                f"{self.place}: newer workers of attempt {self.attempt} have taken over; "
                 "these write nothing more"
             )
 
 
-def require_latest(run_dir: Path, attempt: int) -> None:
+def require_latest(run: Path | Place, attempt: int) -> None:
     """Raise LostLease where another attempt holds, or held, the run's lease after this one."""
-    held = read_object(run_dir / "lease.json") or {}
+    place = _place(run)
+    held = place.json(LEASE) or {}
     latest = held.get("attempt", attempt)  # its driver writes a damaged file anew
-    if latest != attempt or _newest_attempt(run_dir) > attempt:
+    if latest != attempt or _newest_attempt(place) > attempt:
         raise LostLease(
-            f"{run_dir}: attempt {max(latest, _newest_attempt(run_dir))} has taken this run over; "
+            f"{place}: attempt {max(latest, _newest_attempt(place))} has taken this run over; "
             f"attempt {attempt} writes nothing more"
         )
 
 
-def _newest_attempt(run_dir: Path) -> int:
+def _newest_attempt(place: Place) -> int:
     """Return the highest attempt in both files, since one of them may be damaged."""
-    found = (read_object(run_dir / name) or {} for name in ("lease.json", "writer.json"))
+    found = (place.json(name) or {} for name in (LEASE, WRITER))
     return max(int(values.get("attempt", 0)) for values in found)
 
 
-def _content(file: Path) -> bytes | None:
+def _place(run: Path | Place) -> Place:
+    return run if isinstance(run, Place) else Place(run)
+
+
+def _content(place: Place) -> bytes | None:
     try:
-        return file.read_bytes()
+        return place.read(LEASE)
     except FileNotFoundError:
         return None
 
 
-def _held(run_dir: Path, who: str) -> str:
+def _held(place: Place, who: str) -> str:
     return (
-        f"{run_dir}: another run is at work here ({who}); wait for it, stop it, or choose another "
+        f"{place}: another run is at work here ({who}); wait for it, stop it, or choose another "
         "run_name"
     )
 
@@ -227,5 +233,5 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _lock(run_dir: Path) -> AbstractContextManager[None]:
-    return locked(run_dir / ".lease.lock")
+def _lock(place: Place) -> AbstractContextManager[None]:
+    return place.locked(".lease.lock")

@@ -98,7 +98,7 @@ class Loop:
         self.evaluations: Evaluations = {}
         self.writer: Writer | None = None  # the first worker's
         if self.workers.first:
-            self.writer = Writer.claim(context.run_dir, context.attempt)
+            self.writer = Writer.claim(context.place, context.attempt)
         self.saver = CheckpointThread(self._publish)
         self.logs: Logs | None = None  # the first worker's, from `restore` on
         self._on_evaluation, self._on_line = on_evaluation, on_line
@@ -118,6 +118,9 @@ class Loop:
         checkpoint, damaged, self.evaluations = self.workers.from_first(
             self._newest_checkpoint() if self.workers.first else None
         )
+        if checkpoint and self.context.bucket:  # each machine has a copy of its own
+            copy = checkpoints.directory_of(self.context.run_dir, checkpoint.step)
+            checkpoint = checkpoints.verify_hashes(copy, self.context.run_id)
         self._latest = checkpoint
         if checkpoint:
             checkpoints.load_trained_state(self.task.network, checkpoint.weights())
@@ -221,6 +224,8 @@ class Loop:
         finally:
             if self.logs:
                 self.logs.close()
+                if self.context.bucket:
+                    self.context.bucket.push_logs()
 
     @property
     def _is_save_due(self) -> bool:
@@ -349,9 +354,13 @@ class Loop:
         self._latest = checkpoints.write_checkpoint(run_dir, run_id, snapshot, self.writer)
         record = read_object(run_dir / "run.json") or {"run": run_id}
         write_json(run_dir / "run.json", {**record, "last_published": snapshot.step})
+        if self.context.bucket:
+            self.context.bucket.publish(self._latest, self.writer)
         best = best_step(self.config, self.evaluations)
         keep = [] if best is None else [best]
         checkpoints.prune(run_dir, self.config.train.save_total_limit, keep)
+        if self.context.bucket:
+            self.context.bucket.prune()
 
     def _log_seconds(self, what: str, began: float) -> None:
         """Log how long training stopped for a checkpoint's copy, or for an evaluation."""
@@ -372,6 +381,8 @@ class Loop:
         if self.writer and self.logs:
             self.writer.require()
             write_json(checkpoints.evaluation_of(self.context.run_dir, self.state.step), result)
+            if self.context.bucket:
+                self.context.bucket.push_evaluation(self.state.step)
             self._log_seconds("evaluation", began)
         if self._on_evaluation:
             self._on_evaluation(result, self._latest)

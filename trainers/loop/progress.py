@@ -3,23 +3,31 @@
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from ocr.json_lines import lines_of, skipped
+from trainers.config import TrainConfig
+from trainers.loop.bucket import RunInBucket
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS, _FETCH_SECONDS = 0.5, 5.0
 
 
 class Progress:
     """Follows metrics.jsonl and timings.jsonl of a run while the `with` block runs.
 
-    `max_steps` is None until it is known. Torn lines are skipped and counted.
+    `max_steps` is None until it is known. Torn lines are skipped and counted. `fetch`: brings both
+    files up to date, where they are written on another machine.
     """
 
-    def __init__(self, run_dir: Path, max_steps: int | None) -> None:
+    def __init__(
+        self, run_dir: Path, max_steps: int | None, fetch: Callable[[], object] | None = None
+    ) -> None:
+        self._fetch, self._fetched_at = fetch, time.monotonic()
         self._metrics = _Tail(run_dir / "metrics.jsonl")
         self._timings = _Tail(run_dir / "timings.jsonl")
         self._shown_step = max((_step_of(line) for line in self._metrics.new()), default=-1)
@@ -50,6 +58,10 @@ class Progress:
             self._show()
 
     def _show(self) -> None:
+        is_last = self._stopped.is_set()
+        if self._fetch and (is_last or time.monotonic() > self._fetched_at + _FETCH_SECONDS):
+            self._fetch()
+            self._fetched_at = time.monotonic()
         timings, metrics = self._timings.new(), self._metrics.new()
         for tail in (self._timings, self._metrics):
             if notice := tail.notice():
@@ -83,6 +95,14 @@ class Progress:
     def _say(self, text: str) -> None:
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
+
+
+def progress_of(config: TrainConfig) -> Progress:
+    """Return the progress of a run; of one in a bucket, a few seconds late."""
+    bucket, steps = RunInBucket.of(config), config.train.max_steps
+    if bucket is None:
+        return Progress(config.local_run_dir, steps)
+    return Progress(bucket.fetch_logs(), steps, bucket.fetch_logs)
 
 
 def _step_of(line: dict[str, Any]) -> int:

@@ -7,9 +7,11 @@ from typing import Any
 
 from ocr.errors import UserError
 from ocr.files import read_object
+from ocr.place import Place
 from trainers.config import TrainConfig
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.batches import Plan
+from trainers.loop.bucket import RunInBucket
 from trainers.loop.checkpoint import Checkpoint
 from trainers.loop.doing import Doing
 from trainers.loop.notices import Notices
@@ -35,6 +37,12 @@ class RunContext:
     precision: str = "fp32"
     notices: Notices = field(default_factory=Notices)
     doing: Doing = field(default_factory=Doing)
+    bucket: RunInBucket | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the run lives: its folder, or its address in a bucket."""
+        return self.bucket.place if self.bucket else Place(self.run_dir)
 
 
 @dataclass(slots=True)

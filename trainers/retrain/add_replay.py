@@ -71,7 +71,7 @@ def _fewer(sources: Sequence[SourceSettings], split: str, most: int) -> tuple[So
 
 def main(bundle: str, data: str) -> None:
     """Add the samples; both arguments as on the command line."""
-    opened = open_bundle(Path(bundle))
+    opened = open_bundle(bundle)
     is_config = data.endswith((".yaml", ".yml"))
     files = files_of(load_settings(TrainConfig, Path(data))) if is_config else replay_files(data)
     made = with_replay(opened, opened.path, files)

@@ -70,7 +70,7 @@ def retrain(config: RetrainConfig, train: Train, command: str) -> Retrained:
 
     Raises UserError before any training where bundle, corrections or replay are wrong.
     """
-    bundle = open_bundle(Path(config.bundle))
+    bundle = open_bundle(config.bundle)
     if bundle.family != "ctc":
         raise UserError(
             f"{bundle.path}: expected a ctc bundle, got {bundle.family}; train it further with its "

@@ -22,6 +22,7 @@ from trainers.families.model_card import card_of
 from trainers.families.task import Task, UsableSamples
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop import faults
+from trainers.loop.bucket import RunInBucket
 from trainers.loop.checkpoint import Checkpoint, DamagedCheckpoint
 from trainers.loop.run_state import EXACT, Evaluations, best_step
 from trainers.report.corrections_system import training_report
@@ -49,9 +50,13 @@ def is_reported(config: TrainConfig, run_dir: Path) -> bool:
 
 def finish_here(job: Job, command: str, data: Data | None = None) -> None:
     """Export, read and report in this process; `data`: where it has been opened already."""
-    data = data or Data.of_job(job)
+    data, bucket = data or Data.of_job(job), RunInBucket.of(job.config)
+    if bucket:
+        bucket.fetch()
     task = finishing_task(job.config, data, job.run_dir)
     final_report(job.config, task, data.usable, job.run_dir, data.fingerprints, command)
+    if bucket:
+        bucket.push_results()
 
 
 def finishing_task(config: TrainConfig, data: Data, run_dir: Path) -> Task:
@@ -91,7 +96,7 @@ def final_report(
         **_progress(config, last, best, len(task.train_ids), run_dir),
         **_measured(task, exported, evaluations, best.step),
         "command": command,
-        "bundle": str(run_dir / "bundle"),
+        "bundle": f"{config.address if config.in_bucket else run_dir}/bundle",
         **_reading(exported),
         "config": resolved(config),
         "versions": _versions(last),

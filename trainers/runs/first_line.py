@@ -10,6 +10,8 @@ from trainers.config import TrainConfig, config_of_run
 
 def first_line(config: TrainConfig) -> str:
     """Return whether the run is new, or where it continues and about how long it still takes."""
+    if config.in_bucket:
+        return f"{config.address}: a run in a bucket, copied to {config.local_run_dir} as needed"
     run_dir, state = config.local_run_dir, _newest(config.local_run_dir)
     if not state:
         return f"{shown(run_dir)}: a new run; loading libraries and data, then Ray starts"

@@ -99,12 +99,13 @@ def environment(
 ) -> dict[str, Any]:
     """Return all that determines the last bit besides config and step.
 
-    `machines`: the `hardware` of every worker, in rank order.
+    `machines`: the `hardware` of every worker, in rank order; without them, of as many workers as
+    the config has.
     """
     uses_deepspeed = config.engine == "deepspeed"
     libraries = (*_LIBRARIES, "deepspeed") if uses_deepspeed else _LIBRARIES
     return {
-        "workers": config.worker_count,
+        "workers": len(machines) or config.worker_count,
         "threads_per_worker": threads_per_worker,
         "device": device.partition(":")[0],
         "precision": precision,

@@ -1,6 +1,6 @@
 """The opened data of a run, and the job that its launcher hands to each worker."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ocr.dataset.read import Dataset
@@ -8,6 +8,8 @@ from trainers.config import TrainConfig
 from trainers.families import family_of
 from trainers.families.splits import Splits, Trained
 from trainers.families.task import Task, UsableSamples
+from trainers.loop.bucket import RunInBucket
+from trainers.loop.checkpoint import steps_of
 from trainers.runs.list_samples import table
 
 
@@ -26,6 +28,17 @@ class Job:
     threads_per_worker: int | None
     usable: UsableSamples | None = None
     fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def here(self) -> "Job":
+        """Return the job with the run's folder on this machine, which a bucket's copy may differ
+        in from one machine to the next.
+        """
+        return replace(self, run_dir=self.config.local_run_dir) if self.config.in_bucket else self
+
+    def saved_steps(self) -> list[int]:
+        """Return the steps of the run's checkpoints, where it lives."""
+        bucket = RunInBucket.of(self.config)
+        return bucket.steps() if bucket else steps_of(self.run_dir)
 
 
 @dataclass(frozen=True, slots=True)

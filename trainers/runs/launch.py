@@ -17,6 +17,7 @@ from trainers.config import TrainConfig, config_of_run
 from trainers.families import family_of
 from trainers.families.splits import Splits
 from trainers.loop import checkpoint as checkpoints
+from trainers.loop.bucket import RunInBucket, place_of
 from trainers.loop.checkpoint import Checkpoint
 from trainers.loop.lease import Lease, SweepLease
 from trainers.loop.run_state import TrainState, find, is_over, plan_of, planned_steps
@@ -37,11 +38,12 @@ class Outcome:
 
     def __str__(self) -> str:
         report = self.report
+        bundle = report["bundle"]
         return (
             f"{report['run_name']}: CER {report['eval_cer']:.2%} "
             f"(word exact {report['eval_exact_match']:.1%}) "
             f"on {report['validation_samples']:,} validation samples, "
-            f"step {report['best_step']}, {shown(self.run_dir / 'bundle')}"
+            f"step {report['best_step']}, {bundle if '://' in bundle else shown(Path(bundle))}"
         )
 
 
@@ -66,11 +68,11 @@ def launch(
         print(data.listing(), flush=True)
     config = named(config, data)
     run_dir, run_id = _run_dir(config, data)
-    with Lease(run_dir, sweep) as lease:
+    with Lease(place_of(config), sweep) as lease:
         was_finished = not _train_rest(config, data, run_id, lease, train)
         if was_finished:
             print(
-                f"{shown(run_dir)}: this run is finished; "
+                f"{config.shown_address}: this run is finished; "
                 "raise train.max_steps to continue, or choose another run_name",
                 flush=True,
             )
@@ -82,6 +84,7 @@ def launch(
                 finish(job, command)
             else:
                 finish_here(job, command, data)
+            _fetch(config)
         return Outcome(run_dir, read_json(run_dir / "report.json"), was_finished)
 
 
@@ -101,8 +104,8 @@ def train_only(
     A sweep makes those of its best trial alone.
     """
     data = Data.open(config)
-    run_dir, run_id = _run_dir(config, data)
-    with Lease(run_dir, sweep) as lease:
+    _, run_id = _run_dir(config, data)
+    with Lease(place_of(config), sweep) as lease:
         _train_rest(config, data, run_id, lease, lambda job: train(job, data))
 
 
@@ -116,14 +119,25 @@ def _train_rest(
     config: TrainConfig, data: Data, run_id: str, lease: Lease, train: Callable[[Job], None]
 ) -> bool:
     """Train the steps that are left, and return whether there were some."""
-    run_dir = config.local_run_dir
+    run_dir, bucket = config.local_run_dir, RunInBucket.of(config)
+    if bucket:
+        bucket.fetch(exactly=True)
     checkpoint = _take_over(config, data, run_dir, run_id)
+    if bucket:
+        bucket.push_settings()
     if checkpoint and _is_finished(config, data, run_dir, checkpoint):
         return False
     threads = checkpoint.state()["environment"]["threads_per_worker"] if checkpoint else None
     usable, fingerprints = data.usable, data.fingerprints
     train(Job(config, run_dir, run_id, lease.attempt, threads, usable, fingerprints))
+    _fetch(config)
     return True
+
+
+def _fetch(config: TrainConfig) -> None:
+    """Have what workers or a task on other machines have put into the run's bucket, if any."""
+    if bucket := RunInBucket.of(config):
+        bucket.fetch()
 
 
 def named(config: TrainConfig, data: Data) -> TrainConfig:
@@ -196,7 +210,7 @@ def _refuse_another_run(
     if refused:
         listed = "".join(f"\n  {line}" for line in refused)
         raise UserError(
-            f"{run_dir}: another run than the one in this folder:{listed}\n"
+            f"{config.address}: another run than the one in this folder:{listed}\n"
             "set them back to continue it, or choose another run_name"
         )
 

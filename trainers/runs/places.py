@@ -114,7 +114,7 @@ def lacking(
     chosen = " ".join(f"{key}={value}" for key, value in config.label_selector.items())
     kind = f" on an {config.accelerator_type}" if config.accelerator_type else ""
     place = f"{asked}{kind}{' on nodes with ' + chosen if chosen else ''}"
-    room, workers = fitting(config, cluster, wanted), config.worker_count
+    room, workers = fitting(config, cluster, wanted), config.least_workers
     if room >= workers:
         return None
     if room:

@@ -3,6 +3,7 @@
 `RunFiles` is the only place that knows how a run is stored.
 """
 
+import fnmatch
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from ocr.errors import UserError
+from ocr.place import Place
 from trainers.report.records import Records, records_of
 
 _MARKS = ("config.yaml", "metrics.jsonl")  # the first file of a run, and the first one of its loop
@@ -18,27 +20,27 @@ _MARKS = ("config.yaml", "metrics.jsonl")  # the first file of a run, and the fi
 class RunFiles:
     """The files of one run; a file that is missing, or half written, reads as empty."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run: str | Path) -> None:
         """Raise UserError where the folder is missing, or is not a run's."""
-        self.run_dir = run_dir
-        if not run_dir.is_dir():
-            raise UserError(f"{run_dir}: no such folder; expected a run, such as runs/odia-ctc")
-        if not any((run_dir / name).is_file() for name in _MARKS):
+        self.place = Place(run)
+        if self.place.is_local and not Path(self.place.path).is_dir():
+            raise UserError(f"{run}: no such folder; expected a run, such as runs/odia-ctc")
+        if not any(self.place.has(name) for name in _MARKS):
             raise UserError(
-                f"{run_dir}: not a run (neither {' nor '.join(_MARKS)} in it); "
+                f"{run}: not a run (neither {' nor '.join(_MARKS)} in it); "
                 "expected a folder that train.py writes, such as runs/odia-ctc"
             )
 
     def content(self, name: str) -> bytes:
         """Return the bytes of a file; empty where it is missing."""
         try:
-            return (self.run_dir / name).read_bytes()
+            return self.place.read(name)
         except OSError:  # missing, or pruned meanwhile
             return b""
 
     def named(self, pattern: str) -> list[str]:
         """Return the sorted names of the run's files that match."""
-        return sorted(str(path.relative_to(self.run_dir)) for path in self.run_dir.glob(pattern))
+        return fnmatch.filter(self.place.names(), pattern)
 
     def records(self, name: str) -> Records:
         """Return the lines of a JSON-lines file."""

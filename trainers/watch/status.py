@@ -54,7 +54,7 @@ def status_of(files: RunFiles, now: float) -> Status:
     sample, sample_step = _sample(files)
     environment = state.get("environment", {})
     return Status(
-        name=str(config.get("run_name", files.run_dir.name)),
+        name=str(config.get("run_name", files.place.path.rpartition("/")[2])),
         state=how,
         is_live=is_live,
         step=step,

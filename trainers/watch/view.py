@@ -22,12 +22,12 @@ _POLL_SECONDS, _REST = 1.0, 20.0
 _CURVE_COLUMNS = 40
 
 
-def watch(run_dir: Path, once: bool = False, console: Console | None = None) -> None:
+def watch(run: str | Path, once: bool = False, console: Console | None = None) -> None:
     """Show the run until it ends; once where asked, where it has ended, or without a terminal.
 
     Raises UserError where the folder is not a run's.
     """
-    files, console = RunFiles(run_dir), console or Console()
+    files, console = RunFiles(run), console or Console()
     status = status_of(files, time.time())
     if once or not status.is_live or not console.is_terminal:
         console.print(view(status))

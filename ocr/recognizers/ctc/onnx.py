@@ -3,7 +3,6 @@
 Legend: T output columns, B batch, C channels, H height, W width, K classes.
 """
 
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocr.images import Pixels
+from ocr.onnx_session import onnx_session
 from ocr.recognizers.ctc.decoding import Floats, Ints
 from ocr.recognizers.ctc.inputs import as_line, collate
 from ocr.recognizers.ctc.settings import NetworkSettings
@@ -29,13 +29,7 @@ class OnnxBackend:
     """An exported network in onnxruntime on the CPU, with OMP_NUM_THREADS threads where set."""
 
     def __init__(self, content: bytes) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
-        self._session = onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnx_session(content)
 
     def logits(self, ink_BCHW: Floats, widths_B: Ints) -> tuple[Floats, Ints]:
         """Return class logits [T, B, K] and output lengths [B]."""

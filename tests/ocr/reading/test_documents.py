@@ -326,7 +326,7 @@ def test_json_says_what_the_page_has(reader: Recognizer, pages: list[Pixels]) ->
     assert value["text"] == page.text and value["source"] == "a.png"
     line = value["pages"][0]["lines"][0]
     assert " ".join(word["text"] for word in line["words"]) == line["text"]
-    assert set(line) == {"text", "confidence", "box", "polygon", "words"}
+    assert set(line) == {"text", "confidence", "box", "polygon", "degrees", "words"}
 
 
 def _pages(reader: Recognizer, data: bytes) -> list[TextPage]:

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ocr.dataset.arrow_cache import filesystem
+from ocr.place import Place
 from ocr.reading.inputs import Input
 from ocr.reading.outputs import Results
-from ocr.reading.place import Place
 from ocr.reading.run import Outcome
 from ocr.reading.table import NAME, Table
 from ocr.writers.formats import FORMATS

@@ -131,8 +131,43 @@ def test_alto_of_several_pages_is_several_pages(folder: Path) -> None:
     assert dict(other.group)["page"] == "a.xml/page2"
     assert open_image(other.image).max() == 7 < open_image(first.image).max()
     (folder / "b.png").unlink()
-    (skip,) = read(folder, two)
-    assert isinstance(skip, Skip) and skip.reason == "several pages in one file"
+    skips = read(folder, two)  # one for each line that is lost
+    assert [skip.reason for skip in skips if isinstance(skip, Skip)] == [
+        "several pages in one file"
+    ] * len(skips)
+    assert len(skips) == 2
+
+
+HIDDEN = "line where none may stand"
+
+
+@pytest.mark.parametrize(
+    ("xml", "lost"),
+    [
+        (page_xml(line(inner=line("inner", attributes='id="i"'))), 1),
+        (page_xml(line(f"a{line('inner')}b")), 1),
+        (page_xml(line()).replace("</Page>", f"</Page><Page>{line() + line()}</Page>"), 2),
+        (page_xml(line()).replace("<Page ", f"<Metadata>{line()}</Metadata><Page "), 1),
+        (alto(block(f"{WORD}{LINE}")), 1),
+        (alto(block(WORD)).replace("</Description>", f"{LINE}{LINE}</Description>"), 2),
+    ],
+    ids=["in a line", "in a text", "second page", "metadata", "alto line", "alto description"],
+)
+def test_lines_where_none_may_stand_are_counted(folder: Path, xml: str, lost: int) -> None:
+    items = read(folder, xml)
+    assert [item.reason for item in items if isinstance(item, Skip)] == [HIDDEN] * lost
+    assert sum(isinstance(item, Sample) for item in items) == 1
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999", "-inf"])
+def test_numbers_that_are_none_cost_their_element(folder: Path, value: str) -> None:
+    (skip,) = read(folder, alto(block(WORD)).replace('HPOS="10"', f'HPOS="{value}"'))
+    assert isinstance(skip, Skip) and skip.reason == "odd attribute"
+
+
+def test_points_far_off_the_page_are_cut_at_its_edge(folder: Path) -> None:
+    (far,) = read(folder, page_xml(line(points="10,10 99999999999999999999,10 60,30 10,30")))
+    assert isinstance(far, Sample) and open_image(far.image).shape[1] <= 100
 
 
 def frames(format: str, count: int = 3) -> bytes:

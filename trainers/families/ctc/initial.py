@@ -11,6 +11,7 @@ from ocr.alphabet import Alphabet
 from ocr.bundle import MANIFEST, Bundle, open_bundle
 from ocr.dictionary import Dictionary
 from ocr.errors import UserError
+from ocr.mirror import fetched
 from ocr.settings import resolved
 from trainers.config import TrainConfig, config_of_run
 from trainers.families.splits import Splits, Trained
@@ -37,7 +38,7 @@ def initial_bundle(path: str) -> Bundle:
     A checkpoint, or a run without a bundle by its newest good checkpoint, comes as one. Raises
     UserError where there is none, or one of another family.
     """
-    folder = Path(path)
+    folder = fetched(path)
     if (folder / "bundle" / MANIFEST).is_file():
         folder = folder / "bundle"
     if (folder / checkpoints.STATE).is_file():

@@ -9,6 +9,7 @@ from torch import Tensor
 from ocr.bundle import DESCRIPTION, MANIFEST, open_bundle
 from ocr.errors import UserError
 from ocr.files import read_json
+from ocr.mirror import fetched
 from ocr.recognizers.vlm.adapter import read_adapter, require_base
 from ocr.recognizers.vlm.adapter_config import require_adapter_config, require_equal
 from ocr.recognizers.vlm.base_model import Base
@@ -25,7 +26,7 @@ def origins(config: TrainConfig) -> dict[str, str]:
     base = find_base(config.vlm)
     if not config.train.init_from:
         return {"base": base.sha256}
-    weights = initial_adapter(Path(config.train.init_from), base, config.lora)
+    weights = initial_adapter(fetched(config.train.init_from), base, config.lora)
     return {"base": base.sha256, "init_from": hashlib.sha256(save(weights)).hexdigest()}
 
 

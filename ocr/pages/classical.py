@@ -1,15 +1,11 @@
-"""A page → its text lines in reading order, so that a recogniser of lines can read pages.
+"""Lines by classical segmentation with OpenCV.
 
-Classical segmentation with OpenCV. What a photo shows around its page is left out
-(`ocr/page_background.py`). Grey is evened out and split from the background (Otsu), and the
-sharpest row profile gives the skew. Recursive cuts at white gaps give blocks (columns, paragraphs),
-and the peaks of a block's row profile give its lines. Marks above and below letters go with their
+Grey is evened out and split from the background (Otsu), and the sharpest row profile gives the
+skew. The peaks of a block's row profile give its lines. Marks above and below letters go with their
 nearest line.
-
-Over 300 lines: one algorithm, step by step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,36 +13,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ocr.images import ImageRefused, Pixels, Polygon, box_of, cut
-from ocr.page_background import background_of
-from ocr.recognizers.recognizer import Recognizer
+from ocr.images import Polygon
+from ocr.pages.background import background_of
+from ocr.pages.blocks import Floats, Indices, blocks
+from ocr.pages.ink import ink_of, small_grey
+from ocr.pages.line import PageLine
+from ocr.pixels import Pixels
 
-_WORK_SIDE_PX = 2400  # longer side of the page that is analysed
 _MAX_SKEW, _SKEW_POINTS = 6.0, 40_000  # degrees; ink pixels that the skew is measured on
 _LEAST_INK = 12  # pixels of a mark; fewer are dirt
-# how much wider a gap between paragraphs must be than one between columns to be cut first
-_LYING = 3.0
 _LEAST_PEAK = 0.04  # of a line in the row profile, as a share of the highest
 _NEAR = 0.9  # least distance of two peaks, in letter heights
 _FAR = 3.0  # least gap between parts of a row, in letter heights
 _LEAST_LINE = 0.6  # ink of a line, in squares of the letter height
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class PageLine:
-    """One line: its four corners on the page in pixels, clockwise from the top left, and its skew.
-
-    The corners follow the skew; `degrees` is the page's rotation, clockwise.
-    """
-
-    polygon: Polygon
-    degrees: float
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """Left, top, width and height of the upright rectangle around the line."""
-        return box_of(self.polygon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +35,14 @@ class _Marks:
     boxes: Floats  # [N, 4]
     ink: Floats  # [N]
 
-    def of(self, chosen: NDArray[np.bool_]) -> "_Marks":
+    def of(self, chosen: NDArray[np.bool_] | Indices) -> "_Marks":
         return _Marks(self.boxes[chosen], self.ink[chosen])
 
-    @property
-    def middles(self) -> Floats:
-        return (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
 
-
-def find_lines(page: Pixels, max_lines: int = 1000) -> list[PageLine]:
-    """Return the lines of a page in reading order, columns left to right.
-
-    The page is uint8, [H, W] or [H, W, 3]. An empty page has no lines. ImageRefused with more than
-    `max_lines`.
-    """
-    grey = page if page.ndim == 2 else cv2.cvtColor(page, cv2.COLOR_RGB2GRAY)
-    scale = min(1.0, _WORK_SIDE_PX / max(grey.shape))
-    small = (
-        grey
-        if scale == 1
-        else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    )
-    ink = _ink(np.asarray(small), background_of(np.asarray(small)))
+def classical_lines(page: Pixels) -> list[PageLine]:
+    """Return the lines of a page, [H, W] or [H, W, 3], in reading order; of an empty page none."""
+    small, scale = small_grey(page)
+    ink = ink_of(small, background_of(small))
     degrees = skew_of(ink)
     turn = cv2.getRotationMatrix2D((ink.shape[1] / 2, ink.shape[0] / 2), degrees, 1.0)
     straight = (
@@ -91,35 +56,12 @@ def find_lines(page: Pixels, max_lines: int = 1000) -> list[PageLine]:
     if not len(marks.ink):
         return []
     boxes = list[Floats]()
-    for block in _blocks(marks, height):
-        boxes += _lines(block, height)
-    if len(boxes) > max_lines:
-        raise ImageRefused(
-            "page",
-            "too many lines",
-            f"expected at most {max_lines} lines, got {len(boxes)}; crop the page",
-        )
+    for block in blocks(marks.boxes, height):
+        boxes += _lines(marks.of(block), height)
     back: Floats = np.asarray(cv2.invertAffineTransform(turn), dtype=np.float64)
     return [
         PageLine(_corners(box, back, scale, (page.shape[1], page.shape[0])), degrees)
         for box in boxes
-    ]
-
-
-def cut_lines(page: Pixels, lines: Sequence[PageLine]) -> list[Pixels]:
-    """Return each line's pixels, upright."""
-    return [cut(page, line.polygon, line.degrees) for line in lines]
-
-
-def lines_for(recognizer: Recognizer, page: Pixels, max_lines: int = 1000) -> list[PageLine]:
-    """Return the lines that a recogniser reads; the whole page where it reads pages."""
-    if not recognizer.reads_pages:
-        return find_lines(page, max_lines)
-    height, width = page.shape[:2]
-    return [
-        PageLine(
-            np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64), 0.0
-        )
     ]
 
 
@@ -145,24 +87,6 @@ def _sharpness(points: Floats, degrees: float) -> float:
     rows = points[1] * np.cos(angle) - points[0] * np.sin(angle)
     counts = np.bincount((rows - rows.min()).astype(int) // 2).astype(np.float64)
     return float(np.square(np.diff(counts)).sum())
-
-
-def _ink(grey: Pixels, background: NDArray[np.bool_]) -> Pixels:
-    """Return 255 where there is ink: darker than its surroundings, or lighter on a dark page."""
-    if background.any():
-        grey = grey.copy()
-        grey[background] = np.median(grey[~background])
-    if np.median(grey) < 110:
-        grey = 255 - grey
-    side = max(15, min(grey.shape) // 24) | 1
-    paper = cv2.GaussianBlur(
-        cv2.dilate(grey, np.ones((side // 2, side // 2), np.uint8)), (side, side), 0
-    )
-    even = cv2.divide(grey, paper, scale=255)
-    level, ink = cv2.threshold(even, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
-    if level > 235:  # one kind of pixels only: nothing is written here
-        _, ink = cv2.threshold(even, 200, 255, cv2.THRESH_BINARY_INV)
-    return np.asarray(ink, dtype=np.uint8)
 
 
 def _marks(ink: Pixels) -> tuple[_Marks, float]:
@@ -195,37 +119,6 @@ def _marks(ink: Pixels) -> tuple[_Marks, float]:
     )
     boxes = np.stack([left, top, left + width, top + height], axis=1)
     return _Marks(boxes[writing], area[writing]), tall
-
-
-def _blocks(marks: _Marks, tall: float, depth: int = 0) -> Iterator[_Marks]:
-    """Cut recursively at the widest white gap, counted in letter heights.
-
-    Upright gaps part columns, lying ones paragraphs and headings.
-    """
-    if len(marks.ink) < 2 or depth > 40:
-        yield marks
-        return
-    across, down = _gap(marks.boxes[:, [0, 2]]), _gap(marks.boxes[:, [1, 3]])
-    block_height = marks.boxes[:, 3].max() - marks.boxes[:, 1].min()
-    # few lines: spaces between words can line up
-    needed = 1.6 if block_height > 6 * tall else 3.0 if block_height > 2.5 * tall else np.inf
-    upright, lying = across[0] / (tall * needed), down[0] / (tall * 1.0)
-    if max(upright, lying) < 1:
-        yield marks
-        return
-    axis, cut_at = (0, across[1]) if upright >= 1 and lying < _LYING * upright else (1, down[1])
-    first = marks.middles[:, axis] < cut_at
-    yield from _blocks(marks.of(first), tall, depth + 1)
-    yield from _blocks(marks.of(~first), tall, depth + 1)
-
-
-def _gap(spans: Floats) -> tuple[float, float]:
-    """Return the widest stretch that no span covers, and its middle."""
-    order = np.argsort(spans[:, 0])
-    starts, ends = spans[order, 0], np.maximum.accumulate(spans[order, 1])
-    gaps = starts[1:] - ends[:-1]
-    widest = int(np.argmax(gaps))
-    return float(gaps[widest]), float((starts[1:][widest] + ends[:-1][widest]) / 2)
 
 
 def _lines(block: _Marks, tall: float) -> list[Floats]:
