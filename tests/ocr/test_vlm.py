@@ -105,7 +105,8 @@ def test_the_prompt_is_the_chat_template_with_one_placeholder_for_each_token(bas
         + "<|image_pad|>" * 3
         + "<|vision_end|>OCR<|im_end|>\n<|im_start|>assistant\n"
     )
-    first = Prompt.of(base.tokenizer, "OCR", True, base.config["image_token_id"])
+    image_token = base.config["image_token_id"]
+    first = Prompt.of(base.tokenizer, base.architecture, "OCR", True, image_token)
     assert base.tokenizer.decode(first.ids(1)).startswith("<|im_start|>user\nOCR<|vision_start|>")
     assert len(prompt.ids(3)) == prompt.length(3)
     assert "<|image_pad|>" not in base.tokenizer.decode(prompt.ids(0))

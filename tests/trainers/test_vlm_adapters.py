@@ -29,7 +29,8 @@ def base() -> Base:
 
 def saved(base: Base, folder: Path, **config: Any) -> torch.nn.Module:
     """An adapter that PEFT itself made and saved, its weights all random."""
-    values = {"r": 8, "lora_alpha": 16, "target_modules": "|".join(layers_of(LORA).values())}
+    layers = "|".join(layers_of(LORA, base.architecture).values())
+    values = {"r": 8, "lora_alpha": 16, "target_modules": layers}
     torch.manual_seed(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ocr.dataset.read import Dataset
+from ocr.recognizers.vlm.inputs import model_inputs
 from tests.support.tiny import tiny_task, tiny_vlm_config
 from trainers.families.task import EvaluationSums
 from trainers.families.vlm.task import VlmTask
@@ -65,20 +66,10 @@ def test_a_text_without_an_image_learns_beside_images(task: VlmTask) -> None:
 def test_a_samples_loss_is_the_models_own_over_its_answer(task: VlmTask) -> None:
     batch = task._collate([task._sample(task.train, index) for index in range(3)], None)
     losses = task.losses(batch, 1.0)
-    from ocr.recognizers.vlm.inputs import grid, patches
-
     labels = torch.where(batch.answers_BT, batch.ids_BT, -100)
-    seen = {
-        "pixel_values": torch.cat([patches(image, task.base.patching) for image in batch.images]),
-        "image_grid_thw": torch.tensor([grid(image, task.base.patching) for image in batch.images]),
-    }
-    theirs = task.network.model(
-        input_ids=batch.ids_BT,
-        labels=labels,
-        mm_token_type_ids=(batch.ids_BT == task.fitting.prompt.image_token).int(),
-        use_cache=False,
-        **seen,
-    ).loss
+    image_token, patching = task.fitting.prompt.image_token, task.base.patching
+    inputs = model_inputs(batch.ids_BT, batch.images, image_token, patching)
+    theirs = task.network.model(labels=labels, use_cache=False, **inputs).loss
     assert torch.allclose(losses.sums_B.sum() / losses.weights_B.sum(), theirs, atol=1e-5)
 
 

@@ -115,8 +115,8 @@ class Task(Protocol):
         ...
 
     @property
-    def parameters_used_directly(self) -> Sequence[nn.Parameter]:
-        """Parameters that are used without a call of their layer; DeepSpeed must know them."""
+    def parameters_used_directly(self) -> Sequence[tuple[nn.Module, nn.Parameter]]:
+        """Parameters used without a call of their layer, and by which module; for DeepSpeed."""
         ...
 
     @property

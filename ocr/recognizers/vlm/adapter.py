@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ocr.bundle import OTHER_VERSION, Bundle, opening
 from ocr.errors import UserError
 from ocr.recognizers.vlm.adapter_config import ADAPTER_CONFIG
-from ocr.recognizers.vlm.base_model import DTYPES, TARGETS, Base
+from ocr.recognizers.vlm.architectures import Architecture
+from ocr.recognizers.vlm.base_model import DTYPES, Base
 from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.reading import VlmRecognizer
 from ocr.recognizers.vlm.settings import (
@@ -40,9 +41,9 @@ def adapted(model: nn.Module, base: Base, lora: LoraSettings) -> nn.Module:
     """
     from peft import LoraConfig, get_peft_model
 
-    patterns = layers_of(lora)
     names = [name for name, _ in model.named_modules()]
-    _require_layers(names, patterns, lora, base.name)
+    _require_layers(names, lora, base)
+    patterns = layers_of(lora, base.architecture)
     options: dict[str, Any] = {
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
@@ -57,41 +58,41 @@ def adapted(model: nn.Module, base: Base, lora: LoraSettings) -> nn.Module:
     return peft_model
 
 
-def layers_of(lora: LoraSettings) -> dict[str, str]:
+def layers_of(lora: LoraSettings, architecture: Architecture) -> dict[str, str]:
     """Return, for each of `lora.parts`, the expression of whole names that its layers match."""
-    patterns: dict[str, str] = {part: TARGETS[part] for part in lora.parts}
+    patterns: dict[str, str] = {part: architecture.targets[part] for part in lora.parts}
     if lora.target_modules is None:
         return patterns
     wanted = "|".join(map(re.escape, lora.target_modules))
     return {part: rf"(?=.*\.(?:{wanted})$){pattern}" for part, pattern in patterns.items()}
 
 
-def layer_names(names: Iterable[str], lora: LoraSettings) -> set[str]:
+def layer_names(names: Iterable[str], lora: LoraSettings, architecture: Architecture) -> set[str]:
     """Return the last parts of the names of all linear layers in `lora.parts`."""
     return {
         name.rpartition(".")[2]
         for name in names
-        if any(re.fullmatch(TARGETS[part], name) for part in lora.parts)
+        if any(re.fullmatch(architecture.targets[part], name) for part in lora.parts)
     }
 
 
-def _require_layers(
-    names: Sequence[str], patterns: Mapping[str, str], lora: LoraSettings, base: str
-) -> None:
+def _require_layers(names: Sequence[str], lora: LoraSettings, base: Base) -> None:
     """Raise UserError where a part, or a name of `lora.target_modules`, matches no layer."""
-    if unknown := sorted(set(lora.target_modules or ()) - layer_names(names, lora)):
+    known = layer_names(names, lora, base.architecture)
+    if unknown := sorted(set(lora.target_modules or ()) - known):
         raise UserError(
-            f"lora.target_modules: {base} has no layer {', '.join(unknown)} in "
-            f"{', '.join(lora.parts)}; known: {', '.join(sorted(layer_names(names, lora)))}"
+            f"lora.target_modules: {base.name} has no layer {', '.join(unknown)} in "
+            f"{', '.join(lora.parts)}; known: {', '.join(sorted(known))}"
         )
     unmatched = [
         part
-        for part, pattern in patterns.items()
+        for part, pattern in layers_of(lora, base.architecture).items()
         if not any(re.fullmatch(pattern, name) for name in names)
     ]
     if unmatched:
         raise UserError(
-            f"lora.parts: {base} has no layer of the names that belong to {', '.join(unmatched)}"
+            f"lora.parts: {base.name} has no layer of the names that belong to "
+            f"{', '.join(unmatched)}"
         )
 
 

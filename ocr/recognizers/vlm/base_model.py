@@ -19,27 +19,10 @@ from torch import nn
 
 from ocr.errors import UserError
 from ocr.files import read_json, sha256_of
+from ocr.recognizers.vlm.architectures import Architecture, architecture_of
 from ocr.recognizers.vlm.inputs import Patching, Prompt
 from ocr.recognizers.vlm.settings import BaseModelSettings, Dtype
 
-ARCHITECTURES = {
-    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
-    "qwen3_vl": "Qwen3VLForConditionalGeneration",
-}
-TARGETS = {  # whole names of each part's linear layers
-    "language": (
-        r"(?:.*\.)?language_model\.layers\.\d+\."
-        r"(?:self_attn\.(?:q|k|v|o)_proj|mlp\.(?:gate|up|down)_proj)"
-    ),
-    "vision": (
-        r"(?:.*\.)?visual\.blocks\.\d+\."
-        r"(?:attn\.(?:qkv|proj)|mlp\.(?:linear_fc1|linear_fc2|gate_proj|up_proj|down_proj))"
-    ),
-    "merger": (
-        r"(?:.*\.)?visual\.(?:merger|deepstack_merger_list\.\d+)\."
-        r"(?:linear_fc1|linear_fc2|mlp\.0|mlp\.2)"
-    ),
-}
 _BLOB = re.compile(r"[0-9a-f]{64}")
 DTYPES: dict[Dtype, torch.dtype] = {
     "float32": torch.float32,
@@ -54,11 +37,17 @@ class Base:
 
     folder: Path
     name: str  # as the settings name it
+    repository: Path | None = None  # where its card is, if the folder is inside it
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The content of config.json."""
         return dict(read_json(self.folder / "config.json"))
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The facts of its architecture; UserError where it is unknown."""
+        return architecture_of(self.config.get("model_type"), self.name)
 
     @cached_property
     def preprocessor(self) -> dict[str, Any]:
@@ -106,6 +95,7 @@ class Base:
         """Return the prompt around each image."""
         return Prompt.of(
             self.tokenizer,
+            self.architecture,
             settings.instruction,
             settings.instruction_first,
             self.config["image_token_id"],
@@ -137,12 +127,10 @@ class Base:
         """The licence, as the model card says; unknown without a card."""
         from huggingface_hub.repocard import metadata_load
 
-        card = self.folder / "README.md"
-        return (
-            str((metadata_load(card) or {}).get("license", "unknown"))
-            if card.is_file()
-            else "unknown"
-        )
+        card = (self.repository or self.folder) / "README.md"
+        about = (metadata_load(card) or {}) if card.is_file() else {}
+        license = str(about.get("license", "unknown"))
+        return str(about.get("license_name", license)) if license == "other" else license
 
     def load(self, settings: BaseModelSettings, dtype: torch.dtype, device: str) -> nn.Module:
         """Return the model with frozen weights on the device; UserError if it cannot be loaded."""

@@ -1,13 +1,12 @@
 """The input of a vision-language model: the prompt's tokens and an image's patches.
 
 Training, evaluation and serving share it, with Pillow alone. torchvision resizes differently, and
-where its build does not fit torch even transformers' processors cannot be imported. Shared by
-Qwen2-VL, Qwen2.5-VL and Qwen3-VL: `smart_resize`, `patches`.
+where its build does not fit torch even transformers' processors cannot be imported.
 Legend: B batch, T tokens, C channels, H and W in pixels, N patches, P values of a patch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ocr.errors import UserError
 from ocr.images import Pixels
+from ocr.recognizers.vlm.architectures import Architecture
 from ocr.recognizers.vlm.settings import ImageSettings
 
 
@@ -120,6 +120,17 @@ def vision_inputs(images: Sequence[Tensor], patching: Patching) -> dict[str, Ten
     }
 
 
+def model_inputs(
+    ids_BT: Tensor, images: Sequence[Tensor], image_token: int, patching: Patching
+) -> dict[str, Tensor]:
+    """Return a model's arguments for a batch: tokens, which of them are of images, and images."""
+    return {
+        "input_ids": ids_BT,
+        "mm_token_type_ids": (ids_BT == image_token).int(),
+        **vision_inputs(images, patching),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Token ids around an image, and of a question without one."""
@@ -133,15 +144,21 @@ class Prompt:
 
     @classmethod
     def of(
-        cls, tokenizer: Any, instruction: str, instruction_first: bool, image_token: int
+        cls,
+        tokenizer: Any,
+        architecture: Architecture,
+        instruction: str,
+        instruction_first: bool,
+        image_token: int,
     ) -> "Prompt":
         """Return the prompt by the tokenizer's chat template.
 
         UserError where the template writes no image placeholder, or more than one.
         """
         question, shown = {"type": "text", "text": instruction}, {"type": "image"}
+        options = architecture.template_options
         with_image = _templated(
-            tokenizer, [question, shown] if instruction_first else [shown, question]
+            tokenizer, [question, shown] if instruction_first else [shown, question], options
         )
         if with_image.count(image_token) != 1:
             raise UserError(
@@ -149,12 +166,12 @@ class Prompt:
                 f"{with_image.count(image_token)} image placeholders for one image"
             )
         position = with_image.index(image_token)
-        end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        end = _end_token(tokenizer, architecture.end_of_answer)
         padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
         return cls(
             tuple(with_image[:position]),
             tuple(with_image[position + 1 :]),
-            tuple(_templated(tokenizer, [question])),
+            tuple(_templated(tokenizer, [question], options)),
             image_token,
             end,
             padding,
@@ -177,11 +194,23 @@ class Prompt:
         )
 
 
-def _templated(tokenizer: Any, content: list[dict[str, str]]) -> list[int]:
+def _templated(
+    tokenizer: Any, content: list[dict[str, str]], options: Mapping[str, Any]
+) -> list[int]:
     text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=False,
+        **options,
     )
     return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _end_token(tokenizer: Any, word: str) -> int:
+    """Return the id of the token that ends an answer; the tokenizer's own end where it lacks it."""
+    id = tokenizer.convert_tokens_to_ids(word)
+    known = id is not None and tokenizer.convert_ids_to_tokens(id) == word
+    return int(id if known else tokenizer.eos_token_id)
 
 
 def padded(rows: Sequence[Sequence[int]], filler: int, left: bool) -> Tensor:

@@ -14,7 +14,7 @@ from ocr.images import Pixels
 from ocr.keyed import seed_of
 from ocr.recognizers.recognizer import PixelReader, like_sizes
 from ocr.recognizers.vlm.base_model import Base
-from ocr.recognizers.vlm.inputs import fitted_size, padded, resized, vision_inputs
+from ocr.recognizers.vlm.inputs import fitted_size, model_inputs, padded, resized
 from ocr.recognizers.vlm.settings import BaseModelSettings, GenerationSettings, ImageSettings
 from ocr.sample import Reading
 from ocr.text import normalise
@@ -108,15 +108,15 @@ class VlmRecognizer(PixelReader):
         with torch.random.fork_rng():
             torch.manual_seed(seed_of(images[0].numpy().tobytes()))
             tokens_BT = generate(
-                input_ids=ids_BT,
                 attention_mask=seen_BT,
-                mm_token_type_ids=(ids_BT == prompt.image_token).int(),
                 generation_config=self._generation_config(),
                 logits_processor=[confidence],
                 stopping_criteria=stop,
                 # weights are divided among workers: all take the same number of steps
                 synced_gpus=hasattr(next(self.model.parameters()), "ds_id"),
-                **vision_inputs([image.to(device) for image in images], patching),
+                **model_inputs(
+                    ids_BT, [image.to(device) for image in images], prompt.image_token, patching
+                ),
             )[:, ids_BT.shape[1] :]
         confidence.add(tokens_BT[:, -1])
         texts = self.base.tokenizer.batch_decode(tokens_BT, skip_special_tokens=True)

@@ -4,6 +4,7 @@ from typing import Literal
 
 import pydantic
 
+from ocr.recognizers.vlm.architectures import ARCHITECTURES, unknown
 from ocr.settings import PathText, Setting, Settings
 
 INSTRUCTION = "Transcribe the text in this image exactly as it is written. Give the text alone."
@@ -56,9 +57,8 @@ class BaseModelSettings(Settings):
     )
     instruction: str = Setting(
         INSTRUCTION,
-        min_length=1,
         on_resume="refuse",
-        description="Instruction given to the model with each image",
+        description="Instruction given to the model with each image; empty: none",
     )
     instruction_first: bool = Setting(
         False,
@@ -88,16 +88,25 @@ class BaseModelSettings(Settings):
 
 
 class VlmSettings(BaseModelSettings):
-    """A Qwen2.5-VL or Qwen3-VL (Chandra is one) from the hub or from a folder."""
+    """A vision-language model of a known architecture (Chandra is a Qwen3-VL), by its name."""
 
     kind: Literal["vlm"] = Setting("vlm", on_resume="refuse", description="Kind of network")
     name_or_path: PathText = Setting(
         min_length=1,
         on_resume="refuse",
-        description="Name on the hub, such as Qwen/Qwen2.5-VL-3B-Instruct, or local folder",
+        description=(
+            "Name on the hub, such as Qwen/Qwen2.5-VL-3B-Instruct, or local folder; known "
+            f"architectures: {', '.join(ARCHITECTURES)}"
+        ),
     )
     revision: str | None = Setting(
         None, on_resume="refuse", description="Branch, tag or commit on the hub; null: main"
+    )
+    subfolder: str | None = Setting(
+        None,
+        min_length=1,
+        on_resume="refuse",
+        description="Folder of the model inside that folder or repository; null: the whole of it",
     )
 
 
@@ -110,8 +119,10 @@ class TinyVlmSettings(BaseModelSettings):
     kind: Literal["tiny_vlm"] = Setting(
         "tiny_vlm", on_resume="refuse", description="Kind of network"
     )
-    architecture: Literal["qwen3_vl", "qwen2_5_vl"] = Setting(
-        "qwen3_vl", on_resume="refuse", description="Architecture of the tiny model"
+    architecture: str = Setting(
+        "qwen3_vl",
+        on_resume="refuse",
+        description=f"Architecture of the tiny model: {', '.join(ARCHITECTURES)}",
     )
     base_data: PathText = Setting(
         "odia_few_words_base",
@@ -127,6 +138,13 @@ class TinyVlmSettings(BaseModelSettings):
             "its random weights"
         ),
     )
+
+    @pydantic.field_validator("architecture")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in ARCHITECTURES:
+            raise ValueError(unknown(name))
+        return name
 
 
 class ImageSettings(Settings):

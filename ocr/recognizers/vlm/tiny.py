@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +23,15 @@ from ocr.dataset.read import Dataset
 from ocr.files import cache_dir, write_json
 from ocr.images import open_image
 from ocr.keyed import fixed_generator
+from ocr.recognizers.vlm.architectures import ARCHITECTURES, Architecture
 from ocr.recognizers.vlm.base_model import quieten
-from ocr.recognizers.vlm.inputs import Patching, Prompt, fitted_size, padded, resized, vision_inputs
+from ocr.recognizers.vlm.inputs import Patching, Prompt, fitted_size, model_inputs, padded, resized
 from ocr.recognizers.vlm.settings import ImageSettings, TinyVlmSettings
 from ocr.system_errors import reported
 
 VERSION = 4  # version of this recipe: another one gives another model
 IMAGES = ImageSettings(max_side_px=160, min_pixels=1024, max_pixels=8192)
-_SPECIAL = [
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-]
-_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.content is "
-    "string %}{{ message.content }}{% else %}"
-    "{% for part in message.content %}{% if part.type == 'image' "
-    "%}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt "
-    "%}<|im_start|>assistant\n{% endif %}"
-)
 _ORDER_KEY, _VOCABULARY, _BATCH, _WARMUP, _RATE, _SPREAD = 2, 587, 16, 30, 2e-3, 0.06
-_PATCH = {"qwen3_vl": 16, "qwen2_5_vl": 14}
 
 
 def built(settings: TinyVlmSettings) -> Path:
@@ -93,18 +77,20 @@ def _build_once(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
 
 
 def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
-    tokenizer = _tokenizer(data.texts)
+    architecture = ARCHITECTURES[settings.architecture]
+    tokenizer = _tokenizer(data.texts, architecture)
     tokenizer.save_pretrained(folder)
     # by this mean and deviation paper is 0
-    patching = Patching(_PATCH[settings.architecture], 2, 2, (1.0, 1.0, 1.0), (0.3, 0.3, 0.3))
-    write_json(folder / "preprocessor_config.json", _preprocessor(settings.architecture, patching))
+    patching = Patching(architecture.tiny.patch_px, 2, 2, (1.0, 1.0, 1.0), (0.3, 0.3, 0.3))
+    write_json(folder / "preprocessor_config.json", _preprocessor(architecture, patching))
     threads = torch.get_num_threads()
     # one thread everywhere: another number gives other last bits, and so another model
     torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = _initialised(settings.architecture, tokenizer, patching)
-        _train(model, data, tokenizer, patching, settings.base_steps)
+        model = _initialised(architecture, tokenizer, patching)
+        prompt = Prompt.of(tokenizer, architecture, "OCR", False, model.config.image_token_id)
+        _train(model, data, tokenizer, prompt, patching, settings.base_steps)
     torch.set_num_threads(threads)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = (
         tokenizer.eos_token_id,
@@ -121,12 +107,11 @@ def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
     )
 
 
-def _preprocessor(architecture: str, patching: Patching) -> dict[str, Any]:
+def _preprocessor(architecture: Architecture, patching: Patching) -> dict[str, Any]:
     """Return the content of preprocessor_config.json."""
-    processors = {"qwen3_vl": "Qwen3VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}
     return {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": processors[architecture],
+        "image_processor_type": architecture.image_processor,
+        "processor_class": architecture.processors[0],
         "patch_size": patching.patch_px,
         "merge_size": patching.merge,
         "temporal_patch_size": patching.frames,
@@ -136,7 +121,7 @@ def _preprocessor(architecture: str, patching: Patching) -> dict[str, Any]:
     }
 
 
-def _tokenizer(texts: list[str]) -> Any:
+def _tokenizer(texts: list[str], architecture: Architecture) -> Any:
     """Train byte-level BPE on the words."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -149,43 +134,38 @@ def _tokenizer(texts: list[str]) -> Any:
         sorted(set(texts)),
         trainers.BpeTrainer(
             vocab_size=_VOCABULARY,
-            special_tokens=_SPECIAL,
+            special_tokens=list(architecture.tiny.tokens),
             initial_alphabet=alphabet,
             show_progress=False,
         ),
     )
-    ends = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    ends = {"eos_token": architecture.end_of_answer, "pad_token": architecture.tiny.padding}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **ends)  # type: ignore[no-untyped-call]
-    tokenizer.chat_template = _TEMPLATE
+    tokenizer.chat_template = architecture.tiny.template
     return tokenizer
 
 
-def _initialised(architecture: str, tokenizer: Any, patching: Patching) -> Any:
+def _initialised(architecture: Architecture, tokenizer: Any, patching: Patching) -> Any:
     """Return the model with random weights."""
+    import transformers
+
+    tiny = architecture.tiny
     ids = {
-        name: tokenizer.convert_tokens_to_ids(f"<|{token}|>")
-        for name, token in (
-            ("image_token_id", "image_pad"),
-            ("video_token_id", "video_pad"),
-            ("vision_start_token_id", "vision_start"),
-            ("vision_end_token_id", "vision_end"),
-        )
+        key: tokenizer.convert_tokens_to_ids(token)
+        for key, token in {**architecture.special_tokens, **tiny.token_ids}.items()
     }
-    text, vision = _text_sizes(len(tokenizer)), _vision_sizes(patching)
-    if architecture == "qwen3_vl":
-        from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
-
-        vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 256}
-        text["rope_scaling"] |= {"mrope_interleaved": True}
-        return Qwen3VLForConditionalGeneration(
-            Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
-        )
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    vision |= {"fullatt_block_indexes": [0, 1], "window_size": 112}
-    return Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
+    config = getattr(transformers, tiny.config_class)(
+        text_config=deepcopy({**_text_sizes(len(tokenizer)), **tiny.text}),
+        vision_config=deepcopy({**_vision_sizes(patching), **tiny.vision}),
+        tie_word_embeddings=True,
+        **ids,
     )
+    model = getattr(transformers, architecture.model_class)(config)
+    for name, parameter in model.named_parameters():
+        for end, value in tiny.start.items():
+            if name.endswith(end):
+                nn.init.constant_(parameter, value)
+    return model
 
 
 def _text_sizes(vocabulary: int) -> dict[str, Any]:
@@ -199,7 +179,6 @@ def _text_sizes(vocabulary: int) -> dict[str, Any]:
         "max_position_embeddings": 2048,
         "initializer_range": _SPREAD,
         "head_dim": 32,
-        "rope_scaling": {"rope_type": "default", "mrope_section": [4, 6, 6]},
         "tie_word_embeddings": True,
     }
 
@@ -217,14 +196,20 @@ def _vision_sizes(patching: Patching) -> dict[str, Any]:
     }
 
 
-def _train(model: nn.Module, data: Dataset, tokenizer: Any, patching: Patching, steps: int) -> None:
+def _train(
+    model: nn.Module,
+    data: Dataset,
+    tokenizer: Any,
+    prompt: Prompt,
+    patching: Patching,
+    steps: int,
+) -> None:
     """Train every weight to read the images: AdamW, 30 warm-up steps, cosine to a twentieth."""
     images = [open_image(data.image_bytes(index), "RGB") for index in range(len(data))]
     prepared = [
         resized(image, fitted_size(image.shape[1], image.shape[0], IMAGES, patching))
         for image in images
     ]
-    prompt = Prompt.of(tokenizer, "OCR", False, tokenizer.convert_tokens_to_ids("<|image_pad|>"))
     answers = [
         [*tokenizer.encode(text, add_special_tokens=False), prompt.end_token] for text in data.texts
     ]
@@ -268,10 +253,7 @@ def _loss(
         -100,
         left=False,
     )
-    types_BT = (ids_BT == prompt.image_token).int()
-    logits_BTK = model(
-        input_ids=ids_BT, mm_token_type_ids=types_BT, **vision_inputs(images, patching)
-    ).logits
+    logits_BTK = model(**model_inputs(ids_BT, images, prompt.image_token, patching)).logits
     return F.cross_entropy(
         logits_BTK[:, :-1].flatten(0, 1).float(), labels_BT[:, 1:].flatten(), ignore_index=-100
     )

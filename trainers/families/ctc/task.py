@@ -60,7 +60,7 @@ class CtcBatch:
 class CtcTask:
     """A network of the CTC family with its data; `usable` comes from `usable_samples`."""
 
-    parameters_used_directly: Sequence[nn.Parameter] = ()
+    parameters_used_directly: Sequence[tuple[nn.Module, nn.Parameter]] = ()
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ def export_adapter(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Export
     Raises GateFailed, and writes nothing, where the bundle opened again reads differently.
     """
     model = {
-        **resolved(task.config.vlm),
+        **task.config.vlm.model_dump(mode="json", exclude_none=True),
         "dtype": task.dtype,
         "lora": task.config.lora.model_dump(mode="json", exclude_none=True),
         "base_sha256": task.base.sha256,
@@ -73,7 +73,7 @@ def export_merged(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Exporte
     """
     settings, dtype = task.config.vlm, task.config.export.merged_dtype
     model = {
-        **resolved(settings),
+        **settings.model_dump(mode="json", exclude_none=True),
         "dtype": dtype,
         "load_in_4bit": False,
         "load_in_8bit": False,

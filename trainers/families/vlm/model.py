@@ -1,5 +1,7 @@
 """A vision-language base with its adapter, as the module that training changes."""
 
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -38,17 +40,28 @@ class AdaptedModel(nn.Module):
         """The base's own class, with the adapter in its layers."""
         return self.model.get_base_model()  # type: ignore[operator]
 
-    @property
-    def parameters_used_directly(self) -> tuple[nn.Parameter, ...]:
-        """Parameters that are used without a call of their layer."""
-        return (self.causal.lm_head.weight,)
+    def parameters_used_directly(
+        self, pattern: str | None
+    ) -> Iterator[tuple[nn.Module, nn.Parameter]]:
+        """Yield the head's weight, used here, and those whose whole names fit the expression.
+
+        Each with the module that uses it, which is the one around its layer.
+        """
+        yield self, self.causal.lm_head.weight
+        for name, parameter in self.named_parameters():
+            if pattern and re.fullmatch(pattern, name):
+                yield self.get_submodule(name.rsplit(".", 2)[0]), parameter
 
     def forward(
-        self, ids_BT: Tensor, answers_BT: Tensor, loss: LossSettings, **vision: Tensor
+        self, answers_BT: Tensor, loss: LossSettings, inputs: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return losses, likeliest tokens and targets of the answers, [N] each, in order."""
+        """Return losses, likeliest tokens and targets of the answers, [N] each, in order.
+
+        `inputs` are the arguments of the base (`ocr.recognizers.vlm.inputs.model_inputs`).
+        """
+        ids_BT = inputs["input_ids"]
         # padding on the right is never seen by what comes before it, so no mask is needed
-        hidden_BTH = self.causal.model(input_ids=ids_BT, use_cache=False, **vision)[0]
+        hidden_BTH = self.causal.model(use_cache=False, **inputs)[0]
         targets_N, hidden_NH = (
             ids_BT[:, 1:][answers_BT[:, 1:]],
             hidden_BTH[:, :-1][answers_BT[:, 1:]],

@@ -15,7 +15,7 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError, first_line
 from ocr.images import ImageRefused, image_size
 from ocr.recognizers.vlm.adapter import layer_names, layers_of
-from ocr.recognizers.vlm.base_model import ARCHITECTURES, Base
+from ocr.recognizers.vlm.base_model import Base
 from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.inputs import fitted_size
 from trainers.config import TrainConfig
@@ -23,13 +23,7 @@ from trainers.families.splits import Splits
 from trainers.families.vlm.samples import LEAST_SIDE_PX, Fitting
 
 _LOOKED_AT = 2000  # number of samples whose lengths and sizes are summarised
-_SPECIAL = {
-    "image_token_id": "<|image_pad|>",
-    "vision_start_token_id": "<|vision_start|>",
-    "vision_end_token_id": "<|vision_end|>",
-}
 _DTYPES = ("float32", "bfloat16", "float16")
-_PROCESSORS = ("Qwen2_5_VLProcessor", "Qwen3VLProcessor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +61,7 @@ def preflight(config: TrainConfig, splits: Splits) -> str:
 
 def _of_base(base: Base, config: TrainConfig) -> Iterator[Row]:
     yield from _of_architecture(base)
-    for key, token in _SPECIAL.items():
+    for key, token in base.architecture.special_tokens.items():
         given, known = base.config.get(key), base.tokenizer.convert_tokens_to_ids(token)
         yield Row(key, f"{known}, the tokenizer's {token}", str(given), given == known)
     yield from _of_sizes_inside(base)
@@ -78,12 +72,10 @@ def _of_base(base: Base, config: TrainConfig) -> Iterator[Row]:
 
 
 def _of_architecture(base: Base) -> Iterator[Row]:
-    known = ARCHITECTURES.values()
+    known = base.architecture.model_class
     name = (base.config.get("architectures") or ["none"])[0]
-    yield Row("architecture", " or ".join(known), name, name in known)
-    kind = base.config.get("model_type", "none")
-    expected = ARCHITECTURES.get(kind, " or ".join(ARCHITECTURES))
-    yield Row("model type", expected, kind, ARCHITECTURES.get(kind) == name)
+    kind = base.config["model_type"]
+    yield Row("architecture", f"{known}, of model_type {kind}", name, name == known)
 
 
 def _of_sizes_inside(base: Base) -> Iterator[Row]:
@@ -116,10 +108,12 @@ def _of_processor(base: Base) -> Iterator[Row]:
     images = str(
         settings.get("image_processor_type", settings.get("image_processor_class", "none"))
     )
-    expected, fits = "Qwen2VLImageProcessor or similar", images.startswith("Qwen2VLImageProcessor")
+    facts = base.architecture
+    expected, fits = f"{facts.image_processor} or similar", images.startswith(facts.image_processor)
     yield Row("image processor", expected, f"{images}, done by Pillow here", fits)
     name = str(settings.get("processor_class", base.config.get("processor_class", "unnamed")))
-    yield Row("processor", " or ".join(_PROCESSORS), name, name in (*_PROCESSORS, "unnamed"))
+    expected, fits = " or ".join(facts.processors), name in (*facts.processors, "unnamed")
+    yield Row("processor", expected, name, fits)
 
 
 def _of_template(base: Base, config: TrainConfig) -> Row:
@@ -145,11 +139,11 @@ def _of_adapter(base: Base, config: TrainConfig) -> Iterator[Row]:
         yield Row("network", "one that transformers can build", first_line(problem), False)
         return
     names = [name for name, _ in model.named_modules()]
-    for part, pattern in layers_of(config.lora).items():
+    for part, pattern in layers_of(config.lora, base.architecture).items():
         matched = sum(bool(re.fullmatch(pattern, name)) for name in names)
         yield Row(f"lora.parts: {part}", "some layers", f"{matched} layers", matched > 0)
     if wanted := config.lora.target_modules:
-        known = layer_names(names, config.lora)
+        known = layer_names(names, config.lora, base.architecture)
         expected = f"some of {', '.join(sorted(known))}"
         yield Row("lora.target_modules", expected, ", ".join(wanted), set(wanted) <= known)
 

@@ -19,7 +19,7 @@ from ocr.keyed import generator, key_of
 from ocr.recognizers.vlm.adapter import adapted, fill
 from ocr.recognizers.vlm.base_model import DTYPES, dtype_for
 from ocr.recognizers.vlm.find import find_base
-from ocr.recognizers.vlm.inputs import padded, vision_inputs
+from ocr.recognizers.vlm.inputs import model_inputs, padded
 from ocr.recognizers.vlm.reading import VlmRecognizer
 from ocr.scoring import Counts, score
 from ocr.text import normalise
@@ -84,9 +84,9 @@ class VlmTask:
         )
 
     @property
-    def parameters_used_directly(self) -> Sequence[nn.Parameter]:
-        """Parameters that are used without a call of their layer."""
-        return self.network.parameters_used_directly
+    def parameters_used_directly(self) -> Sequence[tuple[nn.Module, nn.Parameter]]:
+        """Parameters that are used without a call of their layer, and by which module."""
+        return list(self.network.parameters_used_directly(self.base.architecture.used_directly))
 
     def batch(self, micro_batch: MicroBatch, epoch: int) -> VlmBatch:
         """Decode, scale and collate."""
@@ -230,12 +230,10 @@ class VlmTask:
             self._disturbed(image.to(self.device), key)
             for image, key in zip(batch.images, batch.keys or [()] * len(batch.images), strict=True)
         ]
-        vision = {
-            "mm_token_type_ids": (ids_BT == self.fitting.prompt.image_token).int(),
-            **vision_inputs(images, self.base.patching),
-        }
         losses_N, likeliest_N, targets_N = self.network(
-            ids_BT, batch.answers_BT.to(self.device), self.config.loss, **vision
+            batch.answers_BT.to(self.device),
+            self.config.loss,
+            model_inputs(ids_BT, images, self.fitting.prompt.image_token, self.base.patching),
         )
         return losses_N, likeliest_N, targets_N, batch.answers_BT.sum(1).tolist()
 

@@ -70,8 +70,8 @@ class DeepSpeedEngine(Engine):
             if self._divides_weights:
                 # tensor by tensor, from the device where the task holds them
                 deepspeed.zero.Init(module=network, config_dict_or_path=self.settings)
-                for parameter in self.task.parameters_used_directly:
-                    deepspeed.zero.register_external_parameter(network, parameter)
+                for module, parameter in self.task.parameters_used_directly:
+                    deepspeed.zero.register_external_parameter(module, parameter)
                 for buffer in network.buffers():  # DeepSpeed does not move them
                     buffer.data = buffer.data.to(self.device)
             return deepspeed.initialize(
