@@ -17,6 +17,7 @@ from ocr.bundle import open_bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.evaluation import Evaluation, Line
+from ocr.files import read_json, write_json
 from ocr.images import open_image
 from ocr.recognizers.ensemble import Ensemble
 from ocr.recognizers.factory import load, load_all
@@ -24,7 +25,7 @@ from ocr.sample import Reading
 from tests.support.tiny import tiny_config, train_here
 from trainers.families.ctc import export as exporting
 from trainers.families.export_gate import GateFailed, require_agreement
-from trainers.loop.checkpoint import directory_of, verify_hashes
+from trainers.loop.checkpoint import directory_of, steps_of, verify_hashes
 from trainers.runs.export import averaged, export_run
 from trainers.runs.launch import launch
 
@@ -180,6 +181,14 @@ def test_an_average_is_the_mean_of_the_checkpoints(run_dir: Path, tmp_path: Path
     assert averaged([{"n": torch.tensor(3)}, {"n": torch.tensor(5)}])["n"] == 5
     with pytest.raises(UserError, match=r"average=9 of=best: found 3 such checkpoints"):
         export_run(run_dir, ["average=9"])
+
+
+def test_of_equal_checkpoints_the_runs_own_best_is_exported(run_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_dir, tmp_path / "run")
+    for file in (tmp_path / "run").glob("*.eval.json"):
+        write_json(file, {**read_json(file), "eval_cer": 0.5})
+    exported = export_run(tmp_path / "run", [f"output={tmp_path / 'bundle'}"])
+    assert exported.bundle.card["step"] == steps_of(run_dir)[0]
 
 
 def test_an_export_takes_no_settings_of_the_training(run_dir: Path) -> None:

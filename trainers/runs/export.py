@@ -17,6 +17,7 @@ from trainers.families.export_gate import Exported
 from trainers.families.model_card import card_of
 from trainers.loop import checkpoint as checkpoints
 from trainers.loop.checkpoint import Checkpoint
+from trainers.loop.run_state import best_step
 from trainers.runs.finish import finishing_task
 from trainers.runs.job import Data
 
@@ -122,12 +123,13 @@ def _config(run_dir: Path, overrides: Sequence[str]) -> TrainConfig:
 
 def _checkpoints(config: TrainConfig, run_dir: Path, request: ExportRequest) -> list[Checkpoint]:
     """Return the wanted checkpoints by step, each verified."""
-    evaluations, steps = checkpoints.evaluations(run_dir), checkpoints.steps_of(run_dir)
+    steps = checkpoints.steps_of(run_dir)[::-1]
     if request.of == "best":
-        steps = sorted(
-            (step for step in steps if step in evaluations),
-            key=lambda step: -evaluations[step][config.train.metric_for_best_model],
-        )
+        found = checkpoints.evaluations(run_dir)
+        there = {step: found[step] for step in steps if step in found}
+        best, metric = best_step(config, there), config.train.metric_for_best_model
+        # the run's own best first: of equals it is the earliest
+        steps = sorted(there, key=lambda step: (step != best, there[step][metric], step))
     if len(steps) < request.average:
         raise UserError(
             f"{run_dir}: average={request.average} of={request.of}: found {len(steps)} such "
@@ -135,5 +137,5 @@ def _checkpoints(config: TrainConfig, run_dir: Path, request: ExportRequest) -> 
         )
     return [
         checkpoints.verify_hashes(checkpoints.directory_of(run_dir, step))
-        for step in sorted(steps[-request.average :])
+        for step in sorted(steps[: request.average])
     ]
