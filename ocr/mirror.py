@@ -90,6 +90,7 @@ class Mirror:
             ]
             if exactly:
                 self._delete_others(set(stamps), exactly)
+            missing = self._not_here(missing, stamps)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 list(pool.map(self._fetch_one, missing))
             index |= {name: list(stamp) for name, stamp in stamps.items()}
@@ -142,6 +143,26 @@ class Mirror:
         """Delete a folder of the bucket, the file `first` before all others."""
         self.place.delete(f"{name}/{first}")
         self.place.delete_folder(name)
+
+    def _not_here(self, names: list[str], stamps: dict[str, tuple[int, int]]) -> list[str]:
+        """Return the names without those of folders that this machine has itself uploaded.
+
+        Such a folder has the bucket's manifest, and files of the same sizes.
+        """
+        same = {
+            name.removesuffix(MANIFEST)
+            for name in names
+            if name.endswith(f"/{MANIFEST}")
+            and (self.folder / name).is_file()
+            and (self.folder / name).read_bytes() == self.place.read(name)
+        }
+
+        def is_here(name: str) -> bool:
+            file = self.folder / name
+            is_same = any(name.startswith(folder) for folder in same)
+            return is_same and file.is_file() and file.stat().st_size == stamps[name][0]
+
+        return [name for name in names if not is_here(name)]
 
     def _push_one(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):

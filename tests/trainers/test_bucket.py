@@ -277,6 +277,25 @@ def test_a_copy_fetches_only_what_has_changed(monkeypatch: pytest.MonkeyPatch) -
     assert (mirror.folder / "b").read_bytes() == b"22"
 
 
+def test_what_this_machine_has_uploaded_is_not_fetched_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetched_names, real = list[str](), Place.download
+
+    def noted(self: Place, name: str, file: Path) -> None:
+        fetched_names.append(name)
+        real(self, name, file)
+
+    monkeypatch.setattr(Place, "download", noted)
+    launch(in_bucket("own"), train_here, "the command")
+    assert not [name for name in fetched_names if name.startswith(("checkpoint_", "bundle/"))]
+    run_dir = copy_of(f"{ADDRESS}/own")
+    torn = directory_of(run_dir, 20) / "model.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-1])
+    RunInBucket(f"{ADDRESS}/own").fetch()
+    assert verify_hashes(directory_of(run_dir, 20)).step == 20
+
+
 def test_watching_needs_no_copy() -> None:
     place = Place(f"{ADDRESS}/watched")
     place.write("config.yaml", b"run_name: watched\n")

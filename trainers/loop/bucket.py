@@ -29,6 +29,7 @@ class RunInBucket:
     def __init__(self, address: str) -> None:
         self._mirror = Mirror.of(address)
         self.place, self.run_dir = self._mirror.place, self._mirror.folder
+        self._logs = dict[str, tuple[int, int]]()  # as they were uploaded last
 
     @classmethod
     def of(cls, config: TrainConfig) -> "RunInBucket | None":
@@ -75,8 +76,10 @@ class RunInBucket:
                 self._mirror.delete_folder(folder, MANIFEST)
 
     def push_logs(self) -> None:
-        """Upload the logs as they are now."""
-        self._mirror.push(_LOGS)
+        """Upload the logs as they are now, where they have changed."""
+        now = {name: stamp for name, stamp in self._mirror.stamps().items() if name in _LOGS}
+        self._mirror.push(name for name, stamp in now.items() if self._logs.get(name) != stamp)
+        self._logs = now
 
     def push_evaluation(self, step: int) -> None:
         """Upload the evaluation of a step."""
