@@ -16,13 +16,14 @@ _NOT_SHARED = ("abandoned/", "ray/", "merged/", "gguf/", "lease.json", "writer.j
 MANIFEST = "manifest.json"
 
 
-def copy_of(address: str) -> Path:
+def copy_of(address: str, use: str = "runs") -> Path:
     """Return the folder in the cache that is this machine's copy of an address in a bucket.
 
-    Its parent names the address, so that runs of one name in two buckets stay apart.
+    Its parent names the address, so that runs of one name in two buckets stay apart. `use` keeps
+    the copy that a run is trained in from the one that is only read.
     """
     parent, _, name = address.rstrip("/").rpartition("/")
-    return cache_dir() / "buckets" / parent.replace("://", "-").replace("/", "-") / name
+    return cache_dir() / "buckets" / use / parent.replace("://", "-").replace("/", "-") / name
 
 
 def is_shared(name: str) -> bool:
@@ -40,8 +41,8 @@ def copied(path: str | Path) -> Iterator[Path]:
     if "://" not in str(path):
         yield Path(path)
         return
-    mirror = Mirror.of(str(path))
-    mirror.fetch(is_shared, ("",))
+    mirror = Mirror.for_reading(str(path))
+    mirror.fetch(is_shared, ("checkpoint_", "bundle/"))
     before = mirror.stamps()
     yield mirror.folder
     mirror.push_changes(before)
@@ -51,8 +52,8 @@ def fetched(path: str | Path) -> Path:
     """Return the path, or for an address in a bucket this machine's copy, up to date."""
     if "://" not in str(path):
         return Path(path)
-    mirror = Mirror.of(str(path))
-    mirror.fetch(is_shared)
+    mirror = Mirror.for_reading(str(path))
+    mirror.fetch(is_shared, ("checkpoint_", "bundle/"))
     return mirror.folder
 
 
@@ -66,9 +67,9 @@ class Mirror:
         self.place, self.folder = place, folder
 
     @classmethod
-    def of(cls, address: str) -> "Mirror":
-        """Return the mirror of an address in a bucket, whose copy is in the cache."""
-        return cls(Place(address), copy_of(address))
+    def for_reading(cls, address: str) -> "Mirror":
+        """Return the mirror of an address, with a copy in the cache that no training writes to."""
+        return cls(Place(address), copy_of(address, "read"))
 
     def fetch(
         self, wanted: Callable[[str], bool] = lambda _: True, exactly: tuple[str, ...] = ()
@@ -149,13 +150,14 @@ class Mirror:
 
         Such a folder has the bucket's manifest, and files of the same sizes.
         """
-        same = {
-            name.removesuffix(MANIFEST)
-            for name in names
-            if name.endswith(f"/{MANIFEST}")
-            and (self.folder / name).is_file()
-            and (self.folder / name).read_bytes() == self.place.read(name)
-        }
+
+        def is_equal(manifest: str) -> bool:
+            with contextlib.suppress(FileNotFoundError):  # of either, or deleted meanwhile
+                return (self.folder / manifest).read_bytes() == self.place.read(manifest)
+            return False
+
+        manifests = [name for name in names if name.endswith(f"/{MANIFEST}")]
+        same = {name.removesuffix(MANIFEST) for name in manifests if is_equal(name)}
 
         def is_here(name: str) -> bool:
             file = self.folder / name

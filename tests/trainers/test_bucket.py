@@ -257,7 +257,7 @@ def test_what_a_command_changes_in_a_copy_goes_into_the_bucket() -> None:
 
 
 def test_a_copy_fetches_only_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    mirror = Mirror.of(f"{ADDRESS}/twice")
+    mirror = Mirror.for_reading(f"{ADDRESS}/twice")
     mirror.place.write("a", b"1")
     mirror.place.write("b", b"1")
     mirror.fetch()
@@ -291,9 +291,25 @@ def test_what_this_machine_has_uploaded_is_not_fetched_back(
     assert not [name for name in fetched_names if "/" in name]
     run_dir = copy_of(f"{ADDRESS}/own")
     torn = directory_of(run_dir, 20) / "model.safetensors"
-    torn.write_bytes(torn.read_bytes()[:-1])
-    RunInBucket(f"{ADDRESS}/own").fetch()
-    assert verify_hashes(directory_of(run_dir, 20)).step == 20
+    whole = torn.read_bytes()
+    for damage in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):  # the second of equal size
+        torn.write_bytes(damage)
+        RunInBucket(f"{ADDRESS}/own").fetch()
+        assert verify_hashes(directory_of(run_dir, 20)).step == 20
+
+
+def test_reading_a_run_leaves_the_copy_that_is_trained_in_alone() -> None:
+    address = f"{ADDRESS}/live"
+    run_dir, place = copy_of(address), Place(address)
+    (run_dir / "checkpoint_000010").mkdir(parents=True)
+    (run_dir / "checkpoint_000010" / "model.safetensors").write_bytes(b"on its way")
+    (run_dir / "metrics.jsonl").write_text("newer")
+    place.write("metrics.jsonl", b"older")
+    with copied(address) as folder:
+        assert folder != run_dir and (folder / "metrics.jsonl").read_bytes() == b"older"
+    assert fetched(address) != run_dir
+    assert (run_dir / "checkpoint_000010" / "model.safetensors").is_file()
+    assert (run_dir / "metrics.jsonl").read_text() == "newer"
 
 
 def test_watching_needs_no_copy() -> None:

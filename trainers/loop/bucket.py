@@ -6,16 +6,25 @@ its files were read back, so that whoever finds it finds a whole checkpoint.
 """
 
 import contextlib
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ocr.bundle import MANIFEST as BUNDLE_MANIFEST
 from ocr.files import read_json
-from ocr.mirror import Mirror, is_shared
+from ocr.mirror import Mirror, copy_of, is_shared
 from ocr.place import Place, Unreachable
 from trainers.config import TrainConfig
-from trainers.loop.checkpoint import MANIFEST, Checkpoint, directory_of, evaluation_of, steps_of
+from trainers.loop.checkpoint import (
+    MANIFEST,
+    Checkpoint,
+    DamagedCheckpoint,
+    directory_of,
+    evaluation_of,
+    steps_of,
+    verify_hashes,
+)
 from trainers.loop.lease import Writer
 
 _LOGS = ("metrics.jsonl", "timings.jsonl", "samples.jsonl")
@@ -27,7 +36,7 @@ class RunInBucket:
     """A run's folder in a bucket, and its copy on this machine."""
 
     def __init__(self, address: str) -> None:
-        self._mirror = Mirror.of(address)
+        self._mirror = Mirror(Place(address), copy_of(address))
         self.place, self.run_dir = self._mirror.place, self._mirror.folder
         self._logs = dict[str, tuple[int, int]]()  # as they were uploaded last
 
@@ -43,13 +52,26 @@ class RunInBucket:
         earlier attempt of this machine.
         """
         ours = ("checkpoint_", "bundle/", *_LOGS, *_REPORTS)
-        self._mirror.fetch(self._whole(), ours if exactly else ())
+        self._fetch(self._whole(), ours if exactly else ())
 
     def fetch_checkpoints(self) -> None:
         """Fetch what a worker resumes from: whole checkpoints, their evaluations, and the logs."""
         whole = self._whole()
         parts = ("checkpoint_", *_LOGS, "run.json", "config.yaml")
-        self._mirror.fetch(lambda name: name.startswith(parts) and whole(name), ("checkpoint_",))
+        self._fetch(lambda name: name.startswith(parts) and whole(name), ("checkpoint_",))
+
+    def _fetch(self, wanted: Callable[[str], bool], exactly: tuple[str, ...]) -> None:
+        """Fetch, and fetch again the checkpoints that are damaged in this machine's copy."""
+        self._mirror.fetch(wanted, exactly)
+        damaged = False
+        for step in steps_of(self.run_dir):
+            try:
+                verify_hashes(directory_of(self.run_dir, step))
+            except DamagedCheckpoint:
+                shutil.rmtree(directory_of(self.run_dir, step), ignore_errors=True)
+                damaged = True
+        if damaged:
+            self._mirror.fetch(wanted, exactly)
 
     def publish(self, checkpoint: Checkpoint, writer: Writer) -> None:
         """Upload a checkpoint, and the logs that it counts on before it.
