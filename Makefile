@@ -49,7 +49,7 @@ benchmarks: setup
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/learning.py
 
-# a hundred kills over one run, in a folder and in a bucket: about an hour
+# a hundred kills over one run, in a folder and in a bucket; not timed yet
 chaos: setup
 	$(BIN)/python benchmarks/chaos.py
 	$(BIN)/python benchmarks/chaos.py --storage bucket

@@ -30,7 +30,7 @@ import psutil
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from ocr.mirror import fetched  # noqa: E402
+from ocr.mirror import copy_of, fetched  # noqa: E402
 from tests.support.buckets import bucket_server  # noqa: E402
 from tests.support.resuming import assert_same  # noqa: E402
 from trainers.loop.checkpoint import directory_of, verify_hashes  # noqa: E402
@@ -122,10 +122,11 @@ def main() -> None:
         steps = 80 + 45 * asked.kills
         words = [*TRAIN, f"train.max_steps={steps}"]
         golden, peace = undisturbed([*words, f"storage_path={folder / 'golden'}"], folder)
-        where = Path(fetched(f"{address}/chaos")) if "://" in address else Path(address) / "chaos"
-        run = Run([*words, f"storage_path={address}"], where)
+        where = f"{address}/chaos"
+        live = copy_of(where) if "://" in where else Path(where)
+        run = Run([*words, f"storage_path={address}"], live)
         told, seconds = killed(run, asked.kills, random.Random(asked.seed))
-        report(run, golden, steps, told, peace, seconds)
+        report(run, fetched(where), golden, steps, told, peace, seconds)
 
 
 def undisturbed(words: list[str], folder: Path) -> tuple[Path, float]:
@@ -192,17 +193,18 @@ def _command(process: psutil.Process) -> list[str]:
     return []
 
 
-def report(run: Run, golden: Path, steps: int, told: Told, peace: float, seconds: float) -> None:
+def report(
+    run: Run, run_dir: Path, golden: Path, steps: int, told: Told, peace: float, seconds: float
+) -> None:
     """Compare with the run left in peace, and print what the kills cost."""
-    if (run.run_dir / ".mirror.json").exists():
-        address = next(word for word in run.words if word.startswith("storage_path="))
-        fetched(f"{address.removeprefix('storage_path=')}/chaos")
-    ours, theirs = (verify_hashes(directory_of(each, steps)) for each in (run.run_dir, golden))
+    ours, theirs = (verify_hashes(directory_of(each, steps)) for each in (run_dir, golden))
     assert_same(ours.weights(), theirs.weights())
     assert_same(ours.optimizer(), theirs.optimizer())
     for log in ("metrics.jsonl", "samples.jsonl"):
-        assert (run.run_dir / log).read_text() == (golden / log).read_text(), f"{log} differs"
-    ledger = [json.loads(line)["step"] for line in (run.run_dir / "samples.jsonl").open()]
+        assert (run_dir / log).read_text() == (golden / log).read_text(), f"{log} differs"
+    ledger = [
+        json.loads(line)["step"] for line in (run_dir / "samples.jsonl").read_text().splitlines()
+    ]
     assert ledger == list(range(1, steps + 1))
     taken = [line["step"] for line in run.steps()]
     again = len(taken) - len(set(taken))
