@@ -12,7 +12,6 @@ samples are compared with those of the run left in peace.
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import subprocess
