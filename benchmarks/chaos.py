@@ -201,9 +201,7 @@ def report(
     assert_same(ours.optimizer(), theirs.optimizer())
     for log in ("metrics.jsonl", "samples.jsonl"):
         assert (run_dir / log).read_text() == (golden / log).read_text(), f"{log} differs"
-    ledger = [
-        json.loads(line)["step"] for line in (run_dir / "samples.jsonl").read_text().splitlines()
-    ]
+    ledger = [line["step"] for line in read_records(run_dir / "samples.jsonl").lines]
     assert ledger == list(range(1, steps + 1))
     taken = [line["step"] for line in run.steps()]
     again = len(taken) - len(set(taken))
