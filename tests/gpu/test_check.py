@@ -1,9 +1,7 @@
-"""The GPU check is ready: rehearsed on a CPU, and a phase that goes wrong costs only itself."""
+"""The GPU check: a phase runs on a CPU, and one that goes wrong costs only itself."""
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.settings import TinyVlmSettings
 from tests.gpu import check, random_base
 from tests.gpu.resume import first_difference
-from tests.support.commands import PROJECT, environment
+from tests.support.rehearsal import rehearsed
 
 FAULTY = [
     check.Phase(name, f"tests.gpu.faulty:{name}", 1, limit_s)
@@ -21,13 +19,10 @@ FAULTY = [
 ]
 
 
-def test_the_rehearsal_is_green(tmp_path: Path) -> None:
-    command = [sys.executable, "tests/gpu/check.py", "--rehearse"]
-    env = environment(OUT=str(tmp_path), LOCAL_RANK="0")  # a launcher's, or of DeepSpeed before
-    done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((tmp_path / "gpu.json").read_text())
-    assert {row["phase"] for row in report["rows"]} == {phase.name for phase in check.PHASES}
+def test_a_phase_is_rehearsed_on_this_machine(tmp_path: Path) -> None:
+    """The cheapest; `tests/faults/test_gpu_rehearsal.py` has all of them."""
+    report = rehearsed(tmp_path, "--only", "ctc")
+    assert {row["phase"] for row in report["rows"]} == {"ctc"}
     assert report["versions"]["torch"] == torch.__version__ and len(report["commit"]) == 40
 
 
@@ -65,7 +60,7 @@ def test_what_travels_is_told_and_too_much_is_refused() -> None:
     assert fits and "24.0 MB of project + 34.0 MB (2.tar.xz) = 58.0 MB of 66" in text
     assert not check.travelling(34_000_000, {"2.tar.xz": 34_000_000})[1]
     tracked, _ = check.sizes()
-    assert tracked + 34_000_000 <= check.MOST_TRAVELLING_BYTES, "the larger archive no longer fits"
+    assert tracked + 29_000_000 <= check.MOST_TRAVELLING_BYTES, "Ray's archive no longer fits"
 
 
 def test_the_first_difference_is_named() -> None:
