@@ -2,6 +2,7 @@
 
 python ray_jobs/evaluate.py runs/odia-ctc
 python ray_jobs/evaluate.py runs/odia-ctc/bundle data=odia_words
+python ray_jobs/evaluate.py runs/tiny-vlm/merged backend=vllm         # a bundle with another engine
 python ray_jobs/evaluate.py compare runs/old runs/new data=my_data    # changed lines, significance
 """
 
@@ -17,10 +18,10 @@ def main(arguments: Namespace) -> None:
     """Print a table with a line per recogniser, or the changed lines and both error rates."""
     named = dict(word.partition("=")[::2] for word in arguments.words if "=" in word)
     words = [word for word in arguments.words if "=" not in word]
-    if unknown := set(named) - {"data"}:
+    if unknown := set(named) - {"data", "backend"}:
         raise UserError(
             f"{', '.join(sorted(unknown))}: unknown; expected data=FOLDER or the name "
-            "of an embedded data set"
+            "of an embedded data set, or backend=NAME"
         )
     if len(words) != (3 if words[:1] == ["compare"] else 1):
         got = " ".join(arguments.words) or "nothing"
@@ -28,13 +29,14 @@ def main(arguments: Namespace) -> None:
     from trainers.runs.evaluate import HEADER, best_of, compared, evaluate_run
 
     data = with_home(named["data"]) if "data" in named else None
+    backend = named.get("backend")
     if len(words) == 3:
-        print(compared(fetched(words[1]), fetched(words[2]), data))
+        print(compared(fetched(words[1]), fetched(words[2]), data, backend))
         return
     print(HEADER)
     results = []
     with copied(words[0]) as run:
-        for result in evaluate_run(run, data):
+        for result in evaluate_run(run, data, backend):
             print(result, flush=True)
             results += [result]
     if len(results) > 1:

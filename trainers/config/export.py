@@ -29,6 +29,12 @@ class ExportSettings(Settings):
         on_resume="free",
         description="Folder of a llama.cpp checkout, whose converter writes GGUF files (vlm)",
     )
+    vllm: PathText | None = Setting(
+        None,
+        on_resume="free",
+        description="Python of an environment with vLLM (make vllm: .venv-vllm/bin/python), which "
+        "also reads the written bundle before it is kept; null: vLLM is not tried (vlm)",
+    )
     initial_share: float = Setting(
         0.0,
         ge=0,
@@ -55,6 +61,13 @@ class ExportSettings(Settings):
         on_resume="free",
         description="Largest difference of a backend's CER from the trained network's; beyond it, "
         "where the samples are enough to show it, nothing is exported",
+    )
+    max_text_difference: float = Setting(
+        0.02,
+        ge=0,
+        le=1,
+        on_resume="free",
+        description="Largest share of samples that vLLM reads differently (vlm)",
     )
     max_confidence_difference: float = Setting(
         0.03,

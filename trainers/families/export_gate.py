@@ -63,6 +63,32 @@ def require_no_worse(backend: str, read: Evaluation, reference: Evaluation, most
         require_agreement(backend, read, reference, most)
 
 
+def require_like_texts(backend: str, read: Evaluation, reference: Evaluation, most: float) -> None:
+    """Print the share of samples that read differently; raise GateFailed where it is above `most`.
+
+    Two engines round differently, and an equal CER can hide that each misreads other samples.
+    """
+    differing = [
+        (theirs, ours)
+        for theirs, ours in zip(reference.lines, read.lines, strict=True)
+        if theirs.reading != ours.reading
+    ]
+    share = len(differing) / max(1, len(read.lines))
+    print(
+        f"{backend}: {len(differing):,} of {len(read.lines):,} texts ({share:.1%}) differ from "
+        "those that torch reads",
+        flush=True,
+    )
+    if share <= most:
+        return
+    theirs, ours = differing[0]
+    raise GateFailed(
+        f"{backend}: {share:.1%} of the texts differ from those that torch reads, more than "
+        f"export.max_text_difference={most:g}; first on sample {theirs.id}: {theirs.reading!r} "
+        f"became {ours.reading!r}. No bundle was written"
+    )
+
+
 def require_like_confidences(
     backend: str, read: Evaluation, reference: Evaluation, most: float
 ) -> None:

@@ -46,14 +46,16 @@ class Result:
         )
 
 
-def evaluate_run(path: Path, data: str | None = None) -> Iterator[Result]:
+def evaluate_run(
+    path: Path, data: str | None = None, backend: str | None = None
+) -> Iterator[Result]:
     """Yield a result for each checkpoint of a run and its bundle, or for one bundle.
 
-    `data` defaults to the validation data of the run, or of the bundle's training. A run keeps its
-    results in `evaluations/`.
+    `data` defaults to the validation data of the run, or of the bundle's training, `backend` to the
+    bundle's own choice. A run keeps its results in `evaluations/`.
     """
     if (path / MANIFEST).is_file() or not path.exists():
-        yield _result(path.name, load(path), _validation_data(path, data), None)
+        yield _result(path.name, load(path, backend), _validation_data(path, data), None)
         return
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path}: neither a run (no config.yaml) nor a bundle (no {MANIFEST})")
@@ -65,7 +67,7 @@ def evaluate_run(path: Path, data: str | None = None) -> Iterator[Result]:
     name = validation.fingerprint[:12] + ("" if indices is None else f"-{len(indices)}")
     yield from _checkpoints(path, task, validation, indices, path / "evaluations" / name)
     if (path / "bundle").is_dir():
-        yield _result("bundle", load(path / "bundle"), validation, indices)
+        yield _result("bundle", load(path / "bundle", backend), validation, indices)
 
 
 def _checkpoints(
@@ -103,14 +105,17 @@ def best_of(results: Sequence[Result]) -> str:
     return min(results, key=lambda result: result.counts.cer).name
 
 
-def compared(old: Path, new: Path, data: str | None = None) -> Comparison:
+def compared(
+    old: Path, new: Path, data: str | None = None, backend: str | None = None
+) -> Comparison:
     """Compare two bundles, or the bundles of two runs, on the same samples.
 
-    `data` defaults to the validation data of the old one's training.
+    `data` defaults to the validation data of the old one's training. `backend` is the new one's.
     """
     bundles = [path if (path / MANIFEST).is_file() else path / "bundle" for path in (old, new)]
     validation = _validation_data(bundles[0], data)
-    return compare(*(evaluate(load(bundle), validation) for bundle in bundles))
+    opened = (load(bundles[0]), load(bundles[1], backend))
+    return compare(*(evaluate(recognizer, validation) for recognizer in opened))
 
 
 def _validation_data(bundle: Path, data: str | None) -> Dataset:

@@ -20,7 +20,7 @@ from ocr.recognizers.vlm.adapter_config import ADAPTER_CONFIG
 from ocr.recognizers.vlm.architectures import Architecture
 from ocr.recognizers.vlm.base_model import DTYPES, Base
 from ocr.recognizers.vlm.find import find_base
-from ocr.recognizers.vlm.reading import VlmRecognizer
+from ocr.recognizers.vlm.reading import PromptedReader, VlmRecognizer
 from ocr.recognizers.vlm.settings import (
     GenerationSettings,
     ImageSettings,
@@ -28,6 +28,7 @@ from ocr.recognizers.vlm.settings import (
     TinyVlmSettings,
     VlmSettings,
 )
+from ocr.recognizers.vlm.vllm_engine import VLLM, load_vllm, prepare_vllm
 from ocr.settings import parse_settings
 
 QUANTISED = ("nf4", "int8")
@@ -176,24 +177,24 @@ def quantised(
     settings: VlmSettings | TinyVlmSettings, backend: str, where: str
 ) -> VlmSettings | TinyVlmSettings:
     """Return the settings for a backend's quantisation; UserError for an unknown backend."""
-    if backend == "torch":
+    if backend in ("torch", VLLM):
         return settings
     if backend not in QUANTISED:
         raise UserError(
             f"{where}: a vision-language model has no backend {backend!r}; known: torch, "
-            f"{', '.join(QUANTISED)}"
+            f"{', '.join(QUANTISED)}, {VLLM}"
         )
     return settings.model_copy(
         update={"load_in_4bit": backend == "nf4", "load_in_8bit": backend == "int8"}
     )
 
 
-def load_vlm(bundle: Bundle, backend: str | None, device: str | None) -> VlmRecognizer:
+def load_vlm(bundle: Bundle, backend: str | None, device: str | None) -> PromptedReader:
     """Return the recogniser of a bundle, on a GPU where there is one.
 
     A merged bundle holds the whole model. Otherwise its base model is found again, proved by its
     hash, and gets the adapter. Backends: torch as it was trained; nf4 and int8 with the base
-    model's matrices quantised (bitsandbytes).
+    model's matrices quantised (bitsandbytes); vllm, where it is installed.
     """
     where, values = str(bundle.path), dict(bundle.model)
     sha256, lora, is_merged = (
@@ -202,20 +203,23 @@ def load_vlm(bundle: Bundle, backend: str | None, device: str | None) -> VlmReco
         values.pop("merged", False),
     )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    settings = quantised(
-        model_settings(values, where), backend or bundle.default_backend(device), where
-    )
+    backend = backend or bundle.default_backend(device)
+    settings = quantised(model_settings(values, where), backend, where)
     assert settings.dtype != "auto"  # sealed as it was trained
+    if backend == VLLM:
+        prepare_vllm(device, where)
     base = Base(bundle.path, bundle.name) if is_merged else find_base(settings)
-    model = base.load(settings, DTYPES[settings.dtype], device)
     if not is_merged:
         require_base(base, sha256, where)
-        with opening(bundle.path):
-            lora_settings = parse_settings(LoraSettings, lora, where)
-        model = adapted(model, base, lora_settings)
-        fill(model, read_adapter(bundle.path), where)
-    decoding = dict(bundle.decoding)
     with opening(bundle.path):
+        lora_settings = None if is_merged else parse_settings(LoraSettings, lora, where)
+        decoding = dict(bundle.decoding)
         images = parse_settings(ImageSettings, decoding.pop("images", {}), where)
         generation = parse_settings(GenerationSettings, decoding, where)
+    if backend == VLLM:
+        return load_vllm(bundle, base, settings, lora_settings, images, generation, device)
+    model = base.load(settings, DTYPES[settings.dtype], device)
+    if lora_settings:
+        model = adapted(model, base, lora_settings)
+        fill(model, read_adapter(bundle.path), where)
     return VlmRecognizer(model.eval(), base, settings, images, generation, bundle.name)

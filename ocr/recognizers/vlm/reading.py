@@ -19,17 +19,51 @@ from ocr.recognizers.vlm.settings import BaseModelSettings, GenerationSettings, 
 from ocr.sample import Reading
 from ocr.text import normalise
 
-_LONGEST_PERIOD, _LEAST_REPEATED, _LEAST_TIMES = 32, 32, 4  # tokens
+LONGEST_PERIOD, LEAST_REPEATED, LEAST_TIMES = 32, 32, 4  # tokens
 
 
-class VlmRecognizer(PixelReader):
+class PromptedReader(PixelReader):
+    """The part that every engine shares: the prompt, and images at the size that the model gets."""
+
+    image_mode: Literal["L", "RGB"] = "RGB"
+    reads_pages = True
+
+    def __init__(
+        self,
+        base: Base,
+        settings: BaseModelSettings,
+        images: ImageSettings,
+        generation: GenerationSettings,
+        name: str,
+    ) -> None:
+        self.base, self.settings, self.images = base, settings, images
+        self.generation, self.name = generation, name
+        self.prompt = base.prompt(settings)
+
+    def prepared(self, image: Pixels, max_tokens: int | None = None) -> Tensor:
+        """Return the image as the model's input, uint8 [3, H, W], leaving room for the prompt.
+
+        `max_tokens` lowers the limit of image tokens.
+        """
+        patching = self.base.patching
+        room = min(
+            self.settings.max_length - self.prompt.length(1), max_tokens or self.settings.max_length
+        )
+        size = fitted_size(
+            image.shape[1],
+            image.shape[0],
+            self.images,
+            patching,
+            max(1, room) * patching.token_pixels,
+        )
+        return resized(image, size)
+
+
+class VlmRecognizer(PromptedReader):
     """A base model with its adapter, if any; also the live one inside training.
 
     Reading leaves the model in the mode it was in.
     """
-
-    image_mode: Literal["L", "RGB"] = "RGB"
-    reads_pages = True
 
     def __init__(
         self,
@@ -40,15 +74,8 @@ class VlmRecognizer(PixelReader):
         generation: GenerationSettings,
         name: str = "vlm",
     ) -> None:
-        self.model, self.base, self.settings, self.images, self.generation, self.name = (
-            model,
-            base,
-            settings,
-            images,
-            generation,
-            name,
-        )
-        self.prompt = base.prompt(settings)
+        super().__init__(base, settings, images, generation, name)
+        self.model = model
 
     def read_pixels(self, images: Sequence[Pixels]) -> list[Reading]:
         """Return one Reading per RGB image; confidence is the product of token probabilities."""
@@ -76,24 +103,6 @@ class VlmRecognizer(PixelReader):
             sizes,
             lambda batch, index: len(batch) < most and (len(batch) + 1) * sizes[index] <= tokens,
         )
-
-    def prepared(self, image: Pixels, max_tokens: int | None = None) -> Tensor:
-        """Return the image as the model's input, uint8 [3, H, W], leaving room for the prompt.
-
-        `max_tokens` lowers the limit of image tokens.
-        """
-        patching = self.base.patching
-        room = min(
-            self.settings.max_length - self.prompt.length(1), max_tokens or self.settings.max_length
-        )
-        size = fitted_size(
-            image.shape[1],
-            image.shape[0],
-            self.images,
-            patching,
-            max(1, room) * patching.token_pixels,
-        )
-        return resized(image, size)
 
     @torch.no_grad()
     def _generate(self, images: Sequence[Tensor]) -> list[Reading]:
@@ -176,8 +185,8 @@ class _Loop(StoppingCriteria):
         looping = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
         if input_ids.shape[1] % 8:
             return looping
-        for period in range(1, _LONGEST_PERIOD + 1):
-            length = max(_LEAST_TIMES * period, _LEAST_REPEATED)
+        for period in range(1, LONGEST_PERIOD + 1):
+            length = max(LEAST_TIMES * period, LEAST_REPEATED)
             if length <= input_ids.shape[1]:
                 tail = input_ids[:, -length:]
                 looping |= (tail[:, period:] == tail[:, :-period]).all(1)

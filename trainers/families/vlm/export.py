@@ -22,16 +22,19 @@ from ocr.recognizers.factory import load
 from ocr.recognizers.vlm.adapter import adapted, adapter_files, fill
 from ocr.recognizers.vlm.base_model import DTYPES
 from ocr.recognizers.vlm.reading import VlmRecognizer
+from ocr.recognizers.vlm.vllm_engine import VLLM
 from ocr.settings import resolved
 from trainers.families.export_gate import (
     Exported,
     require_agreement,
     require_like_confidences,
+    require_like_texts,
     require_no_worse,
     require_same_tensors,
 )
 from trainers.families.model_card import MODEL_CARD, card_text
 from trainers.families.vlm.task import VlmTask
+from trainers.families.vlm.vllm_reading import read_by_vllm, require_python
 
 SHARD_SIZE = "5GB"
 _NOT_OF_THE_MODEL = (
@@ -56,6 +59,7 @@ def export_adapter(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Export
     written = {
         name: tensor.detach().cpu() for name, tensor in _adapter_of(task.network.model).items()
     }
+    require_python(task.config.export.vllm)
     live = _read(task, task.recognizer)
     about = {**card, "form": "adapter", "live_cer": live.counts.cer}
     return _through_the_gate(
@@ -80,6 +84,7 @@ def export_merged(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Exporte
         "merged": True,
         "base_sha256": task.base.sha256,
     }
+    require_python(task.config.export.vllm)
     expected = live = _read(task, task.recognizer)
     about = {**card, "form": "merged", "live_cer": live.counts.cer}
     if settings.quantised:
@@ -193,26 +198,20 @@ def _through_the_gate(
 ) -> Exported:
     """Write a bundle, open it again, and compare its tensors and readings with the expected ones.
 
-    A quantised reading is added where `export.quantization` asks for one. Then the bundle replaces
-    the one at `path`.
+    Readings by bitsandbytes and by vLLM are added where `export.quantization` and `export.vllm` ask
+    for them. Then the bundle replaces the one at `path`.
     """
-    settings = task.config.export
     unchecked_path = path.with_name(f"{path.name}.unchecked")
     unchecked = _bundle(task, unchecked_path, model, {"torch": math.nan}, card)
     write_bundle(unchecked, files, prepared)
     try:
-        opened = load(unchecked.path, "torch", str(task.device))
-        assert isinstance(opened, VlmRecognizer)
-        name = f"{card['form']} ({unchecked.path.name})"
-        is_adapter = card["form"] == "adapter"
-        tensors = _adapter_of(opened.model) if is_adapter else opened.model.state_dict()
-        require_same_tensors(name, tensors, written)
-        read = _read(task, opened)
-        require_agreement(name, read, expected, settings.max_cer_difference)
-        require_like_confidences(name, read, expected, settings.max_confidence_difference)
-        del opened
-        readings = {"torch": read, **_quantised_readings(task, unchecked)}
-        served = readings[settings.quantization or "torch"]
+        read = _proved(task, unchecked, written, expected)
+        readings = {
+            "torch": read,
+            **_quantised_readings(task, unchecked),
+            **_read_by_vllm(task, unchecked, read),
+        }
+        served = readings[task.config.export.quantization or "torch"]
         rates = {backend: each.counts.cer for backend, each in readings.items()}
         bundle = _bundle(task, path, model, rates, {**card, **_figures(task, served)})
         write_bundle(bundle, {**files, MODEL_CARD: card_text(bundle).encode()}, unchecked.path)
@@ -221,12 +220,42 @@ def _through_the_gate(
     return Exported(bundle, served, _trust(served))
 
 
+def _proved(
+    task: VlmTask, unchecked: Bundle, written: Mapping[str, Tensor], expected: Evaluation
+) -> Evaluation:
+    """Return what the written bundle reads; GateFailed where its tensors or readings differ."""
+    settings, form = task.config.export, unchecked.card["form"]
+    opened = load(unchecked.path, "torch", str(task.device))
+    assert isinstance(opened, VlmRecognizer)
+    name = f"{form} ({unchecked.path.name})"
+    tensors = _adapter_of(opened.model) if form == "adapter" else opened.model.state_dict()
+    require_same_tensors(name, tensors, written)
+    read = _read(task, opened)
+    require_agreement(name, read, expected, settings.max_cer_difference)
+    require_like_confidences(name, read, expected, settings.max_confidence_difference)
+    return read
+
+
 def _quantised_readings(task: VlmTask, bundle: Bundle) -> dict[str, Evaluation]:
     wanted = task.config.export.quantization
     if not wanted:
         return {}
     recognizer = load(bundle.path, wanted, str(task.device))
     return {wanted: evaluate(recognizer, task.validation_data, task.read_indices)}
+
+
+def _read_by_vllm(task: VlmTask, bundle: Bundle, expected: Evaluation) -> dict[str, Evaluation]:
+    """Return what vLLM reads where `export.vllm` names its Python; GateFailed where it differs."""
+    settings = task.config.export
+    if not settings.vllm:
+        return {}
+    read = read_by_vllm(
+        settings.vllm, bundle.path, task.validation_data, task.read_indices, str(task.device)
+    )
+    require_like_texts(VLLM, read, expected, settings.max_text_difference)
+    require_agreement(VLLM, read, expected, settings.max_cer_difference)
+    require_like_confidences(VLLM, read, expected, settings.max_confidence_difference)
+    return {VLLM: read}
 
 
 def _figures(task: VlmTask, served: Evaluation) -> dict[str, Any]:
