@@ -165,7 +165,8 @@ class ServeConfig(Settings):
     backend: str | None = Setting(
         None,
         on_resume="free",
-        description="Backend of the bundle; null: the bundle's choice for the device",
+        description="Backend of the bundle; vllm: of a vision-language bundle, where it is "
+        "installed (make vllm); null: the bundle's choice for the device",
     )
     host: str = Setting(
         "127.0.0.1",

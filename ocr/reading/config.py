@@ -61,7 +61,8 @@ class ReadConfig(Settings):
         None,
         on_resume="free",
         min_length=1,
-        description="Backend of the bundle; null: its own choice",
+        description="Backend of the bundle; vllm: of a vision-language bundle, where it is "
+        "installed (make vllm); null: its own choice",
     )
     device: str | None = Setting(
         None,

@@ -54,7 +54,7 @@ _WITH_ADAPTERS = ("qwen2_5_vl", "qwen3_vl")
 # vLLM 0.29 looks for this name on a CPU, and the config of Qwen3-VL has none for its language model
 _LANGUAGE_MODEL = {"qwen3_vl": "Qwen3ForCausalLM"}
 _LEAST_CACHE_BYTES, _BLOCK = 256 << 20, 128
-_ONE_AT_A_TIME = threading.Lock()  # engines of one process share vLLM's global state
+_ONE_AT_A_TIME = threading.Lock()  # engines of one process start and read by vLLM's global state
 
 
 class VllmRecognizer(PromptedReader):
@@ -172,7 +172,7 @@ def load_vllm(
         options |= _adapter_options(lora)
         adapter = LoRARequest(bundle.name, 1, where)
     try:
-        with _own_threads():
+        with _ONE_AT_A_TIME, _own_threads():
             engine = vllm.LLM(str(base.folder), **options)
     except (ValueError, RuntimeError, OSError) as problem:
         raise UserError(
