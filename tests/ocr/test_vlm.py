@@ -3,6 +3,7 @@
 Over 300 lines: its tests share one tiny base model and one bundle.
 """
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -224,6 +225,12 @@ def test_two_lines_are_the_originals_run_ocr(bundle: Path, tmp_path: Path) -> No
     one, other = recognizers.load(str(bundle)).read([page, str(page)])
     assert one.text == other.text
     assert 0 <= one.confidence <= 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_vllm_is_asked_for_where_it_is_not_installed(bundle: Path) -> None:
+    with pytest.raises(UserError, match=r"backend=vllm needs vLLM.* `make vllm` once, then \.venv"):
+        load(bundle, "vllm")
 
 
 def resealed(bundle: Path, target: Path, change: "callable") -> Path:

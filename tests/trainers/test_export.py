@@ -24,7 +24,7 @@ from ocr.recognizers.factory import load, load_all
 from ocr.sample import Reading
 from tests.support.tiny import tiny_config, train_here
 from trainers.families.ctc import export as exporting
-from trainers.families.export_gate import GateFailed, require_agreement
+from trainers.families.export_gate import GateFailed, require_agreement, require_like_texts
 from trainers.loop.checkpoint import directory_of, steps_of, verify_hashes
 from trainers.runs.export import averaged, export_run
 from trainers.runs.launch import launch
@@ -128,6 +128,22 @@ def test_the_gate_asks_no_more_than_the_samples_can_show(wrong: int, refused: bo
 
     with pytest.raises(GateFailed) if refused else nullcontext():
         require_agreement("backend onnx-int8", read(wrong), read(0), 0.003)
+
+
+def test_texts_that_differ_at_an_equal_cer_are_counted_printed_and_limited(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def read(wrong: set[int]) -> Evaluation:
+        texts = ["ଶବ୍" if i in wrong else "ଶବ୍ଦ" for i in range(50)]
+        return Evaluation(
+            tuple(Line(i, f"s:{i}", "ଶବ୍ଦ", text, 1.0) for i, text in enumerate(texts))
+        )
+
+    assert read({1}).counts.cer == read({2}).counts.cer
+    require_like_texts("vllm", read({1}), read({2}), 0.04)
+    assert "vllm: 2 of 50 texts (4.0%) differ" in capsys.readouterr().out
+    with pytest.raises(GateFailed, match=r"vllm: 4\.0% of the texts differ .* first on sample s:1"):
+        require_like_texts("vllm", read({1}), read({2}), 0.02)
 
 
 @pytest.mark.parametrize(

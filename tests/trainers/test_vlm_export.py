@@ -3,6 +3,7 @@
 Bundles that pass open without our code, and in llama.cpp.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -313,6 +314,16 @@ def test_a_checkout_of_llama_cpp_is_asked_for(run_dir: Path, tmp_path: Path) -> 
         export_run(run_dir, ["format=gguf"])
     with pytest.raises(UserError, match=r"no convert_hf_to_gguf\.py in this folder"):
         export_run(run_dir, ["format=gguf", f"export.llama_cpp={tmp_path}"])
+
+
+def test_a_python_with_vllm_is_asked_for(run_dir: Path, tmp_path: Path) -> None:
+    output = f"output={tmp_path / 'bundle'}"
+    with pytest.raises(UserError, match=r"export\.vllm: nowhere: expected the Python of an env"):
+        export_run(run_dir, ["export.vllm=nowhere", output])
+    if importlib.util.find_spec("vllm") is None:
+        with pytest.raises(UserError, match=r"^export\.vllm: .*: backend=vllm needs vLLM"):
+            export_run(run_dir, [f"export.vllm={sys.executable}", output])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_converter_is_run_twice_and_its_last_words_are_told(
