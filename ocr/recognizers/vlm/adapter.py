@@ -207,7 +207,7 @@ def load_vlm(bundle: Bundle, backend: str | None, device: str | None) -> Prompte
     settings = quantised(model_settings(values, where), backend, where)
     assert settings.dtype != "auto"  # sealed as it was trained
     if backend == VLLM:
-        prepare_vllm(device, where)
+        prepare_vllm(where)
     base = Base(bundle.path, bundle.name) if is_merged else find_base(settings)
     if not is_merged:
         require_base(base, sha256, where)

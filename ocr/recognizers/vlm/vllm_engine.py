@@ -46,7 +46,6 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
-_WITHOUT_GPU = {"TORCH_COMPILE_DISABLE": "1"}  # else minutes of g++, although eager
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # vLLM's own
 # The classes whose image encoder and merger take an adapter; in others vLLM drops that part of it.
 _WITH_ADAPTERS = ("qwen2_5_vl", "qwen3_vl")
@@ -67,10 +66,11 @@ class VllmRecognizer(PromptedReader):
         images: ImageSettings,
         generation: GenerationSettings,
         name: str,
+        on_cpu: bool,
         adapter: Any = None,
     ) -> None:
         super().__init__(base, settings, images, generation, name)
-        self._engine, self._adapter = engine, adapter
+        self._engine, self._on_cpu, self._adapter = engine, on_cpu, adapter
         # vLLM exempts all objects that are there when it starts from garbage collection
         weakref.finalize(self, gc.unfreeze)
 
@@ -87,7 +87,7 @@ class VllmRecognizer(PromptedReader):
             }
             for image in prepared
         ]
-        with _ONE_AT_A_TIME:
+        with _ONE_AT_A_TIME, _uncompiled(self._on_cpu):
             outputs = self._engine.generate(
                 prompts,
                 [self._sampling(image) for image in prepared],
@@ -133,7 +133,7 @@ class VllmRecognizer(PromptedReader):
         return Reading(normalise(text.strip()), confidence, (given, len(ids)))
 
 
-def prepare_vllm(device: str, where: str) -> None:
+def prepare_vllm(where: str) -> None:
     """Set what vLLM reads from the environment, unless it is set; UserError where it is missing."""
     if importlib.util.find_spec("vllm") is None:
         raise UserError(
@@ -141,7 +141,7 @@ def prepare_vllm(device: str, where: str) -> None:
             "`make vllm` once, then .venv-vllm/bin/python in place of python "
             "(docs/finetuning.md, vLLM)"
         )
-    for key, value in (_ENVIRONMENT | (_WITHOUT_GPU if device == "cpu" else {})).items():
+    for key, value in _ENVIRONMENT.items():
         os.environ.setdefault(key, value)
 
 
@@ -163,20 +163,21 @@ def load_vllm(
 
     where, adapter = str(bundle.path), None
     _require_device(device, where)
-    options = _model_options(base, settings, images, generation, on_cpu=device == "cpu")
+    on_cpu = device == "cpu"
+    options = _model_options(base, settings, images, generation, on_cpu)
     if lora:
         _require_readable(settings, lora, base, where)
         require_adapter_config(bundle.path, lora, None)
         options |= _adapter_options(lora)
         adapter = LoRARequest(bundle.name, 1, where)
     try:
-        with _ONE_AT_A_TIME, _own_threads():
+        with _ONE_AT_A_TIME, _own_threads(), _uncompiled(on_cpu):
             engine = vllm.LLM(str(base.folder), **options)
     except (ValueError, RuntimeError, OSError) as problem:
         raise UserError(
             f"{where}: vLLM {vllm.__version__} cannot load it: {first_line(problem)}"
         ) from problem
-    return VllmRecognizer(engine, base, settings, images, generation, bundle.name, adapter)
+    return VllmRecognizer(engine, base, settings, images, generation, bundle.name, on_cpu, adapter)
 
 
 def _require_readable(
@@ -219,6 +220,13 @@ def _own_threads() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads = kept
+
+
+@contextlib.contextmanager
+def _uncompiled(on_cpu: bool) -> Iterator[None]:
+    """Run without torch.compile on a CPU: an eager vLLM compiles some functions, by g++, too."""
+    with torch.compiler.set_stance("force_eager") if on_cpu else contextlib.nullcontext():
+        yield
 
 
 def _model_options(
