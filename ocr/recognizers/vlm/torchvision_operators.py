@@ -38,7 +38,7 @@ def amend_torchvision() -> Path | None:
         return None
     try:
         for library in sorted(file.parent.glob("_C*.so")):
-            torch.ops.load_library(library)
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
     except OSError:
         file.write_text(_DEFINED + before, encoding="utf-8")
         return file
