@@ -94,7 +94,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def endpoint(storage: Path, *words: str, bundle: str = "odia", **env: str) -> Iterator[Running]:
+def endpoint(
+    storage: Path, *words: str, bundle: str = "odia", start_s: float = 120, **env: str
+) -> Iterator[Running]:
     """`deploy.py BUNDLE`, up; ended by SIGTERM."""
     port = free_port()
     running = Running(
@@ -103,7 +105,7 @@ def endpoint(storage: Path, *words: str, bundle: str = "odia", **env: str) -> It
         storage,
     )
     try:
-        running.wait_up()
+        running.wait_up(start_s)
         yield running
     finally:
         if running.process.poll() is None:

@@ -17,7 +17,7 @@ def test_an_endpoint_reads_with_vllm_and_changes_the_model(
     images = [data.image_bytes(index) for index in range(20)]
     ours = load(merged).read([open_image(image, "RGB") for image in images])
     words = ("backend=vllm", "autoscaling.max_replicas=1", "promote_timeout_s=300")
-    with endpoint(tmp_path, *words, bundle=str(merged)) as running:
+    with endpoint(tmp_path, *words, bundle=str(merged), start_s=400) as running:
 
         def read() -> tuple[list[str], set[str]]:
             answers = [
