@@ -1,14 +1,41 @@
-"""The memory of a run's driver."""
+"""The memory of a run: its peak, and what to do where there is too little."""
 
 import threading
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
 
+from ocr.errors import UserError, first_line
 from ocr.json_lines import LineFile
+from trainers.config import TrainConfig
 
 _POLL_SECONDS = 5.0
+
+
+def out_of_memory(config: TrainConfig, problem: BaseException, saved: Sequence[int]) -> UserError:
+    """Return the message for a run whose steps need more memory than there is."""
+    after = f" after step {saved[-1]}, twice" if saved else ""
+    return UserError(
+        f"{config.shown_address}: out of memory{after} ({first_line(problem)}); "
+        f"{less_memory(config)}"
+    )
+
+
+def less_memory(config: TrainConfig) -> str:
+    """Return the settings of a new run that needs less, from this one's weights."""
+    train, model = config.train, config.model
+    settings = list[str]()
+    if train.micro_batch_size > 1:
+        settings.append(f"train.micro_batch_size={train.micro_batch_size // 2}")
+    if getattr(model, "gradient_checkpointing", True) is False:
+        settings.append("model.gradient_checkpointing=true")
+    if getattr(model, "load_in_4bit", True) is False:
+        settings.append("model.load_in_4bit=true")
+    needed = " ".join(settings) or "a machine with more memory, or smaller images"
+    kept = f"train.init_from={config.shown_address} keeps its weights"
+    return f"train with {needed} (a new run_name; {kept})"
 
 
 class MemoryWatch:
