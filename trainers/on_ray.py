@@ -53,7 +53,7 @@ from trainers.ray_waiting import Waiting, run_checked
 from trainers.ray_watchdog import Watchdog
 from trainers.runs.identity import environment, hardware
 from trainers.runs.job import Data, Job
-from trainers.runs.memory import MemoryWatch, less_memory, out_of_memory
+from trainers.runs.memory import MemoryWatch, less_memory, too_large
 from trainers.runs.places import needs, speed_up
 
 _LONGEST_WAIT_S = 60  # before a retry
@@ -201,26 +201,14 @@ def _train_worker(setup: dict[str, Any]) -> None:
             # the others wait for this worker: Ray ends them, and the next group reads the outcome
             raise
     except Exception as problem:
-        message = _mistake(job, problem) or _too_large(job, problem, place, outcome)
+        message = _mistake(job, problem) or too_large(
+            job, problem, place, f"{outcome}.{workers.rank}.memory"
+        )
         if message is None:
             raise
         place.write_json(outcome, {"error": str(message)})
         if workers.world > 1:
             raise
-
-
-def _too_large(job: Job, problem: BaseException, place: Place, outcome: str) -> UserError | None:
-    """Return the message where memory ran out twice without a checkpoint between; else None.
-
-    The first time another process may have had it.
-    """
-    if not is_out_of_memory(problem):
-        return None
-    marker, saved = f"{outcome}.{Workers.here().rank}.memory", job.saved_steps()[-1:]
-    if (place.json(marker) or {}).get("saved") != saved:
-        place.write_json(marker, {"saved": saved})
-        return None
-    return out_of_memory(job.config, problem, saved)
 
 
 def _settle_in(job: Job, setup: dict[str, Any]) -> Place:

@@ -1,7 +1,6 @@
 """The memory of a run: its peak, and what to do where there is too little."""
 
 import threading
-from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -9,17 +8,29 @@ import psutil
 
 from ocr.errors import UserError, first_line
 from ocr.json_lines import LineFile
+from ocr.place import Place
+from ocr.system_errors import is_out_of_memory
 from trainers.config import TrainConfig
+from trainers.runs.job import Job
 
 _POLL_SECONDS = 5.0
 
 
-def out_of_memory(config: TrainConfig, problem: BaseException, saved: Sequence[int]) -> UserError:
-    """Return the message for a run whose steps need more memory than there is."""
-    after = f" after step {saved[-1]}, twice" if saved else ""
+def too_large(job: Job, problem: BaseException, place: Place, marker: str) -> UserError | None:
+    """Return the message where memory ran out twice without a checkpoint between; else None.
+
+    The first time another process may have had it; `marker`, a file of the run, remembers that.
+    """
+    if not is_out_of_memory(problem):
+        return None
+    saved = job.saved_steps()[-1:]
+    if (place.json(marker) or {}).get("saved") != saved:
+        place.write_json(marker, {"saved": saved})
+        return None
+    after = f" after step {saved[-1]}" if saved else ""
     return UserError(
-        f"{config.shown_address}: out of memory{after} ({first_line(problem)}); "
-        f"{less_memory(config)}"
+        f"{job.config.shown_address}: out of memory{after}, twice ({first_line(problem)}); "
+        f"{less_memory(job.config)}"
     )
 
 

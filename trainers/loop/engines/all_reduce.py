@@ -81,7 +81,8 @@ class AllReduceEngine(Engine):
             totals = self._split(self._gradients)
             for index, parameter in enumerate(self.parameters):
                 add = self._adds(index, totals[index])
-                hooks.callback(parameter.register_post_accumulate_grad_hook(add).remove)
+                hook = parameter.register_post_accumulate_grad_hook(add)  # type: ignore[no-untyped-call]
+                hooks.callback(hook.remove)
             yield
 
     def _adds(self, index: int, total: Tensor) -> Callable[[Tensor], None]:

@@ -8,6 +8,7 @@ come in. (DistributedDataParallel, Li et al. 2020, cuts anew after the first ste
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, distributed
 
 from trainers.loop.workers import Workers
@@ -40,7 +41,7 @@ class Buckets:
             self._counts[-1] += 1
             self._bucket_of.insert(0, len(held) - 1)
         held[-1] += self._head
-        self._buckets = list(reversed(flat.split(held[::-1])))
+        self._buckets = list(reversed(torch.split(flat, held[::-1])))
         self._left, self._on_the_way = list(self._counts), list[distributed.Work]()
         self._begun = 0
 
