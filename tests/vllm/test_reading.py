@@ -15,7 +15,6 @@ from ocr.dataset.read import Dataset
 from ocr.errors import UserError
 from ocr.images import Pixels, open_image
 from ocr.recognizers.factory import load
-from ocr.recognizers.vlm.architectures import ARCHITECTURES
 from ocr.sample import Reading
 from tests.support.tiny import tiny_vlm_config, train_here
 from trainers.runs.export import export_run
@@ -59,8 +58,8 @@ def small_run(folder: Path, **changes: Any) -> Path:
     return launch(config, train_here, "the command").run_dir
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_every_architecture_reads_alike(
+@pytest.mark.parametrize("architecture", ["qwen2_5_vl", "qwen3_vl"])
+def test_both_architectures_read_alike(
     architecture: str, tmp_path: Path, images: list[Pixels]
 ) -> None:
     model = {"architecture": architecture, "base_steps": 60}
@@ -88,9 +87,8 @@ def test_a_reading_that_repeats_itself_ends(tmp_path: Path, images: list[Pixels]
     [
         ({"lora": {"use_dora": True}}, "its adapter is a DoRA"),
         ({"model": {"load_in_4bit": True}}, "its base was quantised by bitsandbytes"),
-        ({"model": {"architecture": "qwen3_5"}}, "it is an adapter of a qwen3_5"),
     ],
-    ids=["dora", "4 bits", "qwen3_5"],
+    ids=["dora", "4 bits"],
 )
 def test_an_adapter_that_vllm_would_not_read_whole_is_refused(
     changes: dict[str, Any], reason: str, tmp_path: Path
