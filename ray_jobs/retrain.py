@@ -10,6 +10,7 @@ the candidate.
 import sys
 from argparse import Namespace
 
+from ocr.mirror import local_folder
 from ocr.ray_address import NoCluster
 from ocr.retraining import CLUSTER_AWAY, RetrainConfig
 from ocr.settings import settings_from
@@ -25,12 +26,15 @@ def main(arguments: Namespace) -> int:
         *arguments.overrides,
     ]
     config = command.in_storage(settings_from(RetrainConfig, {}, words, "retrain"))
-    from trainers import on_ray
+    from trainers import finish_on_ray, on_ray
     from trainers.retrain.run import retrain
+    from trainers.retrain.work import Work
 
-    with reported(config.storage_path, "set storage_path to a folder that you may write"):
+    work = Work(on_ray.train, finish_on_ray.finish, finish_on_ray.at_a_worker)
+    advice = "set storage_path to a folder that you may write"
+    with reported(local_folder(config.storage_path), advice):
         try:
-            print(retrain(config, on_ray.train, command.this_command()))
+            print(retrain(config, work, command.this_command()))
         except NoCluster as problem:
             print(f"error: {problem}", file=sys.stderr)
             return CLUSTER_AWAY

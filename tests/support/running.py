@@ -94,13 +94,15 @@ class Running:
 
 
 @contextlib.contextmanager
-def endpoint(storage: Path, *words: str, bundle: str = "odia", **env: str) -> Iterator[Running]:
+def endpoint(
+    storage: Path | str, *words: str, bundle: str = "odia", **env: str
+) -> Iterator[Running]:
     """`deploy.py BUNDLE`, up; ended by SIGTERM."""
     port = free_port()
     running = Running(
         start("deploy", bundle, f"port={port}", f"storage_path={storage}", *words, **env),
         port,
-        storage,
+        Path(storage),
     )
     try:
         running.wait_up()

@@ -78,6 +78,7 @@ def export_merged(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Exporte
         "load_in_4bit": False,
         "load_in_8bit": False,
         "merged": True,
+        "lora": task.config.lora.model_dump(mode="json", exclude_none=True),  # to go on with
         "base_sha256": task.base.sha256,
     }
     expected = live = _read(task, task.recognizer)
