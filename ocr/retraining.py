@@ -9,6 +9,7 @@ from ocr.settings import PathText, Setting, Settings
 
 BETTER, UNSURE, REFUSED = "better", "too few to be sure", "refused"
 VERDICT_FILE, PROGRESS_FILE = "verdict.json", "progress.json"
+FIRST = "first.json"  # in a bundle: what the first model of its chain read
 USER_MISTAKE = 2  # exit status of `ray_jobs/retrain.py`: trying again would not help
 CLUSTER_AWAY = 75  # its exit status where no Ray answers, which may pass (EX_TEMPFAIL)
 MIN_CORRECTIONS = 10

@@ -30,11 +30,11 @@ from ocr.files import shown
 from ocr.mirror import Mirror, fetched, local_folder
 from ocr.place import Place
 from ocr.replay import replay_files, replay_of, rows_file, with_replay
-from ocr.retraining import PROGRESS_FILE, REFUSED, VERDICT_FILE, RetrainConfig
+from ocr.retraining import FIRST, PROGRESS_FILE, REFUSED, VERDICT_FILE, RetrainConfig
 from ocr.sources.settings import CorrectionsSettings
 from ocr.storage import inside
 from trainers.config import TrainConfig
-from trainers.retrain.first import FIRST, first_of, id_of
+from trainers.retrain.first import first_of, id_of
 from trainers.retrain.gate import Verdict, decide, joined
 from trainers.retrain.run_config import RunData, Start, require_family, run_config
 from trainers.retrain.work import Work

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ocr.bundle import Bundle, write_bundle
+from ocr.bundle import DESCRIPTION, MANIFEST, Bundle, write_bundle
 from ocr.evaluation import Evaluation, evaluate
 from ocr.recognizers.ctc.calibration import Reliability, reliability
 from ocr.recognizers.factory import load
 from ocr.recognizers.vlm.adapter import adapted, adapter_files, fill
 from ocr.recognizers.vlm.base_model import DTYPES
 from ocr.recognizers.vlm.reading import VlmRecognizer
+from ocr.retraining import FIRST
 from ocr.settings import resolved
 from trainers.families.export_gate import (
     Exported,
@@ -39,6 +40,7 @@ _NOT_OF_THE_MODEL = (
     "generation_config.json",
     "README.md",
     "model.safetensors.index.json",
+    *(DESCRIPTION, MANIFEST, FIRST),  # of a merged model that is the base
 )
 
 
