@@ -64,7 +64,9 @@ def at_a_worker(
             max_retries=one.max_failures,
         )
         task = remote.remote(threads, log, Path.cwd(), work, arguments)
-        return _result(task, log, f"{config.shown_address}: training is done, {what} are not")
+        undone = f"{config.shown_address}: training is done, {what} are not"
+        result: T = _result(task, log, undone)
+        return result
 
 
 def _result(task: Any, log: Path, undone: str) -> Any:
