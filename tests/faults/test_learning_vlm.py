@@ -14,7 +14,7 @@ from tests.support.running import Running, endpoint
 from tests.support.tiny_vlm_bundle import adapter_bundle
 
 KNOWN, NEW = "odia_few_words_base", "odia_few_words"  # what the base reads, and what it does not
-ASKED = {"learning_rate": 0.004, "num_epochs": 12, "global_batch_size": 16}
+ASKED = {"learning_rate": 0.004, "num_epochs": 3, "global_batch_size": 8}
 
 
 def stored(running: Running, count: int) -> None:

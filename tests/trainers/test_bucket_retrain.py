@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from ocr.bundle import open_bundle
+from ocr.bundle import open_bundle, write_bundle
 from ocr.dataset.read import Dataset
 from ocr.files import read_json
 from ocr.mirror import fetched
@@ -46,9 +47,20 @@ def replay(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def config_of(corrections: str, replay: str, storage: str) -> RetrainConfig:
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The recogniser that ships, with the backend that is exported at once."""
+    odia = open_bundle("odia")
+    files = {name: content for name, content in odia.files().items() if ".onnx" not in name}
+    torch_alone = {"backends": {"torch": odia.backends["torch"]}, "defaults": {}}
+    path = tmp_path_factory.mktemp("bundle") / "odia"
+    write_bundle(replace(odia, path=path, **torch_alone), files)
+    return str(path)
+
+
+def config_of(bundle: str, corrections: str, replay: str | None, storage: str) -> RetrainConfig:
     values = {"folds": 2, "max_steps": 3, "save_steps": 1, "replay": replay}
-    where = {"bundle": "odia", "corrections": corrections, "storage_path": storage, "output": "r"}
+    where = {"bundle": bundle, "corrections": corrections, "storage_path": storage, "output": "r"}
     return RetrainConfig.model_validate({**values, **where})
 
 
@@ -57,7 +69,7 @@ class Died(BaseException):
 
 
 def test_another_machine_ends_it_with_the_verdict_of_a_folder(
-    replay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: str, replay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(tmp_path / "one", monkeypatch)
     local = twelve_corrections(tmp_path / "corrections")
@@ -71,7 +83,7 @@ def test_another_machine_ends_it_with_the_verdict_of_a_folder(
             raise Died
         train_here(job)
 
-    config = config_of("s3://lipi/corrections", replay, RUNS)
+    config = config_of(bundle, "s3://lipi/corrections", replay, RUNS)
     with pytest.raises(Died):
         retrain(config, Work(until_the_second_fold), "the command")
     assert begun == ["fold_1", "fold_2"]
@@ -91,9 +103,8 @@ def test_another_machine_ends_it_with_the_verdict_of_a_folder(
     assert verdict == json.loads(json.dumps(done.values))
     assert open_bundle(f"{RUNS}/r/bundle").name == "base-odia-r1"
 
-    in_folder = retrain(
-        config_of(str(local), replay, str(tmp_path / "runs")), Work(train_here), "the command"
-    )
+    here = config_of(bundle, str(local), replay, str(tmp_path / "runs"))
+    in_folder = retrain(here, Work(train_here), "the command")
     told = ("candidate", "seconds")
     ours, theirs = (
         {key: value for key, value in values.items() if key not in told}
@@ -143,7 +154,7 @@ def test_an_endpoint_with_a_bucket_takes_a_retraining_and_tells_how_far_it_is(
 
 
 def test_the_bundle_goes_where_every_worker_finds_it(
-    replay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(tmp_path / "one", monkeypatch)
     seen = list[Any]()
@@ -152,12 +163,13 @@ def test_the_bundle_goes_where_every_worker_finds_it(
         seen.append(job.config)
         raise Died
 
-    config = config_of(str(twelve_corrections(tmp_path / "corrections")), replay, "s3://lipi/own")
+    corrections = str(twelve_corrections(tmp_path / "corrections"))
+    config = config_of(bundle, corrections, None, "s3://lipi/own")
     with pytest.raises(Died):
-        retrain(config.model_copy(update={"replay": None}), Work(noted), "the command")
+        retrain(config, Work(noted), "the command")
     (run,) = seen
     start = "s3://lipi/own/r/start"
     assert (run.train.init_from, run.data.replay) == (start, start)
     assert run.data.train == "s3://lipi/own/r/data/fold_1"
     copy = read_json(fetched(start) / "manifest.json")
-    assert copy == read_json(open_bundle("odia").path / "manifest.json")
+    assert copy == read_json(Path(bundle, "manifest.json"))
