@@ -10,7 +10,6 @@ the candidate.
 import sys
 from argparse import Namespace
 
-from ocr.mirror import local_folder
 from ocr.ray_address import NoCluster
 from ocr.retraining import CLUSTER_AWAY, RetrainConfig
 from ocr.settings import settings_from
@@ -31,8 +30,7 @@ def main(arguments: Namespace) -> int:
     from trainers.retrain.work import Work
 
     work = Work(on_ray.train, finish_on_ray.finish, finish_on_ray.at_a_worker)
-    advice = "set storage_path to a folder that you may write"
-    with reported(local_folder(config.storage_path), advice):
+    with reported(config.storage_path, "set storage_path to a folder that you may write"):
         try:
             print(retrain(config, work, command.this_command()))
         except NoCluster as problem:
