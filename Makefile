@@ -30,7 +30,7 @@ train: setup
 	$(BIN)/python ray_jobs/train.py configs/odia_ctc.yaml
 
 test: lint
-	$(BIN)/python -m pytest tests --ignore tests/faults --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests --ignore tests/faults -m "not long" --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -38,6 +38,7 @@ lint: setup
 
 faults: setup
 	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest tests --ignore tests/faults -m long
 
 # what only a GPU can show, on a machine that has one: nine minutes
 gpu: setup

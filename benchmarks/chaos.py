@@ -39,7 +39,7 @@ TRAIN = ["configs/tiny.yaml", "workers=2", "threads_per_worker=1", "train.save_s
 TRAIN += ["train.eval_steps=500", "train.logging_steps=1", "run_name=chaos"]
 KINDS = {  # → words of the command lines of those that are killed
     "worker": ("RayTrainWorker",),
-    "driver": ("ray_jobs/train.py",),
+    "driver": ("ray_jobs/train.py", "peers/loops.py"),
     "controller": ("TrainController",),
     "raylet": ("raylet/raylet",),
     "machine": ("",),
@@ -51,7 +51,7 @@ _LONGEST_S = 8.0  # of training between a checkpoint and the next kill
 class Run:
     """The command of a run, and what of it is alive."""
 
-    words: list[str]
+    command: list[str]
     run_dir: Path
     driver: subprocess.Popen[bytes] | None = None
     starts: int = 0
@@ -63,10 +63,10 @@ class Run:
         if self.driver and self.driver.returncode == 0:
             return False
         self.starts += 1
-        command = [sys.executable, "ray_jobs/train.py", *self.words]
-        self.driver = subprocess.Popen(
-            command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        with (self.run_dir.parent / f"{self.run_dir.name}.log").open("ab") as log:
+            self.driver = subprocess.Popen(
+                [sys.executable, *self.command], cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT
+            )
         return True
 
     def processes(self) -> list[psutil.Process]:
@@ -119,8 +119,9 @@ def main() -> None:
             held.enter_context(bucket_server())
             address = "s3://lipi/runs"
         steps = 80 + 45 * asked.kills
-        words = [*TRAIN, f"train.max_steps={steps}"]
-        golden, peace = undisturbed([*words, f"storage_path={folder / 'golden'}"], folder)
+        words = ["ray_jobs/train.py", *TRAIN, f"train.max_steps={steps}"]
+        golden = folder / "golden" / "chaos"
+        peace = undisturbed(Run([*words, f"storage_path={golden.parent}"], golden))
         where = f"{address}/chaos"
         live = copy_of(where) if "://" in where else Path(where)
         run = Run([*words, f"storage_path={address}"], live)
@@ -128,17 +129,19 @@ def main() -> None:
         report(run, fetched(where), golden, steps, told, peace, seconds)
 
 
-def undisturbed(words: list[str], folder: Path) -> tuple[Path, float]:
-    """Train in peace; return the run and its seconds."""
-    began, run = time.monotonic(), Run(words, folder / "golden" / "chaos")
+def undisturbed(run: Run) -> float:
+    """Train in peace; return the seconds."""
+    began = time.monotonic()
+    run.run_dir.parent.mkdir(parents=True, exist_ok=True)
     run.ensure()
     assert run.driver and run.driver.wait() == 0, "the run that nobody disturbs has failed"
-    return run.run_dir, time.monotonic() - began
+    return time.monotonic() - began
 
 
 def killed(run: Run, kills: int, chance: random.Random) -> tuple[Told, float]:
     """Train to the end with kills on the way; return them and the seconds."""
     told, began = Told(), time.monotonic()
+    run.run_dir.parent.mkdir(parents=True, exist_ok=True)
     for number in range(kills):
         kind = chance.choice(list(KINDS))
         saved = run.saved()

@@ -24,6 +24,12 @@ _SAYS_NO_ROOM = re.compile(
     r"|enforce fail at inline_container\.cc.*(?:unexpected pos|PytorchStreamWriter|write failed)",
     re.IGNORECASE | re.DOTALL,
 )
+# of torch on a CPU and on a GPU, NumPy, Ray's monitor of a node
+_SAYS_NO_MEMORY = re.compile(
+    r"CUDA out of memory|can't allocate memory|Unable to allocate .* for an array"
+    r"|CUBLAS_STATUS_ALLOC_FAILED|running low on memory",
+    re.IGNORECASE,
+)
 _LITTLE = 64_000_000
 _FILE, _OTHER = "a file is where a folder is meant", "name another path"
 _CACHE = "set LIPI_CACHE to a folder that you may write, with room"
@@ -79,16 +85,30 @@ def mistake_of(
 
 def is_full_disk(problem: BaseException) -> bool:
     """Tell whether an error, or one of its causes, is that a disk or a quota is full."""
+    return any(
+        (isinstance(cause, OSError) and cause.errno in _NO_ROOM)
+        or (not isinstance(cause, UserError) and _SAYS_NO_ROOM.search(str(cause)))
+        for cause in _causes(problem)
+    )
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Tell whether an error, or one of its causes, is that memory ran out."""
+    return any(
+        isinstance(cause, MemoryError)
+        or (not isinstance(cause, UserError) and _SAYS_NO_MEMORY.search(str(cause)))
+        for cause in _causes(problem)
+    )
+
+
+def _causes(problem: BaseException) -> list[BaseException]:
+    """Return an error and what it was raised from."""
     seen = list[BaseException]()
     cause: BaseException | None = problem
     while cause is not None and cause not in seen:  # Ray raises an error from itself
-        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
-            return True
-        if not isinstance(cause, UserError) and _SAYS_NO_ROOM.search(str(cause)):
-            return True
         seen.append(cause)
         cause = cause.__cause__
-    return False
+    return seen
 
 
 def _belongs(where: Path, path: Path) -> bool:

@@ -48,6 +48,7 @@ mapping `{a: b}`. `null` unsets a setting that may be null. A path may begin wit
 | `LIPI_CACHE` | `~/.cache/lipi` | Folder for what can be made again: data sets, the tiny base |
 | `LIPI_ACCELERATOR` | – | `gpu` or `cpu`: what the cluster has, or will have once it scales up |
 | `LIPI_NICE` | 0 | Niceness of training workers, for training beside an endpoint |
+| `LIPI_ALLOCATE_AT` | – | For tests: `point:step:rank:marker` at which memory runs out |
 | `LIPI_HANG_AT` | – | For tests: `point:step:rank:marker` at which a process sleeps for ever |
 | `LIPI_KILL_AT` | – | For tests: `point:step:rank:marker` at which a process kills itself |
 | `LIPI_LLAMA_CPP` | – | For tests: a checkout of llama.cpp to export with |

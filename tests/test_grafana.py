@@ -63,6 +63,7 @@ def scraped(address: str) -> str:
         return ""
 
 
+@pytest.mark.long
 def test_a_run_exports_all_that_the_training_panels_show(tmp_path: Path) -> None:
     port, ray_dir = free_port(), f"/tmp/lipi-ray-{free_port()}"  # Ray's sockets need a short path
     run = subprocess.Popen(
@@ -90,6 +91,7 @@ def test_a_run_exports_all_that_the_training_panels_show(tmp_path: Path) -> None
     assert goodput and 0 < float(goodput[1]) <= 1
 
 
+@pytest.mark.long
 def test_an_endpoint_exports_all_that_the_serving_panels_show(tmp_path: Path) -> None:
     image = load.odia_words(1)[0][0]
     with endpoint(tmp_path, RAY_metrics_report_interval_ms="1000") as running:

@@ -31,7 +31,7 @@ from ray.tune import Callback
 from ocr.errors import GivenUp, UserError, last_line
 from ocr.place import Place
 from ocr.ray_address import NoCluster
-from ocr.system_errors import mistake_of
+from ocr.system_errors import is_out_of_memory, mistake_of
 from trainers.config import TrainConfig
 from trainers.families.task import Task
 from trainers.loop.bucket import RunInBucket, place_of
@@ -53,7 +53,7 @@ from trainers.ray_waiting import Waiting, run_checked
 from trainers.ray_watchdog import Watchdog
 from trainers.runs.identity import environment, hardware
 from trainers.runs.job import Data, Job
-from trainers.runs.memory import MemoryWatch
+from trainers.runs.memory import MemoryWatch, less_memory, too_large
 from trainers.runs.places import needs, speed_up
 
 _LONGEST_WAIT_S = 60  # before a retry
@@ -104,10 +104,11 @@ def _mistake(job: Job, problem: BaseException) -> UserError | None:
 def _given_up(job: Job, problem: Exception) -> GivenUp:
     failures = job.config.max_failures + 1
     stand = "Checkpoints are intact" if job.saved_steps() else "There is no checkpoint yet"
+    needs_less = f"; or {less_memory(job.config)}" if is_out_of_memory(problem) else ""
     return GivenUp(
         f"{job.config.shown_address}: stopped after {failures} "
         f"failure{'' if failures == 1 else 's'}: {last_line(problem)}. "
-        f"{stand}; run the same command to resume"
+        f"{stand}; run the same command to resume{needs_less}"
     )
 
 
@@ -200,7 +201,9 @@ def _train_worker(setup: dict[str, Any]) -> None:
             # the others wait for this worker: Ray ends them, and the next group reads the outcome
             raise
     except Exception as problem:
-        message = _mistake(job, problem)
+        message = _mistake(job, problem) or too_large(
+            job, problem, place, f"{outcome}.{workers.rank}.memory"
+        )
         if message is None:
             raise
         place.write_json(outcome, {"error": str(message)})

@@ -3,6 +3,7 @@ that was left in peace.
 """
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -99,3 +100,20 @@ def test_a_run_that_dies_at_the_same_place_every_time_is_given_up_and_says_what_
     assert "Traceback" not in done.stderr
     assert directory_of(tmp_path / "tiny", 5).is_dir()
     assert call("train", TINY_YAML, f"storage_path={tmp_path}").returncode == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_memory_that_runs_out_is_tried_once_more_and_then_said(
+    workers: int, tmp_path: Path
+) -> None:
+    words = (TINY_YAML, f"storage_path={tmp_path}", f"workers={workers}")
+    done = call("train", *words, LIPI_ALLOCATE_AT="step:12:0:")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "out of memory after step 10, twice" in done.stderr
+    assert "Traceback" not in done.stderr
+    advice = re.search(
+        r"train with (train.micro_batch_size=\d+) .*(train.init_from=\S+)", done.stderr
+    )
+    assert advice
+    done = call("train", *words, "run_name=less", *advice.groups())
+    assert done.returncode == 0, done.stdout + done.stderr

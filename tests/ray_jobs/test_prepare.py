@@ -122,6 +122,7 @@ def test_a_data_set_on_s3_is_the_same_and_is_fetched_once(bucket: str, alone: Pa
     assert cached(f"{bucket}/train.parquet")[0].stat().st_mtime_ns == made
 
 
+@pytest.mark.long
 def test_training_takes_s3_and_names_what_is_not_there(bucket: str, tmp_path: Path) -> None:
     words = [
         "configs/tiny.yaml",
@@ -137,6 +138,7 @@ def test_training_takes_s3_and_names_what_is_not_there(bucket: str, tmp_path: Pa
     assert "step 2" in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_training_takes_the_sources_themselves(config: Path, tmp_path: Path) -> None:
     training = yaml.safe_load(Path("configs/tiny.yaml").read_text())
     training["data"] = {

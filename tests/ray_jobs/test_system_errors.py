@@ -2,7 +2,7 @@
 
 import errno
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from ocr.errors import UserError
 from ocr.images import encode_image
-from ocr.system_errors import is_full_disk, mistake_of, reported
+from ocr.system_errors import is_full_disk, is_out_of_memory, mistake_of, reported
 from tests.support.commands import assert_refused, call
 from trainers.loop.checkpoint import Snapshot, again, write_checkpoint
 from trainers.loop.lease import Writer
@@ -136,6 +136,21 @@ def test_errors_of_libraries_are_recognised(disk: Path) -> None:
         assert is_full_disk(caught.value), caught.value
     assert not is_full_disk(RuntimeError("[enforce fail at alloc_cpu.cpp:1] out of memory"))
     assert not is_full_disk(OSError(errno.EACCES, "Permission denied"))
+
+
+def test_memory_that_ran_out_is_recognised() -> None:
+    asked: list[Callable[[], object]] = [
+        lambda: torch.empty(2**46),
+        lambda: np.empty(2**46),
+        lambda: bytearray(2**60),
+    ]
+    for ask in asked:
+        with pytest.raises((RuntimeError, MemoryError)) as caught:
+            ask()
+        assert is_out_of_memory(caught.value), caught.value
+        assert not is_full_disk(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"))
+    assert not is_out_of_memory(RuntimeError("killed by SIGKILL by OOM killer or by ray stop"))
 
 
 def test_an_error_that_names_no_path_of_the_users_stays_as_it_is() -> None:

@@ -103,6 +103,7 @@ def test_curves_keep_their_shape_in_a_few_columns() -> None:
     assert sparkline([]) == ""
 
 
+@pytest.mark.long
 def test_a_real_run_is_watched_from_another_process_until_it_ends(tmp_path: Path) -> None:
     driver = start("train", TINY_YAML, f"storage_path={tmp_path}", "train.max_steps=200")
     run_dir = tmp_path / "tiny"

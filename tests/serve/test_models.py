@@ -17,6 +17,7 @@ from tests.support.commands import assert_refused, call
 from tests.support.running import endpoint, loaded, shots_by_model
 
 
+@pytest.mark.long
 def test_promoting_and_going_back_under_load_loses_nothing_and_a_bad_bundle_changes_nothing(
     tmp_path: Path,
 ) -> None:

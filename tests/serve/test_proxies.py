@@ -63,6 +63,7 @@ def test_this_machine_is_known_by_its_names_and_addresses() -> None:
         assert not is_this_machine(host), host
 
 
+@pytest.mark.long
 def test_an_endpoint_behind_a_proxy_reads_counts_and_retrains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

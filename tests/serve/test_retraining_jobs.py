@@ -81,6 +81,7 @@ ray.shutdown()
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_of_two_rays_its_own_gets_the_job_and_a_stopped_one_is_not_taken_up_again(
     tmp_path: Path,

@@ -28,6 +28,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> "list[Running]":
         one.process.communicate(timeout=90)
 
 
+@pytest.mark.long
 def test_each_answers_with_its_own_model_from_the_first_request_on(pair: list[Running]) -> None:
     image, answered = odia_words(1)[0][0], {name: 0 for name in NAMES}
     deadline = time.monotonic() + 180

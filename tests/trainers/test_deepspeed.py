@@ -103,7 +103,9 @@ def test_losses_are_the_all_reduce_engines_and_a_stop_changes_no_bit(
     ).read_text()
 
 
-@pytest.mark.parametrize(("family", "stage"), [("ctc", 3), ("vlm", 3)])
+@pytest.mark.parametrize(
+    ("family", "stage"), [("ctc", 3), pytest.param("vlm", 3, marks=pytest.mark.long)]
+)
 def test_two_one_and_two_workers_and_the_other_engine_continue_one_run(
     family: str, stage: int, golden: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -186,6 +188,7 @@ def test_zero_2_trains_on_a_quantised_base_and_a_stop_changes_no_bit(
             run(quantised("through", 0, STEPS + 1))
 
 
+@pytest.mark.long
 def test_the_8_bit_state_of_two_workers_continues_with_two_alone(tmp_path: Path) -> None:
     def eight(name: str, workers: int, max_steps: int = 4) -> TrainConfig:
         return tiny_vlm_config(

@@ -32,6 +32,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_exactly(
     number: signal.Signals, status: int, undisturbed: Path, tmp_path: Path
@@ -53,6 +54,7 @@ def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_exactly(
     assert_equal_at(STEPS, tmp_path / "tiny", undisturbed)
 
 
+@pytest.mark.long
 def test_other_instructions_of_the_cpu_are_told(tmp_path: Path) -> None:
     words = (*WORDS, f"storage_path={tmp_path}")
     assert call("train", *words, "train.max_steps=6").returncode == 0

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.clusters import cluster
 from tests.support.commands import call
 
@@ -21,6 +23,7 @@ WORDS = [
 ]
 
 
+@pytest.mark.long
 def test_the_end_is_a_task_with_a_workers_resources_and_a_killed_one_is_run_again(
     tmp_path: Path,
 ) -> None:

@@ -226,6 +226,7 @@ def test_a_sweep_takes_its_trials_over_at_once_and_an_older_sweep_never(tmp_path
             Lease(trial, SweepLease(tmp_path, sweep.attempt - 1)).__enter__()
 
 
+@pytest.mark.long
 def test_an_attempt_that_another_host_ousts_ends_without_a_restart(tmp_path: Path) -> None:
     words = (f"storage_path={tmp_path}", "train.max_steps=4000", "train.save_steps=10")
     driver, run_dir = start("train", TINY_YAML, *words), tmp_path / "tiny"

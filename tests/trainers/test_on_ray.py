@@ -59,6 +59,7 @@ def test_a_killed_worker_is_restarted_and_changes_no_bit(
     assert report["history"]["resumed_at"] == [{"step": 16, "exactness": "exact"}]
 
 
+@pytest.mark.long
 def test_a_killed_driver_and_the_same_command_again_change_no_bit(
     golden: dict[int, Path], tmp_path: Path
 ) -> None:

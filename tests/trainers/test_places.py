@@ -161,6 +161,7 @@ def special() -> Iterator[dict[str, str]]:
         yield env
 
 
+@pytest.mark.long
 def test_a_cluster_is_asked_for_the_number_of_workers(
     special: dict[str, str], tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_cluster_is_asked_for_the_number_of_workers(
     )
 
 
+@pytest.mark.long
 def test_workers_go_where_their_resources_and_labels_are(
     special: dict[str, str], tmp_path: Path
 ) -> None:
@@ -183,6 +185,7 @@ def test_workers_go_where_their_resources_and_labels_are(
     assert (tmp_path / "tiny" / "report.html").is_file()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("word", "message"),
     [

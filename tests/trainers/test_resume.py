@@ -70,7 +70,10 @@ def test_every_network_optimizer_and_loss_is_exact(kind: str, tmp_path: Path) ->
     assert_equal_at(5, stopped.local_run_dir, through.local_run_dir)
 
 
-@pytest.mark.parametrize("step", [3, 5, 6, 16, 17, 18, 33, 40])
+@pytest.mark.parametrize(
+    "step",
+    [5, 18, 40, *(pytest.param(step, marks=pytest.mark.long) for step in (3, 6, 16, 17, 33))],
+)
 def test_a_death_between_checkpoints_changes_no_bit(
     step: int, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

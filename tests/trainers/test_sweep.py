@@ -347,6 +347,7 @@ def test_a_finished_sweep_says_so_and_another_is_refused(swept: tuple[Path, list
     assert_refused(call("sweep", *swept[1]), "base: optimizer.weight_decay differ")
 
 
+@pytest.mark.long
 def test_failed_trials_are_tried_again_where_asked_for_whoever_holds_their_folders(
     tmp_path: Path,
 ) -> None:
@@ -378,6 +379,7 @@ def test_failed_trials_are_tried_again_where_asked_for_whoever_holds_their_folde
         shutil.copy(tmp_path / name, folder / name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("max_failures", [3, 0])
 def test_a_trial_that_loses_its_folder_is_not_over(max_failures: int, tmp_path: Path) -> None:
     file, folder = tmp_path / "sweep.yaml", tmp_path / "tiny" / "trials" / "t000"

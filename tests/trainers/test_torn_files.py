@@ -110,6 +110,7 @@ def test_progress_follows_timings_cut_at_any_byte_and_counts_what_it_skips(
         assert is_torn == ("timings.jsonl: skipped 1 unreadable line" in said)
 
 
+@pytest.mark.long
 def test_the_same_command_goes_on_after_torn_timings_and_metrics(tmp_path: Path) -> None:
     words = (TINY_YAML, f"storage_path={tmp_path}", "train.save_steps=5", "train.eval_steps=5")
     assert call("train", *words, "train.max_steps=10").returncode == 0

@@ -41,6 +41,7 @@ def assert_resumed(said: str, golden: Path, run_dir: Path) -> str:
     return stacks.read_text()
 
 
+@pytest.mark.long
 def test_a_loader_that_sleeps_for_ever_is_named_in_the_stacks_and_costs_no_bit(
     golden: Path, tmp_path: Path
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_loader_that_sleeps_for_ever_is_named_in_the_stacks_and_costs_no_bit(
     assert "sleep_for_ever" in second and "in _make" in second
 
 
+@pytest.mark.long
 def test_a_frozen_worker_is_ended_and_costs_no_bit(golden: Path, tmp_path: Path) -> None:
     driver = start("train", TINY_YAML, f"storage_path={tmp_path}", "workers=2", HANG)
     wait_for(directory_of(tmp_path / "tiny", 10))
@@ -67,6 +69,7 @@ def test_a_frozen_worker_is_ended_and_costs_no_bit(golden: Path, tmp_path: Path)
     assert all("in take_step" in each for each in stacks.split("worker 1, "))  # of both
 
 
+@pytest.mark.long
 def test_an_evaluation_may_take_longer_than_a_hang(tmp_path: Path) -> None:
     words = (TINY_YAML, f"storage_path={tmp_path}", "train.max_steps=16", "hang_minutes=0.1")
     driver = start("train", *words, LIPI_HANG_AT=f"before_evaluation:8:0:{tmp_path / 'hung'}")

@@ -29,6 +29,7 @@ def events(config: TrainConfig) -> list[str]:
     return [line["text"] for line in lines if line.get("event") == "restart"]
 
 
+@pytest.mark.long
 def test_two_then_one_then_three_workers_in_mid_epoch_are_one_run_to_rounding(
     tmp_path: Path,
 ) -> None:
@@ -57,6 +58,7 @@ def test_two_then_one_then_three_workers_in_mid_epoch_are_one_run_to_rounding(
     ]
 
 
+@pytest.mark.long
 def test_two_workers_stopped_and_continued_are_two_workers_undisturbed(tmp_path: Path) -> None:
     through, stopped = (
         tiny_config(tmp_path / name, train=STEPS, workers=2) for name in ("through", "stopped")
@@ -102,6 +104,7 @@ def test_exact_sums_are_close_to_those_in_fp64(tmp_path: Path) -> None:
     assert one == pytest.approx(other, rel=1e-2) and one != other
 
 
+@pytest.mark.long
 def test_gradients_summed_in_fp32_are_the_same_bits_across_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Named points where a test kills a process as if its machine had died, or lets it hang.
 
-LIPI_KILL_AT=point:step:rank:marker names the point; LIPI_HANG_AT one to sleep at for ever.
+LIPI_KILL_AT=point:step:rank:marker names the point; LIPI_HANG_AT one to sleep at for ever;
+LIPI_ALLOCATE_AT one to ask torch for more memory than there is.
 """
 
 import os
@@ -8,9 +9,11 @@ import signal
 import time
 from pathlib import Path
 
+import torch
+
 
 def point(name: str, step: int, rank: int = 0) -> None:
-    """Send SIGKILL to this process, or never return, if a variable names point, step and rank.
+    """Die, sleep, or run out of memory, if a variable names point, step and rank.
 
     With a marker, a file that is then made, this happens once; without one, every time.
     """
@@ -18,6 +21,8 @@ def point(name: str, step: int, rank: int = 0) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if _is_named("LIPI_HANG_AT", f"{name}:{step}:{rank}:"):
         sleep_for_ever()
+    if _is_named("LIPI_ALLOCATE_AT", f"{name}:{step}:{rank}:"):
+        torch.empty(2**46)
 
 
 def sleep_for_ever() -> None:

@@ -32,6 +32,10 @@ class Workers:
             distributed.all_reduce(flat)
         return flat
 
+    def begin_sum(self, flat: Tensor) -> distributed.Work | None:
+        """Begin to sum every worker's tensor, in place; None where there is nothing to wait for."""
+        return distributed.all_reduce(flat, async_op=True) if self.world > 1 else None
+
     def sum_counts(self, values: list[float]) -> list[float]:
         """Return the sums of every worker's numbers, in float64, so exact for counts."""
         vector = torch.tensor(values, dtype=torch.float64)

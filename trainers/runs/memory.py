@@ -1,4 +1,4 @@
-"""The memory of a run's driver."""
+"""The memory of a run: its peak, and what to do where there is too little."""
 
 import threading
 from contextlib import closing, suppress
@@ -6,9 +6,47 @@ from pathlib import Path
 
 import psutil
 
+from ocr.errors import UserError, first_line
 from ocr.json_lines import LineFile
+from ocr.place import Place
+from ocr.system_errors import is_out_of_memory
+from trainers.config import TrainConfig
+from trainers.runs.job import Job
 
 _POLL_SECONDS = 5.0
+
+
+def too_large(job: Job, problem: BaseException, place: Place, marker: str) -> UserError | None:
+    """Return the message where memory ran out twice without a checkpoint between; else None.
+
+    The first time another process may have had it; `marker`, a file of the run, remembers that.
+    """
+    if not is_out_of_memory(problem):
+        return None
+    saved = job.saved_steps()[-1:]
+    if (place.json(marker) or {}).get("saved") != saved:
+        place.write_json(marker, {"saved": saved})
+        return None
+    after = f" after step {saved[-1]}" if saved else ""
+    return UserError(
+        f"{job.config.shown_address}: out of memory{after}, twice ({first_line(problem)}); "
+        f"{less_memory(job.config)}"
+    )
+
+
+def less_memory(config: TrainConfig) -> str:
+    """Return the settings of a new run that needs less, from this one's weights."""
+    train, model = config.train, config.model
+    settings = list[str]()
+    if train.micro_batch_size > 1:
+        settings.append(f"train.micro_batch_size={train.micro_batch_size // 2}")
+    if getattr(model, "gradient_checkpointing", True) is False:
+        settings.append("model.gradient_checkpointing=true")
+    if getattr(model, "load_in_4bit", True) is False:
+        settings.append("model.load_in_4bit=true")
+    needed = " ".join(settings) or "a machine with more memory, or smaller images"
+    kept = f"train.init_from={config.shown_address} keeps its weights"
+    return f"train with {needed} (a new run_name; {kept})"
 
 
 class MemoryWatch:

@@ -15,6 +15,7 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from ocr.errors import UserError, first_line
+from ocr.system_errors import is_out_of_memory
 from trainers import on_ray
 from trainers.config import TrainConfig
 from trainers.loop import checkpoint as checkpoints
@@ -57,7 +58,9 @@ def run_trial(
         raise
     except UserError as mistake:
         reporter.report_failure(str(mistake))
-    except torch.OutOfMemoryError as problem:
+    except Exception as problem:
+        if not is_out_of_memory(problem):
+            raise
         reporter.report_failure(f"out of memory: {first_line(problem)}")
 
 

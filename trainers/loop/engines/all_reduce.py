@@ -1,17 +1,20 @@
-"""Data parallelism with one all-reduce a step, of one flat buffer in a fixed order.
+"""Data parallelism by sums of one flat buffer, whose buckets and their order never change.
 
 DistributedDataParallel rebuilds its buckets after the first step, so a restarted run would sum in
-another order. With `reduce: fp64` adding fp32 gradients loses next to nothing. Another number of
-workers changes the last bit of an fp32 sum; Adam would magnify that to 1e-4 of the weights within
-20 steps. With `reduce: fp32` the gradients have a buffer of their own, of half the bytes, and the
-rest stays in fp64: equal bits for a given number of workers, and for no other. With `reduce: exact`
-what each micro-batch adds is rounded to a grid of 2^-32 first. fp64 adds such numbers without
-rounding up to 2 million, in any order, so the bits are equal for any number of workers.
+another order. Those here are summed behind the backward pass of a step's last micro-batch.
+
+`reduce: fp64`: adding fp32 gradients loses next to nothing. Another number of workers changes the
+last bit of an fp32 sum; Adam would magnify that to 1e-4 of the weights within 20 steps.
+`reduce: fp32`: the gradients have a buffer of their own, of half the bytes, and the rest stays in
+fp64: equal bits for a given number of workers, and for no other.
+`reduce: exact`: what each micro-batch adds is rounded to a grid of 2^-32 first. fp64 adds such
+numbers without rounding up to 2 million, in any order, so the bits are equal for any number of
+workers.
 """
 
 import math
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ from torch import Tensor
 
 from trainers.config import TrainConfig
 from trainers.families.task import Losses, MicroBatch, Task
+from trainers.loop.engines.buckets import Buckets
 from trainers.loop.engines.engine import Engine, copied, optimizer_of, rounded
 from trainers.loop.engines.zero_8bit import require_whole
 from trainers.loop.workers import Workers
@@ -39,17 +43,20 @@ class AllReduceEngine(Engine):
         self.grid = _GRID if config.reduce == "exact" else None
         count = sum(parameter.numel() for parameter in self.parameters)
         others = [*(sums.numel() for sums in task.statistics()), _SCALARS]
-        # all that crosses workers: gradients, statistics, scalars
+        # all that crosses workers: statistics, scalars, gradients
         if config.reduce != "fp32":
-            flat = self._zeros(count + sum(others), torch.float64)
+            flat = self._zeros(sum(others) + count, torch.float64)
             self._flats = [flat]
-            self._gradients, *rest = torch.split(flat, [count, *others])
+            *rest, self._gradients = torch.split(flat, [*others, count])
         else:
             self._gradients = self._zeros(count, torch.float32)
             exact = self._zeros(sum(others), torch.float64)
             self._flats = [self._gradients, exact]
             rest = list(torch.split(exact, others))
         *self._statistics, self._scalars = rest
+        self._buckets = Buckets(
+            self._flats[0], [parameter.numel() for parameter in self.parameters], workers
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's own state, copied to the CPU."""
@@ -66,19 +73,35 @@ class AllReduceEngine(Engine):
                 if value.stride() != parameter.stride():  # another engine wrote it
                     held[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
-    def _accumulation(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def _accumulation(self) -> Iterator[None]:
         for flat in self._flats:
             flat.zero_()
-        return super()._accumulation()
+        with ExitStack() as hooks:
+            totals = self._split(self._gradients)
+            for index, parameter in enumerate(self.parameters):
+                add = self._adds(index, totals[index])
+                hook = parameter.register_post_accumulate_grad_hook(add)  # type: ignore[no-untyped-call]
+                hooks.callback(hook.remove)
+            yield
+
+    def _adds(self, index: int, total: Tensor) -> Callable[[Tensor], None]:
+        """Return what moves a parameter's gradient into its part of the buffer."""
+
+        def add(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            scale = self.scale.value if self.scale else 1.0
+            total.add_(self._rounded(parameter.grad.reshape(-1), scale))
+            parameter.grad = None
+            if self.is_at_last:
+                self._buckets.filled(index)
+
+        return add
 
     def _accumulate(self, micro_batch: MicroBatch, batch: Any) -> Losses:
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._losses(micro_batch, batch)
         self._total(losses.sums_B, micro_batch).backward()  # type: ignore[no-untyped-call]
-        scale = self.scale.value if self.scale else 1.0
-        for total, parameter in zip(self._split(self._gradients), self.parameters, strict=True):
-            if parameter.grad is not None:
-                total += self._rounded(parameter.grad.reshape(-1), scale)
         if self.grid:
             self._add_statistics()
         return Losses(losses.sums_B.detach(), losses.weights_B.detach())
@@ -98,7 +121,8 @@ class AllReduceEngine(Engine):
             for part, sums in zip(self._statistics, self.task.statistics(), strict=True):
                 part.copy_(sums.reshape(-1))
         self._scalars.copy_(torch.tensor(scalars, dtype=torch.float64))
-        for flat in self._flats:
+        self._buckets.finish()
+        for flat in self._flats[1:]:
             self.workers.sum(flat)
         return self._statistics, self._scalars.tolist()
 

@@ -105,6 +105,7 @@ class Engine(ABC):
 
     reads_together = False  # whether all workers must read the same images at once
     grid: float | None = None  # of sums that are equal for any number of workers
+    is_at_last = False  # whether the micro-batch at hand is this worker's last of the step
 
     def __init__(
         self, task: Task, config: TrainConfig, workers: Workers, device: str, precision: str
@@ -131,6 +132,7 @@ class Engine(ABC):
         mine = _Totals()
         with self._accumulation():
             for micro_batch, batch in zip(micro_batches, batches, strict=True):
+                self.is_at_last = micro_batch is micro_batches[-1]
                 losses = self._accumulate(micro_batch, batch)
                 if micro_batch.weight:
                     mine.add(micro_batch, losses, self.grid)
