@@ -1,6 +1,6 @@
 """What several retrainings in a row forget: each starts from the one before, whatever its verdict.
 
-python benchmarks/drift.py [--set thai] [--rounds 3] [--lines 260] [--seed 1]    # minutes a round
+python benchmarks/drift.py [--set thai] [--rounds 3] [--lines 260] [--steps 150] [--seed 1]
 
 Every round adds lines to the corrections, as an endpoint does, and trains the candidate of the
 round before. CERs are those of the gate: on the validation lines in the first model's bundle.
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--set", default="thai", choices=FOLDERS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--lines", type=int, default=260, help="corrections that a round adds")
+    parser.add_argument("--steps", type=int, default=150, help="optimizer steps of a round")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data", type=Path, default=PROJECT.parent / "shared" / "data")
     arguments = parser.parse_args()
@@ -46,7 +47,7 @@ def main() -> None:
             folder = Path(storage) / f"corrections_{number}"
             some = corrected[: number * arguments.lines]
             write_corrections(some, folder)
-            done = _retrained(bundle, folder, storage)
+            done = _retrained(bundle, folder, storage, arguments.steps)
             bundle = f"{done.output}/bundle"
             forgotten = done.values["since_first"] or done.values["base"]
             print(
@@ -60,8 +61,9 @@ def main() -> None:
         raise SystemExit(1)
 
 
-def _retrained(bundle: str, corrections: Path, storage: str) -> Retrained:
-    values = {"bundle": bundle, "corrections": str(corrections), "storage_path": storage}
+def _retrained(bundle: str, corrections: Path, storage: str, steps: int) -> Retrained:
+    where = {"bundle": bundle, "corrections": str(corrections), "storage_path": storage}
+    values = {**where, "max_steps": steps}
     return retrain(RetrainConfig.model_validate(values), Work(here), "benchmarks/drift.py")
 
 
