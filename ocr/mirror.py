@@ -14,6 +14,7 @@ _INDEX = ".mirror.json"  # names with the bucket's size and time of what was fet
 _AT_ONCE = 4
 _NOT_SHARED = ("abandoned/", "ray/", "merged/", "gguf/", "lease.json", "writer.json")
 MANIFEST = "manifest.json"
+_OF_RUNS = ("checkpoint_", "bundle/")
 
 
 def copy_of(address: str, use: str = "runs") -> Path:
@@ -42,19 +43,27 @@ def copied(path: str | Path) -> Iterator[Path]:
         yield Path(path)
         return
     mirror = Mirror.for_reading(str(path))
-    mirror.fetch(is_shared, ("checkpoint_", "bundle/"))
+    mirror.fetch(is_shared, _OF_RUNS)
     before = mirror.stamps()
     yield mirror.folder
     mirror.push_changes(before)
 
 
-def fetched(path: str | Path) -> Path:
-    """Return the path, or for an address in a bucket this machine's copy, up to date."""
+def fetched(path: str | Path, exactly: tuple[str, ...] = _OF_RUNS) -> Path:
+    """Return the path, or for an address in a bucket this machine's copy, up to date.
+
+    `exactly`: as in `Mirror.fetch`.
+    """
     if "://" not in str(path):
         return Path(path)
     mirror = Mirror.for_reading(str(path))
-    mirror.fetch(is_shared, ("checkpoint_", "bundle/"))
+    mirror.fetch(is_shared, exactly)
     return mirror.folder
+
+
+def local_folder(address: str) -> Path:
+    """Return the folder to write in: the path, or this machine's copy of an address in a bucket."""
+    return copy_of(address) if "://" in address else Path(address)
 
 
 class Mirror:
@@ -120,25 +129,27 @@ class Mirror:
         stamps = Place(self.folder).stamps()
         return {name: stamp for name, stamp in stamps.items() if is_shared(name)}
 
-    def push_folder(self, name: str, last: str) -> None:
-        """Replace a folder in the bucket by the copy's, the file `last` after all others.
+    def push_whole(self, last: str) -> None:
+        """Replace what the bucket has by the copy, the file `last` after all others.
 
         Whoever finds `last` finds the folder whole.
         """
-        root = self.folder / name
-        if not (root / last).is_file():
+        if not (self.folder / last).is_file():
             return
         mine = [
             file.relative_to(self.folder).as_posix()
-            for file in root.rglob("*")
+            for file in self.folder.rglob("*")
             if file.is_file() and not file.name.startswith(".")
         ]
-        closing = f"{name}/{last}"
-        self.place.delete(closing)
-        self.push(each for each in mine if each != closing)
-        for old in set(self.place.names(name)) - set(mine):
+        self.place.delete(last)
+        self.push(name for name in mine if name != last)
+        for old in set(self.place.names()) - set(mine):
             self.place.delete(old)
-        self.push([closing])
+        self.push([last])
+
+    def push_folder(self, name: str, last: str) -> None:
+        """Replace a folder in the bucket by the copy's, likewise."""
+        Mirror(Place(self.place / name), self.folder / name).push_whole(last)
 
     def delete_folder(self, name: str, first: str) -> None:
         """Delete a folder of the bucket, the file `first` before all others."""

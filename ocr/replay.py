@@ -7,6 +7,8 @@ validation.parquet   in a bundle: at most 1,500 samples on which it must not get
 """
 
 import io
+import shutil
+import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ocr.bundle import Bundle, open_bundle, write_bundle
+from ocr.bundle import DESCRIPTION, Bundle, open_bundle, write_bundle
 from ocr.dataset.arrow_cache import COLUMNS
 from ocr.dataset.read import EMBEDDED, Dataset
 from ocr.errors import UserError
@@ -82,7 +84,16 @@ def rows_file(dataset: Dataset, chosen: Sequence[int]) -> bytes:
 
 
 def with_replay(bundle: Bundle, path: Path, files: dict[str, bytes]) -> Bundle:
-    """Write the bundle again, at `path`, with these samples in it."""
-    others = {name: content for name, content in bundle.files().items() if name not in MOST}
-    write_bundle(replace(bundle, path=path), {**others, **files})
+    """Write the bundle again, at `path`, with these samples in it.
+
+    Its own files are copied, not held in memory: a merged model has gigabytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as scratch:
+        prepared = Path(scratch) / "bundle"
+        prepared.mkdir()
+        for name in bundle.names():
+            if name not in (*files, *MOST, DESCRIPTION):
+                shutil.copyfile(bundle.path / name, prepared / name)
+        write_bundle(replace(bundle, path=path), files, prepared)
     return open_bundle(path)

@@ -3,10 +3,13 @@
 Settings, the words of a verdict, the files that a retraining writes. No torch, no ray here.
 """
 
+from typing import Literal
+
 from ocr.settings import PathText, Setting, Settings
 
 BETTER, UNSURE, REFUSED = "better", "too few to be sure", "refused"
 VERDICT_FILE, PROGRESS_FILE = "verdict.json", "progress.json"
+FIRST = "first.json"  # in a bundle: what the first model of its chain read
 USER_MISTAKE = 2  # exit status of `ray_jobs/retrain.py`: trying again would not help
 CLUSTER_AWAY = 75  # its exit status where no Ray answers, which may pass (EX_TEMPFAIL)
 MIN_CORRECTIONS = 10
@@ -34,19 +37,21 @@ class RetrainConfig(Settings):
     bundle: PathText = Setting(
         min_length=1,
         on_resume="refuse",
-        description="Recogniser to train further: a bundle's folder, or odia, bangla or thai",
+        description="Recogniser to train further: a bundle's folder or address, or odia, bangla "
+        "or thai",
     )
     corrections: PathText = Setting(
         min_length=1,
         on_resume="refuse",
-        description="Folder of corrections, x.png with x.json (docs/formats.md)",
+        description="Folder of corrections, x.png with x.json (docs/formats.md), also in a bucket",
     )
     storage_path: PathText = Setting(
         "runs",
         min_length=1,
         on_resume="free",
         description=(
-            "Folder that holds `output`; relative ones lie under LIPI_STORAGE where it is set"
+            "Folder that holds `output`, or an s3:// or gs:// address; relative ones lie under "
+            "LIPI_STORAGE where it is set"
         ),
     )
     output: PathText | None = Setting(
@@ -78,8 +83,18 @@ class RetrainConfig(Settings):
     global_batch_size: int = Setting(
         16, ge=1, le=MAX_BATCH_SIZE, on_resume="refuse", description="Samples per optimizer step"
     )
-    learning_rate: float = Setting(
-        1e-3, gt=0, le=MAX_LEARNING_RATE, on_resume="refuse", description="Highest learning rate"
+    micro_batch_size: int | None = Setting(
+        None,
+        ge=1,
+        on_resume="refuse",
+        description="Samples per forward pass; null: 16, of a vision-language model 1",
+    )
+    learning_rate: float | None = Setting(
+        None,
+        gt=0,
+        le=MAX_LEARNING_RATE,
+        on_resume="refuse",
+        description="Highest learning rate; null: 0.001, of a vision-language model 0.0001",
     )
     replay_ratio: float = Setting(
         3.0,
@@ -93,7 +108,10 @@ class RetrainConfig(Settings):
         ge=0,
         le=2,
         on_resume="refuse",
-        description="Strength of the augmentation of training images (augment.strength)",
+        description=(
+            "Strength of the augmentation of training images (augment.strength, of a "
+            "vision-language model kornia.strength)"
+        ),
     )
     initial_share: float = Setting(
         0.3,
@@ -101,7 +119,8 @@ class RetrainConfig(Settings):
         lt=1,
         on_resume="refuse",
         description=(
-            "Share of the initial weights in the candidate's (Wortsman et al. 2022, WiSE-FT)"
+            "Share of the initial weights in the candidate's, of a vision-language model those of "
+            "its adapter (Wortsman et al. 2022, WiSE-FT)"
         ),
     )
     min_samples: int = Setting(
@@ -141,4 +160,7 @@ class RetrainConfig(Settings):
     workers: int = Setting(1, ge=1, on_resume="free", description="Ray Train workers")
     threads_per_worker: int = Setting(
         1, ge=1, on_resume="free", description="Torch threads of each worker"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Setting(
+        "auto", on_resume="free", description="Device; auto: GPUs where Ray has them, else CPU"
     )

@@ -9,31 +9,33 @@ from ocr.settings import with_home
 _RAYS_CACHE = "working_dir_files"  # Ray's copies of working directories, a new one for each edit
 
 
-def storage_path(path: str, takes_buckets: bool = False) -> str:
+def storage_path(path: str) -> str:
     """Return the path, absolute: as given, under LIPI_STORAGE, or under the working directory.
 
-    In a folder that Ray made for a job or an application a relative path raises UserError: it is
-    Ray's cache. With `takes_buckets` both may be addresses in a bucket, else these raise UserError.
+    Path and LIPI_STORAGE may be addresses in a bucket. In a folder that Ray made for a job or an
+    application a relative path raises UserError: it is Ray's cache.
     """
     shared = with_home(os.environ.get("LIPI_STORAGE", ""))
-    if takes_buckets and ("://" in path or Path(path).is_absolute()):
-        return path
-    if takes_buckets and "://" in shared:
-        return f"{shared.rstrip('/')}/{path}"
-    for where in (path, shared):
-        if "://" in where:
-            raise UserError(
-                f"storage_path {where}: expected a folder; name one that every node mounts, "
-                "such as /mnt/lipi"
-            )
-    if Path(path).is_absolute():
-        return path
-    if not shared and is_rays_cache(Path.cwd()):
+    if shared or is_absolute(path):
+        return inside(shared, path)
+    if is_rays_cache(Path.cwd()):
         raise UserError(
             f"storage_path {path}: relative inside a Ray job, whose folder is lost; "
             "set LIPI_STORAGE or storage_path to a folder such as /mnt/lipi, or to a bucket"
         )
-    return str((Path(shared) if shared else Path.cwd()) / path)
+    return str(Path.cwd() / path)
+
+
+def inside(storage: str, path: str) -> str:
+    """Return a path in a folder or a bucket; an absolute path or an address as it is."""
+    if is_absolute(path):
+        return path
+    return f"{storage.rstrip('/')}/{path}" if "://" in storage else str(Path(storage) / path)
+
+
+def is_absolute(path: str) -> bool:
+    """Return whether a path needs no folder before it: an address in a bucket, too."""
+    return "://" in path or Path(path).is_absolute()
 
 
 def is_rays_cache(folder: Path) -> bool:

@@ -96,9 +96,7 @@ def this_command() -> str:
 
 def in_storage(config: Stored) -> Stored:
     """Return the config with an absolute storage_path; see `ocr.storage.storage_path`."""
-    takes_buckets = isinstance(config, ServeConfig | TrainConfig)
-    path = storage_path(config.storage_path, takes_buckets)
-    return config.model_copy(update={"storage_path": path})
+    return config.model_copy(update={"storage_path": storage_path(config.storage_path)})
 
 
 def split_config(words: Sequence[str]) -> tuple[Path | None, list[str]]:

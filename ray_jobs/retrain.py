@@ -25,12 +25,14 @@ def main(arguments: Namespace) -> int:
         *arguments.overrides,
     ]
     config = command.in_storage(settings_from(RetrainConfig, {}, words, "retrain"))
-    from trainers import on_ray
+    from trainers import finish_on_ray, on_ray
     from trainers.retrain.run import retrain
+    from trainers.retrain.work import Work
 
+    work = Work(on_ray.train, finish_on_ray.finish, finish_on_ray.at_a_worker)
     with reported(config.storage_path, "set storage_path to a folder that you may write"):
         try:
-            print(retrain(config, on_ray.train, command.this_command()))
+            print(retrain(config, work, command.this_command()))
         except NoCluster as problem:
             print(f"error: {problem}", file=sys.stderr)
             return CLUSTER_AWAY

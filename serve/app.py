@@ -26,7 +26,7 @@ def build(arguments: dict[str, Any]) -> Application:
     words = [f"{key}={value}" for key, value in arguments.items() if isinstance(value, str)]
     nested = {key: value for key, value in arguments.items() if not isinstance(value, str)}
     config = settings_from(ServeConfig, nested, words, "serve.app:build")
-    path = storage_path(config.storage_path, takes_buckets=True)
+    path = storage_path(config.storage_path)
     config = config.model_copy(update={"storage_path": path})
     keep_private(path)
     bundle, entry = first_bundle(config)

@@ -74,6 +74,17 @@ class Models:
         _require_is(folder, id)
         return folder
 
+    def address(self, id: str) -> str:
+        """Return where a bundle is for every machine: its verified folder, or its address.
+
+        Raises UserError where it is missing.
+        """
+        if self.store.is_local:
+            return str(self.path(id))
+        if id not in self.ids():
+            raise self._unknown(id)
+        return f"{self.store.location}/models/{id}"
+
     def load(self, bundle: str, backend: str | None, device: str) -> Loaded:
         """Open and verify a bundle, and read the canaries; UserError where any of it fails."""
         paths = ",".join(str(self.path(id)) for id in bundle.split(","))

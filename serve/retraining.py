@@ -3,9 +3,11 @@
 A job of `ray_jobs/retrain.py` that dies is started again and resumes.
 
 retrain/ID/corrections/ (a snapshot), attempts.json (Ray's jobs), log.txt, run/ (progress.json,
-verdict.json, bundle/)
+verdict.json, bundle/). In a bucket log_N.txt is what Ray has of the job N, brought there at each
+look.
 """
 
+import contextlib
 import shlex
 import sys
 import time
@@ -17,7 +19,8 @@ import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from ocr.errors import first_line
-from ocr.files import write_json
+from ocr.mirror import copied
+from ocr.place import Place
 from ocr.retraining import (
     BETTER,
     CLUSTER_AWAY,
@@ -32,13 +35,14 @@ from serve.corrections import Corrections
 from serve.errors import Refused
 from serve.journal import Entry
 from serve.models import Models
-from serve.retraining_progress import progress_of, seconds_left, stored
+from serve.retraining_progress import ATTEMPTS, RUN, progress_of, seconds_left, stored
 from serve.store import is_private
 
 RETRAINED, FAILED, STOPPED = "retrained", "retrain_failed", "retrain_stopped"
 STOP = "retrain_stop"  # asked for; STOPPED once the job has ended
 _OUTCOMES = (RETRAINED, FAILED, STOPPED)
 _STATUS = {RETRAINED: "done", FAILED: "failed", STOPPED: "stopped"}
+_CORRECTIONS = "corrections"
 _PROJECT = Path(__file__).resolve().parent.parent
 _MAX_ATTEMPTS, _MAX_STARTS, _LOG_LINES = 3, 10, 40
 _BUSY = (JobStatus.PENDING, JobStatus.RUNNING)
@@ -61,9 +65,6 @@ class Retrainings:
         Refused 409 while one is under way; 422 with too few corrections, or where the live model
         cannot be trained further.
         """
-        if not self._models.store.is_local:
-            message = "expected a folder as storage_path; with a bucket run ray_jobs/retrain.py"
-            raise Refused(422, "no_folder", message)
         if pending := self.pending():
             message = f"retraining {pending[0]['id']} is under way; one runs at a time"
             raise Refused(409, "under_way", message)
@@ -132,21 +133,21 @@ class Retrainings:
             raise Refused(404, "not_found", f"{id[:80]}: no such retraining")
         outcomes = (entry for entry in entries if entry["what"] in _OUTCOMES)
         outcome = next((entry for entry in outcomes if entry["of"] == id), None)
-        folder = self._folder(id)
-        running = {} if outcome else stored(folder / "run" / PROGRESS_FILE)
-        progress = 1.0 if outcome else progress_of(folder / "run")
+        place = self._place(id)
+        running = {} if outcome else stored(place, f"{RUN}/{PROGRESS_FILE}")
+        progress = 1.0 if outcome else progress_of(place)
         return {
             "id": id,
             "at": asked["at"],
             "bundle": asked["bundle"],
             "settings": asked["settings"],
             "by": asked.get("by"),
-            "status": _status(outcome, _stop_of(entries, id), folder),
+            "status": _status(outcome, _stop_of(entries, id), place),
             "progress": progress,
-            "seconds_left": None if outcome else seconds_left(folder, progress),
+            "seconds_left": None if outcome else seconds_left(place, progress),
             "phase": running.get("phase", ""),
-            "attempts": len(stored(folder / "attempts.json").get("jobs", [])),
-            "verdict": stored(folder / "run" / VERDICT_FILE) or None,
+            "attempts": len(stored(place, ATTEMPTS).get("jobs", [])),
+            "verdict": stored(place, f"{RUN}/{VERDICT_FILE}") or None,
             "candidate": outcome.get("bundle") if outcome else None,
             "why": outcome.get("why") if outcome else None,
             "ended": outcome["at"] if outcome else None,
@@ -154,11 +155,13 @@ class Retrainings:
         }
 
     def log(self, id: str, lines: int | None = None) -> str:
-        """Return the job's output, or its last `lines`."""
-        try:
-            text = (self._folder(id) / "log.txt").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
+        """Return the output of the jobs, or its last `lines`."""
+        place = self._place(id)
+        count = 1 if place.is_local else len(stored(place, ATTEMPTS).get("jobs", []))
+        text = ""
+        for attempt in range(1, count + 1):
+            with contextlib.suppress(OSError):  # it has not begun yet
+                text += place.read(_log_name(place, attempt)).decode(errors="replace")
         return text if lines is None else "\n".join(text.splitlines()[-lines:])
 
     def advance(self, asked: Entry) -> None:
@@ -177,15 +180,17 @@ class Retrainings:
             self._note(FAILED, asked, None, why)
 
     def _advance(self, asked: Entry) -> None:
-        folder = self._folder(asked["id"])
+        place = self._place(asked["id"])
         stop = _stop_of(self._journal.entries(), asked["id"])
         cluster = ray.get_runtime_context().gcs_address
         past_proxies([cluster.rpartition(":")[0]])
         client = JobSubmissionClient(cluster)
         jobs = {job.submission_id: job for job in client.list_jobs()}
-        attempts = _attempts(asked["id"], folder, jobs)
+        attempts = _attempts(asked["id"], place, jobs)
         if attempts:
             job = jobs.get(attempts[-1])
+            if job is not None and not place.is_local:
+                _keep_log(client, place, attempts)
             if job is not None and job.status in _BUSY:
                 if stop:
                     client.stop_job(attempts[-1])
@@ -195,8 +200,8 @@ class Retrainings:
             self._note(STOPPED, asked, None, f"stopped{by}")
             return
         if attempts:
-            if stored(folder / "run" / VERDICT_FILE):
-                self._finish(asked, folder)
+            if stored(place, f"{RUN}/{VERDICT_FILE}"):
+                self._finish(asked, place)
                 return
             # a job that Ray does not know died with an earlier Ray
             is_start = job is None or job.driver_exit_code == CLUSTER_AWAY
@@ -206,49 +211,64 @@ class Retrainings:
                 why = self.log(asked["id"], 3) or f"the job did not start {len(attempts)} times"
                 self._note(FAILED, asked, None, why)
                 return
-        self._submit(asked, folder, attempts, cluster)
+        self._submit(asked, place, attempts, cluster)
 
-    def _submit(self, asked: Entry, folder: Path, attempts: list[str], cluster: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "corrections").is_dir():
-            self._corrections.snapshot(folder / "corrections")
+    def _submit(self, asked: Entry, place: Place, attempts: list[str], cluster: str) -> None:
+        if not place.has(ATTEMPTS):
+            with copied(place / _CORRECTIONS) as folder:
+                self._corrections.snapshot(folder)
         words = [f"{key}={value}" for key, value in asked["settings"].items() if value is not None]
-        script, bundle = _PROJECT / "ray_jobs" / "retrain.py", self._models.path(asked["bundle"])
-        command = [sys.executable, str(script), str(bundle), str(folder / "corrections")]
+        script = str(_PROJECT / "ray_jobs" / "retrain.py")
+        bundle = self._models.address(asked["bundle"])
+        command = [sys.executable, script, bundle, place / _CORRECTIONS]
         gate = f"gate.max_forgetting={self._gate.max_forgetting}"
-        whole = shlex.join([*command, f"storage_path={folder}", "output=run", gate, *words])
+        whole = shlex.join([*command, f"storage_path={place}", f"output={RUN}", gate, *words])
         job = f"{_job_name(asked['id'])}{len(attempts) + 1}"
         # before the job is submitted, so that no job runs unknown
-        write_json(folder / "attempts.json", {"jobs": [*attempts, job], "since": time.time()})
+        place.write_json(ATTEMPTS, {"jobs": [*attempts, job], "since": time.time()})
         # Ray gives a job "the" cluster of its machine: the first whose process it finds there
         own = f"RAY_ADDRESS={shlex.quote(cluster)}"
-        private = "umask 077; " if is_private(folder) else ""
+        private = "umask 077; " if not place.is_local or is_private(Path(place.path)) else ""
+        log = f" >> {shlex.quote(place / _log_name(place, 1))} 2>&1" if place.is_local else ""
         JobSubmissionClient(cluster).submit_job(
-            entrypoint=f"{private}{own} {whole} >> {shlex.quote(str(folder / 'log.txt'))} 2>&1",
+            entrypoint=f"{private}{own} {whole}{log}",
             submission_id=job,
             runtime_env={"env_vars": {"PYTHONPATH": str(_PROJECT), "LIPI_NICE": "10"}},
         )
 
-    def _finish(self, asked: Entry, folder: Path) -> None:
-        verdict = stored(folder / "run" / VERDICT_FILE)
-        candidate = self._models.add(str(folder / "run" / "bundle"))
-        until = max(stored(file)["timestamp"] for file in (folder / "corrections").glob("*.json"))
+    def _finish(self, asked: Entry, place: Place) -> None:
+        verdict = stored(place, f"{RUN}/{VERDICT_FILE}")
+        candidate = self._models.add(place / f"{RUN}/bundle")
+        corrections = [name for name in place.names(_CORRECTIONS) if name.endswith(".json")]
+        until = max(str(stored(place, name).get("timestamp", "")) for name in corrections)
         facts = {"verdict": verdict["verdict"], "trained_until": until}
         self._note(RETRAINED, asked, candidate, "; ".join(verdict["why"]), **facts)
 
     def _note(self, what: str, asked: Entry, bundle: str | None, why: str, **more: Any) -> None:
         self._journal.append(what=what, of=asked["id"], bundle=bundle, why=why, **more)
 
-    def _folder(self, id: str) -> Path:
-        return Path(self._models.store.root) / "retrain" / id
+    def _place(self, id: str) -> Place:
+        return Place(f"{self._models.store.location}/retrain/{id}")
 
 
-def _status(outcome: Entry | None, stop: Entry | None, folder: Path) -> str:
+def _log_name(place: Place, attempt: int) -> str:
+    """Return the file of a job's output; on a disk all jobs append to one."""
+    return "log.txt" if place.is_local else f"log_{attempt}.txt"
+
+
+def _keep_log(client: JobSubmissionClient, place: Place, attempts: Sequence[str]) -> None:
+    """Bring what Ray has of the last job's output to the retraining."""
+    with contextlib.suppress(RuntimeError):  # none yet, or the agent that has it is away
+        said = client.get_job_logs(attempts[-1])
+        place.write(_log_name(place, len(attempts)), said.encode())
+
+
+def _status(outcome: Entry | None, stop: Entry | None, place: Place) -> str:
     if outcome:
         return _STATUS[outcome["what"]]
     if stop:
         return "stopping"
-    return "running" if (folder / "attempts.json").is_file() else "waiting"
+    return "running" if place.has(ATTEMPTS) else "waiting"
 
 
 def _stop_of(entries: Sequence[Entry], id: str) -> Entry | None:
@@ -260,9 +280,9 @@ def _job_name(id: str) -> str:
     return f"lipi-retrain-{id}-"
 
 
-def _attempts(id: str, folder: Path, jobs: Collection[Any]) -> list[str]:
+def _attempts(id: str, place: Place, jobs: Collection[Any]) -> list[str]:
     """Return the jobs of a retraining in their order; those Ray knows where the file is damaged."""
-    noted = stored(folder / "attempts.json").get("jobs")
+    noted = stored(place, ATTEMPTS).get("jobs")
     name = _job_name(id)
     known = [str(job) for job in jobs if str(job).startswith(name)]
     return noted or sorted(known, key=lambda job: int(job.removeprefix(name)))

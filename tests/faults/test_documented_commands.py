@@ -33,7 +33,6 @@ ELSEWHERE = {  # a word of the command → why it is not run here
     "format=hub": "needs the hub",
     "configs/new_script.yaml": "fifteen minutes; its figure is in results.md",
     "runs/kannada/bundle": "made by the command before it",
-    "host=0.0.0.0": "would serve beyond this machine; tests/serve/test_auth.py has its keys",
     "report_to=tensorboard": "the run is there already; tests/trainers/test_trackers.py has it",
 }
 SHORTER = {

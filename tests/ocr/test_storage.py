@@ -44,12 +44,9 @@ def test_elsewhere_it_lies_in_the_working_directory(
 
 
 @pytest.mark.parametrize("path", ["s3://bucket/runs", "gs://bucket/runs"])
-def test_a_bucket_where_one_is_taken(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert storage_path(path, takes_buckets=True) == path
-    with pytest.raises(UserError, match="expected a folder"):
-        storage_path(path)
+def test_a_bucket(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert storage_path(path) == path
     monkeypatch.setenv("LIPI_STORAGE", path)
-    assert storage_path("runs", takes_buckets=True) == f"{path}/runs"
-    assert storage_path("/mnt/runs", takes_buckets=True) == "/mnt/runs"
-    with pytest.raises(UserError, match="expected a folder"):
-        storage_path("runs")
+    assert storage_path("runs") == f"{path}/runs"
+    assert storage_path("/mnt/runs") == "/mnt/runs"
+    assert storage_path("gs://other/runs") == "gs://other/runs"

@@ -1,8 +1,9 @@
-"""An S3 server on this machine: moto's."""
+"""An S3 server on this machine, moto's, and machines that share nothing else."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -36,6 +37,13 @@ def bucket_server(trouble: Callable[[str], bool] = lambda _: False) -> Iterator[
             client.close()
     finally:
         server.stop()
+
+
+def machine(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be another machine, as far as files go: the data that is there is not prepared again."""
+    cache.mkdir()
+    (cache / "data").symlink_to(Path("~/.cache/lipi/data").expanduser())
+    monkeypatch.setenv("LIPI_CACHE", str(cache))
 
 
 def _answer_500(server: ThreadedMotoServer, trouble: Callable[[str], bool]) -> None:

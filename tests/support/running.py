@@ -95,14 +95,14 @@ class Running:
 
 @contextlib.contextmanager
 def endpoint(
-    storage: Path, *words: str, bundle: str = "odia", start_s: float = 120, **env: str
+    storage: Path | str, *words: str, bundle: str = "odia", start_s: float = 120, **env: str
 ) -> Iterator[Running]:
     """`deploy.py BUNDLE`, up; ended by SIGTERM."""
     port = free_port()
     running = Running(
         start("deploy", bundle, f"port={port}", f"storage_path={storage}", *words, **env),
         port,
-        storage,
+        Path(storage),
     )
     try:
         running.wait_up(start_s)

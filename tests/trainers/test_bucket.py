@@ -19,7 +19,7 @@ from ocr.lock_files import Times
 from ocr.mirror import Mirror, copied, copy_of, fetched
 from ocr.place import Place, Unreachable
 from ocr.processes import Process
-from tests.support.buckets import bucket_server
+from tests.support.buckets import bucket_server, machine
 from tests.support.finished import never
 from tests.support.resuming import assert_same
 from tests.support.tiny import tiny_config, train_here
@@ -65,13 +65,6 @@ def this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     machine(tmp_path / "first", monkeypatch)
     yield
     TROUBLE.share = 0.0
-
-
-def machine(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be another machine, as far as files go: the data that is there is not prepared again."""
-    cache.mkdir()
-    (cache / "data").symlink_to(Path("~/.cache/lipi/data").expanduser())
-    monkeypatch.setenv("LIPI_CACHE", str(cache))
 
 
 def in_bucket(name: str, **changes: Any) -> Any:

@@ -21,6 +21,7 @@ from tests.support.tiny import train_here
 from trainers.retrain.first import first_of, id_of
 from trainers.retrain.gate import decide
 from trainers.retrain.run import divided, retrain
+from trainers.retrain.work import Work
 
 TEXT = "abcdefghijklmnopqrst"
 
@@ -185,8 +186,8 @@ def test_it_ends_with_a_verdict_and_a_bundle_that_can_be_trained_further(
         "replay": "odia_few_words",
     }
     config = RetrainConfig.model_validate({**values, "folds": 2, "max_steps": 4})
-    done = retrain(config, train_here, "the command")
-    found = json.loads((done.output / "verdict.json").read_text())
+    done = retrain(config, Work(train_here), "the command")
+    found = json.loads(Path(done.output, "verdict.json").read_text())
     assert found["verdict"] in (BETTER, UNSURE, REFUSED)
     assert (
         found["judged_by"],
@@ -194,7 +195,7 @@ def test_it_ends_with_a_verdict_and_a_bundle_that_can_be_trained_further(
         found["samples"],
         found["command"],
     ) == ("folds", 12, 12, "the command")
-    bundle = open_bundle(done.output / "bundle")
+    bundle = open_bundle(f"{done.output}/bundle")
     assert (bundle.name, found["candidate"]) == (
         "base-odia-r1",
         f"base-odia-r1@{bundle.sha256[:12]}",
@@ -206,7 +207,7 @@ def test_it_ends_with_a_verdict_and_a_bundle_that_can_be_trained_further(
     assert load(bundle.path).read([corrections / "00.png"])[0].text
     assert str(done).splitlines()[-1].startswith(f"{found['candidate']}: {found['verdict']}")
     capsys.readouterr()
-    assert retrain(config, train_here, "the command").values == found
+    assert retrain(config, Work(train_here), "the command").values == found
     assert "this retraining is finished" in capsys.readouterr().out
     assert (found["first"], found["since_first"]) == (found["of"], None)
     before = evaluate(load(bundle.path), Dataset.open(str(bundle.path), "validation"))

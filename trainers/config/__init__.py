@@ -199,9 +199,9 @@ class TrainConfig(WhereSettings):
 
     @pydantic.model_validator(mode="after")
     def _something_to_mix_in(self) -> "TrainConfig":
-        if self.export.initial_share and (self.family != "ctc" or not self.train.init_from):
+        if self.export.initial_share and self.family == "ctc" and not self.train.init_from:
             raise ValueError(
-                "export.initial_share mixes in the weights of train.init_from, for CTC networks; "
+                "export.initial_share mixes in the weights of train.init_from; "
                 "set train.init_from, or leave export.initial_share out"
             )
         return self

@@ -40,8 +40,8 @@ class ExportSettings(Settings):
         ge=0,
         lt=1,
         on_resume="free",
-        description="Share of the weights of train.init_from in the bundle's weights (ctc); the "
-        "bundle forgets less (WiSE-FT)",
+        description="Share of the weights of train.init_from in the bundle's weights, of a new "
+        "adapter that of the base; the bundle forgets less (WiSE-FT)",
     )
     half_weights: bool = Setting(
         False,

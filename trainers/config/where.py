@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ocr.files import shown
-from ocr.mirror import copy_of
+from ocr.mirror import local_folder
 from ocr.settings import PathText, Setting
 from trainers.config.placement import PlacementSettings
 
@@ -43,6 +43,4 @@ class WhereSettings(PlacementSettings):
     @property
     def local_run_dir(self) -> Path:
         """The run's folder on this machine: `storage_path/run_name`, or its copy in the cache."""
-        if self.in_bucket:
-            return copy_of(self.address)
-        return Path(self.storage_path) / self.run_name
+        return local_folder(self.address)

@@ -45,9 +45,12 @@ class OldGroup(LostLease):
 
 @dataclass(frozen=True, slots=True)
 class SweepLease:
-    """The lease of a sweep, which takes over the directories of its trials from anyone at once."""
+    """The lease of a sweep, which takes over the directories of its trials from anyone at once.
 
-    folder: Path
+    `folder`: where the sweep lives, also an address in a bucket.
+    """
+
+    folder: Path | str
     attempt: int
 
     def require(self) -> None:
@@ -193,7 +196,7 @@ class Writer:
             )
 
 
-def require_latest(run: Path | Place, attempt: int) -> None:
+def require_latest(run: Path | Place | str, attempt: int) -> None:
     """Raise LostLease where another attempt holds, or held, the run's lease after this one."""
     place = _place(run)
     held = place.json(LEASE) or {}
@@ -211,7 +214,7 @@ def _newest_attempt(place: Place) -> int:
     return max(int(values.get("attempt", 0)) for values in found)
 
 
-def _place(run: Path | Place) -> Place:
+def _place(run: Path | Place | str) -> Place:
     return run if isinstance(run, Place) else Place(run)
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from ocr.bundle import Bundle
 from ocr.evaluation import Evaluation
 from ocr.files import read_object
-
-FIRST = "first.json"
+from ocr.retraining import FIRST
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,39 +3,43 @@
 It divides the corrections, trains with replay, evaluates, and decides.
 
 OUTPUT/data/…             corrections as data sets: all, and each division
+OUTPUT/start              in a bucket: the recogniser that is trained further, for every worker
 OUTPUT/fold_1 …           where corrections are few: runs that hold out one part of them in turn
 OUTPUT/NAME-rN            the candidate's run
 OUTPUT/bundle             the candidate, with the samples that a next retraining replays
 OUTPUT/progress.json, verdict.json
+
+OUTPUT is a folder, or an address in a bucket.
 """
 
 import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocr.bundle import Bundle, open_bundle
+from ocr.bundle import MANIFEST, Bundle, open_bundle
 from ocr.dataset.prepared import open_training
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError
-from ocr.evaluation import Evaluation, compare, evaluate
-from ocr.files import read_object, shown, write_atomically, write_json
-from ocr.recognizers.factory import load
+from ocr.evaluation import Evaluation, compare
+from ocr.files import shown
+from ocr.mirror import Mirror, fetched, local_folder
+from ocr.place import Place
 from ocr.replay import replay_files, replay_of, rows_file, with_replay
-from ocr.retraining import PROGRESS_FILE, REFUSED, VERDICT_FILE, RetrainConfig
-from ocr.settings import parse_settings
+from ocr.retraining import FIRST, PROGRESS_FILE, REFUSED, VERDICT_FILE, RetrainConfig
 from ocr.sources.settings import CorrectionsSettings
+from ocr.storage import inside
 from trainers.config import TrainConfig
-from trainers.retrain.first import FIRST, first_of, id_of
+from trainers.retrain.first import first_of, id_of
 from trainers.retrain.gate import Verdict, decide, joined
-from trainers.runs.job import Job
+from trainers.retrain.run_config import RunData, Start, require_family, run_config
+from trainers.retrain.work import Work
 from trainers.runs.launch import launch
 
-Train = Callable[[Job], None]
 # settings that do not make another retraining
 _NOT_HASHED = {
     "bundle",
@@ -44,19 +48,20 @@ _NOT_HASHED = {
     "output",
     "workers",
     "threads_per_worker",
+    "device",
     "save_steps",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Retrained:
-    """A finished retraining, as verdict.json has it."""
+    """A finished retraining, as verdict.json has it; `output` is a folder or an address."""
 
-    output: Path
+    output: str
     values: dict[str, Any]
 
     def __str__(self) -> str:
-        values, bundle = self.values, shown(self.output / "bundle")
+        values, bundle = self.values, _shown(f"{self.output}/bundle")
         verdict = values["verdict"]
         next_step = f"; serve it: python ray_jobs/deploy.py {bundle}"
         return (
@@ -65,38 +70,66 @@ class Retrained:
         )
 
 
-def retrain(config: RetrainConfig, train: Train, command: str) -> Retrained:
-    """Retrain to the verdict; `config.storage_path` is absolute.
+def retrain(config: RetrainConfig, work: Work, command: str) -> Retrained:
+    """Retrain to the verdict; `config.storage_path` is absolute, or an address.
 
     Raises UserError before any training where bundle, corrections or replay are wrong.
     """
     bundle = open_bundle(config.bundle)
-    if bundle.family != "ctc":
-        raise UserError(
-            f"{bundle.path}: expected a ctc bundle, got {bundle.family}; train it further with its "
-            "own config and data.train=[{format: corrections, path: …}]"
-        )
+    require_family(bundle)
     replay = replay_of(bundle, config.replay)
+    for split in ("train", "validation"):
+        Dataset.open(replay, split)
+    corrected = _corrections(config)
+    name = config.output or f"retrain-{bundle.name}-{_hash(config, bundle, corrected)}"
+    place = Place(inside(config.storage_path, name))
+    if verdict := place.json(VERDICT_FILE):
+        print(f"{_shown(place.path)}: this retraining is finished", flush=True)
+        return Retrained(place.path, verdict)
+    start = Start(bundle, _within_reach(bundle, config.bundle, place))
+    if replay == str(bundle.path):
+        replay = start.address
+    _write_data(place, "corrections", "train", corrected, range(len(corrected)))
+    # from here on as every worker finds them
     validation = Dataset.open(replay, "validation")
-    Dataset.open(replay, "train")
-    corrected = open_training(
-        (CorrectionsSettings(format="corrections", path=config.corrections),), config.max_skipped
-    )
+    corrected = Dataset.open(place / "data/corrections", "train")
+    return _Retraining(config, work, command, start, replay, validation, corrected, place).finish()
+
+
+def _corrections(config: RetrainConfig) -> Dataset:
+    """Return the corrections; UserError where they are too few."""
+    folder = fetched(config.corrections, exactly=("",))
+    source = CorrectionsSettings(format="corrections", path=str(folder))
+    corrected = open_training((source,), config.max_skipped)
     if len(corrected) < config.min_samples:
         raise UserError(
             f"{config.corrections}: {len(corrected)} usable corrections; "
             f"at least {config.min_samples} are needed"
         )
-    output = Path(config.storage_path) / (
-        config.output or f"retrain-{bundle.name}-{_hash(config, bundle, corrected)}"
-    )
-    if verdict := read_object(output / VERDICT_FILE):
-        print(f"{shown(output)}: this retraining is finished", flush=True)
-        return Retrained(output, verdict)
-    output.mkdir(parents=True, exist_ok=True)
-    return _Retraining(
-        config, train, command, bundle, replay, validation, corrected, output
-    ).finish()
+    return corrected
+
+
+def _within_reach(bundle: Bundle, given: str, place: Place) -> str:
+    """Return where every worker finds the bundle; in a bucket that is a copy beside the runs."""
+    if place.is_local or "://" in given:
+        return given if "://" in given else str(bundle.path)
+    copy = Place(place / "start")
+    if not copy.has(MANIFEST) or copy.read(MANIFEST) != (bundle.path / MANIFEST).read_bytes():
+        Mirror(copy, bundle.path).push_whole(MANIFEST)
+    return copy.path
+
+
+def _write_data(
+    place: Place, name: str, split: str, corrected: Dataset, chosen: Sequence[int]
+) -> None:
+    """Write corrections as a split of a data set, unless it is there."""
+    file = f"data/{name}/{split}.parquet"
+    if not place.has(file):
+        place.write(file, rows_file(corrected, chosen))
+
+
+def _shown(address: str) -> str:
+    return address if "://" in address else shown(Path(address))
 
 
 def _hash(config: RetrainConfig, bundle: Bundle, corrected: Dataset) -> str:
@@ -125,36 +158,36 @@ def divided(groups: Sequence[str], parts: int) -> list[list[int]]:
 @dataclass(frozen=True, slots=True)
 class _Retraining:
     config: RetrainConfig
-    train: Train
+    work: Work
     command: str
-    bundle: Bundle
+    start: Start
     replay: str
     validation: Dataset
     corrected: Dataset
-    output: Path
+    place: Place
 
     def finish(self) -> Retrained:
         """Train what is left, decide, and write the verdict."""
         began = time.time()
         parts = self._parts()
         held_out = max(map(len, parts)) >= self.config.least_held_out
-        old = load(self.bundle.path)
         print(f"{len(self.corrected):,} corrections: {self._way(parts, held_out)}", flush=True)
         way = self._by_held_out if held_out else self._by_folds
         candidate, indices, new = way(parts)
         last = 2 if held_out else len(parts) + 2
         self._write_progress("evaluating", (last, last), None)
-        before, after = evaluate(old, self.validation), evaluate(load(candidate), self.validation)
-        first = first_of(self.bundle, before)
+        old = self.start.address
+        before, after = (self._read(bundle, self.validation) for bundle in (old, candidate))
+        first = first_of(self.start.bundle, before)
         verdict = decide(
             compare(before, after),
-            compare(evaluate(old, self.corrected, indices), new),
+            compare(self._read(old, self.corrected, indices), new),
             held_out,
             self.config.gate.max_forgetting,
-            None if first.model == id_of(self.bundle) else compare(first.on(before), after),
+            None if first.model == id_of(self.start.bundle) else compare(first.on(before), after),
         )
         files = {**replay_files(self.replay), FIRST: first.to_bytes()}
-        made = with_replay(open_bundle(candidate), self.output / "bundle", files)
+        made = self._written(candidate, files)
         return self._finished(verdict, made, first.model, time.time() - began)
 
     def _parts(self) -> list[list[int]]:
@@ -165,26 +198,26 @@ class _Retraining:
         ]
         return divided(groups, self.config.folds)
 
-    def _by_held_out(self, parts: list[list[int]]) -> tuple[Path, list[int], Evaluation]:
+    def _by_held_out(self, parts: list[list[int]]) -> tuple[str, list[int], Evaluation]:
         """Train the candidate without the largest part, and read that part with it."""
         out = max(parts, key=len)
         rest = [index for index in range(len(self.corrected)) if index not in set(out)]
-        candidate = self._trained(self._name, rest, self.replay, (1, 2))
-        return candidate, out, evaluate(load(candidate), self.corrected, out)
+        candidate = self._candidate(rest, (1, 2))
+        return candidate, out, self._read(candidate, self.corrected, out)
 
-    def _by_folds(self, parts: list[list[int]]) -> tuple[Path, list[int], Evaluation]:
+    def _by_folds(self, parts: list[list[int]]) -> tuple[str, list[int], Evaluation]:
         """Read each part with a run that was trained without it; train the candidate on all."""
         read = [self._of_a_fold(number, part, parts) for number, part in enumerate(parts, start=1)]
-        number = (len(parts) + 1, len(parts) + 2)
         everything = list(range(len(self.corrected)))
-        candidate = self._trained(self._name, everything, self.replay, number)
+        candidate = self._candidate(everything, (len(parts) + 1, len(parts) + 2))
         return candidate, [index for part in parts for index in part], joined(read)
 
     @property
     def _name(self) -> str:
         """The candidate's name: base-odia → base-odia-r1 → base-odia-r2."""
-        repeated = re.fullmatch(r"(.*)-r(\d+)", self.bundle.name)
-        return f"{repeated[1]}-r{int(repeated[2]) + 1}" if repeated else f"{self.bundle.name}-r1"
+        name = self.start.bundle.name
+        repeated = re.fullmatch(r"(.*)-r(\d+)", name)
+        return f"{repeated[1]}-r{int(repeated[2]) + 1}" if repeated else f"{name}-r1"
 
     def _way(self, parts: list[list[int]], held_out: bool) -> str:
         if held_out:
@@ -197,73 +230,37 @@ class _Retraining:
     def _of_a_fold(self, number: int, part: list[int], parts: list[list[int]]) -> Evaluation:
         rest = sorted(index for other in parts if other is not part for index in other)
         name = f"fold_{number}"
-        validation = self._data(name, {"train": rest, "validation": part})
-        bundle = self._trained(name, rest, validation, (number, len(parts) + 2))
-        return evaluate(load(bundle), self.corrected, part)
+        _write_data(self.place, name, "validation", self.corrected, part)
+        bundle = self._trained(name, rest, self.place / f"data/{name}", (number, len(parts) + 2))
+        return self._read(bundle, self.corrected, part)
 
-    def _data(self, name: str, splits: dict[str, list[int]]) -> str:
-        """Return the folder of a data set with these corrections."""
-        folder = self.output / "data" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        for split, chosen in splits.items():
-            if not (folder / f"{split}.parquet").is_file():
-                write_atomically(folder / f"{split}.parquet", rows_file(self.corrected, chosen))
-        return str(folder)
+    def _candidate(self, chosen: list[int], part: tuple[int, int]) -> str:
+        """Return the bundle of the candidate's run; merged where the one before is."""
+        bundle = self._trained(self._name, chosen, self.replay, part)
+        return self.work.merged(self._config_of(self._name)) if self.start.is_merged else bundle
 
-    def _trained(
-        self, name: str, chosen: list[int], validation: str, part: tuple[int, int]
-    ) -> Path:
+    def _trained(self, name: str, chosen: list[int], validation: str, part: tuple[int, int]) -> str:
         """Return the bundle of a run on these corrections."""
-        config = self._run_config(name, self._data(name, {"train": chosen}), validation)
+        _write_data(self.place, name, "train", self.corrected, chosen)
+        config = self._config_of(name, validation)
         self._write_progress(name, part, name)
-        return launch(config, self.train, self.command).run_dir / "bundle"
+        launch(config, self.work.train, self.command, self.work.finish)
+        return f"{config.address}/bundle"
 
-    def _run_config(self, name: str, data: str, validation: str) -> TrainConfig:
-        config, bundle, is_fold = self.config, self.bundle, validation != self.replay
-        # a fold has too few lines for the gate of a quantised backend
-        backends = ["torch"] if is_fold else list(bundle.backends)
-        not_of_the_run = ("alphabet", "character_dict_path")
-        model = {key: value for key, value in bundle.model.items() if key not in not_of_the_run}
-        decoding = {key: value for key, value in bundle.decoding.items() if key != "calibration"}
-        values = {
-            "run_name": name,
-            "storage_path": str(self.output),
-            "data": {
-                "train": data,
-                "validation": validation,
-                "replay": self.replay,
-                "replay_ratio": config.replay_ratio,
-            },
-            "train": self._loop_settings(),
-            "optimizer": {"learning_rate": config.learning_rate, "warmup_steps": 10},
-            "model": model,
-            "augment": {"strength": config.augment},
-            "decoding": decoding,
-            "export": {
-                "backends": backends,
-                "half_weights": not is_fold,
-                "max_cer_difference": 0.01,
-                "initial_share": config.initial_share,
-            },
-            "workers": config.workers,
-            "threads_per_worker": config.threads_per_worker,
-        }
-        return parse_settings(TrainConfig, values, f"{self.output}: {name}")
+    def _config_of(self, name: str, validation: str | None = None) -> TrainConfig:
+        data = RunData(self.place / f"data/{name}", validation or self.replay, self.replay)
+        return run_config(self.config, self.start, name, self.place.path, data)
 
-    def _loop_settings(self) -> dict[str, Any]:
-        config = self.config
-        epochs = config.num_epochs
-        length = {"max_steps": config.max_steps} if epochs is None else {"num_epochs": epochs}
-        return {
-            **length,
-            "global_batch_size": config.global_batch_size,
-            "micro_batch_size": min(16, config.global_batch_size),
-            "save_steps": config.save_steps,
-            "eval_steps": 1_000_000,  # once, at the end: the lines that decide must not choose
-            "logging_steps": 5,
-            "seed": config.seed,
-            "init_from": str(self.bundle.path),
-        }
+    def _read(self, bundle: str, data: Dataset, indices: Sequence[int] | None = None) -> Evaluation:
+        return self.work.read(self._config_of(self._name), bundle, data, indices)
+
+    def _written(self, candidate: str, files: dict[str, bytes]) -> Bundle:
+        """Return the candidate's bundle with these files in it, where the retraining lives."""
+        folder = local_folder(self.place.path) / "bundle"
+        made = with_replay(open_bundle(candidate), folder, files)
+        if not self.place.is_local:
+            Mirror(Place(self.place / "bundle"), folder).push_whole(MANIFEST)
+        return made
 
     def _write_progress(self, phase: str, part: tuple[int, int], run: str | None) -> None:
         """Write progress.json and a line on the terminal."""
@@ -275,19 +272,19 @@ class _Retraining:
             "max_steps": self.config.max_steps,
             "num_epochs": self.config.num_epochs,
         }
-        write_json(self.output / PROGRESS_FILE, progress)
+        self.place.write_json(PROGRESS_FILE, progress)
         print(f"part {part[0]} of {part[1]}: {phase}", flush=True)
 
     def _finished(self, verdict: Verdict, made: Bundle, first: str, seconds: float) -> Retrained:
         values = {
             **verdict.as_json(),
             "candidate": id_of(made),
-            "of": id_of(self.bundle),
+            "of": id_of(self.start.bundle),
             "first": first,
             "samples": len(self.corrected),
             "replay": self.replay,
             "seconds": round(seconds, 1),
             "command": self.command,
         }
-        write_json(self.output / VERDICT_FILE, values)
-        return Retrained(self.output, values)
+        self.place.write_json(VERDICT_FILE, values)
+        return Retrained(self.place.path, values)

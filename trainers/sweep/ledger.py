@@ -6,6 +6,7 @@ removed.
 """
 
 import json
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
@@ -51,11 +52,14 @@ def id_of(number: int) -> str:
 class Ledger:
     """Reads the lines of a sweep, and appends; every line is on the disk before it counts.
 
-    With a `lease`, `LostLease` where another process writes the ledger now.
+    With a `lease`, `LostLease` where another process writes the ledger now. `push` uploads the file
+    of a sweep in a bucket, likewise before a line counts.
     """
 
-    def __init__(self, path: Path, lease: SweepLease | None = None) -> None:
-        self.path, self._lease = path, lease
+    def __init__(
+        self, path: Path, lease: SweepLease | None = None, push: Callable[[], None] | None = None
+    ) -> None:
+        self.path, self._lease, self._push = path, lease, push
         self.trials: dict[str, Trial] = {}
         self.decided: list[tuple[str, int]] = []  # (trial, step) of the evaluations, as they came
         lines = read_lines(path)
@@ -104,6 +108,8 @@ class Ledger:
         with closing(LineFile(self.path)) as file:
             file.write(line)
             file.sync()
+        if self._push:
+            self._push()
         self._take(line)
 
     def _take(self, line: dict[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ocr.files import shown, write_atomically, write_json
+from ocr.files import write_atomically, write_json
 from ocr.templates import environment
 from trainers.config.metrics import is_rate
 from trainers.report import formats
@@ -17,14 +17,16 @@ from trainers.sweep.ledger import Ledger, Trial
 from trainers.sweep.settings import SweepConfig
 from trainers.sweep.tpe import importances
 
+REPORTS = ("sweep.json", "best.yaml", "sweep.html")
 _SIGNS = {"finished": "✓", "stopped": "■", "failed": "✗", "waiting": "…", "out of budget": "–"}
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished sweep."""
+    """A finished sweep; `address`: as a user at this prompt would write it."""
 
-    folder: Path
+    sweep_name: str
+    address: str
     metric: str
     best: Trial
     counts: Mapping[str, int]
@@ -35,9 +37,9 @@ class Summary:
         values = ", ".join(f"{key}={value}" for key, value in self.best.values.items())
         ends = ", ".join(f"{count} {status}" for status, count in self.counts.items())
         return (
-            f"{self.folder.name}: best {self.best.id} with {self.metric} "
+            f"{self.sweep_name}: best {self.best.id} with {self.metric} "
             f"{formatted(best[1], self.metric)} ({values}); {ends}; "
-            f"{shown(self.folder / 'best.yaml')}"
+            f"{self.address}/best.yaml"
         )
 
 
@@ -158,15 +160,16 @@ def write_sweep_report(findings: Findings, folder: Path) -> Summary:
     sweep, best = findings.sweep, findings.best
     weight = importances(sweep, findings.ledger)
     write_json(folder / "sweep.json", formats.plain(_values(findings, weight)))
+    file = folder / "best.yaml"
     heading = (
-        f"# python ray_jobs/train.py {folder / 'best.yaml'}\n"
+        f"# python ray_jobs/train.py {file.name if sweep.in_bucket else file}\n"
         f"# the best of {len(findings.trials)} trials of {sweep.sweep_name}: "
         f"{best.id}, {sweep.metric} {findings.best_value:.6g}\n"
     )
     config = yaml.safe_dump(findings.best_config, allow_unicode=True, sort_keys=False)
-    write_atomically(folder / "best.yaml", (heading + config).encode())
+    write_atomically(file, (heading + config).encode())
     write_atomically(folder / "sweep.html", _page(findings, weight).encode())
-    return Summary(folder, sweep.metric, best, findings.counts)
+    return Summary(sweep.sweep_name, sweep.shown_address, sweep.metric, best, findings.counts)
 
 
 def _values(findings: Findings, weight: Mapping[str, float]) -> dict[str, Any]:

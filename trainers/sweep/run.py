@@ -8,7 +8,8 @@ from its checkpoints.
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 from ray import tune
 
 from ocr.errors import GivenUp, UserError
-from ocr.files import replaced_folder, shown, write_json
+from ocr.files import replaced_folder, write_json
+from ocr.place import Unreachable
 from ocr.ray_address import names_cluster
 from ocr.settings import changed_settings, load_settings, resolved
 from trainers.config import TrainConfig, config_of_run
@@ -37,7 +39,7 @@ from trainers.runs.launch import checked_data, launch, named
 from trainers.sweep import space
 from trainers.sweep.decider import Decider, Suggestions, stages
 from trainers.sweep.ledger import Ledger, Trial
-from trainers.sweep.report import Findings, Summary, best_of, write_sweep_report
+from trainers.sweep.report import REPORTS, Findings, Summary, best_of, write_sweep_report
 from trainers.sweep.settings import SweepConfig
 from trainers.sweep.slots import (
     DRIVER_CPUS,
@@ -47,9 +49,8 @@ from trainers.sweep.slots import (
     resources_of_the_cluster,
     slots_of,
 )
+from trainers.sweep.stored import BASE, LEDGER, SETTINGS, StoredSweep
 from trainers.sweep.trial import run_trial
-
-SETTINGS, BASE = "sweep_config.yaml", "base.yaml"
 
 
 def run_sweep(sweep: SweepConfig, command: str) -> Summary:
@@ -61,8 +62,9 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
     base = space.base_of(sweep)
     require_gpu(base)
     wrong = list(space.mistakes(sweep, base))
-    sweep_dir = sweep.local_dir
-    _refuse_another(sweep, base, sweep_dir)
+    stored = StoredSweep(sweep)
+    stored.fetch()
+    _refuse_another(sweep, base, stored)
     is_local, waiting = not names_cluster(), int(base.worker_count > 1)
     if is_local:  # then its cores are known before Ray starts
         cores = {"CPU": (os.cpu_count() or 1) + waiting}
@@ -73,16 +75,43 @@ def run_sweep(sweep: SweepConfig, command: str) -> Summary:
         slots, resources = slots_of(sweep, base, uses_gpu(base)), resources_of_the_cluster()
         _refuse(sweep, lack_of(slots, base, resources, waiting if is_local else 0))
         data = checked_data(base)
-        sweep_dir.mkdir(parents=True, exist_ok=True)
-        with Lease(sweep_dir) as held:
-            lease = SweepLease(sweep_dir, held.attempt)
-            write_json(sweep_dir / SETTINGS, resolved(sweep))  # JSON is YAML
-            write_json(sweep_dir / BASE, resolved(base))
-            ledger = Ledger(sweep_dir / "ledger.jsonl", lease)
+        stored.folder.mkdir(parents=True, exist_ok=True)
+        with Lease(stored.place) as held, outages_told():
+            lease = SweepLease(stored.place.path, held.attempt)
+            ledger = _ledger(sweep, base, stored, lease)
             steps = planned_steps(base, plan_of(base, data.usable.widths, data.usable.replayed))
             assert steps is not None
             _run_trials(sweep, base, ledger, slots, steps, lease)
-            return _finish(sweep, base, data, ledger, slots, steps, command, lease)
+            findings = _findings(sweep, base, data, ledger, slots, steps, command, lease)
+            summary = write_sweep_report(findings, stored.folder)
+            stored.push_bundle()
+            stored.push(*REPORTS)
+            return summary
+
+
+@contextmanager
+def outages_told() -> Iterator[None]:
+    """Turn a bucket that stays away into one message."""
+    try:
+        yield
+    except Exception as problem:
+        cause: BaseException | None = problem
+        while cause is not None and not isinstance(cause, Unreachable):
+            cause = cause.__cause__  # Tune raises an error of its own from it
+        if cause is None:
+            raise
+        raise GivenUp(f"{cause}; run the same command again to resume") from problem
+
+
+def _ledger(
+    sweep: SweepConfig, base: TrainConfig, stored: StoredSweep, lease: SweepLease
+) -> Ledger:
+    """Return the ledger as it is where the sweep lives, after writing its settings."""
+    stored.fetch()  # another machine may have had the lease until now
+    write_json(stored.path(SETTINGS), resolved(sweep))  # JSON is YAML
+    write_json(stored.path(BASE), resolved(base))
+    stored.push(SETTINGS, BASE)
+    return Ledger(stored.path(LEDGER), lease, stored.push_ledger)
 
 
 def _refuse(sweep: SweepConfig, wrong: Sequence[str]) -> None:
@@ -92,25 +121,26 @@ def _refuse(sweep: SweepConfig, wrong: Sequence[str]) -> None:
         raise UserError("\n".join(lines))
 
 
-def _refuse_another(sweep: SweepConfig, base: TrainConfig, sweep_dir: Path) -> None:
+def _refuse_another(sweep: SweepConfig, base: TrainConfig, stored: StoredSweep) -> None:
     """Compare with the sweep of this folder, if any, and with its base config."""
-    if not (sweep_dir / SETTINGS).is_file() or not (sweep_dir / BASE).is_file():
+    settings, base_file = stored.path(SETTINGS), stored.path(BASE)
+    if not settings.is_file() or not base_file.is_file():
         return
     try:
-        known = load_settings(SweepConfig, sweep_dir / SETTINGS)
+        known = load_settings(SweepConfig, settings)
     except UserError as problem:
         raise UserError(
             f"{problem}\nexpected the settings of this sweep; restore the file, or delete it where "
             "the command still has them"
         ) from None
     before = changed_settings(known, sweep)
-    before_base = changed_settings(config_of_run(sweep_dir / BASE), base)
+    before_base = changed_settings(config_of_run(base_file), base)
     changed = [key for key, rule in before.items() if rule == "refuse"]
     changed += [f"base: {key}" for key, rule in before_base.items() if rule == "refuse"]
     if changed:
         raise UserError(
-            f"{sweep_dir}: another sweep than the one in this folder: {', '.join(changed)} differ; "
-            "set them back, or choose another sweep_name"
+            f"{stored.place}: another sweep than the one in this folder: {', '.join(changed)} "
+            "differ; set them back, or choose another sweep_name"
         )
 
 
@@ -122,11 +152,13 @@ def _run_trials(
     steps: int,
     lease: SweepLease,
 ) -> None:
-    sweep_dir, ray_dir = sweep.local_dir, sweep.local_dir / "ray"
+    ray_dir = sweep.local_dir / "ray"
     _retry_failed(sweep, ledger)
     decider = Decider(sweep, ledger, steps, slots.gpus)
     if len(ledger.ended()) >= space.number_of_trials(sweep):
-        print(f"{shown(sweep_dir)}: this sweep is finished; raise trials to continue", flush=True)
+        print(
+            f"{sweep.shown_address}: this sweep is finished; raise trials to continue", flush=True
+        )
         return
     shutil.rmtree(ray_dir, ignore_errors=True)
     tune_config = tune.TuneConfig(
@@ -141,7 +173,7 @@ def _run_trials(
         failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
         verbose=0,
     )
-    trial = _trainable(base, sweep_dir, slots, lease)
+    trial = _trainable(base, sweep.trials_address, slots, lease)
     tune.Tuner(trial, tune_config=tune_config, run_config=run_config).fit()
     shutil.rmtree(ray_dir, ignore_errors=True)
     decider.progress.close()
@@ -149,10 +181,12 @@ def _run_trials(
         raise UserError(decider.gave_up)
     if decider.troubles:
         listed = "".join(f"\n  {trouble}" for trouble in decider.troubles)
-        raise GivenUp(f"{shown(sweep_dir)}: trials are left; run the same command again:{listed}")
+        raise GivenUp(
+            f"{sweep.shown_address}: trials are left; run the same command again:{listed}"
+        )
 
 
-def _trainable(base: TrainConfig, sweep_dir: Path, slots: Slots, lease: SweepLease) -> Any:
+def _trainable(base: TrainConfig, trials: str, slots: Slots, lease: SweepLease) -> Any:
     """Return what Tune calls with each suggestion, with the resources that it reserves."""
     resources = {"CPU": DRIVER_CPUS}
     if base.worker_count == 1:
@@ -160,7 +194,7 @@ def _trainable(base: TrainConfig, sweep_dir: Path, slots: Slots, lease: SweepLea
     trial = partial(
         run_trial,
         base=base,
-        folder=sweep_dir / "trials",
+        folder=trials,
         threads=slots.threads,
         on_gpu=slots.gpus > 0,
         started_in=Path.cwd(),
@@ -179,7 +213,7 @@ def _retry_failed(sweep: SweepConfig, ledger: Ledger) -> None:
         print(f"{', '.join(failed)}: failed; retry_failed=true tries again", flush=True)
 
 
-def _finish(
+def _findings(
     sweep: SweepConfig,
     base: TrainConfig,
     data: Data,
@@ -188,23 +222,23 @@ def _finish(
     steps: int,
     command: str,
     lease: SweepLease,
-) -> Summary:
-    """Write sweep.json, best.yaml, the best bundle and sweep.html."""
-    sweep_dir, best = sweep.local_dir, best_of(ledger, sweep.metric)
+) -> Findings:
+    """Export the best trial's bundle, and return all that the report needs."""
+    best = best_of(ledger, sweep.metric)
     if best is None:
         ends = (f"{trial.id}: {trial.status} {trial.reason}" for trial in ledger.trials.values())
-        raise UserError(f"{sweep_dir}: no trial finished: {'; '.join(ends)}")
+        raise UserError(f"{sweep.address}: no trial finished: {'; '.join(ends)}")
     outcome = launch(_as_trained(sweep, base, best, slots), _nothing_left, command, sweep=lease)
-    with replaced_folder(sweep_dir / "bundle") as bundle:
+    with replaced_folder(sweep.local_dir / "bundle") as bundle:
         shutil.copytree(outcome.run_dir / "bundle", bundle, dirs_exist_ok=True)
     name = f"{sweep.sweep_name}-best"
-    alone = space.trial_config(base, best.values, Path(base.storage_path), name)
+    alone = space.trial_config(base, best.values, base.storage_path, name)
     alone = named(alone.model_copy(update={"threads_per_worker": slots.threads}), data)
     configs = {
-        trial.id: resolved(space.trial_config(base, trial.values, sweep_dir / "trials", trial.id))
+        trial.id: resolved(space.trial_config(base, trial.values, sweep.trials_address, trial.id))
         for trial in ledger.trials.values()
     }
-    findings = Findings(
+    return Findings(
         sweep,
         ledger,
         best,
@@ -217,11 +251,10 @@ def _finish(
         outcome.report,
         command,
     )
-    return write_sweep_report(findings, sweep_dir)
 
 
 def _as_trained(sweep: SweepConfig, base: TrainConfig, trial: Trial, slots: Slots) -> TrainConfig:
-    config = space.trial_config(base, trial.values, sweep.local_dir / "trials", trial.id)
+    config = space.trial_config(base, trial.values, sweep.trials_address, trial.id)
     changes = {"threads_per_worker": slots.threads, "skip_preflight": True, "list_samples": False}
     return config.model_copy(update=changes)
 

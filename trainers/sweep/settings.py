@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import pydantic
 
+from ocr.files import shown
+from ocr.mirror import local_folder
 from ocr.settings import PathText, Setting, Settings
 from trainers.config.metrics import Metric
 
@@ -121,8 +123,8 @@ class SweepConfig(Settings):
         "runs",
         min_length=1,
         on_resume="free",
-        description="Folder of runs and sweeps; a relative one lies in LIPI_STORAGE where that is "
-        "set",
+        description="Folder of runs and sweeps, or an s3:// or gs:// address; a relative one lies "
+        "in LIPI_STORAGE where that is set",
     )
     base: PathText = Setting(
         on_resume="refuse", description="Config of every trial, but for the settings of the space"
@@ -226,6 +228,26 @@ class SweepConfig(Settings):
         return self
 
     @property
+    def address(self) -> str:
+        """Where the sweep lives: `storage_path/sweep_name`, a path or an address in a bucket."""
+        return f"{self.storage_path.rstrip('/')}/{self.sweep_name}"
+
+    @property
+    def trials_address(self) -> str:
+        """Where the runs of the trials live, each as `trials_address/ID`."""
+        return f"{self.address}/trials"
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether the sweep lives in a bucket."""
+        return "://" in self.storage_path
+
+    @property
+    def shown_address(self) -> str:
+        """The address as a user at this prompt would write it."""
+        return self.address if self.in_bucket else shown(self.local_dir)
+
+    @property
     def local_dir(self) -> Path:
-        """`storage_path/sweep_name`."""
-        return Path(self.storage_path) / self.sweep_name
+        """The sweep's folder on this machine: `storage_path/sweep_name`, or its copy."""
+        return local_folder(self.address)

@@ -30,9 +30,12 @@ def base_of(sweep: SweepConfig) -> TrainConfig:
 
 
 def trial_config(
-    base: TrainConfig, values: Mapping[str, Value], folder: Path, name: str
+    base: TrainConfig, values: Mapping[str, Value], folder: Path | str, name: str
 ) -> TrainConfig:
-    """Return the base with these values, as the run `name` in `folder`; UserError for misfits."""
+    """Return the base with these values, as the run `name` in `folder`, also an address.
+
+    UserError for misfits.
+    """
     changed = copy.deepcopy(resolved(base))
     for key, value in {**values, "storage_path": str(folder), "run_name": name}.items():
         *parents, last = key.split(".")

@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from ocr.system_errors import is_out_of_memory
 from trainers import on_ray
 from trainers.config import TrainConfig
 from trainers.loop import checkpoint as checkpoints
+from trainers.loop.bucket import RunInBucket
 from trainers.loop.lease import LeaseTrouble, SweepLease
 from trainers.loop.loop import fit
 from trainers.loop.workers import Workers
@@ -29,7 +31,7 @@ from trainers.sweep import space
 def run_trial(
     given: dict[str, Any],
     base: TrainConfig,
-    folder: Path,
+    folder: str,
     threads: int,
     on_gpu: bool,
     started_in: Path,
@@ -47,7 +49,7 @@ def run_trial(
         config = space.trial_config(base, given["values"], folder, given["id"])
         changes = {"threads_per_worker": threads, "skip_preflight": True, "list_samples": False}
         config = config.model_copy(update=changes)
-        _report_again(config.local_run_dir, reporter)
+        _report_again(config, reporter)
         device = "cuda" if on_gpu else "cpu"
         here = partial(_train_here, device=device, reporter=reporter)
         train_only(config, here if config.worker_count == 1 else _train_nested, sweep)
@@ -62,8 +64,11 @@ def run_trial(
         reporter.report_failure(f"out of memory: {first_line(problem)}")
 
 
-def _report_again(run_dir: Path, reporter: "_Reporter") -> None:
+def _report_again(config: TrainConfig, reporter: "_Reporter") -> None:
     """Report the evaluations before a process died: Tune may not have received them."""
+    if bucket := RunInBucket.of(config):
+        bucket.fetch_checkpoints()
+    run_dir = config.local_run_dir
     if run_dir.is_dir():
         for step, result in sorted(checkpoints.evaluations(run_dir).items()):
             reporter.report({**result, "step": step})
@@ -73,8 +78,9 @@ def _train_here(job: Job, data: Data, device: str, reporter: "_Reporter") -> Non
     threads = on_ray.threads_of(job, 1)
     torch.set_num_threads(threads)
     task, context = on_ray.task_and_context(device, job, threads, Workers(), data)
-    reporter.began_at = time.time()
-    fit(job.config, task, context, on_evaluation=lambda result, _: reporter.report(result))
+    reporter.began_at, bucket = time.time(), context.bucket
+    with bucket.logs_pushed() if bucket else nullcontext():
+        fit(job.config, task, context, on_evaluation=lambda result, _: reporter.report(result))
 
 
 def _train_nested(job: Job, _: Data) -> None:

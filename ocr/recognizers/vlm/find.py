@@ -4,6 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ocr.errors import UserError, first_line
+from ocr.mirror import fetched
 from ocr.recognizers.vlm.architectures import architecture_of
 from ocr.recognizers.vlm.base_model import Base
 from ocr.recognizers.vlm.settings import TinyVlmSettings, VlmSettings
@@ -14,8 +15,8 @@ from ocr.recognizers.vlm.tiny import built
 def find_base(settings: VlmSettings | TinyVlmSettings) -> Base:
     """Return the base model that the settings name; UserError where its architecture is unknown.
 
-    That is a folder, a model of the hub, or the tiny model. A model of the hub is downloaded where
-    it is not in the cache; the tiny model is built where it is missing.
+    That is a folder, also in a bucket, a model of the hub, or the tiny model. A model of the hub is
+    downloaded where it is not in the cache; the tiny model is built where it is missing.
     """
     if isinstance(settings, TinyVlmSettings):
         return Base(built(settings), f"tiny_vlm {settings.architecture}")
@@ -26,9 +27,9 @@ def find_base(settings: VlmSettings | TinyVlmSettings) -> Base:
 
 def _named(settings: VlmSettings) -> Base:
     name, inside = settings.name_or_path, settings.subfolder or ""
-    repository = Path(name).expanduser()
+    repository = fetched(name).expanduser()
     if not repository.is_dir():
-        if repository.is_absolute() or name.count("/") != 1:
+        if repository.is_absolute() or "://" in name or name.count("/") != 1:
             raise UserError(
                 f"model.name_or_path: {name}: no such folder, nor a name of the hub (OWNER/NAME)"
             )

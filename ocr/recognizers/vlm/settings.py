@@ -95,8 +95,8 @@ class VlmSettings(BaseModelSettings):
         min_length=1,
         on_resume="refuse",
         description=(
-            "Name on the hub, such as Qwen/Qwen2.5-VL-3B-Instruct, or local folder; known "
-            f"architectures: {', '.join(ARCHITECTURES)}"
+            "Name on the hub, such as Qwen/Qwen2.5-VL-3B-Instruct, or folder, also in a bucket; "
+            f"known architectures: {', '.join(ARCHITECTURES)}"
         ),
     )
     revision: str | None = Setting(

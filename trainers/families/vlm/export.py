@@ -15,26 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ocr.bundle import Bundle, write_bundle
+from ocr.bundle import DESCRIPTION, MANIFEST, Bundle, write_bundle
 from ocr.evaluation import Evaluation, evaluate
 from ocr.recognizers.ctc.calibration import Reliability, reliability
 from ocr.recognizers.factory import load
 from ocr.recognizers.vlm.adapter import adapted, adapter_files, fill
 from ocr.recognizers.vlm.base_model import DTYPES
 from ocr.recognizers.vlm.reading import VlmRecognizer
-from ocr.recognizers.vlm.vllm_engine import VLLM
+from ocr.retraining import FIRST
 from ocr.settings import resolved
 from trainers.families.export_gate import (
     Exported,
     require_agreement,
     require_like_confidences,
-    require_like_texts,
     require_no_worse,
     require_same_tensors,
 )
 from trainers.families.model_card import MODEL_CARD, card_text
 from trainers.families.vlm.task import VlmTask
-from trainers.families.vlm.vllm_reading import read_by_vllm, require_python
+from trainers.families.vlm.vllm_reading import readings_of_vllm, require_python
 
 SHARD_SIZE = "5GB"
 _NOT_OF_THE_MODEL = (
@@ -42,6 +41,7 @@ _NOT_OF_THE_MODEL = (
     "generation_config.json",
     "README.md",
     "model.safetensors.index.json",
+    *(DESCRIPTION, MANIFEST, FIRST),  # of a merged model that is the base
 )
 
 
@@ -82,6 +82,7 @@ def export_merged(task: VlmTask, path: Path, card: Mapping[str, Any]) -> Exporte
         "load_in_4bit": False,
         "load_in_8bit": False,
         "merged": True,
+        "lora": task.config.lora.model_dump(mode="json", exclude_none=True),  # to go on with
         "base_sha256": task.base.sha256,
     }
     require_python(task.config.export.vllm)
@@ -209,7 +210,7 @@ def _through_the_gate(
         readings = {
             "torch": read,
             **_quantised_readings(task, unchecked),
-            **_read_by_vllm(task, unchecked, read),
+            **readings_of_vllm(task, unchecked, read),
         }
         served = readings[task.config.export.quantization or "torch"]
         rates = {backend: each.counts.cer for backend, each in readings.items()}
@@ -242,20 +243,6 @@ def _quantised_readings(task: VlmTask, bundle: Bundle) -> dict[str, Evaluation]:
         return {}
     recognizer = load(bundle.path, wanted, str(task.device))
     return {wanted: evaluate(recognizer, task.validation_data, task.read_indices)}
-
-
-def _read_by_vllm(task: VlmTask, bundle: Bundle, expected: Evaluation) -> dict[str, Evaluation]:
-    """Return what vLLM reads where `export.vllm` names its Python; GateFailed where it differs."""
-    settings = task.config.export
-    if not settings.vllm:
-        return {}
-    read = read_by_vllm(
-        settings.vllm, bundle.path, task.validation_data, task.read_indices, str(task.device)
-    )
-    require_like_texts(VLLM, read, expected, settings.max_text_difference)
-    require_agreement(VLLM, read, expected, settings.max_cer_difference)
-    require_like_confidences(VLLM, read, expected, settings.max_confidence_difference)
-    return {VLLM: read}
 
 
 def _figures(task: VlmTask, served: Evaluation) -> dict[str, Any]:

@@ -14,12 +14,19 @@ from pathlib import Path
 
 import torch
 
+from ocr.bundle import Bundle
 from ocr.dataset.read import Dataset
 from ocr.errors import UserError, last_line
 from ocr.evaluation import Evaluation, Line, evaluate
 from ocr.files import read_json
 from ocr.recognizers.factory import load
 from ocr.recognizers.vlm.vllm_engine import VLLM
+from trainers.families.export_gate import (
+    require_agreement,
+    require_like_confidences,
+    require_like_texts,
+)
+from trainers.families.vlm.task import VlmTask
 
 
 def require_python(python: str | None) -> None:
@@ -29,6 +36,20 @@ def require_python(python: str | None) -> None:
             f"export.vllm: {python}: expected the Python of an environment that has vLLM; make "
             "one with `make vllm`, which is .venv-vllm/bin/python"
         )
+
+
+def readings_of_vllm(task: VlmTask, bundle: Bundle, expected: Evaluation) -> dict[str, Evaluation]:
+    """Return what vLLM reads where `export.vllm` names its Python; GateFailed where it differs."""
+    settings = task.config.export
+    if not settings.vllm:
+        return {}
+    read = read_by_vllm(
+        settings.vllm, bundle.path, task.validation_data, task.read_indices, str(task.device)
+    )
+    require_like_texts(VLLM, read, expected, settings.max_text_difference)
+    require_agreement(VLLM, read, expected, settings.max_cer_difference)
+    require_like_confidences(VLLM, read, expected, settings.max_confidence_difference)
+    return {VLLM: read}
 
 
 def read_by_vllm(
