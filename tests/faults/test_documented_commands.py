@@ -31,6 +31,7 @@ ELSEWHERE = {  # a word of the command → why it is not run here
     "configs/odia.yaml": "needs a GPU and the hub",
     "format=gguf": "needs a checkout of llama.cpp",
     "format=hub": "needs the hub",
+    ".venv-vllm": "the environment that `make vllm` makes; tests/vllm has them",
     "configs/new_script.yaml": "fifteen minutes; its figure is in results.md",
     "runs/kannada/bundle": "made by the command before it",
     "report_to=tensorboard": "the run is there already; tests/trainers/test_trackers.py has it",
