@@ -58,7 +58,7 @@ GRAMMAR |= {"label_studio_url", "name", "sha256"}
 PATHS = {
     *("path", "images", "texts", "fonts", "dictionary", "character_dict_path", "output"),
     *("storage_path", "train", "validation", "replay", "init_from", "resume_from", "llama_cpp"),
-    *("base", "base_data", "name_or_path", "bundle", "corrections"),
+    *("base", "base_data", "name_or_path", "bundle", "corrections", "vllm"),
 }
 
 

@@ -50,6 +50,7 @@ def test_each_answers_with_its_own_model_from_the_first_request_on(pair: list[Ru
     assert min(answered.values()) >= 100
 
 
+@pytest.mark.long
 def test_their_ports_are_disjoint(pair: list[Running]) -> None:
     ports = [
         {

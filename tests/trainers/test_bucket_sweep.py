@@ -52,6 +52,7 @@ def written(folder: Path, **changes: Any) -> Path:
     return file
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_another_machine_ends_a_sweep_whose_driver_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
