@@ -138,7 +138,7 @@ def difference(name: str, quiet: Run, run: Run, steps: int) -> str:
         ledger = [line["step"] for line in read_records(run.run_dir / "samples.jsonl").lines]
         assert ledger == list(range(1, steps + 1)), "the ledger of samples has a gap or a double"
     else:
-        states = [torch.load(each.run_dir / "final.pt") for each in (quiet, run)]
+        states = [torch.load(each.run_dir / "final.pt", weights_only=True) for each in (quiet, run)]
     theirs, ours = states
     if all(torch.equal(ours[key], theirs[key]) for key in theirs):
         return "yes"

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from ocr.errors import GivenUp, Terminated, UserError
+from ocr.errors import GivenUp, Terminated, UserError, first_line
 from ocr.files import read_json
 from ocr.retraining import RetrainConfig
 from ocr.settings import Settings, load_settings, read_yaml
 from ocr.settings_reference import as_text
 from ocr.sources.settings import SourceSettings
 from ocr.storage import storage_path
-from ocr.system_errors import mistake_of
+from ocr.system_errors import is_out_of_memory, mistake_of
 from ocr.this_machine import past_proxies
 from serve.config import ServeConfig
 from trainers.config import TrainConfig
@@ -55,8 +55,11 @@ def run(
     except GivenUp as end:
         print(f"error: {end}", file=sys.stderr)
         status = 1
-    except OSError as problem:
+    except Exception as problem:
         message = mistake_of(problem, None, "name another path")
+        if is_out_of_memory(problem):
+            what_to_do = "end other programs, read less at once, or take a larger machine"
+            message = UserError(f"out of memory ({first_line(problem)}); {what_to_do}")
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)

@@ -27,7 +27,10 @@ _POLL_S = 0.5
 def finish(job: Job, command: str) -> None:
     """Export, read and report, by `at_a_worker`. Results are files of the run."""
     log = job.run_dir / "ray" / f"finish_{job.attempt:04d}.log"
-    at_a_worker(job.config, "export and report", log, _finish_there, job, command)
+    config = job.config
+    if not config.threads_asked:  # then the checkpoint's, as in training
+        config = config.model_copy(update={"threads_per_worker": job.threads_per_worker})
+    at_a_worker(config, "export and report", log, _finish_there, job, command)
 
 
 def _finish_there(job: Job, command: str) -> None:

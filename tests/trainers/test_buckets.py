@@ -21,7 +21,7 @@ def test_each_value_is_summed_once(tmp_path: Path, head: int, most_bytes: int) -
     arguments = (tmp_path, head, most_bytes)
     torch.multiprocessing.spawn(_sums, arguments, nprocs=WORLD)
     for rank in range(WORLD):
-        ours, whole = torch.load(tmp_path / f"{rank}.pt")
+        ours, whole = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert torch.allclose(ours, whole, rtol=1e-15, atol=0)
 
 
