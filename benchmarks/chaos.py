@@ -149,10 +149,9 @@ def killed(run: Run, kills: int, chance: random.Random) -> tuple[Told, float]:
             print(f"the run was over after {number} kills", flush=True)
             break
         time.sleep(chance.uniform(0, _LONGEST_S))
-        before = len(run.steps())
-        if not kill(run, kind):
-            continue
-        struck = time.monotonic()
+        if not until(run, lambda kind=kind: kill(run, kind)):  # between two lives there is none
+            break
+        before, struck = len(run.steps()), time.monotonic()
         if until(run, lambda before=before: len(run.steps()) > before):
             told.kinds[kind] += 1
             told.waits.setdefault(kind, []).append(time.monotonic() - struck)

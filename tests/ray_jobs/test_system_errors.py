@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from ocr.errors import UserError
 from ocr.images import encode_image
 from ocr.system_errors import is_full_disk, is_out_of_memory, mistake_of, reported
+from ray_jobs.command import run
 from tests.support.commands import assert_refused, call
 from trainers.loop.checkpoint import Snapshot, again, write_checkpoint
 from trainers.loop.lease import Writer
@@ -151,6 +152,19 @@ def test_memory_that_ran_out_is_recognised() -> None:
         assert not is_full_disk(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"))
     assert not is_out_of_memory(RuntimeError("killed by SIGKILL by OOM killer or by ray stop"))
+
+
+def test_memory_that_runs_out_in_any_command_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def asks(_: object) -> int:
+        return torch.empty(2**46).ndim
+
+    monkeypatch.setattr("sys.argv", ["read.py"])
+    with pytest.raises(SystemExit) as end:
+        run(asks, None)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: out of memory (")
 
 
 def test_an_error_that_names_no_path_of_the_users_stays_as_it_is() -> None:
