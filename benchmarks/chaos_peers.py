@@ -5,7 +5,7 @@
 `guide` is Ray's TorchTrainer with FailureConfig as Ray's guide shows it, `elastic` the same with
 one to two workers, `trainer` Hugging Face's Trainer with Ray's callback (`peers/loops.py`).
 All have the network, the images, the steps between two checkpoints and the random moments in
-common. Each is also left in peace once, and the final weights are compared. The step whose samples
+common. Each is also left in peace twice, and the final weights are compared. The step whose samples
 count is the last one of its number: it led to the weights. A human action is a command typed again.
 """
 
@@ -74,7 +74,9 @@ def main() -> None:
     os.environ["PYTHONPATH"] = str(PROJECT)  # of Ray's workers too
     print("| loop | kills | minutes in peace | with kills | steps taken again | ", end="")
     print(
-        "samples lost, doubled | weights equal | human actions |\n|---|" + "---:|" * 5 + "---|---:|"
+        "samples lost, doubled | two in peace equal | weights equal | human actions |\n|---|"
+        + "---:|" * 5
+        + "---|---|---:|"
     )
     for name in asked.loops:
         with tempfile.TemporaryDirectory(prefix="lipi-chaos-") as folder:
@@ -85,8 +87,11 @@ def main() -> None:
 def row(name: str, folder: Path, kills: int, seed: int) -> str:
     """Train in peace, train with kills, and compare."""
     steps = EPOCH_STEPS * (8 + STEPS_A_KILL * kills // EPOCH_STEPS)
-    quiet, run = (run_of(name, folder / each, steps) for each in ("quiet", "killed"))
+    quiet, again_quiet, run = (
+        run_of(name, folder / each, steps) for each in ("quiet", "again", "killed")
+    )
     peace = undisturbed(quiet)
+    undisturbed(again_quiet)
     with contextlib.redirect_stdout(sys.stderr):
         told, seconds = killed(run, kills, random.Random(seed))
     taken = run.steps()
@@ -94,7 +99,8 @@ def row(name: str, folder: Path, kills: int, seed: int) -> str:
     lost, doubled = (0, 0) if name == "lipi" else samples(run.run_dir, steps)
     return (
         f"| {LOOPS[name]} | {sum(told.kinds.values())} | {peace / 60:.1f} | {seconds / 60:.1f} | "
-        f"{again:,} | {lost:,}, {doubled:,} | {difference(name, quiet, run, steps)} | "
+        f"{again:,} | {lost:,}, {doubled:,} | {difference(name, quiet, again_quiet, steps)} | "
+        f"{difference(name, quiet, run, steps)} | "
         f"{run.starts - 1} |"
     )
 

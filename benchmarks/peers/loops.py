@@ -9,6 +9,8 @@ Every worker writes the samples of each step to FOLDER/steps-<rank>.jsonl, the f
 weights to FOLDER/final.pt. benchmarks/chaos.py kills it.
 """
 
+from __future__ import annotations  # Ray sends these functions without what annotations name
+
 import json
 import sys
 import tempfile
