@@ -41,7 +41,7 @@ class Lines(nn.Module):
         super().__init__()
         data = {"max_train_samples": BATCH * EPOCH_STEPS}
         self.task = tiny_task(tiny_config(folder, data=data))
-        self.network = self.task.network
+        self.network = self.task.network.to(memory_format=torch.contiguous_format)  # as HF saves
         self.count = len(self.task.usable.train)
 
     def forward(self, samples: Tensor) -> dict[str, Tensor]:
