@@ -4,7 +4,6 @@ Everything is written into the folder or the copy, and then uploaded. The bucket
 machine that begins, or begins again, takes what is there.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ocr.bundle import MANIFEST
@@ -42,7 +41,6 @@ class StoredSweep:
         if self._mirror:
             self._mirror.push_folder("bundle", MANIFEST)
 
-    @property
-    def push_ledger(self) -> Callable[[], None]:
-        """What uploads the ledger after each of its lines."""
-        return lambda: self.push(LEDGER)
+    def push_ledger(self) -> None:
+        """Upload the ledger as it is now; it calls this after each of its lines."""
+        self.push(LEDGER)
