@@ -56,10 +56,7 @@ def run(
         print(f"error: {end}", file=sys.stderr)
         status = 1
     except Exception as problem:
-        message = mistake_of(problem, None, "name another path")
-        if is_out_of_memory(problem):
-            what_to_do = "end other programs, read less at once, or take a larger machine"
-            message = UserError(f"out of memory ({first_line(problem)}); {what_to_do}")
+        message = _fault_of_the_system(problem)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
@@ -70,6 +67,14 @@ def run(
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     sys.exit(status or 0)
+
+
+def _fault_of_the_system(problem: Exception) -> UserError | None:
+    """Return the message for a path or a memory that fails; None for any other error."""
+    if is_out_of_memory(problem):
+        what_to_do = "end other programs, read less at once, or take a larger machine"
+        return UserError(f"out of memory ({first_line(problem)}); {what_to_do}")
+    return mistake_of(problem, None, "name another path")
 
 
 def _parser(
