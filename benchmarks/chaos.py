@@ -4,10 +4,11 @@
 
 A run of two workers is left in peace first. Then the same run is trained again while this command
 kills, at random moments, a worker, the driver, Ray's controller of the run, the raylet, or all of
-them at once, as a machine's end does; with a bucket also in the middle of uploads, since these
-never stop. Whenever the driver is gone, the same command starts it again. A kill comes only after
-the run has saved a checkpoint since the last one. At the end the weights, the log and the ledger of
-samples are compared with those of the run left in peace.
+them at once, as a machine's end does, or freezes all of them for some seconds (SIGSTOP); with a
+bucket also in the middle of uploads, since these never stop. Whenever the driver is gone, the same
+command starts it again. A kill comes only after the run has saved a checkpoint since the last one.
+At the end the weights, the log and the ledger of samples are compared with those of the run left in
+peace.
 """
 
 import argparse
@@ -43,8 +44,10 @@ KINDS = {  # → words of the command lines of those that are killed
     "controller": ("TrainController",),
     "raylet": ("raylet/raylet",),
     "machine": ("",),
+    "frozen": ("",),
 }
-_LONGEST_S = 8.0  # of training between a checkpoint and the next kill
+_STEPS = 45  # of training from one kill to the next, about
+_FROZEN_S = 15.0  # at most
 
 
 @dataclass
@@ -118,7 +121,7 @@ def main() -> None:
         if asked.storage == "bucket":
             held.enter_context(bucket_server())
             address = "s3://lipi/runs"
-        steps = 80 + 45 * asked.kills
+        steps = 80 + _STEPS * asked.kills
         words = ["ray_jobs/train.py", *TRAIN, f"train.max_steps={steps}"]
         golden = folder / "golden" / "chaos"
         peace = undisturbed(Run([*words, f"storage_path={golden.parent}"], golden))
@@ -148,7 +151,9 @@ def killed(run: Run, kills: int, chance: random.Random) -> tuple[Told, float]:
         if not until(run, lambda saved=saved: run.saved() > saved):
             print(f"the run was over after {number} kills", flush=True)
             break
-        time.sleep(chance.uniform(0, _LONGEST_S))
+        at = len(run.steps()) + chance.randrange(_STEPS)
+        until(run, lambda at=at: len(run.steps()) >= at)
+        time.sleep(chance.random())
         if not until(run, lambda kind=kind: kill(run, kind)):  # between two lives there is none
             break
         before, struck = len(run.steps()), time.monotonic()
@@ -170,7 +175,7 @@ def until(run: Run, is_so: Callable[[], bool]) -> bool:
 
 
 def kill(run: Run, kind: str) -> bool:
-    """Kill processes of a kind at once; return whether there were some."""
+    """Kill or freeze processes of a kind at once; return whether there were some."""
     found = [
         process
         for process in run.processes()
@@ -182,7 +187,12 @@ def kill(run: Run, kind: str) -> bool:
         found = found[:1]
     for process in found:
         with contextlib.suppress(psutil.Error):
-            process.kill()
+            process.suspend() if kind == "frozen" else process.kill()
+    if kind == "frozen":
+        time.sleep(random.SystemRandom().uniform(0, _FROZEN_S))
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.resume()
     if kind in ("driver", "machine") and run.driver:
         run.driver.wait()
     return bool(found)
