@@ -19,10 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -94,17 +96,25 @@ class Run:
 
 @dataclass
 class Told:
-    """What came of the kills."""
+    """The kills: what, and when (seconds of the day's clock)."""
 
-    kinds: Counter[str] = field(default_factory=Counter)
-    waits: dict[str, list[float]] = field(default_factory=dict)
+    strikes: list[tuple[str, float]] = field(default_factory=list)
 
-    def table(self) -> Iterator[str]:
-        """Yield a line a kind: kills, and the seconds from a kill to the next step."""
-        yield f"{'killed':<12}{'kills':>6}{'median s to the next step':>28}{'longest':>9}"
-        for kind, count in self.kinds.most_common():
-            waits = sorted(self.waits[kind])
-            yield f"{kind:<12}{count:>6}{waits[len(waits) // 2]:>28.1f}{waits[-1]:>9.1f}"
+    def table(self, taken: list[float]) -> Iterator[str]:
+        """Yield a line a kind: kills, and the longest pause between two steps that came of one.
+
+        `taken` has the time of each step. Those whom nobody killed go on for a step or two, so the
+        pause does not begin with the kill.
+        """
+        waits = defaultdict[str, list[float]](list)
+        ends = [moment for _, moment in self.strikes[1:]] + [float("inf")]
+        for (kind, moment), end in zip(self.strikes, ends, strict=True):
+            before = [step for step in taken if step <= moment][-1:]
+            times = before + [step for step in taken if moment < step < end]
+            waits[kind].append(max((after - step for step, after in pairwise(times)), default=0.0))
+        yield f"{'killed':<12}{'kills':>6}{'median s without a step':>26}{'longest':>9}"
+        for kind, found in sorted(waits.items(), key=lambda each: -len(each[1])):
+            yield f"{kind:<12}{len(found):>6}{median(found):>26.1f}{max(found):>9.1f}"
 
 
 def main() -> None:
@@ -156,11 +166,8 @@ def killed(run: Run, kills: int, chance: random.Random) -> tuple[Told, float]:
         time.sleep(chance.random())
         if not until(run, lambda kind=kind: kill(run, kind)):  # between two lives there is none
             break
-        before, struck = len(run.steps()), time.monotonic()
-        if until(run, lambda before=before: len(run.steps()) > before):
-            told.kinds[kind] += 1
-            told.waits.setdefault(kind, []).append(time.monotonic() - struck)
-            print(f"{number + 1}: {kind}, step {run.steps()[-1]['step']}", flush=True)
+        told.strikes.append((kind, time.time()))
+        print(f"{number + 1}: {kind}, step {run.steps()[-1]['step']}", flush=True)
     until(run, lambda: False)
     return told, time.monotonic() - began
 
@@ -215,10 +222,10 @@ def report(
         assert (run_dir / log).read_text() == (golden / log).read_text(), f"{log} differs"
     ledger = [line["step"] for line in read_records(run_dir / "samples.jsonl").lines]
     assert ledger == list(range(1, steps + 1))
-    taken = [line["step"] for line in run.steps()]
-    again = len(taken) - len(set(taken))
-    kills = sum(told.kinds.values())
-    for line in told.table():
+    taken = run.steps()
+    again = len(taken) - len({line["step"] for line in taken})
+    kills = len(told.strikes)
+    for line in told.table([line["time"] for line in taken]):
         print(line)
     print(
         f"{kills} kills, {run.starts - 1} of them ended the driver: {steps:,} steps, "

@@ -98,7 +98,7 @@ def row(name: str, folder: Path, kills: int, seed: int) -> str:
     again = len(taken) - len({line["step"] for line in taken})
     lost, doubled = (0, 0) if name == "lipi" else samples(run.run_dir, steps)
     return (
-        f"| {LOOPS[name]} | {sum(told.kinds.values())} | {peace / 60:.1f} | {seconds / 60:.1f} | "
+        f"| {LOOPS[name]} | {len(told.strikes)} | {peace / 60:.1f} | {seconds / 60:.1f} | "
         f"{again:,} | {lost:,}, {doubled:,} | {difference(name, quiet, again_quiet, steps)} | "
         f"{difference(name, quiet, run, steps)} | "
         f"{run.starts - 1} |"
