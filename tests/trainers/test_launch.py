@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -319,7 +320,7 @@ def test_one_poisoned_sample_is_named_and_no_weight_changed(
 ) -> None:
     config = tiny_config(tmp_path, train={"save_steps": 1, "save_total_limit": 40})
     task = tiny_task(config)
-    poisoned = task.train_ids[Plan(task.widths, 12, 5, 42).step(5)[0][0]]
+    poisoned = task.train_ids[Plan(np.array(task.widths), 12, 5, 42).step(5)[0][0]]
     make = task.batch
 
     def batch(turn: Any, epoch: int) -> Any:
@@ -346,7 +347,7 @@ def test_the_engines_steps_are_torchs_own(tmp_path: Path) -> None:
     )
     task, plain = tiny_task(config), tiny_task(config)
     fit(config, task, tiny_context(config))
-    plan = Plan(plain.widths, 12, 12, 42)
+    plan = Plan(np.array(plain.widths), 12, 12, 42)
     parameters = list(plain.network.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": 0.01},

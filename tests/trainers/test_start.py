@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -110,7 +111,7 @@ def test_fewer_samples_than_needed_are_refused(base: Path, tmp_path: Path) -> No
 
 
 def test_replay_brings_other_samples_in_every_pass() -> None:
-    plan = Plan((40,) * 130, 10, 5, 1, replay_pool=100, replay_per_epoch=30)
+    plan = Plan(np.full(130, 40), 10, 5, 1, replay_pool=100, replay_per_epoch=30)
     passes = [
         {index for step in range(6) for batch in plan.step(6 * epoch + step) for index in batch}
         for epoch in range(4)

@@ -19,11 +19,14 @@ BatchT = TypeVar("BatchT")
 StepIndices = tuple[tuple[int, ...], ...]  # sample indices of each micro-batch of a step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """The order of a run's samples: `step(n)` gives the micro-batches of step n, from 0."""
+    """The order of a run's samples: `step(n)` gives the micro-batches of step n, from 0.
 
-    widths: tuple[int, ...]
+    It takes 8 bytes a sample, however many there are: `python benchmarks/order.py`.
+    """
+
+    widths: NDArray[np.int32]
     global_batch_size: int
     micro_batch_size: int
     seed: int
@@ -40,13 +43,14 @@ class Plan:
         """The number of optimizer steps in one epoch; the last may be smaller, never dropped."""
         return -(-self.samples_per_epoch // self.global_batch_size)
 
-    def members(self, epoch: int) -> NDArray[np.int64]:
+    def members(self, epoch: int) -> NDArray[np.int32]:
         """Return the samples of an epoch, not yet in order."""
         always = len(self.widths) - self.replay_pool
+        numbers = np.arange(len(self.widths), dtype=np.int32)
         if not self.replay_pool:
-            return np.arange(always)
-        order = generator(self.seed, "replay", epoch).permutation(self.replay_pool)
-        return np.concatenate([np.arange(always), always + order[: self.replay_per_epoch]])
+            return numbers
+        order = generator(self.seed, "replay", epoch).permutation(numbers[always:])
+        return np.concatenate([numbers[:always], order[: self.replay_per_epoch]])
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch that the step belongs to, from 0."""
@@ -54,28 +58,31 @@ class Plan:
 
     def step(self, step: int) -> StepIndices:
         """Return the micro-batches of the step, each a tuple of training sample indices."""
-        return _epoch(self, self.epoch_of(step))[step % self.steps_per_epoch]
+        shuffled, batches = _epoch(self, self.epoch_of(step))
+        size = self.global_batch_size
+        window, place = divmod(int(batches[step % self.steps_per_epoch]), SHUFFLE_WINDOW_BATCHES)
+        members = shuffled[window * size * SHUFFLE_WINDOW_BATCHES :][
+            : size * SHUFFLE_WINDOW_BATCHES
+        ]
+        by_width = members[np.argsort(self.widths[members], kind="stable")]
+        return _cut(by_width[place * size : (place + 1) * size].tolist(), self.micro_batch_size)
 
 
 @lru_cache(maxsize=2)
-def _epoch(plan: Plan, epoch: int) -> tuple[StepIndices, ...]:
-    """Return all steps of an epoch.
+def _epoch(plan: Plan, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the samples of an epoch, shuffled, and the order of the batches that are cut of them.
 
-    Samples are shuffled, sorted by width inside random windows and cut into batches; full batches
-    are then shuffled. A short batch ends the epoch.
+    A window of some batches is sorted by width before it is cut, so samples of a batch are alike.
+    A short batch ends the epoch.
     """
-    random, size = generator(plan.seed, "order", epoch), plan.global_batch_size
-    order = random.permutation(plan.members(epoch))
-    widths = np.asarray(plan.widths)
-    window = size * SHUFFLE_WINDOW_BATCHES
-    batches: list[NDArray[np.int64]] = []
-    for start in range(0, len(order), window):
-        members = order[start : start + window]
-        members = members[np.argsort(widths[members], kind="stable")]
-        batches += [members[i : i + size] for i in range(0, len(members), size)]
+    random = generator(plan.seed, "order", epoch)
+    shuffled = random.permutation(plan.members(epoch))
+    batches = np.arange(plan.steps_per_epoch, dtype=np.int32)
     random.shuffle(batches)
-    batches.sort(key=lambda batch: len(batch) < size)  # stable
-    return tuple(_cut(batch.tolist(), plan.micro_batch_size) for batch in batches)
+    if len(shuffled) % plan.global_batch_size:
+        short = batches == len(batches) - 1
+        batches = np.concatenate([batches[~short], batches[short]])
+    return shuffled, batches
 
 
 def _cut(batch: list[int], size: int) -> StepIndices:

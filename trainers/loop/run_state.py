@@ -1,9 +1,12 @@
 """The state of a run: context, plan and length, best step, and how exactly it resumed."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ocr.errors import UserError
 from ocr.files import read_object
@@ -80,12 +83,17 @@ class TrainState:
         return self
 
 
-def plan_of(config: TrainConfig, widths: tuple[int, ...], replayed: int = 0) -> Plan:
+def plan_of(config: TrainConfig, widths: Sequence[int], replayed: int = 0) -> Plan:
     """Return the order of the run's samples, of which the last `replayed` are the replay pool."""
     train = config.train
     per_epoch = min(replayed, round(config.data.replay_ratio * (len(widths) - replayed)))
     return Plan(
-        widths, train.global_batch_size, train.micro_batch_size, train.seed, replayed, per_epoch
+        np.asarray(widths, np.int32),
+        train.global_batch_size,
+        train.micro_batch_size,
+        train.seed,
+        replayed,
+        per_epoch,
     )
 
 
