@@ -69,7 +69,6 @@ benchmarks: setup
 # a hundred kills over one run, in a folder and in a bucket; not timed yet
 chaos: setup
 	$(BIN)/python benchmarks/chaos.py
-	$(BIN)/python benchmarks/chaos.py --storage bucket
 
 # docs/pictures/, of what they show
 pictures: setup

@@ -1,6 +1,6 @@
 """A hundred kills over one training run: what is lost, what is done twice, how long it takes.
 
-  python benchmarks/chaos.py [--kills 100] [--storage folder|bucket] [--seed 1]
+  python benchmarks/chaos.py [--kills 100] [--storage folder bucket] [--seed 1]
 
 A run of two workers is left in peace first. Then the same run is trained again while this command
 kills, at random moments, a worker, the driver, Ray's controller of the run, the raylet, or all of
@@ -48,7 +48,8 @@ KINDS = {  # → words of the command lines of those that are killed
     "machine": ("",),
     "frozen": ("",),
 }
-_STEPS = 45  # of training from one kill to the next, about
+_STEPS = 110  # of training for each kill: those between two, and those until a loss is noticed
+_BETWEEN = 45  # at most, from a checkpoint to the next kill
 _FROZEN_S = 15.0  # at most
 
 
@@ -121,25 +122,29 @@ def main() -> None:
     """Print the table, and what was compared."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--storage", choices=["folder", "bucket"], default="folder")
+    parser.add_argument(
+        "--storage", nargs="+", choices=["folder", "bucket"], default=["folder", "bucket"]
+    )
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     with contextlib.ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="lipi-chaos-")))
         os.environ["LIPI_CACHE"] = str(folder / "cache")
-        address = str(folder / "runs")
-        if asked.storage == "bucket":
-            held.enter_context(bucket_server())
-            address = "s3://lipi/runs"
         steps = 80 + _STEPS * asked.kills
         words = ["ray_jobs/train.py", *TRAIN, f"train.max_steps={steps}"]
         golden = folder / "golden" / "chaos"
         peace = undisturbed(Run([*words, f"storage_path={golden.parent}"], golden))
-        where = f"{address}/chaos"
-        live = copy_of(where) if "://" in where else Path(where)
-        run = Run([*words, f"storage_path={address}"], live)
-        told, seconds = killed(run, asked.kills, random.Random(asked.seed))
-        report(run, fetched(where), golden, steps, told, peace, seconds)
+        for storage in asked.storage:
+            address = str(folder / "runs")
+            if storage == "bucket":
+                held.enter_context(bucket_server())
+                address = "s3://lipi/runs"
+            where = f"{address}/chaos"
+            live = copy_of(where) if "://" in where else Path(where)
+            run = Run([*words, f"storage_path={address}"], live)
+            told, seconds = killed(run, asked.kills, random.Random(asked.seed))
+            print(f"in a {storage}:")
+            report(run, fetched(where), golden, steps, told, peace, seconds)
 
 
 def undisturbed(run: Run) -> float:
@@ -161,7 +166,7 @@ def killed(run: Run, kills: int, chance: random.Random) -> tuple[Told, float]:
         if not until(run, lambda saved=saved: run.saved() > saved):
             print(f"the run was over after {number} kills", flush=True)
             break
-        at = len(run.steps()) + chance.randrange(_STEPS)
+        at = len(run.steps()) + chance.randrange(_BETWEEN)
         until(run, lambda at=at: len(run.steps()) >= at)
         time.sleep(chance.random())
         if not until(run, lambda kind=kind: kill(run, kind)):  # between two lives there is none
