@@ -62,7 +62,7 @@ def lines() -> None:
     for number, line in enumerate(read.lines):
         draw.polygon([tuple(point) for point in line.polygon], outline=COLOURS[number % 2], width=2)
     image.thumbnail((1000, 900))
-    image.save(TARGET / "lines.png", optimize=True)
+    image.quantize(64).save(TARGET / "lines.png", optimize=True)
 
 
 def report() -> None:

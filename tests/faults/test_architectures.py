@@ -105,7 +105,7 @@ def test_merged_weights_and_a_4_bit_base_go_through_the_gate(
     assert merged.backends["torch"] == merged.card["live_cer"]
     export_run(run_dir, ["export.quantization=nf4", f"output={tmp_path / 'nf4'}"])
     assert set(open_bundle(tmp_path / "nf4").backends) == {"torch", "nf4"}
-    assert load(tmp_path / "merged").read(str(PROJECT / "docs" / "pages.jpg")).confidence > 0
+    assert load(tmp_path / "merged").read(f"{PROJECT}/docs/pictures/lines.png").confidence > 0
 
 
 def test_words_are_learnt_and_every_export_reads_what_the_network_reads(
