@@ -1,8 +1,10 @@
-"""Lines per CPU hour of read.py: one process, workers, Tesseract; and memory over time.
+"""Files per CPU hour of read.py: one process, workers, Tesseract; and memory over time.
 
-python benchmarks/bulk.py 20000 workers=2      # words of the embedded data set, each many times
+python benchmarks/bulk.py 20000 workers=2          # words of the embedded data set, each many times
+python benchmarks/bulk.py 200 workers=2 --pages    # A4 pages of running Odia at 200 dpi, rendered
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -14,12 +16,16 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import tesseract
-from ocr.dataset.read import Dataset
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
 
-PROJECT = Path(__file__).parent.parent
+from benchmarks import tesseract  # noqa: E402
+from ocr.dataset.read import Dataset  # noqa: E402
+from ocr.images import encode_image  # noqa: E402
+from tests.support.rendered_pages import rendered_page  # noqa: E402
+
 _PARTS = ("command", "readers", "Ray")
-_EVERY_S, _OF_TESSERACT, _MIB = 1.0, 1000, 2**20
+_EVERY_S, _MIB = 1.0, 2**20
 
 
 @dataclass
@@ -55,7 +61,7 @@ def _part(process: psutil.Process) -> str:
     return "readers" if "MapWorker" in " ".join(process.cmdline()) else "Ray"
 
 
-def measure(name: str, folder: Path, count: int, *words: str) -> None:
+def measure(name: str, folder: Path, count: int, what: str, *words: str) -> None:
     """Read the folder, each process with one thread, and print a row."""
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, "ray_jobs/read.py", "odia", str(folder), f"output={output}"]
@@ -72,8 +78,8 @@ def measure(name: str, folder: Path, count: int, *words: str) -> None:
         thread.join()
     cpu, mib = sum(watched.cpu.values()), watched.mib
     print(
-        f"{name}: {count:,} lines, {seconds:.0f} s, {cpu:.0f} CPU s, "
-        f"{count / cpu * 3600:,.0f} lines a CPU hour"
+        f"{name}: {count:,} {what}, {seconds:.0f} s, {cpu:.0f} CPU s, "
+        f"{count / cpu * 3600:,.0f} {what} a CPU hour"
     )
     fifths = [mib[len(mib) * i // 5 : len(mib) * (i + 1) // 5 or 1] for i in range(5)]
     for part in _PARTS:
@@ -81,20 +87,43 @@ def measure(name: str, folder: Path, count: int, *words: str) -> None:
         print(f"  most MiB of {part} by fifth of the time: {most}", flush=True)
 
 
-def main(count: int, *words: str) -> None:
-    """Write the images, then measure one process, the workers, and Tesseract on some of them."""
+def write_words(folder: Path, count: int) -> list[Path]:
+    """Write the words, and return their files."""
     data = Dataset.open("odia_words", "validation")
+    files = [folder / f"{index:06d}.webp" for index in range(count)]
+    for index, file in enumerate(files):
+        file.write_bytes(data.image_bytes(index % len(data.texts)))
+    return files
+
+
+def write_pages(folder: Path, count: int) -> list[Path]:
+    """Write the pages, each another, and return their files."""
+    files = [folder / f"{index:06d}.png" for index in range(count)]
+    for index, file in enumerate(files):
+        file.write_bytes(encode_image(rendered_page("odia", seed=index)[0]))
+    return files
+
+
+def main() -> None:
+    """Write the images, then measure one process, the workers, and Tesseract on some of them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("count", type=int)
+    parser.add_argument("settings", nargs="+", help="of the second run, such as workers=2")
+    parser.add_argument("--pages", action="store_true")
+    asked = parser.parse_args()
+    what, write, mode, most = "lines", write_words, 8, 1000
+    if asked.pages:
+        what, write, mode, most = "pages", write_pages, 3, 50
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder, f"{index:06d}.webp") for index in range(count)]
-        for index, file in enumerate(files):
-            file.write_bytes(data.image_bytes(index % len(data.texts)))
-        measure("one process", Path(folder), count)
-        measure(" ".join(words), Path(folder), count, *words)
-        some = files[:_OF_TESSERACT]
-        cpu, _ = tesseract.read(some, "ori", 8)
-        rate = len(some) / cpu * 3600
-        print(f"Tesseract: {len(some):,} lines, {cpu:.0f} CPU s, {rate:,.0f} lines a CPU hour")
+        files = write(Path(folder), asked.count)[:most]
+        measure("one process", Path(folder), asked.count, what)
+        measure(" ".join(asked.settings), Path(folder), asked.count, what, *asked.settings)
+        cpu, _ = tesseract.read(files, "ori", mode)
+        rate = len(files) / cpu * 3600
+        print(f"Tesseract: {len(files):,} {what}, {cpu:.0f} CPU s, {rate:,.0f} {what} a CPU hour")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:])
+    main()

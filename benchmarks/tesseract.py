@@ -13,7 +13,7 @@ from ocr.errors import UserError
 def read(files: Sequence[Path], language: str, page_mode: int) -> tuple[float, list[str]]:
     """CPU seconds, start-up included, and a reading for each file, on one line.
 
-    `page_mode` is 7 for a line, 8 a word, 10 a character.
+    `page_mode` is 3 for a page, 7 a line, 8 a word, 10 a character.
     """
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder, "files.txt")

@@ -52,6 +52,7 @@ mapping `{a: b}`. `null` unsets a setting that may be null. A path may begin wit
 | `LIPI_HANG_AT` | – | For tests: `point:step:rank:marker` at which a process sleeps for ever |
 | `LIPI_KILL_AT` | – | For tests: `point:step:rank:marker` at which a process kills itself |
 | `LIPI_LLAMA_CPP` | – | For tests: a checkout of llama.cpp to export with |
+| `LIPI_TEST_FILES` | 4000 | For tests: how many files the test of bulk reading reads |
 | `RAY_ADDRESS` | – | Ray's own: the cluster to run on; without it, Ray starts on this machine |
 | `HF_TOKEN`, `HF_HUB_OFFLINE` | – | Hugging Face's own: the token for uploads, and no downloads |
 """

@@ -17,7 +17,7 @@ from ocr.dataset.read import Dataset
 from tests.support.commands import start
 from tests.support.nodes import SHARED, needs_nodes, nodes
 
-COUNT = 4000
+COUNT = int(os.environ.get("LIPI_TEST_FILES", "4000"))
 PATIENT = {"RAY_raylet_start_wait_time_s": "240"}
 
 
@@ -41,7 +41,7 @@ def rows(output: Path) -> list[dict[str, Any]]:
 
 
 def wait_until(ready: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    until = time.monotonic() + 240
+    until = time.monotonic() + 240 + COUNT / 40
     while not ready():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
@@ -83,7 +83,7 @@ def test_workers_and_the_command_are_killed(tmp_path: Path) -> None:
     before = stamps(output)
     assert 0.3 * COUNT < len(before) < COUNT
     second = start("read", *command, **PATIENT)
-    out, error = second.communicate(timeout=400)
+    out, error = second.communicate(timeout=400 + COUNT / 40)
     assert second.returncode == 2, error
     assert f"{COUNT - len(before):,} of {COUNT + 1:,} files as text" in out
     assert f"{len(before):,} kept" in out and "1 refused" in out
@@ -130,7 +130,7 @@ def test_a_node_is_lost(workers: str) -> None:
         before = stamps(output)
         assert cluster.nodes[1].processes("MapWorker"), "the second node reads too"
         cluster.nodes[1].kill()
-        out, _ = job.communicate(timeout=900)
+        out, _ = job.communicate(timeout=900 + COUNT / 40)
         assert f"{COUNT:,} of {COUNT + 1:,} files as text" in out, out
         assert before.items() <= stamps(output).items()
         is_complete(output, COUNT)
