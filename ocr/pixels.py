@@ -14,7 +14,7 @@ Mode = Literal["L", "RGB", "as it is"]
 _TRANSPARENT = ("LA", "PA", "RGBA", "RGBa", "La")
 _LEAST_CONTRAST = 48  # grey levels between ink and paper; with less, letters may be lost
 _SUBFILE_TYPE, _IS_SMALLER_COPY = 254, 1  # TIFF 6.0, NewSubfileType
-_WITH_FRAMES = ("TIFF", "GIF", "WEBP", "PNG")  # a JPEG's further pictures are no pages
+_WITH_FRAMES = ("TIFF", "GIF", "WEBP", "PNG", "AVIF")  # a JPEG's further pictures are no pages
 
 
 def page_frames(image: Image.Image) -> list[int]:
@@ -68,8 +68,12 @@ def _over(colour: str, layer: Image.Image, mode: str) -> Pixels:
 
 
 def _from_deep(image: Image.Image, mode: Mode) -> Pixels:
-    """Scale 16- and 32-bit grey by its own range; Pillow's convert would clip it at 255."""
-    deep = np.asarray(image, dtype=np.float64)
-    top = 255.0 if deep.max(initial=0) <= 255 else 65535.0
+    """Scale 16- and 32-bit grey by its range: 0–1, 0–255, 0–65535, or its own highest value.
+
+    Pillow's convert would clip it at 255.
+    """
+    deep = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0)
+    high = float(deep.max(initial=0))
+    top = next((top for top in (1.0, 255.0, 65535.0) if high <= top), high)
     grey = np.clip(deep * (255.0 / top), 0, 255).round().astype(np.uint8)
     return grey if mode == "L" else np.repeat(grey[:, :, None], 3, axis=2)

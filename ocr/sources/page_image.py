@@ -10,12 +10,8 @@ from ocr.sources.named_files import find_beside, find_named
 EXIF = "EXIF orientation of a page"
 _SAME_ASPECT = 0.02
 _OTHER_FORMATS = {
-    ".jp2": "JPEG 2000",
-    ".j2k": "JPEG 2000",
-    ".jpf": "JPEG 2000",
-    ".jpx": "JPEG 2000",
     ".heic": "HEIC",
-    ".avif": "AVIF",
+    ".djvu": "DjVu",
     ".pdf": "PDF",
 }
 

@@ -25,7 +25,7 @@ export class Refused extends Error {}
 export class KeyAsked extends Refused {}
 
 const SAID = {  // in place of messages for programs
-  unsupported_media_type: "This kind of file cannot be read; PNG, JPEG, WebP, TIFF and PDF can.",
+  unsupported_media_type: "This kind of file cannot be read; PNG, JPEG, WebP, TIFF, JPEG 2000 and PDF can.",
   body_too_large: "This file is too large for this endpoint; send a smaller image or fewer pages.",
   cross_site: "This page was not opened from the endpoint itself, so it may change nothing. Open the endpoint's own address.",
 };

@@ -20,6 +20,7 @@ from ocr.images import (
     to_ink,
     trim_rows,
 )
+from ocr.limits import ImageLimits
 from tests.support.bombs import many_scans, noise
 
 
@@ -79,6 +80,33 @@ def test_transparency_lies_over_white_and_sixteen_bits_keep_their_range() -> Non
     pixels = open_image(png(deep))
     assert (pixels.min(), pixels.max()) == (0, 255)
     assert len(np.unique(pixels)) > 50
+
+
+@pytest.mark.parametrize(
+    ("kind", "top"),
+    [(np.float32, 1), (np.float32, 255), (np.float32, 1e5), (np.int32, 65535), (np.int32, 2**30)],
+)
+def test_grey_of_32_bits_keeps_its_range(kind: type, top: float) -> None:
+    values = np.linspace(0, top, 64).reshape(8, 8).astype(kind)
+    pixels = open_image(png(Image.fromarray(values), "TIFF"))
+    assert np.abs(pixels - np.linspace(0, 255, 64).reshape(8, 8)).max() <= 1
+
+
+def test_a_value_that_is_no_number_is_black() -> None:
+    values = np.array([[np.nan, 0.5], [np.inf, 1.0]] * 4, np.float32).repeat(4, 1)
+    assert open_image(png(Image.fromarray(values), "TIFF"))[0].tolist() == [0] * 4 + [128] * 4
+
+
+@pytest.mark.parametrize("format", ["JPEG2000", "AVIF", "WEBP", "BMP", "GIF", "PPM"])
+def test_every_format_is_read_as_it_was_written(format: str) -> None:
+    ramp = np.linspace(0, 255, 64 * 32).reshape(32, 64).astype(np.uint8)
+    data = png(Image.fromarray(ramp), format)
+    assert image_size(data) == (64, 32)
+    assert np.abs(open_image(data).astype(int) - ramp).mean() < 3
+    with pytest.raises(ImageRefused, match="image too large"):
+        open_image(data, limits=ImageLimits(max_pixels=1000))
+    with pytest.raises(ImageRefused):
+        open_image(data[: len(data) // 2])
 
 
 def test_a_photograph_rotated_by_its_exif_is_upright_in_pixels_and_in_size() -> None:

