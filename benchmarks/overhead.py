@@ -6,7 +6,8 @@ Every row trains the same network on the same samples: `odia-ctc`'s, evaluation 
 machine's speed swings by a tenth from minute to minute, so all rows run at the same time and take
 turns: one process tree goes on for a few seconds while the others are stopped (SIGSTOP). A row's
 speed is the steps that it took in its turns; ratios are of neighbouring turns, their median is
-printed with the interval that holds 95 % of the medians of resampled turns.
+printed with the interval that holds 95 % of the medians of resampled turns. The bucket is a server
+on this machine, which is not stopped.
 """
 
 import argparse
@@ -24,6 +25,11 @@ import numpy as np
 import psutil
 
 PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from ocr.mirror import copy_of  # noqa: E402
+from tests.support.buckets import bucket_server  # noqa: E402
+
 SETTLE_STEPS = 50
 TURN_SECONDS, SETTLE_SECONDS = 6.0, 1.0
 BATCH = 32
@@ -50,12 +56,17 @@ context = RunContext(config.local_run_dir, run, 1, about, precision=precision)
 fit(config, data.task(config, "cpu"), context)
 """
 
+_BUCKET = "storage_path=s3://lipi/runs"
 ROWS = {
     "bare": (False, ["threads_per_worker=1", "workers=1", "train.save_steps=100000"]),
     "Ray, 1 worker": (True, ["threads_per_worker=1", "workers=1", "train.save_steps=100000"]),
     "Ray, 1 worker, checkpoint every 10 steps": (
         True,
         ["threads_per_worker=1", "workers=1", "train.save_steps=10"],
+    ),
+    "Ray, 1 worker, the same into a bucket": (
+        True,
+        ["threads_per_worker=1", "workers=1", "train.save_steps=10", _BUCKET],
     ),
     "Ray, 2 workers of 1 thread": (
         True,
@@ -66,6 +77,7 @@ ROWS = {
 RATIOS = [
     ("Ray, 1 worker", "bare", "≥ 0.98"),
     ("Ray, 1 worker, checkpoint every 10 steps", "Ray, 1 worker", "≥ 0.98"),
+    ("Ray, 1 worker, the same into a bucket", "Ray, 1 worker", "≥ 0.98"),
     ("Ray, 2 workers of 1 thread", "Ray, 1 worker", ""),
     ("Ray, 2 workers of 1 thread", "bare, 2 threads", ""),
 ]
@@ -93,7 +105,8 @@ class Row:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self.timings = Path(storage) / "speed" / "timings.jsonl"
+        run_dir = copy_of("s3://lipi/runs/speed") if _BUCKET in overrides else Path(storage) / "speed"
+        self.timings = run_dir / "timings.jsonl"
         self.rates: list[float] = []
         self.loader_wait = 0.0
 
@@ -151,7 +164,8 @@ class Row:
 def measure(minutes: float) -> dict[str, Row]:
     """All rows, each started by itself, then in turns."""
     rows: dict[str, Row] = {}
-    with tempfile.TemporaryDirectory() as storage:
+    with tempfile.TemporaryDirectory() as storage, bucket_server():
+        os.environ["LIPI_CACHE"] = f"{storage}/cache"
         try:
             for number, (name, (under_ray, overrides)) in enumerate(ROWS.items()):
                 rows[name] = Row(under_ray, overrides, f"{storage}/{number}")
