@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ocr.recognizers.vlm.settings import (
     TinyVlmSettings,
     VlmSettings,
 )
+from ocr.recognizers.vlm.tiny import built
 from ocr.settings import parse_settings
 
 IMAGES = ImageSettings(max_side_px=160, min_pixels=1024, max_pixels=8192)
@@ -124,6 +126,16 @@ def test_config_and_tokenizer_agree_on_the_special_tokens(base: Base) -> None:
     assert prompt.padding_token != prompt.end_token
 
 
+def test_another_entry_gives_another_tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = ARCHITECTURES["qwen3_5"]
+    before = built(settings_of("qwen3_5"))
+    changed = replace(facts.tiny, text={**facts.tiny.text, "intermediate_size": 64})
+    monkeypatch.setitem(ARCHITECTURES, "qwen3_5", replace(facts, tiny=changed))  # type: ignore[arg-type]
+    after = built(settings_of("qwen3_5"))
+    assert after != before
+    assert json.loads((after / "config.json").read_text())["text_config"]["intermediate_size"] == 64
+
+
 def test_a_qwen3_5_answers_without_thinking() -> None:
     base = find_base(settings_of("qwen3_5"))
     tokenizer = base.tokenizer
@@ -136,8 +148,6 @@ def test_a_qwen3_5_answers_without_thinking() -> None:
 
 
 def test_a_tokenizer_without_the_usual_end_has_its_own(base: Base) -> None:
-    from dataclasses import replace
-
     facts = replace(base.architecture, end_of_answer="<|no such token|>")
     prompt = Prompt.of(base.tokenizer, facts, "OCR", False, base.config["image_token_id"])
     assert prompt.end_token == base.tokenizer.eos_token_id

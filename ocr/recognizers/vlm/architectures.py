@@ -141,11 +141,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
                 "linear_num_value_heads": 4,
                 "linear_key_head_dim": 32,
                 "linear_value_head_dim": 32,
+                "head_dim": 64,  # half of it turns, so positions have as many frequencies as above
                 "rope_parameters": {
                     "rope_type": "default",
                     "rope_theta": 10_000.0,
                     "partial_rotary_factor": 0.5,
-                    "mrope_section": [4, 2, 2],
+                    "mrope_section": [4, 6, 6],
                     "mrope_interleaved": True,
                 },
             },

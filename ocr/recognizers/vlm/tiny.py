@@ -39,7 +39,7 @@ def built(settings: TinyVlmSettings) -> Path:
     data = Dataset.open(settings.base_data, "train")
     recipe = [
         VERSION,
-        settings.architecture,
+        repr(ARCHITECTURES[settings.architecture]),
         settings.base_steps,
         data.fingerprint,
         torch.__version__,
