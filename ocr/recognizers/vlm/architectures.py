@@ -155,6 +155,52 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             start={"linear_attn.dt_bias": -4.0, "linear_attn.out_proj.weight": 0.0},
         ),
     ),
+    "glm_ocr": Architecture(
+        model_class="GlmOcrForConditionalGeneration",
+        processors=("Glm46VProcessor",),
+        image_processor="Glm46VImageProcessor",
+        targets={
+            "language": rf"{_LANGUAGE}(?:{_ATTENTION}|mlp\.(?:gate_up|down)_proj)",
+            "vision": rf"(?:.*\.)?visual\.blocks\.\d+\.(?:attn\.(?:qkv|proj)|{_GATED_MLP})",
+            "merger": r"(?:.*\.)?visual\.merger\.(?:(?:gate|up|down)_)?proj",
+        },
+        special_tokens={
+            "image_token_id": "<|image|>",
+            "image_start_token_id": "<|begin_of_image|>",
+            "image_end_token_id": "<|end_of_image|>",
+        },
+        end_of_answer="<|user|>",  # the next turn's first token: its template writes no other end
+        tiny=TinyModel(
+            "GlmOcrConfig",
+            14,
+            text={
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 10_000.0,
+                    "partial_rotary_factor": 1.0,
+                    "mrope_section": [4, 6, 6],
+                }
+            },
+            vision={"attention_bias": True},
+            tokens=(
+                *("<|endoftext|>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>"),
+                *("<|begin_of_image|>", "<|end_of_image|>", "<|image|>"),
+                *("<|begin_of_video|>", "<|end_of_video|>", "<|video|>"),
+            ),
+            token_ids={
+                "video_token_id": "<|video|>",
+                "video_start_token_id": "<|begin_of_video|>",
+                "video_end_token_id": "<|end_of_video|>",
+            },
+            template=(
+                "[gMASK]<sop>{% for message in messages %}<|user|>\n{% if message.content is "
+                "string %}{{ message.content }}{% else %}{% for part in message.content %}"
+                "{% if part.type == 'image' %}<|begin_of_image|><|image|><|end_of_image|>"
+                "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
+                "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+            ),
+        ),
+    ),
 }
 
 
