@@ -10,6 +10,9 @@ from typing import Any, Literal
 from ocr.errors import UserError
 
 Part = Literal["language", "vision", "merger"]
+# How a model gets images. patches: those of one token beside each other; whole: images padded to
+# one size, with their heights and widths, and tokens without types.
+Layout = Literal["patches", "whole"]
 _LANGUAGE = r"(?:.*\.)?language_model\.layers\.\d+\."
 _ATTENTION, _GATED_MLP = r"self_attn\.(?:q|k|v|o)_proj", r"mlp\.(?:gate|up|down)_proj"
 _QWEN_TOKENS = {
@@ -17,6 +20,7 @@ _QWEN_TOKENS = {
     "vision_start_token_id": "<|vision_start|>",
     "vision_end_token_id": "<|vision_end|>",
 }
+_ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
 _QWEN_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.content is "
     "string %}{{ message.content }}{% else %}"
@@ -66,6 +70,7 @@ class Architecture:
     special_tokens: Mapping[str, str]
     end_of_answer: str
     tiny: TinyModel
+    layout: Layout = "patches"
     template_options: Mapping[str, Any] = field(default_factory=dict)
     used_directly: str | None = None  # parameters that are used without a call of their layer
 
@@ -198,6 +203,39 @@ ARCHITECTURES: Mapping[str, Architecture] = {
                 "{% if part.type == 'image' %}<|begin_of_image|><|image|><|end_of_image|>"
                 "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
                 "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+            ),
+        ),
+    ),
+    "lighton_ocr": Architecture(
+        model_class="LightOnOcrForConditionalGeneration",
+        processors=("LightOnOcrProcessor",),
+        image_processor="PixtralImageProcessor",
+        targets={
+            "language": rf"{_LANGUAGE}(?:{_ATTENTION}|{_GATED_MLP})",
+            "vision": (
+                r"(?:.*\.)?vision_encoder\.transformer\.layers\.\d+\."
+                r"(?:attention\.(?:q|k|v|o)_proj|feed_forward\.(?:gate|up|down)_proj)"
+            ),
+            "merger": r"(?:.*\.)?vision_projection\.(?:patch_merger\.merging_layer|linear_[12])",
+        },
+        special_tokens={"image_token_id": "<|image_pad|>"},
+        end_of_answer="<|im_end|>",
+        layout="whole",
+        tiny=TinyModel(
+            "LightOnOcrConfig",
+            14,
+            text={"model_type": "qwen3", "rope_parameters": _ROPE},
+            vision={
+                "model_type": "pixtral",
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "head_dim": 32,
+                "image_size": 224,
+                "rope_parameters": _ROPE,
+            },
+            token_ids={},
+            template=_QWEN_TEMPLATE.replace(
+                "<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"
             ),
         ),
     ),
