@@ -62,18 +62,20 @@ def test_every_linear_layer_belongs_to_one_part_and_nothing_else_does(
     assert {parts[0] for parts in found.values() if parts} == set(targets)
 
 
-@pytest.mark.parametrize("size", [(640, 480), (31, 500), (57, 57)])
+@pytest.mark.parametrize("sizes", [[(640, 480)], [(31, 500)], [(57, 57)], [(640, 480), (31, 500)]])
 def test_images_become_what_transformers_own_processor_makes_of_them(
-    base: Base, size: tuple[int, int]
+    base: Base, sizes: list[tuple[int, int]]
 ) -> None:
-    pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
     limits = ImageSettings(max_side_px=10_000, min_pixels=56 * 56, max_pixels=200_000)
-    image = resized(pixels, fitted_size(*size, limits, base.patching))
+    numbers, images = np.random.default_rng(3), []
+    for wide, high in sizes:
+        pixels = numbers.integers(0, 256, (high, wide, 3)).astype(np.uint8)
+        images.append(resized(pixels, fitted_size(wide, high, limits, base.patching)))
     theirs = AutoImageProcessor.from_pretrained(base.folder, backend="pil")
-    fitted = Image.fromarray(image.permute(1, 2, 0).numpy())
+    fitted = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
     expected = theirs(fitted, do_resize=False, return_tensors="pt")
     image_token = base.config["image_token_id"]
-    given = model_inputs(torch.tensor([[image_token]]), [image], image_token, base.patching)
+    given = model_inputs(torch.tensor([[image_token]]), images, image_token, base.patching)
     for name, values in expected.items():
         assert torch.allclose(given[name].float(), values.float(), atol=2e-5), name
 
