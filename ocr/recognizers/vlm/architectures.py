@@ -42,6 +42,7 @@ class TinyModel:
     patch_px: int
     text: Mapping[str, Any]
     vision: Mapping[str, Any]
+    mean: float = 1.0  # of its images, from 0 (black) to 1: paper becomes 0
     tokens: tuple[str, ...] = (
         *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
         *("<|image_pad|>", "<|video_pad|>"),
@@ -224,7 +225,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         tiny=TinyModel(
             "LightOnOcrConfig",
             14,
-            text={"model_type": "qwen3", "rope_parameters": _ROPE},
+            text={"model_type": "qwen3", "head_dim": 64, "rope_parameters": _ROPE},
             vision={
                 "model_type": "pixtral",
                 "num_hidden_layers": 2,
@@ -233,6 +234,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
                 "image_size": 224,
                 "rope_parameters": _ROPE,
             },
+            mean=0.9,  # patches are scaled to one size: noise of a paper of 0 would be as ink
             token_ids={},
             template=_QWEN_TEMPLATE.replace(
                 "<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"

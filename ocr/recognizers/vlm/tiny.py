@@ -80,9 +80,8 @@ def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
     architecture = ARCHITECTURES[settings.architecture]
     tokenizer = _tokenizer(data.texts, architecture)
     tokenizer.save_pretrained(folder)
-    # by this mean and deviation paper is 0
-    mean, std = (1.0, 1.0, 1.0), (0.3, 0.3, 0.3)
-    patching = Patching(architecture.tiny.patch_px, 2, 2, mean, std, architecture.layout)
+    tiny, std = architecture.tiny, (0.3, 0.3, 0.3)
+    patching = Patching(tiny.patch_px, 2, 2, (tiny.mean,) * 3, std, architecture.layout)
     write_json(folder / "preprocessor_config.json", _preprocessor(architecture, patching))
     threads = torch.get_num_threads()
     # one thread everywhere: another number gives other last bits, and so another model
