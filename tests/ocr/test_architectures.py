@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ocr.recognizers.vlm.settings import (
     TinyVlmSettings,
     VlmSettings,
 )
+from ocr.recognizers.vlm.tiny import built
 from ocr.settings import parse_settings
 
 IMAGES = ImageSettings(max_side_px=160, min_pixels=1024, max_pixels=8192)
@@ -60,18 +62,20 @@ def test_every_linear_layer_belongs_to_one_part_and_nothing_else_does(
     assert {parts[0] for parts in found.values() if parts} == set(targets)
 
 
-@pytest.mark.parametrize("size", [(640, 480), (31, 500), (57, 57)])
+@pytest.mark.parametrize("sizes", [[(640, 480)], [(31, 500)], [(57, 57)], [(640, 480), (31, 500)]])
 def test_images_become_what_transformers_own_processor_makes_of_them(
-    base: Base, size: tuple[int, int]
+    base: Base, sizes: list[tuple[int, int]]
 ) -> None:
-    pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
     limits = ImageSettings(max_side_px=10_000, min_pixels=56 * 56, max_pixels=200_000)
-    image = resized(pixels, fitted_size(*size, limits, base.patching))
+    numbers, images = np.random.default_rng(3), []
+    for wide, high in sizes:
+        pixels = numbers.integers(0, 256, (high, wide, 3)).astype(np.uint8)
+        images.append(resized(pixels, fitted_size(wide, high, limits, base.patching)))
     theirs = AutoImageProcessor.from_pretrained(base.folder, backend="pil")
-    fitted = Image.fromarray(image.permute(1, 2, 0).numpy())
+    fitted = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
     expected = theirs(fitted, do_resize=False, return_tensors="pt")
     image_token = base.config["image_token_id"]
-    given = model_inputs(torch.tensor([[image_token]]), [image], image_token, base.patching)
+    given = model_inputs(torch.tensor([[image_token]]), images, image_token, base.patching)
     for name, values in expected.items():
         assert torch.allclose(given[name].float(), values.float(), atol=2e-5), name
 
@@ -124,6 +128,16 @@ def test_config_and_tokenizer_agree_on_the_special_tokens(base: Base) -> None:
     assert prompt.padding_token != prompt.end_token
 
 
+def test_another_entry_gives_another_tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = ARCHITECTURES["qwen3_5"]
+    before = built(settings_of("qwen3_5"))
+    changed = replace(facts.tiny, text={**facts.tiny.text, "intermediate_size": 64})
+    monkeypatch.setitem(ARCHITECTURES, "qwen3_5", replace(facts, tiny=changed))  # type: ignore[arg-type]
+    after = built(settings_of("qwen3_5"))
+    assert after != before
+    assert json.loads((after / "config.json").read_text())["text_config"]["intermediate_size"] == 64
+
+
 def test_a_qwen3_5_answers_without_thinking() -> None:
     base = find_base(settings_of("qwen3_5"))
     tokenizer = base.tokenizer
@@ -136,8 +150,6 @@ def test_a_qwen3_5_answers_without_thinking() -> None:
 
 
 def test_a_tokenizer_without_the_usual_end_has_its_own(base: Base) -> None:
-    from dataclasses import replace
-
     facts = replace(base.architecture, end_of_answer="<|no such token|>")
     prompt = Prompt.of(base.tokenizer, facts, "OCR", False, base.config["image_token_id"])
     assert prompt.end_token == base.tokenizer.eos_token_id

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ocr.errors import UserError
+from ocr.recognizers.vlm.architectures import ARCHITECTURES
 from ocr.recognizers.vlm.find import find_base
 from ocr.recognizers.vlm.settings import TinyVlmSettings
 from tests.support.tiny import tiny_vlm_config
@@ -62,6 +63,22 @@ def test_a_base_that_fits_has_a_table_of_what_was_found(drawn: Path, tmp_path: P
     assert "NOT" not in table
     assert "lora.parts: merger" in table
     assert "0 of 360 refused" in table
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_base_of_each_architecture_fits(architecture: str, tmp_path: Path) -> None:
+    folder = find_base(TinyVlmSettings(architecture=architecture, base_steps=0)).folder
+    table = preflight_of(config(tmp_path, folder))
+    assert ARCHITECTURES[architecture].model_class in table
+    assert "NOT" not in table
+
+
+def test_other_patches_of_whole_images_are_named(tmp_path: Path) -> None:
+    whole = find_base(TinyVlmSettings(architecture="lighton_ocr", base_steps=0)).folder
+    for name, side in (("sides", {"height": 16, "width": 16}), ("number", 16)):
+        folder = broken(whole, tmp_path / name, "preprocessor_config.json", patch_size=side)
+        with pytest.raises(UserError, match=r"NOT  patch size +16 +\(expected: 14"):
+            preflight_of(config(tmp_path, folder))
 
 
 def test_a_layer_that_the_base_lacks_is_in_the_table(drawn: Path, tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ from typing import Any, Literal
 from ocr.errors import UserError
 
 Part = Literal["language", "vision", "merger"]
+# How a model gets images. patches: those of one token beside each other; whole: images padded to
+# one size, with their heights and widths, and tokens without types.
+Layout = Literal["patches", "whole"]
 _LANGUAGE = r"(?:.*\.)?language_model\.layers\.\d+\."
 _ATTENTION, _GATED_MLP = r"self_attn\.(?:q|k|v|o)_proj", r"mlp\.(?:gate|up|down)_proj"
 _QWEN_TOKENS = {
@@ -17,6 +20,7 @@ _QWEN_TOKENS = {
     "vision_start_token_id": "<|vision_start|>",
     "vision_end_token_id": "<|vision_end|>",
 }
+_ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
 _QWEN_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{% if message.content is "
     "string %}{{ message.content }}{% else %}"
@@ -38,6 +42,7 @@ class TinyModel:
     patch_px: int
     text: Mapping[str, Any]
     vision: Mapping[str, Any]
+    mean: float = 1.0  # of its images, from 0 (black) to 1: paper becomes 0
     tokens: tuple[str, ...] = (
         *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
         *("<|image_pad|>", "<|video_pad|>"),
@@ -66,6 +71,7 @@ class Architecture:
     special_tokens: Mapping[str, str]
     end_of_answer: str
     tiny: TinyModel
+    layout: Layout = "patches"
     template_options: Mapping[str, Any] = field(default_factory=dict)
     used_directly: str | None = None  # parameters that are used without a call of their layer
 
@@ -141,17 +147,98 @@ ARCHITECTURES: Mapping[str, Architecture] = {
                 "linear_num_value_heads": 4,
                 "linear_key_head_dim": 32,
                 "linear_value_head_dim": 32,
+                "head_dim": 64,  # half of it turns, so positions have as many frequencies as above
                 "rope_parameters": {
                     "rope_type": "default",
                     "rope_theta": 10_000.0,
                     "partial_rotary_factor": 0.5,
-                    "mrope_section": [4, 2, 2],
+                    "mrope_section": [4, 6, 6],
                     "mrope_interleaved": True,
                 },
             },
             vision={"num_position_embeddings": 256},
             # as transformers initialises them, the state forgets each token at the next one
             start={"linear_attn.dt_bias": -4.0, "linear_attn.out_proj.weight": 0.0},
+        ),
+    ),
+    "glm_ocr": Architecture(
+        model_class="GlmOcrForConditionalGeneration",
+        processors=("Glm46VProcessor",),
+        image_processor="Glm46VImageProcessor",
+        targets={
+            "language": rf"{_LANGUAGE}(?:{_ATTENTION}|mlp\.(?:gate_up|down)_proj)",
+            "vision": rf"(?:.*\.)?visual\.blocks\.\d+\.(?:attn\.(?:qkv|proj)|{_GATED_MLP})",
+            "merger": r"(?:.*\.)?visual\.merger\.(?:(?:gate|up|down)_)?proj",
+        },
+        special_tokens={
+            "image_token_id": "<|image|>",
+            "image_start_token_id": "<|begin_of_image|>",
+            "image_end_token_id": "<|end_of_image|>",
+        },
+        end_of_answer="<|user|>",  # the next turn's first token: its template writes no other end
+        tiny=TinyModel(
+            "GlmOcrConfig",
+            14,
+            text={
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 10_000.0,
+                    "partial_rotary_factor": 1.0,
+                    "mrope_section": [4, 6, 6],
+                }
+            },
+            vision={"attention_bias": True},
+            tokens=(
+                *("<|endoftext|>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>"),
+                *("<|begin_of_image|>", "<|end_of_image|>", "<|image|>"),
+                *("<|begin_of_video|>", "<|end_of_video|>", "<|video|>"),
+            ),
+            token_ids={
+                "video_token_id": "<|video|>",
+                "video_start_token_id": "<|begin_of_video|>",
+                "video_end_token_id": "<|end_of_video|>",
+            },
+            template=(
+                "[gMASK]<sop>{% for message in messages %}<|user|>\n{% if message.content is "
+                "string %}{{ message.content }}{% else %}{% for part in message.content %}"
+                "{% if part.type == 'image' %}<|begin_of_image|><|image|><|end_of_image|>"
+                "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
+                "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+            ),
+        ),
+    ),
+    "lighton_ocr": Architecture(
+        model_class="LightOnOcrForConditionalGeneration",
+        processors=("LightOnOcrProcessor",),
+        image_processor="PixtralImageProcessor",
+        targets={
+            "language": rf"{_LANGUAGE}(?:{_ATTENTION}|{_GATED_MLP})",
+            "vision": (
+                r"(?:.*\.)?vision_encoder\.transformer\.layers\.\d+\."
+                r"(?:attention\.(?:q|k|v|o)_proj|feed_forward\.(?:gate|up|down)_proj)"
+            ),
+            "merger": r"(?:.*\.)?vision_projection\.(?:patch_merger\.merging_layer|linear_[12])",
+        },
+        special_tokens={"image_token_id": "<|image_pad|>"},
+        end_of_answer="<|im_end|>",
+        layout="whole",
+        tiny=TinyModel(
+            "LightOnOcrConfig",
+            14,
+            text={"model_type": "qwen3", "head_dim": 64, "rope_parameters": _ROPE},
+            vision={
+                "model_type": "pixtral",
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "head_dim": 32,
+                "image_size": 224,
+                "rope_parameters": _ROPE,
+            },
+            mean=0.9,  # patches are scaled to one size: noise of a paper of 0 would be as ink
+            token_ids={},
+            template=_QWEN_TEMPLATE.replace(
+                "<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"
+            ),
         ),
     ),
 }

@@ -88,8 +88,19 @@ class Base:
             )
         frames = preprocessor.get("temporal_patch_size", vision.get("temporal_patch_size", 2))
         return Patching(
-            vision["patch_size"], vision["spatial_merge_size"], frames, tuple(mean), tuple(std)
+            vision["patch_size"],
+            self.merge,
+            frames,
+            tuple(mean),
+            tuple(std),
+            self.architecture.layout,
         )
+
+    @property
+    def merge(self) -> Any:
+        """The patches along a token's side, as config.json says in one of two places; else None."""
+        vision = self.config.get("vision_config", {})
+        return vision.get("spatial_merge_size", self.config.get("spatial_merge_size"))
 
     def prompt(self, settings: BaseModelSettings) -> Prompt:
         """Return the prompt around each image."""

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from ocr.errors import UserError
 from ocr.images import Pixels
-from ocr.recognizers.vlm.architectures import Architecture
+from ocr.recognizers.vlm.architectures import Architecture, Layout
 from ocr.recognizers.vlm.settings import ImageSettings
 
 
@@ -30,6 +31,7 @@ class Patching:
     frames: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    layout: Layout = "patches"
 
     @property
     def factor(self) -> int:
@@ -84,13 +86,17 @@ def resized(pixels: Pixels, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def patches(image_CHW: Tensor, patching: Patching) -> Tensor:
-    """Return the patches [N, P] of an image, 0–255, normalised; a token's are neighbours."""
+def _normalised(image_CHW: Tensor, patching: Patching) -> Tensor:
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=image_CHW.device)[:, None, None]
         for values in (patching.mean, patching.std)
     )
-    image_CHW = (image_CHW.float() / 255 - mean) / std
+    return (image_CHW.float() / 255 - mean) / std
+
+
+def patches(image_CHW: Tensor, patching: Patching) -> Tensor:
+    """Return the patches [N, P] of an image, 0–255, normalised; a token's are neighbours."""
+    image_CHW = _normalised(image_CHW, patching)
     channels, height, width = image_CHW.shape
     side, merge = patching.patch_px, patching.merge
     down, across = height // side // merge, width // side // merge
@@ -109,10 +115,21 @@ def grid(image_CHW: Tensor, patching: Patching) -> list[int]:
 def vision_inputs(images: Sequence[Tensor], patching: Patching) -> dict[str, Tensor]:
     """Return a model's arguments for the images of a batch, each [3, H, W]; empty for no image.
 
-    They are the patches of all images, [N, P], and each image's grid, [B, 3].
+    They are the patches of all images, [N, P], and each image's grid, [B, 3]; of whole images
+    the images, [B, 3, H, W], filled up on the right and below, and each one's height and width.
     """
     if not images:
         return {}
+    if patching.layout == "whole":
+        sizes = torch.tensor([image.shape[1:] for image in images], device=images[0].device)
+        high, wide = sizes.amax(0).tolist()
+        filled = [
+            F.pad(
+                _normalised(image, patching), (0, wide - image.shape[2], 0, high - image.shape[1])
+            )
+            for image in images
+        ]
+        return {"pixel_values": torch.stack(filled), "image_sizes": sizes}
     grids = torch.tensor([grid(image, patching) for image in images], device=images[0].device)
     return {
         "pixel_values": torch.cat([patches(image, patching) for image in images]),
@@ -123,10 +140,14 @@ def vision_inputs(images: Sequence[Tensor], patching: Patching) -> dict[str, Ten
 def model_inputs(
     ids_BT: Tensor, images: Sequence[Tensor], image_token: int, patching: Patching
 ) -> dict[str, Tensor]:
-    """Return a model's arguments for a batch: tokens, which of them are of images, and images."""
+    """Return a model's arguments for a batch: tokens, which of them are of images, and images.
+
+    Models of whole images know their tokens by the id alone.
+    """
+    types = (ids_BT == image_token).int()
     return {
         "input_ids": ids_BT,
-        "mm_token_type_ids": (ids_BT == image_token).int(),
+        **({"mm_token_type_ids": types} if patching.layout == "patches" else {}),
         **vision_inputs(images, patching),
     }
 

@@ -39,7 +39,7 @@ def built(settings: TinyVlmSettings) -> Path:
     data = Dataset.open(settings.base_data, "train")
     recipe = [
         VERSION,
-        settings.architecture,
+        repr(ARCHITECTURES[settings.architecture]),
         settings.base_steps,
         data.fingerprint,
         torch.__version__,
@@ -80,8 +80,8 @@ def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
     architecture = ARCHITECTURES[settings.architecture]
     tokenizer = _tokenizer(data.texts, architecture)
     tokenizer.save_pretrained(folder)
-    # by this mean and deviation paper is 0
-    patching = Patching(architecture.tiny.patch_px, 2, 2, (1.0, 1.0, 1.0), (0.3, 0.3, 0.3))
+    tiny, std = architecture.tiny, (0.3, 0.3, 0.3)
+    patching = Patching(tiny.patch_px, 2, 2, (tiny.mean,) * 3, std, architecture.layout)
     write_json(folder / "preprocessor_config.json", _preprocessor(architecture, patching))
     threads = torch.get_num_threads()
     # one thread everywhere: another number gives other last bits, and so another model
@@ -109,14 +109,20 @@ def _build(settings: TinyVlmSettings, data: Dataset, folder: Path) -> None:
 
 def _preprocessor(architecture: Architecture, patching: Patching) -> dict[str, Any]:
     """Return the content of preprocessor_config.json."""
-    return {
+    shared = {
         "image_processor_type": architecture.image_processor,
         "processor_class": architecture.processors[0],
+        "image_mean": list(patching.mean),
+        "image_std": list(patching.std),
+    }
+    if patching.layout == "whole":
+        side = {"height": patching.patch_px, "width": patching.patch_px}
+        return {**shared, "patch_size": side, "size": {"longest_edge": IMAGES.max_side_px}}
+    return {
+        **shared,
         "patch_size": patching.patch_px,
         "merge_size": patching.merge,
         "temporal_patch_size": patching.frames,
-        "image_mean": list(patching.mean),
-        "image_std": list(patching.std),
         "size": {"shortest_edge": IMAGES.min_pixels, "longest_edge": IMAGES.max_pixels},
     }
 

@@ -81,16 +81,19 @@ def _of_architecture(base: Base) -> Iterator[Row]:
 def _of_sizes_inside(base: Base) -> Iterator[Row]:
     """Check that image processor, image encoder, language model and tokenizer fit each other."""
     text, vision = (base.config.get(part, {}) for part in ("text_config", "vision_config"))
-    for ours, theirs, subject in (
-        ("patch_size", "patch_size", "patch size"),
-        ("merge_size", "spatial_merge_size", "spatial merge"),
+    patch, merge = base.preprocessor.get("patch_size"), base.preprocessor.get("merge_size")
+    if base.architecture.layout == "whole":  # its processor names two sides, and does not merge
+        patch, merge = patch["height"] if isinstance(patch, dict) else patch, base.merge
+    for given, known, key, subject in (
+        (patch, vision.get("patch_size"), "vision_config.patch_size", "patch size"),
+        (merge, base.merge, "spatial_merge_size", "spatial merge"),
     ):
-        given, known = base.preprocessor.get(ours), vision.get(theirs)
-        expected = f"{known}, as in vision_config.{theirs}"
+        expected = f"{known}, as {key} in config.json"
         yield Row(subject, expected, f"{given}", given == known and given is not None)
     encoder, hidden = vision.get("out_hidden_size"), text.get("hidden_size")
-    expected, actual = f"{hidden}, the language model's", f"{encoder} from the image encoder"
-    yield Row("hidden size", expected, actual, encoder == hidden)
+    if encoder is not None or base.architecture.layout == "patches":
+        expected, actual = f"{hidden}, the language model's", f"{encoder} from the image encoder"
+        yield Row("hidden size", expected, actual, encoder == hidden)
     size, tokens = text.get("vocab_size", 0), len(base.tokenizer)
     yield Row("vocabulary", f"at least the tokenizer's {tokens:,}", f"{size:,}", size >= tokens)
 
