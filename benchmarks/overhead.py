@@ -105,7 +105,9 @@ class Row:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        run_dir = copy_of("s3://lipi/runs/speed") if _BUCKET in overrides else Path(storage) / "speed"
+        run_dir = (
+            copy_of("s3://lipi/runs/speed") if _BUCKET in overrides else Path(storage) / "speed"
+        )
         self.timings = run_dir / "timings.jsonl"
         self.rates: list[float] = []
         self.loader_wait = 0.0
