@@ -226,7 +226,7 @@ def test_a_lease_in_a_bucket_holds_against_other_machines() -> None:
 
 def test_a_lease_of_a_machine_that_is_gone_is_taken_over() -> None:
     place = Place(f"{ADDRESS}/gone")
-    gone = Lease(place, me=OTHER, times=Times(renew=60))
+    gone = Lease(place, me=OTHER, times=Times(renew=86_400))
     gone.__enter__()
     old = Writer.claim(place, gone.attempt)
     with Lease(place, times=QUICK) as lease:
@@ -234,6 +234,38 @@ def test_a_lease_of_a_machine_that_is_gone_is_taken_over() -> None:
         Writer.claim(place, lease.attempt)
         with pytest.raises(LostLease, match=f"{ADDRESS}/gone: attempt 2 has taken this run over"):
             old.require()
+
+
+def test_a_bucket_that_refuses_for_a_while_ends_no_thread(
+    server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Credentials that are renewed, a policy that is mended: what goes on beside the steps goes on.
+
+    The lease is renewed again, logs are uploaded again, and a run is followed again.
+    """
+    monkeypatch.setattr("trainers.loop.bucket._SECONDS", 0.1)
+    server.create_bucket(Bucket="other")
+    place = Place("s3://other/leased")
+    run = RunInBucket(str(place))
+    run.run_dir.mkdir(parents=True, exist_ok=True)
+    with Lease(place, times=QUICK) as lease, run.logs_pushed():
+        for item in server.list_objects_v2(Bucket="other")["Contents"]:
+            server.delete_object(Bucket="other", Key=item["Key"])
+        server.delete_bucket(Bucket="other")
+        said, deadline = "", time.monotonic() + 20
+        while "not renewed" not in said:
+            said += capsys.readouterr().out
+            assert time.monotonic() < deadline, said
+            time.sleep(0.05)
+        run.fetch_logs()
+        (run.run_dir / "timings.jsonl").write_text("{}\n")
+        time.sleep(0.5)
+        server.create_bucket(Bucket="other")
+        while not {"lease.json", "timings.jsonl"} <= set(place.names()):
+            assert time.monotonic() < deadline, place.names()
+            time.sleep(0.05)
+        assert (place.json("lease.json") or {})["attempt"] == lease.attempt
+        assert (run.fetch_logs() / "timings.jsonl").is_file()
 
 
 def test_what_a_command_changes_in_a_copy_goes_into_the_bucket() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ocr.bundle import MANIFEST as BUNDLE_MANIFEST
+from ocr.errors import UserError
 from ocr.files import read_json
 from ocr.mirror import Mirror, copy_of, is_shared
 from ocr.place import Place, Unreachable
@@ -131,7 +132,8 @@ class RunInBucket:
 
         def push() -> None:
             while not stopped.wait(_SECONDS):
-                with contextlib.suppress(OSError):  # it is tried again soon, and the end tells
+                # it is tried again soon, and the end tells
+                with contextlib.suppress(OSError, UserError):
                     self.push_logs()
 
         thread = threading.Thread(target=push, name="lipi-logs", daemon=True)
@@ -145,7 +147,7 @@ class RunInBucket:
     def fetch_logs(self) -> Path:
         """Fetch the logs of workers that may be on other machines; return the folder of them."""
         followed = Mirror(self.place, self.run_dir / ".followed")
-        with contextlib.suppress(OSError):  # shown once the bucket answers again
+        with contextlib.suppress(OSError, UserError):  # shown once the bucket answers again
             followed.fetch(lambda name: name in _LOGS)
         return followed.folder
 

@@ -88,7 +88,8 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._thread.join()
-        with suppress(OSError), _lock(self.place):  # not released, it is stale in a minute
+        # not released, it is stale in a minute
+        with suppress(OSError, UserError), _lock(self.place):
             if self._is_mine():
                 self.place.write_json(LEASE, {"attempt": self.attempt, "released": True})
 
@@ -156,7 +157,7 @@ class Lease:
                         return  # taken over; the writer's own check stops this run
                     self._write()
                 pause, is_told = self._times.renew, False
-            except OSError as problem:
+            except (OSError, UserError) as problem:  # a bucket's refusal may be over soon, too
                 pause = min(_RETRY_SECONDS, self._times.renew)
                 if not is_told:
                     _say(f"{self._file}: not renewed ({problem}); trying again every second")
