@@ -52,7 +52,7 @@ def apply_override(kind: type[pydantic.BaseModel], values: dict[str, Any], overr
     *parents, last = key.split(".")
     for parent in parents:
         group = _inside(group, parent, override)
-        types_here = list(_types_below(types_here, parent))
+        types_here = _fitting(list(_types_below(types_here, parent)), group)
     value = _value_of(text, list(_types_below(types_here, last)), override)
     group[_index(group, last, override) if isinstance(group, list) else last] = value
 
@@ -91,11 +91,30 @@ def _members(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
+def _fitting(kinds: list[Any], group: Any) -> list[Any]:
+    """Leave out the classes of a union that a word of the group, such as its format, is not of."""
+    left = [kind for kind in kinds if not (_is_group(kind) and _is_another(kind, group))]
+    return left or kinds
+
+
+def _is_group(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)
+
+
+def _is_another(kind: type[pydantic.BaseModel], group: Any) -> bool:
+    for name in kind.model_fields.keys() & (group if isinstance(group, dict) else {}):
+        allowed = list(_members(kind.model_fields[name].annotation))
+        is_word = all(typing.get_origin(each) is Literal for each in allowed)
+        if is_word and group[name] not in _words_of(allowed):
+            return True
+    return False
+
+
 def _types_below(annotations: Iterable[Any], key: str) -> Iterator[Any]:
     """Yield the types of what lies under a key of a group, a mapping or a list."""
     for member in (member for annotation in annotations for member in _members(annotation)):
         origin, arguments = typing.get_origin(member), typing.get_args(member)
-        if isinstance(member, type) and issubclass(member, pydantic.BaseModel):
+        if _is_group(member):
             if key in member.model_fields:
                 yield from _members(member.model_fields[key].annotation)
         elif origin is dict:

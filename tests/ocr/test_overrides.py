@@ -119,6 +119,7 @@ def assert_comes_out(
     @example("1e5")
     @example("010")
     @example("2024-01-01")
+    @example("null")
     @example("null ")
     @example("no")
     @example("a, b")
