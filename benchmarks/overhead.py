@@ -6,8 +6,10 @@ Every row trains the same network on the same samples: `odia-ctc`'s, evaluation 
 machine's speed swings by a tenth from minute to minute, so all rows run at the same time and take
 turns: one process tree goes on for a few seconds while the others are stopped (SIGSTOP). A row's
 speed is the steps that it took in its turns; ratios are of neighbouring turns, their median is
-printed with the interval that holds 95 % of the medians of resampled turns. The bucket is a server
-on this machine, which is not stopped.
+printed with the interval that holds 95 % of the medians of resampled turns. CPU ms are those of all
+processes of a row for a step: what Ray and checkpoints cost where other cores take them. The bucket
+is a server on this machine: it takes time from the row that writes to it, in which it is not
+counted.
 """
 
 import argparse
@@ -110,6 +112,7 @@ class Row:
         )
         self.timings = run_dir / "timings.jsonl"
         self.rates: list[float] = []
+        self.cpu: list[float] = []  # seconds of a step, of all processes, by turn
         self.loader_wait = 0.0
 
     def lines(self) -> list[dict[str, float]]:
@@ -131,6 +134,12 @@ class Row:
             if process.is_running():
                 process.send_signal(number)
 
+    def cpu_seconds(self) -> float:
+        """What all processes of the tree have taken so far."""
+        root = psutil.Process(self.process.pid)
+        times = [each.cpu_times() for each in [root, *root.children(recursive=True)]]
+        return sum(each.user + each.system for each in times)
+
     def settle(self) -> None:
         """Wait until the first steps are taken, then stop."""
         while len(self.lines()) < SETTLE_STEPS:
@@ -147,9 +156,10 @@ class Row:
         """
         self.signal(signal.SIGCONT)
         time.sleep(SETTLE_SECONDS)
-        steps, began = len(self.lines()), time.perf_counter()
+        steps, cpu, began = len(self.lines()), self.cpu_seconds(), time.perf_counter()
         time.sleep(TURN_SECONDS - SETTLE_SECONDS)
         taken, seconds = len(self.lines()) - steps, time.perf_counter() - began
+        self.cpu.append((self.cpu_seconds() - cpu) / max(1, taken))
         self.signal(signal.SIGSTOP)
         self.rates.append(BATCH * taken / seconds)
 
@@ -189,18 +199,22 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=8.0)
     rows = measure(parser.parse_args().minutes)
-    print(f"{'':<44}{'samples/s':>10}{'loader wait':>13}")
+    print(f"{'':<44}{'samples/s':>10}{'CPU ms/step':>13}{'loader wait':>13}")
     for name, row in rows.items():
-        print(f"{name:<44}{statistics.median(row.rates):>10.1f}{row.loader_wait:>13.2%}")
-    draw = np.random.default_rng(1)
+        speed, cpu = statistics.median(row.rates), 1000 * statistics.median(row.cpu)
+        print(f"{name:<44}{speed:>10.1f}{cpu:>13.1f}{row.loader_wait:>13.2%}")
     for one, other, target in RATIOS:
-        ratios = np.array(rows[one].rates) / np.array(rows[other].rates)
-        medians = [np.median(draw.choice(ratios, len(ratios))) for _ in range(2000)]
-        low, high = np.percentile(medians, [2.5, 97.5])
-        print(
-            f"{one} / {other}: {np.median(ratios):.3f} ({low:.3f}–{high:.3f}, {len(ratios)} "
-            f"turns){' target ' + target if target else ''}"
-        )
+        speeds = in_words(rows[one].rates, rows[other].rates)
+        cpus = in_words(rows[one].cpu, rows[other].cpu)
+        print(f"{one} / {other}: speed {speeds}{', goal ' + target if target else ''}; CPU {cpus}")
+
+
+def in_words(ones: list[float], others: list[float]) -> str:
+    """The median of the ratios of neighbouring turns, with its 95 % interval."""
+    ratios, draw = np.array(ones) / np.array(others), np.random.default_rng(1)
+    medians = [np.median(draw.choice(ratios, len(ratios))) for _ in range(2000)]
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return f"{np.median(ratios):.3f} ({low:.3f}–{high:.3f}, {len(ratios)} turns)"
 
 
 if __name__ == "__main__":

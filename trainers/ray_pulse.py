@@ -8,10 +8,11 @@ import faulthandler
 import json
 import os
 import signal
-import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import ray
 from ray.experimental import internal_kv
@@ -65,7 +66,10 @@ class Pulse:
         self._thread = threading.Thread(target=self._beat, name="lipi-pulse", daemon=True)
 
     def __enter__(self) -> Doing:
-        self._stacks = tempfile.NamedTemporaryFile(prefix="lipi_stacks_")
+        # among Ray's own logs: what a killed worker leaves elsewhere stays for ever
+        node: Any = ray._private.worker._global_node
+        file = Path(node.get_logs_dir_path(), f"lipi-stacks-{os.getpid()}.txt")
+        self._stacks = file.open("w+b")
         faulthandler.register(signal.SIGUSR1, file=self._stacks.fileno(), all_threads=True)
         context = ray.get_runtime_context()
         self._actor, self._node = context.get_actor_id() or "", context.get_node_id()
@@ -88,7 +92,7 @@ class Pulse:
                 return
 
     def _now(self) -> bytes:
-        doing, stacks = self._doing, self._stacks.name
+        doing, stacks = self._doing, str(self._stacks.name)
         at, pid = int(time.monotonic()), os.getpid()
         where = (self._actor, self._node, pid, stacks)
         beat = Beat(*where, doing.what, doing.steps, at, self._world)

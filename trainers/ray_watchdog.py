@@ -130,9 +130,8 @@ def _settled(file: Path) -> str:
 
 
 def _ended(beats: Mapping[int, Beat]) -> dict[int, str]:
-    """End this node's workers, and remove the files of their stacks."""
+    """End this node's workers."""
     for beat in beats.values():
         with contextlib.suppress(ProcessLookupError):
             os.kill(beat.pid, signal.SIGKILL)
-        Path(beat.stacks).unlink(missing_ok=True)
     return {}
