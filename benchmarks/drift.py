@@ -21,7 +21,7 @@ from trainers.retrain.work import Work
 
 
 def main() -> None:
-    """A row for each round; exit status 1 where the last forgets more than the gate allows."""
+    """A row for each round; exit status 1 where one that the gate lets through forgets more."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,7 +40,7 @@ def main() -> None:
         f"95 % interval, points (limit {100 * most:+.2f}) | CER of {len(held_out)} held-out lines |"
         "\n|---:|---:|---|---|---|---:|"
     )
-    bundle = str(SHIPPED / arguments.set)
+    bundle, too_much = str(SHIPPED / arguments.set), False
     print(f"| 0 | 0 | – | – | – | {read(load(bundle), held_out).cer:.2%} |", flush=True)
     with tempfile.TemporaryDirectory() as storage:
         for number in range(1, arguments.rounds + 1):
@@ -50,6 +50,7 @@ def main() -> None:
             done = _retrained(bundle, folder, storage, arguments.steps)
             bundle = f"{done.output}/bundle"
             forgotten = done.values["since_first"] or done.values["base"]
+            too_much |= done.values["verdict"] != "refused" and forgotten["high"] > most
             print(
                 f"| {number} | {len(some)} | {done.values['verdict']} | "
                 f"{forgotten['old_cer']:.2%} → {forgotten['new_cer']:.2%} | "
@@ -57,8 +58,7 @@ def main() -> None:
                 f"{read(load(bundle), held_out).cer:.2%} |",
                 flush=True,
             )
-    if forgotten["high"] > most:
-        raise SystemExit(1)
+    raise SystemExit(too_much)
 
 
 def _retrained(bundle: str, corrections: Path, storage: str, steps: int) -> Retrained:
