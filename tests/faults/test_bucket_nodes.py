@@ -1,4 +1,4 @@
-"""A run in a bucket on nodes that share nothing else: they die, and another cluster goes on."""
+"""Runs and bulk reading in a bucket, on nodes that share nothing else and die."""
 
 import os
 import shutil
@@ -6,10 +6,13 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
+import pyarrow.parquet as pq
 import pytest
 
+from ocr.dataset.read import Dataset
 from ocr.mirror import fetched
 from tests.faults.test_nodes import STEPS, TRAIN, with_a_worker
 from tests.support.nodes import Nodes, address_of_head, needs_nodes, nodes
@@ -87,6 +90,41 @@ def test_nodes_without_a_shared_folder_lose_one(cluster: Nodes) -> None:
     lost.boot()
     lost.start_ray()
     cluster.wait_alive(3)
+
+
+@pytest.mark.timeout(900)
+def test_files_of_a_bucket_are_read_into_it_once_though_a_node_is_lost(cluster: Nodes) -> None:
+    client, count = boto3.client("s3", region_name="us-east-1"), 1500
+    data = Dataset.open("odia_words", "validation")
+    for index in range(count):
+        body = data.image_bytes(index % len(data.texts))
+        client.put_object(Bucket="lipi", Key=f"words/{index:05d}.webp", Body=body)
+    words = ("odia", "s3://lipi/words", "output=s3://lipi/read", "workers=2")
+    job = cluster.head.start(*cluster.submit("python", "ray_jobs/read.py", *words))
+    until = time.monotonic() + 400
+    while len(before := written(client)) < 0.2 * count:
+        assert time.monotonic() < until and job.poll() is None, job.communicate()
+        time.sleep(0.3)
+    lost = next(node for node in cluster.nodes[1:] if node.processes("MapWorker"))
+    lost.kill()
+    out, _ = job.communicate(timeout=500)
+    assert f"{count:,} of {count:,} files as text" in out, out
+    after = written(client)
+    assert after.keys() == {f"read/{index:05d}.txt" for index in range(count)}
+    assert before.items() <= after.items()  # none is written twice
+    table = pq.read_table(fetched("s3://lipi/read") / "read.parquet").to_pylist()
+    assert len({row["file"] for row in table}) == len(table) == count
+    assert not any(row["error"] for row in table)
+    lost.boot()
+    lost.start_ray()
+    cluster.wait_alive(3)
+
+
+def written(client: Any) -> dict[str, Any]:
+    """Return when each text was written, by its key."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket="lipi", Prefix="read/")
+    found = [each for page in pages for each in page.get("Contents", [])]
+    return {each["Key"]: each["LastModified"] for each in found if each["Key"].endswith(".txt")}
 
 
 @pytest.mark.timeout(900)
