@@ -144,10 +144,10 @@ def open_bundle(path: str | Path) -> Bundle:
     path = fetched(path)
     path = SHIPPED / path if str(path) in shipped_names() and not path.exists() else path
     if not (path / MANIFEST).is_file():
-        raise UserError(
-            f"{path}: expected a bundle, but {MANIFEST} is missing; name a folder such as "
-            f"runs/odia-ctc/bundle{_or_shipped()}"
-        )
+        why = f"{MANIFEST} is missing" if path.exists() else "there is no such folder"
+        such = f"a folder such as runs/odia-ctc/bundle{_or_shipped()}"
+        name = path / "bundle" if (path / "bundle").is_dir() else such
+        raise UserError(f"{path}: expected a bundle, but {why}; name {name}")
     manifest, description = _manifest(path), _object(path / DESCRIPTION)
     for name, expected in manifest.items():
         if not (path / name).is_file() or sha256_of(path / name) != expected:

@@ -5,6 +5,7 @@ import functools
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ _OF_RAYS_SOCKETS = len("/ray/session_2026-01-31_12-59-59_123456_1234567/sockets/
 
 _OF_PYTHONS_SOCKETS = len("/pymp-12345678/listener-12345678")  # of multiprocessing's fork server
 
+_starting = threading.Event()  # while this process's own Ray starts
+os.register_at_fork(after_in_child=lambda: os.setpgid(0, 0) if _starting.is_set() else None)
+
 
 def start_local_ray(**options: Any) -> None:
     """Start Ray in this process (`ray.init("local", **options)`); it ends with the process.
@@ -26,7 +30,8 @@ def start_local_ray(**options: Any) -> None:
     Two things are set that `ray.init` has no option for. Its address is 127.0.0.1, as it is on
     macOS: metrics and services that ask for no token listen there alone. Ray's agent, which starts
     jobs, gets a free port: it takes 52365 on every cluster, and of two clusters on one machine the
-    later would answer each `ray job submit` with "No available agent".
+    later would answer each `ray job submit` with "No available agent". Ray's processes are outside
+    this one's group: SIGTERM to a group, as `timeout` sends it, leaves Ray to save what is at hand.
     """
     _shorten_temporary_folders()
     os.environ[_ONE_MACHINE] = "0"  # Ray's processes keep a loopback address, as on macOS
@@ -34,8 +39,12 @@ def start_local_ray(**options: Any) -> None:
     from ray._private import parameter
 
     own = functools.partial(_parameters, parameter.RayParams)
-    with patch.object(parameter, "RayParams", own):
-        ray.init("local", object_store_memory=_OBJECT_STORE_BYTES, **options)
+    _starting.set()
+    try:
+        with patch.object(parameter, "RayParams", own):
+            ray.init("local", object_store_memory=_OBJECT_STORE_BYTES, **options)
+    finally:
+        _starting.clear()
     protect_token()
 
 

@@ -77,7 +77,8 @@ def mistake_of(
             else needed
         )
         return UserError(f"{where}: {reason}: {room}; make room, or {advice}")
-    if number not in _OF_THE_USER or not is_named:
+    is_users = number in _OF_THE_USER or (number == errno.ENOENT and _made_a_folder(problem))
+    if not is_users or not is_named:
         return None
     reason = _FILE if number in (errno.EEXIST, errno.ENOTDIR) else os.strerror(number or 0)
     return UserError(f"{where}: {reason}; {advice}")
@@ -99,6 +100,14 @@ def is_out_of_memory(problem: BaseException) -> bool:
         or (not isinstance(cause, UserError) and _SAYS_NO_MEMORY.search(str(cause)))
         for cause in _causes(problem)
     )
+
+
+def _made_a_folder(problem: BaseException) -> bool:
+    """Tell whether an error comes from making a folder, which /proc and the like do not allow."""
+    last = problem.__traceback__
+    while last and last.tb_next:
+        last = last.tb_next
+    return last is not None and last.tb_frame.f_code.co_name in ("mkdir", "makedirs")
 
 
 def _causes(problem: BaseException) -> list[BaseException]:

@@ -163,5 +163,5 @@ class Reader:
         config = self._config
         if self._recognizer is None:
             self._recognizer = load_all(self._bundle, config.backend, config.device)
-        results = Results(str(config.output), FORMATS[config.format])
+        results = Results(str(config.output), FORMATS[config.format], config.pages)
         return list(write_each(self._recognizer, items, config, results))

@@ -55,6 +55,9 @@ def run(
     except GivenUp as end:
         print(f"error: {end}", file=sys.stderr)
         status = 1
+    except BrokenPipeError:  # of `| head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     except Exception as problem:
         message = _fault_of_the_system(problem)
         if message is None:

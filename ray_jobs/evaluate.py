@@ -25,18 +25,17 @@ def main(arguments: Namespace) -> None:
     if len(words) != (3 if words[:1] == ["compare"] else 1):
         got = " ".join(arguments.words) or "nothing"
         raise UserError(f"expected RUN_OR_BUNDLE, or compare OLD NEW, and data=FOLDER; got {got}")
-    from trainers.runs.evaluate import HEADER, best_of, compared, evaluate_run
+    from trainers.runs.evaluate import HEADER, Result, best_of, compared, evaluate_run
 
     data = with_home(named["data"]) if "data" in named else None
     backend = named.get("backend")
     if len(words) == 3:
         print(compared(fetched(words[1]), fetched(words[2]), data, backend))
         return
-    print(HEADER)
-    results = []
+    results: list[Result] = []
     with copied(words[0]) as run:
         for result in evaluate_run(run, data, backend):
-            print(result, flush=True)
+            print(result if results else f"{HEADER}\n{result}", flush=True)
             results += [result]
     if len(results) > 1:
         print(f"best: {best_of(results)}")

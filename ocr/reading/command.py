@@ -56,7 +56,7 @@ def read_and_write(
     """
     items, warnings = find_inputs(words)
     assert config.output is not None
-    results = Results(config.output, FORMATS[config.format])
+    results = Results(config.output, FORMATS[config.format], config.pages)
     if on_workers:
         counts = _on_workers(items, config, results, on_workers)
     else:

@@ -51,9 +51,12 @@ def read_pages(
 
     ImageRefused names what cannot be opened, and pages that the document does not have.
     """
-    numbers = [n for n in range(1, page_count(data, where) + 1) if config.takes(n)]
+    count = page_count(data, where)
+    numbers = [n for n in range(1, count + 1) if config.takes(n)]
     if not numbers:
-        raise ImageRefused(where, "no such page", f"it has none of pages={config.pages}")
+        raise ImageRefused(
+            where, "no such page", f"it has {count}, and none of pages={config.pages}"
+        )
     dpi = None if is_pdf(data) else dpi_of(data)
     pages = open_pages(data, recognizer.image_mode, LIMITS, MAX_PAGES, where, config.takes)
     for number, pixels in zip(numbers, pages, strict=True):

@@ -14,7 +14,7 @@ from ocr.errors import UserError
 from ocr.images import encode_image
 from ocr.system_errors import is_full_disk, is_out_of_memory, mistake_of, reported
 from ray_jobs.command import run
-from tests.support.commands import assert_refused, call
+from tests.support.commands import assert_refused, call, start
 from trainers.loop.checkpoint import Snapshot, again, write_checkpoint
 from trainers.loop.lease import Writer
 
@@ -86,6 +86,31 @@ def test_a_name_that_is_too_long_and_a_file_for_a_folder_are_named(tmp_path: Pat
     assert_refused(call("prepare", str(tmp_path / "in")), "Is a directory")
     done = call("train", "configs/tiny.yaml", f"storage_path={tmp_path}/file")
     assert_refused(done, f"{tmp_path}/file", "a file is where a folder is meant; set storage_path")
+
+
+def test_a_folder_that_cannot_be_made_is_named_by_every_command(tmp_path: Path) -> None:
+    """/proc says ENOENT to all that make a folder in it."""
+    image = tmp_path / "line.png"
+    image.write_bytes(encode_image(np.zeros((48, 96), np.uint8), "PNG"))
+    commands = [
+        ("read", "odia", image, "output=/proc/x"),
+        ("prepare", source(tmp_path), "output=/proc/x"),
+        ("train", "configs/tiny.yaml", "storage_path=/proc/x"),
+        ("sweep", "configs/sweeps/tiny.yaml", "storage_path=/proc/x"),
+        ("deploy", "odia", "storage_path=/proc/x"),
+    ]
+    for command in commands:
+        done = call(*command)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        assert "error: /proc/" in done.stderr and "No such file or directory; " in done.stderr
+
+
+def test_a_reader_that_has_read_enough_ends_a_command_in_silence() -> None:
+    process = start("train", "--settings")
+    process.stdout.close()  # type: ignore[union-attr]
+    process.stdout = None
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
 
 
 def test_long_names_in_a_source_are_counted(tmp_path: Path) -> None:

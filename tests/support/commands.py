@@ -19,9 +19,9 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def start(
-    script: str, *words: str | Path, cwd: Path = PROJECT, **env: str
+    script: str, *words: str | Path, cwd: Path = PROJECT, own_group: bool = False, **env: str
 ) -> "subprocess.Popen[str]":
-    """`python ray_jobs/SCRIPT.py WORDS`, running."""
+    """`python ray_jobs/SCRIPT.py WORDS`, running; in a process group of its own if asked."""
     command = [sys.executable, str(PROJECT / "ray_jobs" / f"{script}.py"), *map(str, words)]
     return subprocess.Popen(
         command,
@@ -30,6 +30,7 @@ def start(
         text=True,
         cwd=cwd,
         env=environment(**env),
+        process_group=0 if own_group else None,
     )
 
 

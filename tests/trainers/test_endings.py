@@ -1,7 +1,9 @@
 """Runs that are asked to end, and resumes on another kind of processor."""
 
+import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,17 +35,29 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status", "sent"),
+    [
+        (signal.SIGINT, 130, os.kill),
+        (signal.SIGTERM, 143, os.kill),
+        (signal.SIGTERM, 143, os.killpg),  # as `timeout` sends it
+    ],
+    ids=["INT", "TERM", "TERM to its group"],
+)
 def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_exactly(
-    number: signal.Signals, status: int, undisturbed: Path, tmp_path: Path
+    number: signal.Signals,
+    status: int,
+    sent: Callable[[int, int], None],
+    undisturbed: Path,
+    tmp_path: Path,
 ) -> None:
     words = (*WORDS, f"train.max_steps={STEPS}", f"storage_path={tmp_path}")
-    driver = start("train", *words)
+    driver = start("train", *words, own_group=True)
     until = time.monotonic() + 120
     while len(steps_taken(tmp_path / "tiny")) < 5:
         assert time.monotonic() < until
         time.sleep(0.02)
-    driver.send_signal(number)
+    sent(driver.pid, number)
     said, wrong = driver.communicate(timeout=60)
     assert driver.returncode == status, said + wrong
     assert "interrupted; run the same command to resume" in wrong and "Traceback" not in wrong

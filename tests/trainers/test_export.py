@@ -130,6 +130,20 @@ def test_the_gate_asks_no_more_than_the_samples_can_show(wrong: int, refused: bo
         require_agreement("backend onnx-int8", read(wrong), read(0), 0.003)
 
 
+def test_the_gate_lets_a_network_pass_that_has_learnt_next_to_nothing() -> None:
+    """Of 2,000 guesses 10 turn out otherwise: 0.5 points at a CER of 100 %."""
+
+    def read(right: int) -> Evaluation:
+        texts = ["ଶବ୍ଦ" if i < right else "" for i in range(2000)]
+        return Evaluation(
+            tuple(Line(i, f"s:{i}", "ଶବ୍ଦ", text, 1.0) for i, text in enumerate(texts))
+        )
+
+    require_agreement("backend onnx-int8", read(10), read(0), 0.003)
+    with pytest.raises(GateFailed):
+        require_agreement("backend onnx-int8", read(30), read(0), 0.003)
+
+
 def test_texts_that_differ_at_an_equal_cer_are_counted_printed_and_limited(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -59,8 +59,9 @@ class ExportSettings(Settings):
         ge=0,
         le=1,
         on_resume="free",
-        description="Largest difference of a backend's CER from the trained network's; beyond it, "
-        "where the samples are enough to show it, nothing is exported",
+        description="Largest difference of a backend's CER from the trained network's (a "
+        "hundredth of that CER passes too); beyond it, where the samples are enough to show it, "
+        "nothing is exported",
     )
     max_text_difference: float = Setting(
         0.02,

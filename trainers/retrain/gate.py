@@ -97,6 +97,11 @@ def decide(
             f"{gained.old_errors} → {gained.new_errors} errors in {gained.samples} lines held out "
             f"in turn, too few for an interval; nothing forgotten: {kept}{in_all}"
         )
+    elif gained.new_errors < gained.old_errors:
+        why.append(
+            f"corrections held out: {gained.old_errors} → {gained.new_errors} errors in "
+            f"{gained.samples} lines; if they count more, set gate.max_forgetting, or promote it"
+        )
     worse = (*_worse(corrections, "correction"), *_worse(before, "base"))
     judged_by: Literal["held-out lines", "folds"] = "held-out lines" if held_out else "folds"
     return Verdict(verdict, tuple(why), kept, first, gained, judged_by, worse)

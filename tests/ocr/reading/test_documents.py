@@ -96,7 +96,7 @@ def read_to(
     for name, content in files.items():
         (folder / name).write_bytes(content)
         items.append(Input(str(folder / name), Path(name).stem))
-    results, said = Results(str(config.output), FORMATS[config.format]), list[str]()
+    results, said = Results(str(config.output), FORMATS[config.format], config.pages), list[str]()
     write_all(
         items, config, results, lambda all: write_each(reader, all, config, results), said.append
     )
@@ -271,11 +271,28 @@ def test_pages_are_chosen_and_what_is_not_read_is_left_out(
     files = {"three.pdf": encoded(pages, "PDF", resolution=200)}
     (one,), _ = read_to(tmp_path, reader, files, format="pdf", pages="2-")
     assert [page.number for page in one.document.pages] == [2, 3]
-    assert len(pdfium.PdfDocument(tmp_path / "out" / "three.pdf")) == 2
+    assert len(pdfium.PdfDocument(tmp_path / "out" / "three_p2-.pdf")) == 2
     with pytest.raises(UserError, match="pages: expected pages such as"):
         settings_from(ReadConfig, {}, ["pages=x"], "read.py")
     chosen = [n for n in range(1, 9) if ReadConfig(pages="1-2,5,7-").takes(n)]
     assert chosen == [1, 2, 5, 7, 8]
+
+
+@pytest.mark.parametrize("format", ["text", "alto"])
+def test_results_of_other_pages_are_not_taken_for_these(
+    tmp_path: Path, reader: Recognizer, pages: list[Pixels], format: str
+) -> None:
+    files = {"three.pdf": encoded(pages, "PDF", resolution=200)}
+    for wanted in ("2", "2-3", "3"):
+        read_to(tmp_path, reader, files, format=format, pages=wanted)
+    names = sorted(file.name for file in (tmp_path / "out").iterdir() if file.suffix != ".png")
+    if format == "text":
+        assert names == ["three_p2-3.txt", "three_p2.txt", "three_p3.txt"]
+        texts = [(tmp_path / "out" / name).read_text() for name in names]
+        assert texts[0].split("\f") == [texts[1].rstrip("\f"), *texts[2].split("\f")]
+    else:
+        of_pages = ["p2-0002", "p2-3-0002", "p2-3-0003", "p3-0003"]
+        assert names == [f"three_{each}.xml" for each in of_pages]
 
 
 @pytest.mark.parametrize(
