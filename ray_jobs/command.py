@@ -84,7 +84,7 @@ def _parser(
     about: str | None, settings: type[Settings] | None, arguments: dict[str, dict[str, object]]
 ) -> argparse.ArgumentParser:
     shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=about, formatter_class=shape)
+    parser = _Parser(description=about, formatter_class=shape)
     for name, options in arguments.items():
         flag = name.replace("_", "-") if name.startswith("__") else name
         parser.add_argument(flag, **options)  # type: ignore[arg-type]
@@ -98,6 +98,13 @@ def _parser(
             help=f"list all settings, or those of one group, and end: {groups}",
         )
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        if option := re.search(r"unrecognized arguments: .*?--?([a-z_.-]+)", message):
+            message += f"; settings are given as {option[1].replace('-', '_')}=VALUE"
+        super().error(message)
 
 
 def this_command() -> str:

@@ -71,6 +71,9 @@ def routes(replica: Replica) -> FastAPI:
     return app
 
 
+_UNKNOWN = {"extra_forbidden": "unknown; GET /docs lists what this route takes"}
+
+
 async def _http_error(_: Request, problem: Exception) -> Response:
     assert isinstance(problem, HTTPException)
     code = _CODES.get(problem.status_code, "refused")
@@ -81,7 +84,8 @@ async def _http_error(_: Request, problem: Exception) -> Response:
 async def _invalid(_: Request, problem: Exception) -> Response:
     assert isinstance(problem, RequestValidationError)
     mistakes = "; ".join(
-        f"{'.'.join(map(str, error['loc'][1:])) or 'body'}: {error['msg']}"
+        f"{'.'.join(map(str, error['loc'][1:])) or 'body'}: "
+        f"{_UNKNOWN.get(error['type'], error['msg'])}"
         for error in problem.errors()[:10]
     )
     return Refused(422, "invalid", mistakes).response()

@@ -65,9 +65,8 @@ class Dataset:
                 f"embedded one: {', '.join(EMBEDDED)}{on_hub}"
             )
         if f"{split}.parquet" not in names:
-            parquet_files = (
-                ", ".join(name for name in names if name.endswith(".parquet")) or "no parquet file"
-            )
+            parquet = ", ".join(name for name in names if name.endswith(".parquet"))
+            has = parquet or "no parquet file; make a data set of it with ray_jobs/prepare.py"
             other = (
                 f"; name a data set that has one in data.{split}, or prepare this one again"
                 if {"train.parquet", "validation.parquet"} & set(names)
@@ -75,8 +74,7 @@ class Dataset:
             )
             foreign = _as_source(folder) if any(map(_OF_HUGGING_FACE.fullmatch, names)) else other
             raise UserError(
-                f"{folder}/{split}.parquet: missing or empty; the folder has {parquet_files}"
-                f"{foreign}"
+                f"{folder}/{split}.parquet: missing or empty; the folder has {has}{foreign}"
             )
         return cls(f"{folder}/{split}.parquet")
 

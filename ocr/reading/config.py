@@ -76,7 +76,7 @@ class ReadConfig(Settings):
     def _ranges(cls, value: object) -> object:
         text = str(value).replace(" ", "") if value is not None else None
         if text is not None and not _PAGES.fullmatch(text):
-            raise ValueError(f"expected pages such as 1-3,7 or 5-, found {value!r}")
+            raise ValueError("expected pages such as 1-3,7 or 5-")
         return text
 
     @property

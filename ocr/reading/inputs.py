@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ocr.bundle import shipped_names
 from ocr.errors import UserError
 from ocr.limits import SUFFIXES
 from ocr.settings import with_home
@@ -75,7 +76,8 @@ def _files(word: str) -> list[str]:
     matching = sorted(glob.glob(path, recursive=True)) if any(c in word for c in _WILD) else []
     files = [name for name in matching if os.path.isfile(name)]
     if not files:
-        raise UserError(f"{word}: no such file or folder; name images, PDF files, or folders")
+        what = "the recogniser comes first, then" if word in shipped_names() else "name"
+        raise UserError(f"{word}: no such file or folder; {what} images, PDF files, or folders")
     return files
 
 

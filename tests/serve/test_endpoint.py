@@ -466,6 +466,10 @@ def test_unknown_routes_and_methods_are_told_what_there_is(endpoint: Any) -> Non
         requests.get(f"{endpoint[0]}/v1/ocr", timeout=5, headers=headers), 405, "method_not_allowed"
     )
     assert_error(requests.get(f"{endpoint[0]}/nowhere", timeout=5), 401, "unauthorized")
+    body, address = {"max_steps": 10}, f"{endpoint[0]}/v1/retrain"
+    refused = requests.post(address, json=body, timeout=5, headers=headers)
+    assert_error(refused, 422, "invalid")
+    assert "max_steps: unknown; GET /docs lists what this route takes" in refused.text
 
 
 def test_other_origins_get_no_leave_to_read(endpoint: Any) -> None:
