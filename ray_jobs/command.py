@@ -46,18 +46,15 @@ def run(
         if asked and settings:
             group = [word for word in sys.argv[1:] if word != "--settings"]
             print(as_text(settings, group[-1] if group else None, SourceSettings))
-            status = None
-        else:
-            status = main(parser.parse_args())
+        status = 0 if asked else main(parser.parse_args())
     except UserError as mistake:
         print(f"error: {mistake}", file=sys.stderr)
         status = 2
     except GivenUp as end:
         print(f"error: {end}", file=sys.stderr)
         status = 1
-    except BrokenPipeError:  # of `| head`, which has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+    except BrokenPipeError:
+        status = _nobody_reads()
     except Exception as problem:
         message = _fault_of_the_system(problem)
         if message is None:
@@ -70,6 +67,12 @@ def run(
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     sys.exit(status or 0)
+
+
+def _nobody_reads() -> int:
+    """Print no more, to a `| head` that has read enough; return the exit status."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _fault_of_the_system(problem: Exception) -> UserError | None:
