@@ -1,7 +1,6 @@
 """The parts that every script shares: arguments, exit status, and the folder of runs."""
 
 import argparse
-import contextlib
 import os
 import re
 import shlex
@@ -54,7 +53,7 @@ def run(
         print(f"error: {end}", file=sys.stderr)
         status = 1
     except BrokenPipeError:
-        status = _nobody_reads()
+        status = 0
     except Exception as problem:
         message = _fault_of_the_system(problem)
         if message is None:
@@ -64,15 +63,16 @@ def run(
     except KeyboardInterrupt as end:
         print("interrupted; run the same command to resume", file=sys.stderr)
         status = 143 if isinstance(end, Terminated) else 130
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
+    _flush()
     sys.exit(status or 0)
 
 
-def _nobody_reads() -> int:
-    """Print no more, to a `| head` that has read enough; return the exit status."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+def _flush() -> None:
+    """Print what is left; nothing more where `| head` has read enough."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fault_of_the_system(problem: Exception) -> UserError | None:

@@ -195,14 +195,18 @@ def test_inside_a_ray_job_a_relative_storage_path_is_refused(tmp_path: Path) -> 
         (("read", "odia", "--output", "o"), "settings are given as output=VALUE"),
         (("train", "configs/tiny.yaml", "--max-steps=5"), "settings are given as max_steps=VALUE"),
         (("read", "README.md", "odia"), "odia: no such file or folder; the recogniser comes first"),
-        (("read", "nowhere", "x.png"), "nowhere: expected a bundle, but there is no such folder"),
+        (
+            ("read", "nowhere", "README.md"),
+            "expected a bundle, but there is no such folder",
+        ),
         (("train", "configs/tiny.yaml", "data.train=docs"), "make a data set of it with"),
     ],
 )
 def test_usual_slips_get_the_way_to_write_it(command: tuple[str, ...], hint: str) -> None:
-    assert_refused(call(*command), hint)
+    done = call(*command)
+    assert done.returncode == 2 and hint in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_run_s_folder_is_told_its_bundle(tmp_path: Path) -> None:
     (tmp_path / "run" / "bundle").mkdir(parents=True)
-    assert_refused(call("read", tmp_path / "run", "x.png"), f"name {tmp_path}/run/bundle")
+    assert_refused(call("read", tmp_path / "run", "README.md"), f"name {tmp_path}/run/bundle")

@@ -105,8 +105,9 @@ def test_a_folder_that_cannot_be_made_is_named_by_every_command(tmp_path: Path) 
         assert "error: /proc/" in done.stderr and "No such file or directory; " in done.stderr
 
 
-def test_a_reader_that_has_read_enough_ends_a_command_in_silence() -> None:
-    process = start("train", "--settings")
+@pytest.mark.parametrize("words", [("--settings",), ("--settings", "kornia")])
+def test_a_reader_that_has_read_enough_ends_a_command_in_silence(words: tuple[str, ...]) -> None:
+    process = start("train", *words)
     process.stdout.close()  # type: ignore[union-attr]
     process.stdout = None
     assert process.communicate(timeout=60)[1] == ""
