@@ -91,6 +91,7 @@ def _photographed(page: Path, target: Path) -> None:
         shown.goto(page.as_uri())
         shown.wait_for_timeout(300)
         shown.screenshot(path=target)
+    Image.open(target).convert("RGB").quantize(128).save(target, optimize=True)
 
 
 PICTURES: dict[str, Callable[[], None]] = {
