@@ -15,7 +15,7 @@ from corrections import FOLDERS, PROJECT, here, lines_of, read, split, write_cor
 
 from ocr.bundle import SHIPPED
 from ocr.recognizers.factory import load
-from ocr.retraining import GateSettings, RetrainConfig
+from ocr.retraining import REFUSED, GateSettings, RetrainConfig
 from trainers.retrain.run import Retrained, retrain
 from trainers.retrain.work import Work
 
@@ -50,7 +50,7 @@ def main() -> None:
             done = _retrained(bundle, folder, storage, arguments.steps)
             bundle = f"{done.output}/bundle"
             forgotten = done.values["since_first"] or done.values["base"]
-            too_much |= done.values["verdict"] != "refused" and forgotten["high"] > most
+            too_much |= done.values["verdict"] != REFUSED and forgotten["high"] > most
             print(
                 f"| {number} | {len(some)} | {done.values['verdict']} | "
                 f"{forgotten['old_cer']:.2%} → {forgotten['new_cer']:.2%} | "

@@ -105,7 +105,7 @@ def _parser(
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        if option := re.search(r"unrecognized arguments: .*?--?([a-z_.-]+)", message):
+        if option := re.search(r"unrecognized arguments:.*?\s--?([a-z_.-]+)", message):
             message += f"; settings are given as {option[1].replace('-', '_')}=VALUE"
         super().error(message)
 

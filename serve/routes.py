@@ -26,6 +26,7 @@ from serve.schemas import CHAT_BODY, OCR_BODY, Answer, Promotion, Refusal, Trial
 
 OCR, CHAT = "/v1/ocr", "/v1/chat/completions"
 _OPEN = {"/", "/favicon.ico", "/healthz", "/readyz", "/health", "/docs", "/openapi.json"}
+_UNKNOWN = {"extra_forbidden": "unknown; GET /docs lists what this route takes"}
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _WEB = Path(__file__).parent / "web"
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
@@ -69,9 +70,6 @@ def routes(replica: Replica) -> FastAPI:
     add_retraining(app, replica)
     add_label_studio(app, replica)
     return app
-
-
-_UNKNOWN = {"extra_forbidden": "unknown; GET /docs lists what this route takes"}
 
 
 async def _http_error(_: Request, problem: Exception) -> Response:

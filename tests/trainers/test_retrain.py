@@ -64,6 +64,7 @@ def test_a_difference_that_the_lines_do_not_show_is_refused() -> None:
     )
     assert verdict.verdict == REFUSED
     assert "not better beyond doubt on held-out corrections" in verdict.why[0]
+    assert len(verdict.why) == 1  # nothing was forgotten, so nothing of a limit for it
     assert verdict.worse
 
 
@@ -80,6 +81,7 @@ def test_what_forgets_is_refused_however_well_it_reads_the_corrections() -> None
     )
     assert verdict.verdict == REFUSED
     assert verdict.why[0].startswith("it forgets: CER")
+    assert "→ 0 errors in 60 lines; if they count more, set gate.max_forgetting" in verdict.why[1]
     assert {line["kind"] for line in verdict.worse} == {"base"}
     assert (
         decide(

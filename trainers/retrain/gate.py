@@ -87,7 +87,8 @@ def decide(
     """
     kept, gained = Figures.of(before), Figures.of(corrections)
     first = Figures.of(since_first) if since_first else None
-    why = _forgotten(kept, first, max_forgetting) + _not_gained(gained, held_out)
+    forgotten, not_gained = _forgotten(kept, first, max_forgetting), _not_gained(gained, held_out)
+    why = forgotten + not_gained
     verdict = REFUSED if why else BETTER if held_out else UNSURE
     in_all = f", {first} since the first model" if first else ""
     if verdict == BETTER:
@@ -97,7 +98,7 @@ def decide(
             f"{gained.old_errors} → {gained.new_errors} errors in {gained.samples} lines held out "
             f"in turn, too few for an interval; nothing forgotten: {kept}{in_all}"
         )
-    elif gained.new_errors < gained.old_errors:
+    elif not not_gained:
         why.append(
             f"corrections held out: {gained.old_errors} → {gained.new_errors} errors in "
             f"{gained.samples} lines; if they count more, set gate.max_forgetting, or promote it"
